@@ -1,0 +1,79 @@
+//! The one error type of the crate. Every message is a sentence: what was wrong, where, and what to do.
+
+/// Everything that can go wrong, each handled once: where it is shown to the user.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No adapter fits the request.
+    #[error("no GPU adapter: {0}")]
+    NoAdapter(String),
+    /// The adapter is there, but gave no device.
+    #[error("the adapter refused a device: {0}")]
+    NoDevice(String),
+    /// The device went away while it was in use.
+    #[error("the GPU device was lost: {0}")]
+    DeviceLost(String),
+    /// A buffer did not fit; `advice` names a smaller choice that would.
+    #[error("out of GPU memory: {what} needs {needed} bytes; {advice}")]
+    OutOfMemory {
+        /// What was being made room for.
+        what: String,
+        /// Bytes asked for.
+        needed: u64,
+        /// What to do about it.
+        advice: String,
+    },
+    /// A shader or pipeline was refused by the driver.
+    #[error("{kernel}: {detail}")]
+    Kernel {
+        /// The kernel's name.
+        kernel: &'static str,
+        /// What the driver said.
+        detail: String,
+    },
+    /// An op was given a tensor of the wrong shape.
+    #[error("{op}: {tensor} has shape {found:?}, expected {expected}")]
+    Shape {
+        /// The op that was asked.
+        op: &'static str,
+        /// The tensor's label.
+        tensor: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// What the op takes.
+        expected: String,
+    },
+    /// A copy from the GPU to the host failed.
+    #[error("reading {0} back from the GPU: {1}")]
+    Readback(String, String),
+    /// A model file breaks its format's rules.
+    #[error("{file}: byte {offset}: {detail}")]
+    Format {
+        /// The file's name as the user gave it.
+        file: String,
+        /// Where in the file, in bytes from its start.
+        offset: u64,
+        /// What was found there, and what was wanted.
+        detail: String,
+    },
+    /// The file is sound, but asks for something this engine does not do.
+    #[error("unsupported: {0}")]
+    Unsupported(String),
+    /// The tokenizer could not be built or used.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+    /// An option has a value that cannot work.
+    #[error("{0}")]
+    Usage(String),
+    /// The operating system refused to read or write.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// `std::result::Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;

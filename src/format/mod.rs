@@ -1,0 +1,1 @@
+//! Bytes to meaning: model files and quantised blocks. No GPU.

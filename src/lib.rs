@@ -1,0 +1,26 @@
+//! brooklet: a language-model engine that never has to stop.
+//!
+//! The map, in the order data flows; dependencies point the other way only:
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`format`] | bytes to meaning: GGUF, quantised blocks; no GPU |
+//! | [`text`] | tokenizer, detokenizer, sampler; no GPU |
+//! | [`gpu`] | the only module that names wgpu: device, tensors, kernels, recordings |
+//! | [`ops`] | one file an op: parameters, kernel, `record` |
+//! | [`reference`](mod@reference) | what each kernel should compute, in plain Rust |
+//! | [`model`] | config, weights, the sink-and-ring cache, the forward pass |
+//! | [`session`] | a stream: feed, generate, stop |
+pub mod error;
+pub mod format;
+pub mod gpu;
+pub mod model;
+pub mod ops;
+pub mod reference;
+pub mod session;
+pub mod text;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{Error, Result};

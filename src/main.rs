@@ -1,0 +1,2 @@
+//! Command line -> session -> text.
+fn main() {}

@@ -1,0 +1,1 @@
+//! What each kernel should compute, said in the plainest Rust.

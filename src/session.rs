@@ -1,0 +1,1 @@
+//! A stream: feed, generate, stop rules.

@@ -1,0 +1,1 @@
+//! Tests that need crate-private items.

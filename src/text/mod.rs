@@ -1,0 +1,1 @@
+//! Tokenizer, detokenizer, sampler. No GPU.
