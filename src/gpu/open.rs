@@ -1,0 +1,248 @@
+//! From a wish for an adapter to an open device, and what that device can do.
+use super::Counters;
+use crate::{Error, Result};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Which adapter the user wants.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AdapterChoice {
+    /// `$BROOKLET_ADAPTER` if set, else the best one: discrete, integrated, virtual, software.
+    #[default]
+    Best,
+    /// By its place in [`adapters`].
+    Index(usize),
+    /// By a part of its name, driver or backend, whatever the case.
+    Name(String),
+}
+
+impl AdapterChoice {
+    /// A number is an index, anything else a name.
+    pub fn parse(text: &str) -> Self {
+        text.parse().map_or_else(|_| Self::Name(text.to_owned()), Self::Index)
+    }
+}
+
+/// What a device offers beyond the WebGPU core, decided once at opening.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Tier {
+    /// `shader-f16` is offered. No kernel needs it.
+    pub f16: bool,
+    /// Subgroup operations are offered. No kernel needs them.
+    pub subgroups: bool,
+    /// Smallest and largest subgroup size; the same twice on most devices.
+    pub subgroup_size: [u32; 2],
+    /// Timestamps inside passes are offered.
+    pub timestamps: bool,
+    /// A software driver that runs on the CPU.
+    pub cpu: bool,
+    /// Bytes one binding may span.
+    pub max_binding: u64,
+    /// Bytes one buffer may hold.
+    pub max_buffer: u64,
+    /// Workgroup memory in bytes.
+    pub workgroup_memory: u32,
+}
+
+impl Tier {
+    /// Lanes of a workgroup in kernels that split a sum over lanes: one vector register of a
+    /// software driver, so that its barriers cost nothing; otherwise a size that suits every GPU.
+    pub fn lanes(&self) -> u32 {
+        match self.cpu {
+            true => self.subgroup_size[0].clamp(4, 16),
+            false => 64,
+        }
+    }
+}
+
+/// One line of `brooklet devices`.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct AdapterReport {
+    /// What `--adapter` takes.
+    pub index: usize,
+    /// The device's name.
+    pub name: String,
+    /// Vulkan, Metal, Dx12 or BrowserWebGpu.
+    pub backend: String,
+    /// The driver and its version.
+    pub driver: String,
+    /// Discrete, integrated, virtual or CPU.
+    pub kind: String,
+    /// What it can do.
+    pub tier: Tier,
+}
+
+/// What went wrong outside any call: wgpu tells it to a callback.
+#[derive(Default)]
+pub(super) struct Fault(Mutex<Option<Error>>);
+
+impl Fault {
+    fn lock(&self) -> MutexGuard<'_, Option<Error>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, error: Error) {
+        self.lock().get_or_insert(error);
+    }
+}
+
+/// A device and its queue.
+pub struct Gpu {
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    fault: Arc<Fault>,
+    /// What this device can do.
+    pub tier: Tier,
+    /// The adapter's name.
+    pub name: String,
+    /// The backend's name.
+    pub backend: String,
+    /// What has been asked of the device so far.
+    pub counters: Arc<Counters>,
+}
+
+fn instance() -> wgpu::Instance {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::PRIMARY;
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    // An allocation that would push the machine into swapping is refused instead.
+    descriptor.memory_budget_thresholds.for_resource_creation = Some(95);
+    wgpu::Instance::new(descriptor)
+}
+
+fn tier(adapter: &wgpu::Adapter) -> Tier {
+    let (features, limits, info) = (adapter.features(), adapter.limits(), adapter.get_info());
+    Tier {
+        f16: features.contains(wgpu::Features::SHADER_F16),
+        subgroups: features.contains(wgpu::Features::SUBGROUP),
+        subgroup_size: [info.subgroup_min_size, info.subgroup_max_size],
+        timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+        cpu: info.device_type == wgpu::DeviceType::Cpu,
+        max_binding: limits.max_storage_buffer_binding_size,
+        max_buffer: limits.max_buffer_size,
+        workgroup_memory: limits.max_compute_workgroup_storage_size,
+    }
+}
+
+fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
+    let info = adapter.get_info();
+    AdapterReport {
+        index,
+        name: info.name,
+        backend: format!("{:?}", info.backend),
+        driver: [info.driver, info.driver_info].join(" ").trim().to_owned(),
+        kind: format!("{:?}", info.device_type),
+        tier: tier(adapter),
+    }
+}
+
+async fn usable() -> Vec<wgpu::Adapter> {
+    let mut adapters = instance().enumerate_adapters(wgpu::Backends::PRIMARY).await;
+    // Never a null device that fakes results.
+    adapters.retain(|adapter| adapter.get_info().backend != wgpu::Backend::Noop);
+    adapters
+}
+
+/// Every adapter of this machine that can run the engine, in the order `--adapter` counts them.
+pub async fn adapters() -> Vec<AdapterReport> {
+    usable().await.iter().enumerate().map(|(index, adapter)| report(index, adapter)).collect()
+}
+
+fn rank(adapter: &wgpu::Adapter) -> u32 {
+    match adapter.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    }
+}
+
+async fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
+    let mut adapters = usable().await;
+    if adapters.is_empty() {
+        return Err(Error::NoAdapter(
+            "no Vulkan, Metal or DX12 driver was found; install one (a software driver will do: \
+             mesa-vulkan-drivers on Debian, Ubuntu and Fedora, vulkan-swrast on Arch)"
+                .to_owned(),
+        ));
+    }
+    let reports: Vec<_> = adapters.iter().enumerate().map(|(i, a)| report(i, a)).collect();
+    let found = match choice {
+        AdapterChoice::Best => (0..adapters.len()).min_by_key(|&i| rank(&adapters[i])),
+        AdapterChoice::Index(index) => Some(*index).filter(|&i| i < adapters.len()),
+        AdapterChoice::Name(name) => {
+            let name = name.to_lowercase();
+            reports.iter().position(|r| {
+                format!("{} {} {}", r.name, r.driver, r.backend).to_lowercase().contains(&name)
+            })
+        }
+    };
+    let Some(index) = found else {
+        let wanted = match choice {
+            AdapterChoice::Name(name) => format!("none is called {name:?}"),
+            _ => "none has that index".to_owned(),
+        };
+        let list: Vec<_> = reports.iter().map(|r| format!("{} = {}", r.index, r.name)).collect();
+        return Err(Error::NoAdapter(format!("{wanted}; this machine has {}", list.join(", "))));
+    };
+    Ok(adapters.swap_remove(index))
+}
+
+impl Gpu {
+    /// Opens the chosen adapter. Fails rather than fall back to another.
+    pub async fn open(choice: AdapterChoice) -> Result<Self> {
+        let choice = match (choice, std::env::var("BROOKLET_ADAPTER")) {
+            (AdapterChoice::Best, Ok(wish)) if !wish.is_empty() => AdapterChoice::parse(&wish),
+            (choice, _) => choice,
+        };
+        let adapter = choose(&choice).await?;
+        let wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
+        let (device, queue) = adapter
+            .request_device(&wgpu::DeviceDescriptor {
+                label: Some("brooklet"),
+                required_features: adapter.features() & wanted,
+                required_limits: adapter.limits(),
+                memory_hints: wgpu::MemoryHints::MemoryUsage,
+                ..Default::default()
+            })
+            .await
+            .map_err(|e| Error::NoDevice(e.to_string()))?;
+        let fault = Arc::new(Fault::default());
+        let seen = fault.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            seen.note(match error {
+                wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory {
+                    what: "a buffer".to_owned(),
+                    needed: 0,
+                    advice: "choose a smaller --window or a smaller model".to_owned(),
+                },
+                other => Error::Kernel { kernel: "wgpu", detail: other.to_string() },
+            });
+        }));
+        let seen = fault.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            seen.note(Error::DeviceLost(format!(
+                "{reason:?}: {message}; start again, and if it happens at the same place choose \
+                 another adapter (brooklet devices)"
+            )));
+        });
+        let report = report(0, &adapter);
+        let (tier, name, backend) = (report.tier, report.name, report.backend);
+        Ok(Self { device, queue, fault, tier, name, backend, counters: Arc::default() })
+    }
+
+    /// The first thing that went wrong outside any call, if anything did. Asked after every wait.
+    pub fn check(&self) -> Result<()> {
+        let Some(error) = self.fault.lock().take() else { return Ok(()) };
+        // A lost device stays lost: whoever asks next must hear it too.
+        if let Error::DeviceLost(why) = &error {
+            self.fault.note(Error::DeviceLost(why.clone()));
+        }
+        Err(error)
+    }
+
+    /// Loses the device on purpose, as a driver reset would.
+    pub fn destroy(&self) {
+        self.device.destroy();
+    }
+}

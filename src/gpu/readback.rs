@@ -1,0 +1,71 @@
+//! From the device to the host, through a staging buffer made once.
+use super::{Counters, Gpu, Tensor};
+use crate::{Error, Result};
+use std::sync::Mutex;
+
+/// A staging buffer of four-byte elements. At most one copy may be under way in it.
+pub struct Readback {
+    buffer: wgpu::Buffer,
+    /// The submission whose copy is awaited.
+    submission: Mutex<Option<wgpu::SubmissionIndex>>,
+}
+
+impl Readback {
+    /// Room for `len` elements.
+    pub fn new(gpu: &Gpu, len: usize) -> Self {
+        Counters::add(&gpu.counters.objects, 1);
+        let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("readback"),
+            size: 4 * len.max(1) as u64,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        Self { buffer, submission: Mutex::new(None) }
+    }
+
+    pub(super) fn encode(&self, encoder: &mut wgpu::CommandEncoder, from: &Tensor) {
+        let bytes = self.buffer.size().min(from.buffer.size());
+        encoder.copy_buffer_to_buffer(&from.buffer, 0, &self.buffer, 0, Some(bytes));
+    }
+
+    pub(super) fn submitted(&self, index: wgpu::SubmissionIndex) {
+        if let Ok(mut submission) = self.submission.lock() {
+            *submission = Some(index);
+        }
+    }
+
+    pub(super) fn submit_copy(&self, gpu: &Gpu, from: &Tensor) {
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        self.encode(&mut encoder, from);
+        self.submitted(gpu.submit(encoder));
+    }
+
+    /// Waits for the copy that was submitted last, and gives its elements.
+    pub async fn read<E: bytemuck::Pod>(&self, gpu: &Gpu, out: &mut [E]) -> Result<()> {
+        let failed = |detail: String| Error::Readback("a staging buffer".to_owned(), detail);
+        let (send, receive) = futures_channel::oneshot::channel();
+        let bytes = size_of_val(out) as u64;
+        self.buffer.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
+            // The receiver is gone only when the reader was dropped: nobody waits.
+            let _ = send.send(result);
+        });
+        Counters::add(&gpu.counters.waits, 1);
+        // A browser drives the queue by itself, and must not be blocked.
+        #[cfg(not(target_arch = "wasm32"))]
+        {
+            let submission_index = self.submission.lock().ok().and_then(|mut s| s.take());
+            let wait = wgpu::PollType::Wait { submission_index, timeout: None };
+            let polled = gpu.device.poll(wait);
+            gpu.check()?;
+            polled.map_err(|e| failed(e.to_string()))?;
+        }
+        let mapped = receive.await;
+        gpu.check()?;
+        mapped.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
+        let view = self.buffer.get_mapped_range(..bytes).map_err(|e| failed(e.to_string()))?;
+        out.copy_from_slice(bytemuck::cast_slice(&view));
+        drop(view);
+        self.buffer.unmap();
+        Ok(())
+    }
+}

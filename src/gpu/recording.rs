@@ -1,0 +1,131 @@
+//! Dispatches noted down once, then replayed for every token.
+use super::{Counters, Gpu, Kernel, Readback, Tensor};
+
+/// Uniform offsets must be multiples of this on every WebGPU device.
+const UNIFORM_ALIGN: usize = 256;
+
+struct Dispatch {
+    label: String,
+    pipeline: wgpu::ComputePipeline,
+    layout: wgpu::BindGroupLayout,
+    buffers: Vec<wgpu::Buffer>,
+    params_size: u64,
+    params_offset: u32,
+    grid: [u32; 3],
+}
+
+/// A list of dispatches in order. Nothing runs until [`Recording::finish`].
+#[derive(Default)]
+pub struct Recording {
+    dispatches: Vec<Dispatch>,
+    uniforms: Vec<u8>,
+}
+
+impl Recording {
+    /// Notes one dispatch. `tensors` are bindings 1.. in the kernel's order.
+    pub fn dispatch<P: bytemuck::Pod>(
+        &mut self,
+        label: impl Into<String>,
+        kernel: &Kernel,
+        params: P,
+        tensors: &[&Tensor],
+        grid: [u32; 3],
+    ) {
+        assert_eq!(tensors.len(), kernel.source.bindings.len(), "{}", kernel.source.name);
+        assert_eq!(size_of::<P>() as u64, kernel.source.params_size, "{}", kernel.source.name);
+        let params_offset = self.uniforms.len() as u32;
+        self.uniforms.extend_from_slice(bytemuck::bytes_of(&params));
+        self.uniforms.resize(self.uniforms.len().next_multiple_of(UNIFORM_ALIGN), 0);
+        self.dispatches.push(Dispatch {
+            label: label.into(),
+            pipeline: kernel.pipeline.clone(),
+            layout: kernel.layout.clone(),
+            buffers: tensors.iter().map(|tensor| tensor.buffer.clone()).collect(),
+            params_size: kernel.source.params_size,
+            params_offset,
+            grid,
+        });
+    }
+
+    /// Dispatches noted so far.
+    pub fn len(&self) -> usize {
+        self.dispatches.len()
+    }
+
+    /// Whether nothing was noted.
+    pub fn is_empty(&self) -> bool {
+        self.dispatches.is_empty()
+    }
+
+    /// Makes the bind groups and uploads every `Params`.
+    pub fn finish(self, gpu: &Gpu) -> Program {
+        let params = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("params"),
+            size: self.uniforms.len().max(UNIFORM_ALIGN) as u64,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        gpu.queue.write_buffer(&params, 0, &self.uniforms);
+        Counters::add(&gpu.counters.objects, 1 + self.dispatches.len() as u64);
+        let bind = |dispatch: &Dispatch| {
+            let uniform = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer: &params,
+                offset: 0,
+                size: wgpu::BufferSize::new(dispatch.params_size),
+            });
+            let storage = dispatch.buffers.iter().map(|buffer| buffer.as_entire_binding());
+            let entries: Vec<_> = std::iter::once(uniform)
+                .chain(storage)
+                .zip(0..)
+                .map(|(resource, binding)| wgpu::BindGroupEntry { binding, resource })
+                .collect();
+            gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(&dispatch.label),
+                layout: &dispatch.layout,
+                entries: &entries,
+            })
+        };
+        let steps = self.dispatches.into_iter().map(|dispatch| (bind(&dispatch), dispatch));
+        Program { steps: steps.collect() }
+    }
+}
+
+/// A finished recording: ready-made bind groups, to be encoded as often as wanted.
+pub struct Program {
+    steps: Vec<(wgpu::BindGroup, Dispatch)>,
+}
+
+impl Program {
+    /// Submits the whole program in one pass and one submission, then the copies for the host.
+    pub fn run(&self, gpu: &Gpu, copies: &[(&Tensor, &Readback)]) {
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        for (bind_group, dispatch) in &self.steps {
+            let [x, y, z] = dispatch.grid;
+            pass.set_pipeline(&dispatch.pipeline);
+            pass.set_bind_group(0, bind_group, &[dispatch.params_offset]);
+            pass.dispatch_workgroups(x, y, z);
+        }
+        drop(pass);
+        for (tensor, readback) in copies {
+            readback.encode(&mut encoder, tensor);
+        }
+        Counters::add(&gpu.counters.dispatches, self.steps.len() as u64);
+        let index = gpu.submit(encoder);
+        for (_, readback) in copies {
+            readback.submitted(index.clone());
+        }
+    }
+
+    /// The labels of the dispatches, in order.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        self.steps.iter().map(|(_, dispatch)| dispatch.label.as_str())
+    }
+}
+
+impl Gpu {
+    pub(super) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
+        Counters::add(&self.counters.submits, 1);
+        self.queue.submit([encoder.finish()])
+    }
+}

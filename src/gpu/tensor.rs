@@ -1,0 +1,118 @@
+//! A buffer with a name and a shape.
+use super::{Counters, Gpu};
+use crate::{Error, Result};
+use std::sync::Arc;
+
+/// Four-byte elements (`f32`, `u32`, packed quants) on the device, row-major, the last dimension
+/// contiguous.
+pub struct Tensor {
+    /// What captures and errors call it: `act.x`, `w.blk.3.attn_q`, `kv.3.k`.
+    pub label: String,
+    /// In elements of four bytes.
+    pub shape: Vec<usize>,
+    pub(super) buffer: wgpu::Buffer,
+    counters: Arc<Counters>,
+}
+
+impl Drop for Tensor {
+    fn drop(&mut self) {
+        self.counters.bytes.fetch_sub(self.buffer.size(), std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl Tensor {
+    /// A tensor of zeros. An error when the device has no room or cannot bind one so large.
+    pub fn zeros(gpu: &Gpu, label: impl Into<String>, shape: &[usize]) -> Result<Self> {
+        let label = label.into();
+        let size = shape.iter().try_fold(4u64, |n, &d| n.checked_mul(d as u64));
+        let limit = gpu.tier.max_binding.min(gpu.tier.max_buffer);
+        let size = size.filter(|&size| size <= limit).ok_or_else(|| Error::OutOfMemory {
+            what: label.clone(),
+            needed: size.unwrap_or(u64::MAX),
+            advice: format!("this adapter binds at most {limit} bytes at once"),
+        })?;
+        gpu.check()?;
+        let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(&label),
+            // WebGPU has no empty bindings.
+            size: size.max(16),
+            usage: wgpu::BufferUsages::STORAGE
+                | wgpu::BufferUsages::COPY_DST
+                | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        gpu.check().map_err(|error| match error {
+            Error::OutOfMemory { advice, .. } => {
+                Error::OutOfMemory { what: label.clone(), needed: size, advice }
+            }
+            other => other,
+        })?;
+        Counters::add(&gpu.counters.objects, 1);
+        Counters::add(&gpu.counters.bytes, buffer.size());
+        Ok(Self { label, shape: shape.to_vec(), buffer, counters: gpu.counters.clone() })
+    }
+
+    /// A tensor holding `data`, which must fill the shape.
+    pub fn upload<E: bytemuck::Pod>(
+        gpu: &Gpu,
+        label: impl Into<String>,
+        shape: &[usize],
+        data: &[E],
+    ) -> Result<Self> {
+        let tensor = Self::zeros(gpu, label, shape)?;
+        tensor.write(gpu, 0, data);
+        Ok(tensor)
+    }
+
+    /// Overwrites elements from `offset` (in elements) on, after all work submitted so far.
+    pub fn write<E: bytemuck::Pod>(&self, gpu: &Gpu, offset: usize, data: &[E]) {
+        let bytes: &[u8] = bytemuck::cast_slice(data);
+        let end = 4 * offset + bytes.len();
+        assert!(end as u64 <= self.buffer.size(), "{}: {end} bytes do not fit", self.label);
+        gpu.queue.write_buffer(&self.buffer, 4 * offset as u64, bytes);
+        Counters::add(&gpu.counters.writes, 1);
+    }
+
+    /// Bytes on the device.
+    pub fn size(&self) -> u64 {
+        self.buffer.size()
+    }
+
+    /// Elements in the shape.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether the shape holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Copies the tensor to the host, after all work submitted so far. For tests and rare reads.
+    pub async fn read<E: bytemuck::Pod>(&self, gpu: &Gpu) -> Result<Vec<E>> {
+        let staging = super::Readback::new(gpu, self.len());
+        staging.submit_copy(gpu, self);
+        let mut out = vec![E::zeroed(); self.len()];
+        staging.read(gpu, &mut out).await?;
+        Ok(out)
+    }
+
+    /// The dimensions, when there are `N` of them.
+    pub fn dims<const N: usize>(&self, op: &'static str) -> Result<[usize; N]> {
+        self.shape.as_slice().try_into().map_err(|_| self.misfit(op, format!("{N} dimensions")))
+    }
+
+    /// An error unless the shape is `expected`. Every op asks it of every tensor it is given.
+    pub fn expect<const N: usize>(&self, op: &'static str, expected: [usize; N]) -> Result<()> {
+        match self.shape == expected {
+            true => Ok(()),
+            false => Err(self.misfit(op, format!("{expected:?}"))),
+        }
+    }
+
+    /// The error of a tensor that does not have the shape `op` needs.
+    pub fn misfit(&self, op: &'static str, expected: String) -> Error {
+        let (tensor, found) = (self.label.clone(), self.shape.clone());
+        Error::Shape { op, tensor, found, expected }
+    }
+}
