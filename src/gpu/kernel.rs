@@ -42,7 +42,11 @@ pub struct Kernel {
 
 impl Kernel {
     /// Compiles `source` with the given values for its `override`s.
-    pub async fn new(gpu: &Gpu, source: KernelSource, overrides: &[(&str, f64)]) -> Result<Self> {
+    pub async fn new(
+        gpu: &Gpu,
+        source: KernelSource,
+        overrides: impl AsRef<[(&str, f64)]>,
+    ) -> Result<Self> {
         let name = source.name;
         let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let layout = gpu.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
@@ -71,7 +75,7 @@ impl Kernel {
             module: &module,
             entry_point: Some("main"),
             compilation_options: wgpu::PipelineCompilationOptions {
-                constants: overrides,
+                constants: overrides.as_ref(),
                 // Our kernels write workgroup memory before they read it.
                 zero_initialize_workgroup_memory: false,
             },

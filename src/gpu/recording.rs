@@ -96,25 +96,9 @@ pub struct Program {
 }
 
 impl Program {
-    /// Submits the whole program in one pass and one submission, then the copies for the host.
+    /// Submits the program by itself. See [`Gpu::run`].
     pub fn run(&self, gpu: &Gpu, copies: &[(&Tensor, &Readback)]) {
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        let mut pass = encoder.begin_compute_pass(&Default::default());
-        for (bind_group, dispatch) in &self.steps {
-            let [x, y, z] = dispatch.grid;
-            pass.set_pipeline(&dispatch.pipeline);
-            pass.set_bind_group(0, bind_group, &[dispatch.params_offset]);
-            pass.dispatch_workgroups(x, y, z);
-        }
-        drop(pass);
-        for (tensor, readback) in copies {
-            readback.encode(&mut encoder, tensor);
-        }
-        Counters::add(&gpu.counters.dispatches, self.steps.len() as u64);
-        let index = gpu.submit(encoder);
-        for (_, readback) in copies {
-            readback.submitted(index.clone());
-        }
+        gpu.run(&[self], copies);
     }
 
     /// The labels of the dispatches, in order.
@@ -124,6 +108,28 @@ impl Program {
 }
 
 impl Gpu {
+    /// Submits programs one after another in one pass and one submission, then the copies for the
+    /// host.
+    pub fn run(&self, programs: &[&Program], copies: &[(&Tensor, &Readback)]) {
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        for (bind_group, dispatch) in programs.iter().flat_map(|program| &program.steps) {
+            let [x, y, z] = dispatch.grid;
+            pass.set_pipeline(&dispatch.pipeline);
+            pass.set_bind_group(0, bind_group, &[dispatch.params_offset]);
+            pass.dispatch_workgroups(x, y, z);
+            Counters::add(&self.counters.dispatches, 1);
+        }
+        drop(pass);
+        for (tensor, readback) in copies {
+            readback.encode(&mut encoder, tensor);
+        }
+        let index = self.submit(encoder);
+        for (_, readback) in copies {
+            readback.submitted(index.clone());
+        }
+    }
+
     pub(super) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
         Counters::add(&self.counters.submits, 1);
         self.queue.submit([encoder.finish()])

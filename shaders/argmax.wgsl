@@ -1,0 +1,60 @@
+// argmax — token = the lowest index of the largest logit that is not banned; NO_TOKEN when there is none
+//
+//   binding  name    access   type   shape         unit
+//   0        params  uniform  Params
+//   1        logits  read     f32    [V]           logits
+//   2        banned  read     u32    [ceil(V/32)]  one bit a token
+//   3        token   write    u32    [T]           the first element takes the id
+//
+//   grid:      [1, 1, 1], one workgroup
+//   requires:  WG a power of two
+//   twin:      src/reference/argmax.rs
+
+struct Params {
+    vocab: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> logits: array<f32>;
+@group(0) @binding(2) var<storage, read> banned: array<u32>;
+@group(0) @binding(3) var<storage, read_write> token: array<u32>;
+
+override WG: u32 = 256u;
+
+const NO_TOKEN: u32 = 0xffffffffu;
+const LOWEST: f32 = -3.0e38;
+
+var<workgroup> value_scratch: array<f32, WG>;
+var<workgroup> index_scratch: array<u32, WG>;
+
+@compute @workgroup_size(WG)
+fn main(@builtin(local_invocation_index) lane: u32) {
+    var best = LOWEST;
+    var index = NO_TOKEN;
+    for (var i = lane; i < params.vocab; i += WG) {
+        let allowed = (banned[i / 32u] >> (i % 32u) & 1u) == 0u;
+        // Not a number compares as false and never wins.
+        if allowed && logits[i] > best {
+            best = logits[i];
+            index = i;
+        }
+    }
+    value_scratch[lane] = best;
+    index_scratch[lane] = index;
+    workgroupBarrier();
+    for (var stride = WG / 2u; stride > 0u; stride /= 2u) {
+        if lane < stride {
+            let other = value_scratch[lane + stride];
+            let other_index = index_scratch[lane + stride];
+            let mine = value_scratch[lane];
+            if other > mine || (other == mine && other_index < index_scratch[lane]) {
+                value_scratch[lane] = other;
+                index_scratch[lane] = other_index;
+            }
+        }
+        workgroupBarrier();
+    }
+    if lane == 0u {
+        token[0] = index_scratch[0];
+    }
+}

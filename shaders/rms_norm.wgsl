@@ -1,0 +1,52 @@
+// rms_norm — y[r, i] = x[s, i] * w[i] / sqrt(mean_i(x[s, i]^2) + eps),  s = r, or the last token's row
+//
+//   binding  name    access   type   shape         unit
+//   0        params  uniform  Params
+//   1        frame   read     u32    [2]           n: position of the first token, tokens: their number
+//   2        x       read     f32    [rows, cols]  activations
+//   3        w       read     f32    [cols]        gain
+//   4        y       write    f32    [rows, cols]  activations ([1, cols] with LAST)
+//
+//   grid:      [rows, 1, 1] workgroups, one workgroup a row; rows >= tokens are left alone
+//   requires:  WG a power of two; any cols
+//   uses:      lib/reduce.wgsl
+//   twin:      src/reference/rms_norm.rs
+
+struct Params {
+    cols: u32,
+    eps: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> frame: array<u32>;
+@group(0) @binding(2) var<storage, read> x: array<f32>;
+@group(0) @binding(3) var<storage, read> w: array<f32>;
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+
+override WG: u32 = 64u;
+/// One workgroup normalises the last token's row into y's only one.
+override LAST: bool = false;
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let tokens = frame[1];
+    if group.x >= tokens {
+        return;
+    }
+    let source = select(group.x, tokens - 1u, LAST) * params.cols;
+    let row = group.x * params.cols;
+
+    var sum = 0.0;
+    for (var i = lane; i < params.cols; i += WG) {
+        sum += x[source + i] * x[source + i];
+    }
+    let mean = reduce_sum(lane, sum) / f32(params.cols);
+    let scale = 1.0 / sqrt(mean + params.eps);
+
+    for (var i = lane; i < params.cols; i += WG) {
+        y[row + i] = x[source + i] * scale * w[i];
+    }
+}

@@ -1,0 +1,109 @@
+// rope_store — splits qkv; turns every query at its three phases and every key at its one; stores K and V
+//
+//   (a, b) -> (a cos - b sin, a sin + b cos) for each pair of the first R dimensions of a head;
+//   a pair is (2i, 2i + 1), or (i, i + R/2) with NEOX; the other dimensions pass
+//
+//   binding  name    access   type   shape                    unit
+//   0        params  uniform  Params
+//   1        frame   read     u32    [2]                      n: position of the first token, tokens
+//   2        qkv     read     f32    [T, (H + 2 KV) HD]       activations
+//   3        turns   read     f32    [S + 2N, R/2, 2]         cos and sin of each phase
+//   4        q       write    f32    [T, 3, H HD]             queries at: this lap, lap before, sinks
+//   5        k       write    u32    [S + N, KV HD words]     keys, f16 pairs or f32 bits
+//   6        v       write    u32    [S + N, KV HD words]     values, the same
+//
+//   grid:      [H + 2 KV, T, 1] workgroups, one a head and token
+//   requires:  HD and R even
+//   uses:      lib/ring.wgsl
+//   twin:      src/reference/rope_store.rs
+
+struct Params {
+    heads: u32,     // H
+    kv_heads: u32,  // KV
+    head_dim: u32,  // HD
+    rope_dim: u32,  // R
+    sinks: u32,
+    window: u32,
+    slots: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> frame: array<u32>;
+@group(0) @binding(2) var<storage, read> qkv: array<f32>;
+@group(0) @binding(3) var<storage, read> turns: array<vec2<f32>>;
+@group(0) @binding(4) var<storage, read_write> q: array<f32>;
+@group(0) @binding(5) var<storage, read_write> k: array<u32>;
+@group(0) @binding(6) var<storage, read_write> v: array<u32>;
+
+override WG: u32 = 64u;
+override NEOX: bool = false;
+override KV_F16: bool = true;
+
+fn turned(head: u32, d: u32, phase: u32) -> f32 {
+    let half = params.rope_dim / 2u;
+    if d >= params.rope_dim {
+        return qkv[head + d];
+    }
+    let first = select(d % 2u == 0u, d < half, NEOX);
+    let pair = select(d / 2u, d % half, NEOX);
+    let reach = select(1u, half, NEOX);
+    let turn = turns[phase * half + pair];
+    if first {
+        return qkv[head + d] * turn.x - qkv[head + d + reach] * turn.y;
+    }
+    return qkv[head + d - reach] * turn.y + qkv[head + d] * turn.x;
+}
+
+fn turned_pair(head: u32, d: u32, phase: u32) -> vec2<f32> {
+    return vec2(turned(head, d, phase), turned(head, d + 1u, phase));
+}
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let token = group.y;
+    if token >= frame[1] {
+        return;
+    }
+    let ring = Ring(params.sinks, params.window, params.slots);
+    let n = frame[0] + token;
+    let HD = params.head_dim;
+    let head = (token * (params.heads + 2u * params.kv_heads) + group.x) * HD;
+
+    if group.x < params.heads {
+        let phases = ring_phases(ring, n);
+        let row = params.heads * HD;
+        let at = token * 3u * row + group.x * HD;
+        for (var d = lane; d < HD; d += WG) {
+            q[at + d] = turned(head, d, phases.x);
+            q[at + row + d] = turned(head, d, phases.y);
+            q[at + 2u * row + d] = turned(head, d, phases.z);
+        }
+        return;
+    }
+    let place = ring_place(ring, n);
+    let is_key = group.x < params.heads + params.kv_heads;
+    let kv_head = (group.x - params.heads) % params.kv_heads;
+    for (var d = 2u * lane; d < HD; d += 2u * WG) {
+        let at = (place * params.kv_heads + kv_head) * HD + d;
+        if is_key {
+            let pair = turned_pair(head, d, place);
+            if KV_F16 {
+                k[at / 2u] = pack2x16float(pair);
+            } else {
+                k[at] = bitcast<u32>(pair.x);
+                k[at + 1u] = bitcast<u32>(pair.y);
+            }
+        } else {
+            let pair = vec2(qkv[head + d], qkv[head + d + 1u]);
+            if KV_F16 {
+                v[at / 2u] = pack2x16float(pair);
+            } else {
+                v[at] = bitcast<u32>(pair.x);
+                v[at + 1u] = bitcast<u32>(pair.y);
+            }
+        }
+    }
+}

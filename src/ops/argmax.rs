@@ -1,0 +1,53 @@
+//! Greedy sampling, so that the next step can start from GPU memory.
+use crate::Result;
+use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, wgsl};
+
+/// What the kernel writes when no logit is a number that may be chosen.
+pub const NO_TOKEN: u32 = u32::MAX;
+
+/// `Params` of `shaders/argmax.wgsl`.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct ArgmaxParams {
+    /// V
+    pub vocab: u32,
+}
+
+/// The likeliest token that is not banned.
+pub struct Argmax {
+    kernel: Kernel,
+}
+
+impl Argmax {
+    /// The kernel and its bindings.
+    pub const SOURCE: KernelSource = KernelSource {
+        name: "argmax",
+        wgsl: wgsl!("argmax.wgsl"),
+        bindings: &[Access::Read, Access::Read, Access::Write],
+        params_size: size_of::<ArgmaxParams>() as u64,
+    };
+
+    /// Compiles the kernel.
+    pub async fn new(gpu: &Gpu) -> Result<Self> {
+        let lanes = if gpu.tier.cpu { gpu.tier.lanes() } else { 256 };
+        let overrides = [("WG", f64::from(lanes))];
+        Ok(Self { kernel: Kernel::new(gpu, Self::SOURCE, overrides).await? })
+    }
+
+    /// Records the choice from `logits` [1, V], without those in `banned` [ceil(V/32)] bits, into
+    /// the first element of `token` [T].
+    pub fn record(
+        &self,
+        recording: &mut Recording,
+        label: impl Into<String>,
+        [logits, banned, token]: [&Tensor; 3],
+    ) -> Result<()> {
+        let [_, vocab] = logits.dims("argmax")?;
+        logits.expect("argmax", [1, vocab])?;
+        banned.expect("argmax", [vocab.div_ceil(32)])?;
+        let [_] = token.dims("argmax")?;
+        let params = ArgmaxParams { vocab: vocab as u32 };
+        recording.dispatch(label, &self.kernel, params, &[logits, banned, token], [1, 1, 1]);
+        Ok(())
+    }
+}

@@ -1,0 +1,35 @@
+//! The geometry that the cache's ops share: `Ring` of `shaders/lib/ring.wgsl`.
+use crate::Result;
+use crate::gpu::Tensor;
+
+/// S, W and N, as the kernels take them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct RingParams {
+    /// S: the first tokens, kept for ever.
+    pub sinks: u32,
+    /// W: the recent tokens that a query sees, itself included.
+    pub window: u32,
+    /// N: the ring's slots, at least W + chunk - 1.
+    pub slots: u32,
+}
+
+impl RingParams {
+    /// Phases a key or a query may be turned to: S + 2N.
+    pub fn phases(&self) -> usize {
+        self.sinks as usize + 2 * self.slots as usize
+    }
+}
+
+/// An error unless both tensors are caches of this geometry: [S + N, words].
+pub(super) fn expect_cache(
+    op: &'static str,
+    ring: RingParams,
+    elements: usize,
+    f16: bool,
+    cache: [&Tensor; 2],
+) -> Result<()> {
+    let words = if f16 { elements / 2 } else { elements };
+    let stored = ring.sinks as usize + ring.slots as usize;
+    cache.iter().try_for_each(|tensor| tensor.expect(op, [stored, words]))
+}

@@ -1,0 +1,70 @@
+//! Root-mean-square normalisation of rows.
+use crate::Result;
+use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, wgsl};
+
+/// `Params` of `shaders/rms_norm.wgsl`.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct RmsNormParams {
+    /// Elements of a row.
+    pub cols: u32,
+    /// Added to the mean of the squares.
+    pub eps: f32,
+}
+
+/// Normalises every row of a pass, or only its last token's.
+pub struct RmsNorm {
+    every: Kernel,
+    last: Kernel,
+}
+
+impl RmsNorm {
+    /// The kernel and its bindings.
+    pub const SOURCE: KernelSource = KernelSource {
+        name: "rms_norm",
+        wgsl: wgsl!("lib/reduce.wgsl", "rms_norm.wgsl"),
+        bindings: &[Access::Read, Access::Read, Access::Read, Access::Write],
+        params_size: size_of::<RmsNormParams>() as u64,
+    };
+
+    /// Compiles the kernel.
+    pub async fn new(gpu: &Gpu) -> Result<Self> {
+        let lanes = f64::from(gpu.tier.lanes());
+        let make = |last| Kernel::new(gpu, Self::SOURCE, [("WG", lanes), ("LAST", last)]);
+        Ok(Self { every: make(0.0).await?, last: make(1.0).await? })
+    }
+
+    /// Records `y = x / rms(x) * w` for every row. `x`, `y`: [T, D]; `w`: [D].
+    pub fn record(
+        &self,
+        recording: &mut Recording,
+        label: impl Into<String>,
+        eps: f32,
+        [frame, x, w, y]: [&Tensor; 4],
+    ) -> Result<()> {
+        let [rows, cols] = x.dims("rms_norm")?;
+        frame.expect("rms_norm", [2])?;
+        w.expect("rms_norm", [cols])?;
+        y.expect("rms_norm", [rows, cols])?;
+        let params = RmsNormParams { cols: cols as u32, eps };
+        recording.dispatch(label, &self.every, params, &[frame, x, w, y], [rows as u32, 1, 1]);
+        Ok(())
+    }
+
+    /// Records the same for the last token of the pass alone. `x`: [T, D]; `w`: [D]; `y`: [1, D].
+    pub fn record_last(
+        &self,
+        recording: &mut Recording,
+        label: impl Into<String>,
+        eps: f32,
+        [frame, x, w, y]: [&Tensor; 4],
+    ) -> Result<()> {
+        let [_, cols] = x.dims("rms_norm")?;
+        frame.expect("rms_norm", [2])?;
+        w.expect("rms_norm", [cols])?;
+        y.expect("rms_norm", [1, cols])?;
+        let params = RmsNormParams { cols: cols as u32, eps };
+        recording.dispatch(label, &self.last, params, &[frame, x, w, y], [1, 1, 1]);
+        Ok(())
+    }
+}

@@ -1,0 +1,77 @@
+//! Turns queries and keys, and stores keys and values in the ring.
+use super::{RingParams, expect_cache};
+use crate::Result;
+use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, wgsl};
+
+/// `Params` of `shaders/rope_store.wgsl`.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct RopeStoreParams {
+    /// H
+    pub heads: u32,
+    /// KV
+    pub kv_heads: u32,
+    /// HD
+    pub head_dim: u32,
+    /// R, the dimensions of a head that are turned.
+    pub rope_dim: u32,
+    /// S, W and N.
+    pub ring: RingParams,
+}
+
+/// Rotary embedding of a pass, and the only writer of the cache.
+pub struct RopeStore {
+    kernel: Kernel,
+    kv_f16: bool,
+}
+
+impl RopeStore {
+    /// The kernel and its bindings.
+    pub const SOURCE: KernelSource = KernelSource {
+        name: "rope_store",
+        wgsl: wgsl!("lib/ring.wgsl", "rope_store.wgsl"),
+        bindings: &[
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::Write,
+            Access::Write,
+            Access::Write,
+        ],
+        params_size: size_of::<RopeStoreParams>() as u64,
+    };
+
+    /// Compiles the kernel for one layout of pairs and one type of K and V.
+    pub async fn new(gpu: &Gpu, neox: bool, kv_f16: bool) -> Result<Self> {
+        let flag = |on| f64::from(u8::from(on));
+        let overrides = [
+            ("WG", f64::from(gpu.tier.lanes())),
+            ("NEOX", flag(neox)),
+            ("KV_F16", flag(kv_f16)),
+        ];
+        Ok(Self { kernel: Kernel::new(gpu, Self::SOURCE, overrides).await?, kv_f16 })
+    }
+
+    /// Records the split of `qkv` [T, (H + 2 KV) HD] into `q` [T, 3, H HD] and the cache `k`, `v`
+    /// [S + N, words]. `turns`: [S + 2N, R/2, 2].
+    pub fn record(
+        &self,
+        recording: &mut Recording,
+        label: impl Into<String>,
+        params: RopeStoreParams,
+        [frame, qkv, turns, q, k, v]: [&Tensor; 6],
+    ) -> Result<()> {
+        const OP: &str = "rope_store";
+        let [heads, kv_heads, head_dim] =
+            [params.heads, params.kv_heads, params.head_dim].map(|n| n as usize);
+        let [rows, _] = qkv.dims(OP)?;
+        frame.expect(OP, [2])?;
+        qkv.expect(OP, [rows, (heads + 2 * kv_heads) * head_dim])?;
+        turns.expect(OP, [params.ring.phases(), params.rope_dim as usize / 2, 2])?;
+        q.expect(OP, [rows, 3, heads * head_dim])?;
+        expect_cache(OP, params.ring, kv_heads * head_dim, self.kv_f16, [k, v])?;
+        let grid = [params.heads + 2 * params.kv_heads, rows as u32, 1];
+        recording.dispatch(label, &self.kernel, params, &[frame, qkv, turns, q, k, v], grid);
+        Ok(())
+    }
+}
