@@ -1,1 +1,321 @@
-//! A stream: feed, generate, stop rules.
+//! A stream: feed it tokens, take tokens from it, for ever. What the command line and the web share.
+use crate::gpu::{Program, Readback, Tensor};
+use crate::model::{Activations, Cache, CacheSettings, Kernels, Model, Pass, Policy, reduce};
+use crate::ops::NO_TOKEN;
+use crate::text::{Sampler, SamplerSettings};
+use crate::{Error, Result};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// One stream over one model. Its memory is fixed when it is made.
+pub struct Session {
+    model: Arc<Model>,
+    cache: Cache,
+    /// A chunk of a prompt, and one token.
+    prefill: Pass,
+    decode: Pass,
+    /// From the logits to the next step's token.
+    greedy: Program,
+    logits: Tensor, // [1, V]
+    banned: Tensor, // [ceil(V/32)] bits
+    logits_back: Readback,
+    token_back: [Readback; 2],
+    /// Tokens fed so far. Never wraps.
+    position: u64,
+    /// The last W tokens, for `recompute` alone.
+    recent: VecDeque<u32>,
+}
+
+impl Session {
+    /// Makes room for a stream: cache, activations and programs. Nothing more is allocated later.
+    pub async fn new(model: Arc<Model>, settings: CacheSettings) -> Result<Self> {
+        let gpu = &*model.gpu;
+        let vocab = model.config.n_vocab;
+        let factors = model.weights.rope_freqs.as_deref();
+        let cache = Cache::new(gpu, &model.config, settings, factors)?;
+        let kernels = Kernels::new(&model, settings.kv).await?;
+        let logits = Tensor::zeros(gpu, "act.logits", &[1, vocab])?;
+        let banned = Tensor::zeros(gpu, "banned", &[vocab.div_ceil(32)])?;
+        let one = Activations::new(gpu, &model, 1)?;
+        let decode = Pass::new(&model, &kernels, &cache, one, &logits)?;
+        let many = Activations::new(gpu, &model, settings.chunk)?;
+        let prefill = Pass::new(&model, &kernels, &cache, many, &logits)?;
+        let greedy = kernels.greedy(gpu, [&logits, &banned, &decode.act.tokens])?;
+        let logits_back = Readback::new(gpu, vocab);
+        let token_back = [Readback::new(gpu, 1), Readback::new(gpu, 1)];
+        gpu.check()?;
+        let (position, recent) = (0, VecDeque::new());
+        Ok(Self {
+            model,
+            cache,
+            prefill,
+            decode,
+            greedy,
+            logits,
+            banned,
+            logits_back,
+            token_back,
+            position,
+            recent,
+        })
+    }
+
+    /// The model it streams from.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The cache as it is.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Tokens fed so far.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Tokens that no query can look back on any more.
+    pub fn evicted(&self) -> u64 {
+        let ring = self.cache.geometry();
+        self.position.saturating_sub(u64::from(ring.sinks) + u64::from(ring.window))
+    }
+
+    /// Bytes of activations on the device.
+    pub fn activation_bytes(&self) -> u64 {
+        self.prefill.bytes() + self.decode.bytes() + self.logits.size() + self.banned.size()
+    }
+
+    /// Starts anew. What the cache held is not seen again.
+    pub fn reset(&mut self) {
+        self.position = 0;
+        self.recent.clear();
+    }
+
+    /// Moves the token counter on by whole laps of a full ring, as if they had passed.
+    #[cfg(test)]
+    pub(crate) fn fast_forward(&mut self, laps: u64) {
+        self.position += laps * u64::from(self.cache.geometry().slots);
+    }
+
+    /// Takes in tokens: a prompt of any length, or one token. Their logits can be read afterwards.
+    pub async fn feed(&mut self, tokens: &[u32]) -> Result<()> {
+        let vocab = self.model.config.n_vocab;
+        if let Some(id) = tokens.iter().find(|&&id| id as usize >= vocab) {
+            return Err(Error::Usage(format!("token {id} is not one of the model's {vocab}")));
+        }
+        if self.cache.settings().policy == Policy::Recompute {
+            return self.recompute(tokens).await;
+        }
+        self.room_for(tokens.len() as u64)?;
+        let chunks = tokens.chunks(self.cache.settings().chunk);
+        let last = chunks.len().saturating_sub(1);
+        for (i, chunk) in chunks.enumerate() {
+            self.run_chunk(chunk, i == last);
+            if i % 2 == 1 {
+                // Bounds the work that is under way, so that an abort is quick.
+                self.settle().await?;
+            }
+        }
+        self.settle().await
+    }
+
+    /// An error when a cache that cannot forget has no room for so many tokens more.
+    fn room_for(&self, tokens: u64) -> Result<()> {
+        match self.cache.capacity() {
+            Some(capacity) if self.position + tokens > capacity => Err(Error::Usage(format!(
+                "the dense cache holds {capacity} tokens and {} were asked of it; \
+                 --policy streaming has no such end",
+                self.position + tokens
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether one more token can be fed.
+    pub fn has_room(&self) -> bool {
+        self.room_for(1).is_ok()
+    }
+
+    /// Submits one pass over at most a chunk of tokens.
+    fn run_chunk(&mut self, tokens: &[u32], with_logits: bool) {
+        let gpu = &*self.model.gpu;
+        let pass = if tokens.len() == 1 { &self.decode } else { &self.prefill };
+        pass.act.tokens.write(gpu, 0, tokens);
+        pass.act.frame.write(gpu, 0, &self.frame(tokens.len()));
+        let programs = [&pass.body, &pass.head];
+        gpu.run(&programs[..1 + usize::from(with_logits)], &[]);
+        self.position += tokens.len() as u64;
+    }
+
+    fn frame(&self, tokens: usize) -> [u32; 2] {
+        [reduce(self.position, self.cache.geometry()), tokens as u32]
+    }
+
+    /// Keeps the last W tokens and runs them all from the start.
+    async fn recompute(&mut self, tokens: &[u32]) -> Result<()> {
+        let window = self.cache.settings().window;
+        for &token in tokens {
+            if self.recent.len() == window {
+                self.recent.pop_front();
+            }
+            self.recent.push_back(token);
+        }
+        let fed = self.position + tokens.len() as u64;
+        let recent = std::mem::take(&mut self.recent);
+        let (chunk, count) = (self.cache.settings().chunk, recent.len());
+        let all: Vec<u32> = recent.iter().copied().collect();
+        self.position = 0;
+        for (i, part) in all.chunks(chunk).enumerate() {
+            self.run_chunk(part, (i + 1) * chunk >= count);
+        }
+        self.position = fed;
+        self.recent = recent;
+        self.settle().await
+    }
+
+    /// Waits until the device has done what was submitted.
+    async fn settle(&self) -> Result<()> {
+        let gpu = &*self.model.gpu;
+        gpu.run(&[], &[(&self.decode.act.tokens, &self.token_back[0])]);
+        self.token_back[0].read(gpu, &mut [0u32]).await
+    }
+
+    /// The logits of the token fed last. [V]
+    pub async fn logits(&mut self) -> Result<Vec<f32>> {
+        let mut logits = vec![0.0; self.model.config.n_vocab];
+        self.read_logits(&mut logits).await?;
+        Ok(logits)
+    }
+
+    async fn read_logits(&self, logits: &mut [f32]) -> Result<()> {
+        let gpu = &*self.model.gpu;
+        gpu.run(&[], &[(&self.logits, &self.logits_back)]);
+        self.logits_back.read(gpu, logits).await
+    }
+
+    /// Goes on from what was fed: a source of tokens that does not end by itself. `banned` ids are
+    /// never chosen.
+    pub fn generate(
+        &mut self,
+        settings: SamplerSettings,
+        banned: &[u32],
+    ) -> Result<Generation<'_>> {
+        if self.position == 0 {
+            return Err(Error::Usage("there is nothing to go on from: feed a token first".into()));
+        }
+        let vocab = self.model.config.n_vocab;
+        let mut bits = vec![0u32; vocab.div_ceil(32)];
+        for &id in banned.iter().filter(|&&id| (id as usize) < vocab) {
+            bits[id as usize / 32] |= 1 << (id % 32);
+        }
+        self.banned.write(&self.model.gpu, 0, &bits);
+        let on_gpu = settings.is_greedy() && self.cache.settings().policy != Policy::Recompute;
+        let sampler = Sampler::new(settings, vocab, banned)?;
+        let logits = vec![0.0; if on_gpu { 0 } else { vocab }];
+        Ok(Generation { session: self, sampler, logits, state: State::Fed, on_gpu, step: 0 })
+    }
+}
+
+/// Where a generation stands between two tokens.
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    /// The logits of everything given out are on the device.
+    Fed,
+    /// This token was given out, but not fed yet.
+    Given(u32),
+    /// A choice is under way on the device, to be read from `token_back[step % 2]`.
+    Chosen,
+}
+
+/// Tokens one after another. Greedy ones are chosen on the device, where the next step starts
+/// before the host has read the last.
+pub struct Generation<'a> {
+    session: &'a mut Session,
+    sampler: Sampler,
+    logits: Vec<f32>,
+    state: State,
+    on_gpu: bool,
+    step: usize,
+}
+
+impl Generation<'_> {
+    /// The session, for its figures.
+    pub fn session(&self) -> &Session {
+        self.session
+    }
+
+    /// Tells the penalties of a token that was not generated here, such as the prompt's.
+    pub fn accept(&mut self, token: u32) {
+        self.sampler.accept(token);
+    }
+
+    /// The next token; `None` when a dense cache is full.
+    pub async fn next(&mut self) -> Result<Option<u32>> {
+        match self.on_gpu {
+            true => self.next_greedy().await,
+            false => self.next_sampled().await,
+        }
+    }
+
+    async fn next_sampled(&mut self) -> Result<Option<u32>> {
+        let session = &mut *self.session;
+        if let State::Given(token) = self.state {
+            if !session.has_room() {
+                return Ok(None);
+            }
+            if session.cache.settings().policy == Policy::Recompute {
+                session.recompute(&[token]).await?;
+                session.read_logits(&mut self.logits).await?;
+            } else {
+                let (gpu, pass) = (&*session.model.gpu, &session.decode);
+                pass.act.tokens.write(gpu, 0, &[token]);
+                pass.act.frame.write(gpu, 0, &session.frame(1));
+                let copy = (&session.logits, &session.logits_back);
+                gpu.run(&[&pass.body, &pass.head], &[copy]);
+                session.position += 1;
+                session.logits_back.read(gpu, &mut self.logits).await?;
+            }
+        } else {
+            session.read_logits(&mut self.logits).await?;
+        }
+        let token = self.sampler.sample(&mut self.logits)?;
+        self.sampler.accept(token);
+        self.state = State::Given(token);
+        Ok(Some(token))
+    }
+
+    async fn next_greedy(&mut self) -> Result<Option<u32>> {
+        let session = &mut *self.session;
+        let gpu = &*session.model.gpu;
+        let tokens = &session.decode.act.tokens;
+        if self.state == State::Fed {
+            gpu.run(&[&session.greedy], &[(tokens, &session.token_back[self.step % 2])]);
+            self.state = State::Chosen;
+        } else if self.state != State::Chosen {
+            return Ok(None);
+        }
+        let back = self.step % 2;
+        // The step after the one awaited starts from the token on the device.
+        let room = session.has_room();
+        if room {
+            let pass = &session.decode;
+            pass.act.frame.write(gpu, 0, &session.frame(1));
+            let copy = (tokens, &session.token_back[1 - back]);
+            gpu.run(&[&pass.body, &pass.head, &session.greedy], &[copy]);
+            session.position += 1;
+        }
+        let mut token = [0u32];
+        session.token_back[back].read(gpu, &mut token).await?;
+        self.step += 1;
+        let [token] = token;
+        if token == NO_TOKEN {
+            return Err(Error::Usage(
+                "the model's logits are not numbers; its file is damaged or not for this engine"
+                    .into(),
+            ));
+        }
+        self.state = if room { State::Chosen } else { State::Given(token) };
+        Ok(Some(token))
+    }
+}

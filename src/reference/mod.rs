@@ -1,1 +1,10 @@
-//! What each kernel should compute, said in the plainest Rust.
+//! What each kernel should compute, said in the plainest Rust: scalar loops, `f64` sums.
+mod argmax;
+mod attention;
+mod rms_norm;
+mod rope_store;
+
+pub use argmax::argmax;
+pub use attention::attention;
+pub use rms_norm::rms_norm;
+pub use rope_store::rope_store;

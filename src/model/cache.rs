@@ -1,0 +1,192 @@
+//! The cache: sinks and a ring on the GPU, and the positions that never grow.
+use crate::gpu::{Gpu, Tensor};
+use crate::model::Config;
+use crate::ops::RingParams;
+use crate::{Error, Result};
+
+/// Which tokens a query may look back on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// The first S tokens and the last W: endless, stable.
+    Streaming,
+    /// The last W tokens: endless, and soon unstable, as the first tokens are lost.
+    Window,
+    /// Every token, up to W; then the cache is full and the stream ends.
+    Dense,
+    /// The last W tokens, computed anew for every token: the slow yardstick.
+    Recompute,
+}
+
+/// How K and V are stored. Sums are f32 always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KvType {
+    /// Half precision, packed in pairs; needs no `shader-f16`.
+    F16,
+    /// Single precision.
+    F32,
+}
+
+/// What a stream's cache should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// Which tokens a query may look back on.
+    pub policy: Policy,
+    /// S, of `streaming` alone.
+    pub sinks: usize,
+    /// W, the current token included.
+    pub window: usize,
+    /// Tokens of a prompt that one pass takes.
+    pub chunk: usize,
+    /// How K and V are stored.
+    pub kv: KvType,
+    /// N, when it should be larger than W + chunk - 1.
+    pub ring: Option<usize>,
+}
+
+impl CacheSettings {
+    /// The default for a model: S = 4, and a window that fills the trained context or 1020,
+    /// whichever is smaller.
+    pub fn for_model(config: &Config, policy: Policy) -> Self {
+        let sinks = if policy == Policy::Streaming { 4 } else { 0 };
+        let window = match policy {
+            Policy::Dense => config.n_ctx,
+            _ => config.n_ctx.saturating_sub(sinks).clamp(1, 1020),
+        };
+        Self { policy, sinks, window, chunk: 64, kv: KvType::F16, ring: None }
+    }
+
+    /// S, W and N, or a sentence on why these settings cannot work.
+    pub fn geometry(&self) -> Result<RingParams> {
+        const MOST: usize = 1 << 28; // keeps S + 2N + chunk inside u32 and the table inside a file
+        let wrong = |text: String| Err(Error::Usage(text));
+        if self.window == 0 {
+            return wrong("--window 0: a token must at least see itself; 1 or more works".into());
+        }
+        if self.chunk == 0 || self.chunk > 4096 {
+            return wrong(format!("--chunk {}: 1 to 4096 works", self.chunk));
+        }
+        if self.policy != Policy::Streaming && self.sinks > 0 {
+            let policy = format!("{:?}", self.policy).to_lowercase();
+            return wrong(format!(
+                "--sinks {}: only --policy streaming has sinks; leave it out or 0 with {policy}",
+                self.sinks
+            ));
+        }
+        if self.sinks > MOST || self.window > MOST {
+            return wrong(format!("--sinks and --window: at most {MOST} each"));
+        }
+        let least = match self.policy {
+            Policy::Streaming | Policy::Window => self.window + self.chunk - 1,
+            // These never go round.
+            Policy::Dense | Policy::Recompute => self.window,
+        };
+        let slots = self.ring.unwrap_or(least);
+        if slots < least || slots > 2 * MOST {
+            return wrong(format!("a ring of {slots} slots: window and chunk need {least}"));
+        }
+        let [sinks, window, slots] = [self.sinks, self.window, slots].map(|n| n as u32);
+        Ok(RingParams { sinks, window, slots })
+    }
+}
+
+/// K and V of every layer, and the table of turns. [S + N, words] each; the storage index of a key
+/// is the phase it was turned to.
+pub struct Cache {
+    settings: CacheSettings,
+    ring: RingParams,
+    k: Vec<Tensor>,
+    v: Vec<Tensor>,
+    /// cos and sin of every phase: [S + 2N, R/2, 2].
+    pub(super) turns: Tensor,
+}
+
+impl Cache {
+    /// Makes room on the device. `factors` are the model's own divisors of frequencies, if any.
+    pub fn new(
+        gpu: &Gpu,
+        config: &Config,
+        settings: CacheSettings,
+        factors: Option<&[f32]>,
+    ) -> Result<Self> {
+        let ring = settings.geometry()?;
+        let elements = config.n_head_kv * config.head_dim;
+        let words = if settings.kv == KvType::F16 { elements / 2 } else { elements };
+        let stored = ring.sinks as usize + ring.slots as usize;
+        let needed = 2 * config.n_layer as u64 * stored as u64 * 4 * words as u64;
+        let fits = gpu.tier.max_binding.min(gpu.tier.max_buffer) / (4 * words as u64);
+        let no_room = |error| match error {
+            Error::OutOfMemory { .. } => {
+                let slots_fit = (fits as usize).min(stored.saturating_sub(1) / 2);
+                let extra = ring.sinks as usize + ring.slots.saturating_sub(ring.window) as usize;
+                Error::OutOfMemory {
+                    what: format!("a cache of {} + {} tokens", ring.sinks, ring.slots),
+                    needed,
+                    advice: format!(
+                        "try --window {}{}",
+                        slots_fit.saturating_sub(extra).max(1),
+                        if settings.kv == KvType::F32 { " or --kv f16" } else { "" }
+                    ),
+                }
+            }
+            other => other,
+        };
+        if stored as u64 > fits {
+            let what = String::new();
+            return Err(no_room(Error::OutOfMemory { what, needed, advice: String::new() }));
+        }
+        let make = |name: &str| -> Result<Vec<Tensor>> {
+            (0..config.n_layer)
+                .map(|layer| Tensor::zeros(gpu, format!("kv.{layer}.{name}"), &[stored, words]))
+                .collect()
+        };
+        let (k, v) = (make("k").map_err(no_room)?, make("v").map_err(no_room)?);
+        let (frequencies, scale) = config.rope.frequencies(factors);
+        let table = crate::model::config::phase_table(&frequencies, scale, ring.phases());
+        let shape = [ring.phases(), frequencies.len(), 2];
+        let turns = Tensor::upload(gpu, "turns", &shape, &table).map_err(no_room)?;
+        Ok(Self { settings, ring, k, v, turns })
+    }
+
+    /// The settings it was made from.
+    pub fn settings(&self) -> CacheSettings {
+        self.settings
+    }
+
+    /// S, W and N.
+    pub fn geometry(&self) -> RingParams {
+        self.ring
+    }
+
+    /// Stored keys of a layer.
+    pub fn k(&self, layer: usize) -> &Tensor {
+        &self.k[layer]
+    }
+
+    /// Stored values of a layer.
+    pub fn v(&self, layer: usize) -> &Tensor {
+        &self.v[layer]
+    }
+
+    /// Bytes that K, V and the table hold on the device.
+    pub fn bytes(&self) -> u64 {
+        self.k.iter().chain(&self.v).chain([&self.turns]).map(Tensor::size).sum()
+    }
+
+    /// Tokens that fit before the stream must end, where it must.
+    pub fn capacity(&self) -> Option<u64> {
+        match self.settings.policy {
+            Policy::Dense => Some(u64::from(self.ring.window)),
+            _ => None,
+        }
+    }
+}
+
+/// A position the kernels take for `t`: the same number while the ring first fills, then one in
+/// [S + N, S + 2N) with the same slot. Every test a kernel makes gives the same answer for both.
+pub fn reduce(t: u64, ring: RingParams) -> u32 {
+    let (sinks, slots) = (u64::from(ring.sinks), u64::from(ring.slots));
+    let reduced = if t < sinks + slots { t } else { sinks + slots + (t - sinks) % slots };
+    reduced as u32
+}

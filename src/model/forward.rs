@@ -1,0 +1,155 @@
+//! The forward pass of the llama family, noted down as a list of ops.
+use super::{Cache, KvType, Model};
+use crate::Result;
+use crate::gpu::{Gpu, Program, Recording, Tensor};
+use crate::model::RopeLayout;
+use crate::ops::{
+    Argmax, Attention, AttentionParams, Epilogue, GetRows, MatMul, RmsNorm, RopeStore,
+    RopeStoreParams,
+};
+
+/// Every kernel that a pass needs, compiled once for a session.
+pub(crate) struct Kernels {
+    get_rows: GetRows,
+    norm: RmsNorm,
+    matmul: MatMul,
+    rope_store: RopeStore,
+    attention: Attention,
+    argmax: Argmax,
+}
+
+impl Kernels {
+    pub(crate) async fn new(model: &Model, kv: KvType) -> Result<Self> {
+        let (gpu, kv_f16) = (&model.gpu, kv == KvType::F16);
+        let neox = model.config.rope.layout == RopeLayout::Neox;
+        let dtypes = model.weights.dtypes();
+        Ok(Self {
+            get_rows: GetRows::new(gpu, &dtypes).await?,
+            norm: RmsNorm::new(gpu).await?,
+            matmul: MatMul::new(gpu, &dtypes).await?,
+            rope_store: RopeStore::new(gpu, neox, kv_f16).await?,
+            attention: Attention::new(gpu, kv_f16).await?,
+            argmax: Argmax::new(gpu).await?,
+        })
+    }
+
+    /// The program that turns `logits` [1, V], less those in `banned` [ceil(V/32)] bits, into the
+    /// first of the next pass's `tokens` [T].
+    pub(crate) fn greedy(&self, gpu: &Gpu, tensors: [&Tensor; 3]) -> Result<Program> {
+        let mut recording = Recording::default();
+        self.argmax.record(&mut recording, "argmax", tensors)?;
+        Ok(recording.finish(gpu))
+    }
+}
+
+/// What flows between the ops of a pass of at most T tokens.
+pub(crate) struct Activations {
+    /// [T] ids of this pass
+    pub(crate) tokens: Tensor,
+    /// [2] n: the first token's position, reduced; tokens: how many of T are there
+    pub(crate) frame: Tensor,
+    x: Tensor,    // [T, D]
+    xn: Tensor,   // [T, D]
+    qkv: Tensor,  // [T, (H + 2 KV) HD]
+    q: Tensor,    // [T, 3, H HD]
+    att: Tensor,  // [T, H HD]
+    h: Tensor,    // [T, F], F padded to a multiple of 32
+    last: Tensor, // [1, D]
+}
+
+impl Activations {
+    pub(crate) fn new(gpu: &Gpu, model: &Model, tokens: usize) -> Result<Self> {
+        let c = &model.config;
+        let q_rows = c.n_head * c.head_dim;
+        let kv_rows = c.n_head_kv * c.head_dim;
+        let make =
+            |name: &str, shape: &[usize]| Tensor::zeros(gpu, format!("act.{name}.{tokens}"), shape);
+        Ok(Self {
+            tokens: make("tokens", &[tokens])?,
+            frame: make("frame", &[2])?,
+            x: make("x", &[tokens, c.n_embd])?,
+            xn: make("xn", &[tokens, c.n_embd])?,
+            qkv: make("qkv", &[tokens, q_rows + 2 * kv_rows])?,
+            q: make("q", &[tokens, 3, q_rows])?,
+            att: make("att", &[tokens, q_rows])?,
+            h: make("h", &[tokens, c.n_ff.next_multiple_of(32)])?,
+            last: make("last", &[1, c.n_embd])?,
+        })
+    }
+
+    fn bytes(&self) -> u64 {
+        let Self { tokens, frame, x, xn, qkv, q, att, h, last } = self;
+        [tokens, frame, x, xn, qkv, q, att, h, last].map(Tensor::size).iter().sum()
+    }
+}
+
+/// The programs of a pass of at most T tokens over one cache.
+pub(crate) struct Pass {
+    pub(crate) act: Activations,
+    /// Tokens in, hidden states out, K and V stored.
+    pub(crate) body: Program,
+    /// The last token's logits.
+    pub(crate) head: Program,
+}
+
+impl Pass {
+    /// Notes down a pass of at most `act`'s T tokens. `logits`: [1, V].
+    pub(crate) fn new(
+        model: &Model,
+        kernels: &Kernels,
+        cache: &Cache,
+        act: Activations,
+        logits: &Tensor,
+    ) -> Result<Self> {
+        let (c, w) = (&model.config, &model.weights);
+        let mut body = Recording::default();
+        record_body(&mut body, model, kernels, cache, &act)?;
+        let mut head = Recording::default();
+        let norm = [&act.frame, &act.x, &w.output_norm, &act.last];
+        kernels.norm.record_last(&mut head, "output_norm", c.rms_eps, norm)?; // last [1, D]
+        let output = w.output.as_ref().unwrap_or(&w.token_embd);
+        let tensors = [&act.frame, &act.last, logits];
+        kernels.matmul.record(&mut head, "output", Epilogue::Store, tensors, output, None)?; // logits [1, V]
+        let (body, head) = (body.finish(&model.gpu), head.finish(&model.gpu));
+        Ok(Self { act, body, head })
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.act.bytes()
+    }
+}
+
+fn record_body(
+    r: &mut Recording,
+    model: &Model,
+    kernels: &Kernels,
+    cache: &Cache,
+    act: &Activations,
+) -> Result<()> {
+    let Kernels { get_rows, norm, matmul, rope_store, attention, .. } = kernels;
+    let Activations { tokens, frame, x, xn, qkv, q, att, h, .. } = act;
+    let (c, w) = (&model.config, &model.weights);
+    let (ring, eps) = (cache.geometry(), c.rms_eps);
+    let [heads, kv_heads, head_dim] = [c.n_head, c.n_head_kv, c.head_dim].map(|n| n as u32);
+    let rope =
+        RopeStoreParams { heads, kv_heads, head_dim, rope_dim: c.rope.dim as u32, ring };
+    let scale = (1.0 / f64::from(head_dim).sqrt()) as f32;
+    let attend = AttentionParams { heads, kv_heads, head_dim, ring, scale };
+
+    get_rows.record(r, "token_embd", [frame, tokens, x], &w.token_embd)?; // x [T, D]
+    for (i, layer) in w.layers.iter().enumerate() {
+        let name = |op: &str| format!("blk.{i}/{op}");
+        let (k, v, turns) = (cache.k(i), cache.v(i), &cache.turns);
+        let bias = layer.qkv_bias.as_ref();
+        let (store, add, swiglu) = (Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu);
+        norm.record(r, name("attn_norm"), eps, [frame, x, &layer.attn_norm, xn])?; // xn [T, D]
+        matmul.record(r, name("attn_qkv"), store, [frame, xn, qkv], &layer.attn_qkv, bias)?; // qkv [T, (H + 2 KV) HD]
+        rope_store.record(r, name("rope_store"), rope, [frame, qkv, turns, q, k, v])?; // q [T, 3, H HD]
+        attention.record(r, name("attention"), attend, [frame, q, k, v, att])?; // att [T, H HD]
+        matmul.record(r, name("attn_output"), add, [frame, att, x], &layer.attn_output, None)?; // x += [T, D]
+        norm.record(r, name("ffn_norm"), eps, [frame, x, &layer.ffn_norm, xn])?; // xn [T, D]
+        matmul.record(r, name("ffn_gate_up"), swiglu, [frame, xn, h], &layer.ffn_gate_up, None)?; // h [T, F]
+        matmul.record(r, name("ffn_down"), add, [frame, h, x], &layer.ffn_down, None)?; // x += [T, D]
+    }
+    Ok(())
+}

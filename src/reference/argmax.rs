@@ -1,0 +1,11 @@
+use crate::ops::NO_TOKEN;
+
+/// The twin of `shaders/argmax.wgsl`.
+pub fn argmax(logits: &[f32], banned: &[u32]) -> u32 {
+    let allowed = |id: &usize| banned[id / 32] >> (id % 32) & 1 == 0 && !logits[*id].is_nan();
+    let better = |best: Option<usize>, id: usize| match best {
+        Some(best) if logits[best] >= logits[id] => Some(best),
+        _ => Some(id),
+    };
+    (0..logits.len()).filter(allowed).fold(None, better).map_or(NO_TOKEN, |id| id as u32)
+}
