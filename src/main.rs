@@ -1,2 +1,6 @@
 //! Command line -> session -> text.
-fn main() {}
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,263 @@
+//! What the user may say.
+use brooklet::gpu::AdapterChoice;
+use brooklet::model::{CacheSettings, Config, KvType, Policy};
+use brooklet::text::SamplerSettings;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// A language model that never has to stop.
+///
+/// Attention keeps a few sinks (the first tokens) and a ring of recent ones in GPU memory, so a
+/// stream costs the same memory and the same time per token at any length. What has left the
+/// window is forgotten: endless is not unlimited memory.
+#[derive(Parser)]
+#[command(version, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Stream text from a model until told to stop.
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(Box<RunArgs>),
+    /// List the adapters and what each can do.
+    Devices(DevicesArgs),
+    /// Show a model file: metadata, tensors, and whether it can run here.
+    Inspect(InspectArgs),
+    /// Print the token ids of a text.
+    Tokenize(TokenizeArgs),
+    /// Print the largest logits after a text, to compare with other engines.
+    Logits(LogitsArgs),
+}
+
+const RUN_EXAMPLES: &str = "Examples:
+  brooklet run -p 'Once upon a time'                  for ever, until Ctrl-C
+  brooklet run -p 'The capital of France is' -n 64 --temp 0
+  cat book.txt | brooklet run - --window 252          a prompt of any length
+  brooklet run --policy window --window 60            what happens without sinks
+  brooklet run --json -n 10 | jq -r .text             for programs";
+
+/// Where a text comes from.
+#[derive(Args)]
+#[group(multiple = false)]
+pub(crate) struct TextArgs {
+    /// The text itself
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) prompt: Option<String>,
+    /// A file with the text
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// `-` reads the text from standard input
+    #[arg(value_name = "-", value_parser = ["-"])]
+    pub(crate) stdin: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct ModelArgs {
+    /// A GGUF file [default: the model that `./build.sh setup` puts into the cache folder]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) model: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct AdapterArgs {
+    /// The GPU, by its index or a part of its name in `brooklet devices` [env: BROOKLET_ADAPTER]
+    #[arg(long, value_name = "INDEX|NAME")]
+    adapter: Option<String>,
+}
+
+impl AdapterArgs {
+    pub(crate) fn choice(&self) -> AdapterChoice {
+        self.adapter.as_deref().map_or(AdapterChoice::Best, AdapterChoice::parse)
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PolicyArg {
+    /// The first tokens and the recent ones: endless and stable
+    Streaming,
+    /// The recent ones alone: endless, but breaks once the first are lost
+    Window,
+    /// All of them, until the cache is full
+    Dense,
+    /// The recent ones, computed anew for every token: slow
+    Recompute,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum KvArg {
+    F16,
+    F32,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Cache")]
+pub(crate) struct CacheArgs {
+    /// Which tokens attention looks back on
+    #[arg(long, value_enum, default_value = "streaming")]
+    policy: PolicyArg,
+    /// First tokens that are kept for ever [default: 4 with streaming, else 0]
+    #[arg(long, value_name = "S")]
+    sinks: Option<usize>,
+    /// Recent tokens that a token sees, itself included [default: 1020, or what fills the model's
+    /// trained context; with dense all of it]
+    #[arg(long, value_name = "W")]
+    window: Option<usize>,
+    /// Tokens of a prompt that go through in one pass; changes speed, not results
+    #[arg(long, value_name = "T", default_value_t = 64)]
+    chunk: usize,
+    /// How keys and values are stored
+    #[arg(long, value_enum, default_value = "f16")]
+    kv: KvArg,
+}
+
+impl CacheArgs {
+    pub(crate) fn settings(&self, config: &Config) -> CacheSettings {
+        let policy = match self.policy {
+            PolicyArg::Streaming => Policy::Streaming,
+            PolicyArg::Window => Policy::Window,
+            PolicyArg::Dense => Policy::Dense,
+            PolicyArg::Recompute => Policy::Recompute,
+        };
+        let kv = match self.kv {
+            KvArg::F16 => KvType::F16,
+            KvArg::F32 => KvType::F32,
+        };
+        let defaults = CacheSettings::for_model(config, policy);
+        CacheSettings {
+            sinks: self.sinks.unwrap_or(defaults.sinks),
+            window: self.window.unwrap_or(defaults.window),
+            chunk: self.chunk,
+            kv,
+            ..defaults
+        }
+    }
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Sampling")]
+pub(crate) struct SamplingArgs {
+    /// Spread of the choice; 0 always takes the likeliest token
+    #[arg(long, value_name = "T", default_value_t = 0.8)]
+    temp: f32,
+    /// Choose among the K likeliest tokens; 0 among all
+    #[arg(long, value_name = "K", default_value_t = 40)]
+    top_k: u32,
+    /// Choose among the likeliest tokens that together have this probability
+    #[arg(long, value_name = "P", default_value_t = 0.95)]
+    top_p: f32,
+    /// Drop tokens less likely than this share of the likeliest
+    #[arg(long, value_name = "P", default_value_t = 0.05)]
+    min_p: f32,
+    /// Divide the logits of recent tokens by this; 1 is off
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    repeat_penalty: f32,
+    /// Subtract this from the logits of recent tokens
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    presence_penalty: f32,
+    /// Subtract this once for each time a token was among the recent ones
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    frequency_penalty: f32,
+    /// Tokens that count as recent for the penalties
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    repeat_last_n: u32,
+    /// The same seed gives the same text [default: another each time; the statistics name it]
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+impl SamplingArgs {
+    pub(crate) fn settings(&self) -> SamplerSettings {
+        SamplerSettings {
+            temperature: self.temp,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repeat_penalty: self.repeat_penalty,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            penalty_last_n: self.repeat_last_n,
+            seed: self.seed.unwrap_or_else(fresh_seed),
+        }
+    }
+}
+
+/// A seed from the hasher keys that the standard library draws from the system.
+fn fresh_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id()) >> 32
+}
+
+#[derive(Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) text: TextArgs,
+    /// End after N tokens [default: never]
+    #[arg(short, value_name = "N")]
+    pub(crate) n: Option<u64>,
+    /// End where the model ends its answer, instead of banning its end tokens
+    #[arg(long)]
+    pub(crate) stop_at_eos: bool,
+    /// One JSON object a line: tokens, then a summary
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// No progress and no statistics
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) adapter: AdapterArgs,
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct DevicesArgs {
+    /// One JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct InspectArgs {
+    /// A GGUF file
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct TokenizeArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// The text
+    #[arg(allow_hyphen_values = true, required_unless_present = "file")]
+    pub(crate) text: Option<String>,
+    /// A file with the text
+    #[arg(short, long, value_name = "FILE", conflicts_with = "text")]
+    pub(crate) file: Option<PathBuf>,
+    /// Ids and pieces as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct LogitsArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) text: TextArgs,
+    /// How many
+    #[arg(long, value_name = "K", default_value_t = 10)]
+    pub(crate) top: usize,
+    /// [[id, logit], …]
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) adapter: AdapterArgs,
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
+}

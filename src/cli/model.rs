@@ -1,0 +1,127 @@
+//! From a path to a model on the GPU.
+use super::args::{ModelArgs, TextArgs};
+use brooklet::format::{FileSource, Gguf};
+use brooklet::gpu::{AdapterChoice, Gpu};
+use brooklet::model::{Config, Model};
+use brooklet::text::{Tokenizer, Vocab};
+use brooklet::{Error, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use pollster::block_on;
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What `./build.sh setup` puts into the cache folder.
+const DEFAULT_MODEL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+/// A prompt is text: this is some 50 million tokens.
+const MAX_TEXT: u64 = 256 << 20;
+
+/// A file whose head is read and whose vocabulary is known. Nothing is on a GPU yet.
+pub(crate) struct File {
+    source: FileSource,
+    pub(crate) gguf: Gguf,
+    pub(crate) tokenizer: Tokenizer,
+}
+
+fn cache_folder() -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    set("BROOKLET_CACHE")
+        .or_else(|| set("XDG_CACHE_HOME").map(|folder| folder.join("brooklet")))
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cache").join("brooklet")))
+}
+
+impl File {
+    pub(crate) fn open(args: &ModelArgs) -> Result<Self> {
+        let path = match &args.model {
+            Some(path) => path.clone(),
+            None => {
+                let default = cache_folder().map(|folder| folder.join(DEFAULT_MODEL));
+                default.filter(|path| path.exists()).ok_or_else(|| {
+                    Error::Usage(format!(
+                        "{DEFAULT_MODEL} is not in the cache folder: run ./build.sh setup to get \
+                         it, or name a GGUF file with -m FILE"
+                    ))
+                })?
+            }
+        };
+        let source = FileSource::open(&path)?;
+        let gguf = block_on(Gguf::read(&source))?;
+        let tokenizer = Tokenizer::new(Vocab::from_gguf(&gguf)?)?;
+        Ok(Self { source, gguf, tokenizer })
+    }
+
+    /// Loads the model, with a bar on a terminal.
+    pub(crate) fn load(&self, adapter: AdapterChoice, quiet: bool) -> Result<Model> {
+        // What cannot run is said before a device is opened.
+        let config = Config::from_gguf(&self.gguf)?;
+        if config.n_vocab != self.tokenizer.len() {
+            return Err(Error::Unsupported(format!(
+                "the embedding has {} rows and the tokenizer {} tokens",
+                config.n_vocab,
+                self.tokenizer.len()
+            )));
+        }
+        let gpu = Arc::new(block_on(Gpu::open(adapter))?);
+        let shown = !quiet && std::io::stderr().is_terminal();
+        let bar = if shown { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        let style = "loading {bar:30} {bytes}/{total_bytes} {eta}";
+        bar.set_style(
+            ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
+        let mut progress = |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        };
+        let model =
+            block_on(Model::with_config(gpu, &self.source, &self.gguf, config, &mut progress));
+        bar.finish_and_clear();
+        model
+    }
+}
+
+fn utf8(path: &str, bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Error::Usage(format!("{path}: byte {at} is not UTF-8; give the text as UTF-8"))
+    })
+}
+
+/// Reads a text file whole.
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    let name = path.display().to_string();
+    let file = std::fs::File::open(path)
+        .map_err(|source| Error::Io { path: name.clone(), source })?;
+    read_all(name, file)
+}
+
+fn read_all(name: String, from: impl Read) -> Result<String> {
+    let mut bytes = Vec::new();
+    let read = from.take(MAX_TEXT + 1).read_to_end(&mut bytes);
+    read.map_err(|source| Error::Io { path: name.clone(), source })?;
+    if bytes.len() as u64 > MAX_TEXT {
+        return Err(Error::Usage(format!("{name}: a text of more than 256 MiB; give less")));
+    }
+    utf8(&name, bytes)
+}
+
+/// The text the user named, if any.
+pub(crate) fn text(args: &TextArgs) -> Result<Option<String>> {
+    if let Some(path) = &args.file {
+        return read_text(path).map(Some);
+    }
+    if args.stdin.is_some() {
+        return read_all("standard input".to_owned(), std::io::stdin()).map(Some);
+    }
+    Ok(args.prompt.clone())
+}
+
+/// The ids of a prompt; never none.
+pub(crate) fn prompt_ids(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+    let ids = tokenizer.encode(text, true)?;
+    if !ids.is_empty() {
+        return Ok(ids);
+    }
+    tokenizer.bos().map(|bos| vec![bos]).ok_or_else(|| {
+        Error::Usage("the prompt is empty and the model names no first token; give a text".into())
+    })
+}

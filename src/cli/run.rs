@@ -1,0 +1,250 @@
+//! `brooklet run`: a stream in the terminal.
+use super::args::RunArgs;
+use super::model::{File, prompt_ids, text};
+use super::output::{Output, human};
+use brooklet::session::{Generation, Session};
+use brooklet::text::{Detokenizer, SamplerSettings, Tokenizer};
+use brooklet::{Error, Result};
+use pollster::block_on;
+use serde::Serialize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+/// What a stream starts from when the user says nothing.
+const DEFAULT_PROMPT: &str = "Once upon a time";
+
+/// What Ctrl-C means now.
+static STAGE: AtomicU8 = AtomicU8::new(LOADING);
+const LOADING: u8 = 0;
+const STREAMING: u8 = 1;
+const STOPPED: u8 = 2;
+
+fn stopped() -> bool {
+    STAGE.load(Ordering::Relaxed) == STOPPED
+}
+
+fn watch_for_ctrl_c() -> Result<()> {
+    ctrlc::set_handler(|| {
+        // The first one during a stream ends it after the token under way; any other at once.
+        if STAGE.swap(STOPPED, Ordering::Relaxed) != STREAMING {
+            eprintln!("brooklet: stopped");
+            std::process::exit(1);
+        }
+    })
+    .map_err(|e| Error::Usage(format!("Ctrl-C cannot be watched for: {e}")))
+}
+
+#[derive(Serialize)]
+struct TokenLine<'a> {
+    token: u32,
+    text: &'a str,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    prompt_tokens: usize,
+    generated_tokens: u64,
+    prefill_tps: f64,
+    decode_tps: f64,
+    ttft_ms: f64,
+    policy: brooklet::model::Policy,
+    sinks: u32,
+    window: u32,
+    ring: u32,
+    evicted: u64,
+    kv_bytes: u64,
+    weight_bytes: u64,
+    activation_bytes: u64,
+    seed: u64,
+    adapter: String,
+    backend: String,
+    stop_reason: &'static str,
+}
+
+/// When things happened.
+struct Times {
+    start: Instant,
+    prefilled: Instant,
+    first: Option<Instant>,
+    last: Instant,
+}
+
+impl Times {
+    /// Tokens per second after the first token, whose time is the prompt's.
+    fn decode_tps(&self, tokens: u64) -> f64 {
+        let spent = self.first.map_or(Duration::ZERO, |first| self.last - first);
+        rate(tokens.saturating_sub(1), spent)
+    }
+}
+
+fn rate(count: u64, spent: Duration) -> f64 {
+    if spent.is_zero() { 0.0 } else { count as f64 / spent.as_secs_f64() }
+}
+
+pub(crate) fn run(args: Box<RunArgs>) -> Result<()> {
+    let sampling = args.sampling.settings();
+    sampling.check()?;
+    watch_for_ctrl_c()?;
+    let prompt = text(&args.text)?.unwrap_or_else(|| DEFAULT_PROMPT.to_owned());
+    let file = File::open(&args.model)?;
+    let ids = prompt_ids(&file.tokenizer, &prompt)?;
+    let model = Arc::new(file.load(args.adapter.choice(), args.quiet)?);
+    let settings = args.cache.settings(&model.config);
+    let reach = settings.sinks + settings.window;
+    if reach > model.config.n_ctx && !args.quiet {
+        eprintln!(
+            "brooklet: sinks and window span {reach} tokens, and the model was trained on {}; the \
+             text may suffer",
+            model.config.n_ctx
+        );
+    }
+    let mut session = block_on(Session::new(model, settings))?;
+    let mut output = Output::new();
+    let (mut generated, mut times) = (0, None);
+    if STAGE.swap(STREAMING, Ordering::Relaxed) == STOPPED {
+        return Ok(());
+    }
+    let ended = block_on(async {
+        let start = Instant::now();
+        let now = feed(&mut session, &ids, start).await?;
+        let times = times.insert(now);
+        if stopped() {
+            return Ok("interrupted");
+        }
+        if !args.json && args.text.prompt.is_none() && args.text.file.is_none() {
+            // Nobody has seen this prompt: show what the text goes on from.
+            output.text(if args.text.stdin.is_none() { DEFAULT_PROMPT } else { "" })?;
+        }
+        let stop_ids = file.tokenizer.eog();
+        let banned = if args.stop_at_eos { &[] } else { stop_ids };
+        let mut generation = session.generate(sampling.clone(), banned)?;
+        ids.iter().for_each(|&id| generation.accept(id));
+        stream(&args, &file.tokenizer, &mut generation, &mut output, &mut generated, times).await
+    });
+    let (reason, error) = match ended {
+        Ok(reason) => (reason, None),
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => {
+            ("pipe closed", None)
+        }
+        Err(error) => ("error", Some(error)),
+    };
+    let finished = times.map_or(Ok(()), |times| {
+        let summary = summarise(&session, &sampling, ids.len(), generated, &times, reason);
+        if args.json && reason != "pipe closed" {
+            output.json(&serde_json::json!({ "summary": summary }))?;
+        } else if !args.json && reason != "pipe closed" {
+            output.text("\n")?;
+        }
+        if !args.quiet {
+            print_statistics(&summary);
+        }
+        Ok(())
+    });
+    error.map_or(finished, Err)
+}
+
+/// Prefill, in pieces between which Ctrl-C is heard.
+async fn feed(session: &mut Session, ids: &[u32], start: Instant) -> Result<Times> {
+    let piece = session.cache().settings().chunk * 4;
+    for part in ids.chunks(piece) {
+        session.feed(part).await?;
+        if stopped() {
+            break;
+        }
+    }
+    let now = Instant::now();
+    Ok(Times { start, prefilled: now, first: None, last: now })
+}
+
+async fn stream(
+    args: &RunArgs,
+    tokenizer: &Tokenizer,
+    generation: &mut Generation<'_>,
+    output: &mut Output,
+    generated: &mut u64,
+    times: &mut Times,
+) -> Result<&'static str> {
+    let mut detokenizer = Detokenizer::new();
+    let limit = args.n.unwrap_or(u64::MAX);
+    let reason = loop {
+        if *generated == limit {
+            break "length";
+        }
+        if stopped() {
+            break "interrupted";
+        }
+        let Some(token) = generation.next().await? else { break "cache full" };
+        if args.stop_at_eos && tokenizer.eog().contains(&token) {
+            break "end of text";
+        }
+        times.last = Instant::now();
+        times.first.get_or_insert(times.last);
+        *generated += 1;
+        let text = detokenizer.push(tokenizer, token);
+        match args.json {
+            true => output.json(&TokenLine { token, text })?,
+            false if text.is_empty() => {}
+            false => output.text(text)?,
+        }
+    };
+    if !args.json {
+        output.text(detokenizer.finish())?;
+    }
+    Ok(reason)
+}
+
+fn summarise(
+    session: &Session,
+    sampling: &SamplerSettings,
+    prompt_tokens: usize,
+    generated_tokens: u64,
+    times: &Times,
+    stop_reason: &'static str,
+) -> Summary {
+    let (model, cache) = (session.model(), session.cache());
+    let ring = cache.geometry();
+    let first = times.first.map_or(Duration::ZERO, |first| first - times.start);
+    Summary {
+        prompt_tokens,
+        generated_tokens,
+        prefill_tps: rate(prompt_tokens as u64, times.prefilled - times.start),
+        decode_tps: times.decode_tps(generated_tokens),
+        ttft_ms: first.as_secs_f64() * 1e3,
+        policy: cache.settings().policy,
+        sinks: ring.sinks,
+        window: ring.window,
+        ring: ring.slots,
+        evicted: session.evicted(),
+        kv_bytes: cache.bytes(),
+        weight_bytes: model.bytes(),
+        activation_bytes: session.activation_bytes(),
+        seed: sampling.seed,
+        adapter: model.gpu.name.clone(),
+        backend: model.gpu.backend.clone(),
+        stop_reason,
+    }
+}
+
+fn print_statistics(s: &Summary) {
+    eprintln!(
+        "prompt     {} tokens, {:.2} tokens/s, first token after {:.0} ms",
+        s.prompt_tokens, s.prefill_tps, s.ttft_ms
+    );
+    eprintln!(
+        "generated  {} tokens, {:.2} tokens/s, seed {}, ended: {}",
+        s.generated_tokens, s.decode_tps, s.seed, s.stop_reason
+    );
+    eprintln!(
+        "cache      {} sinks + window of {} in a ring of {}; {} tokens forgotten",
+        s.sinks, s.window, s.ring, s.evicted
+    );
+    eprintln!(
+        "memory     weights {}, keys and values {}, activations {}, on {} ({})",
+        human(s.weight_bytes),
+        human(s.kv_bytes),
+        human(s.activation_bytes),
+        s.adapter,
+        s.backend
+    );
+}
