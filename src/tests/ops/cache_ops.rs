@@ -1,0 +1,167 @@
+//! rope_store and attention against their twins: the ring, seen from both sides.
+use super::{flags, run};
+use crate::gpu::{Gpu, Recording, Tensor};
+use crate::model::reduce;
+use crate::ops::{
+    Attention, AttentionParams, RingParams, RopeStore, RopeStoreParams,
+};
+use crate::reference;
+use crate::tests::support::{assert_close, gpu, noise};
+use half::f16;
+use pollster::block_on;
+
+/// (S, W, N, first position, tokens of the pass): filling, full, gone round, far beyond 2^32.
+const PASSES: [(u32, u32, u32, u64, usize); 9] = [
+    (0, 1, 1, 0, 1),
+    (4, 8, 8, 0, 1),
+    (4, 8, 12, 0, 5),
+    (4, 8, 12, 2, 5),
+    (4, 8, 12, 11, 5),
+    (2, 70, 133, 300, 64),
+    (0, 16, 20, 1000, 5),
+    (1, 5, 8, (1 << 33) + 7, 4),
+    (3, 200, 263, 5_000_000_001, 3),
+];
+
+/// As the cache stores it: words, and the numbers they stand for.
+fn stored(values: &[f32], kv_f16: bool) -> (Vec<u32>, Vec<f32>) {
+    if !kv_f16 {
+        return (values.iter().map(|v| v.to_bits()).collect(), values.to_vec());
+    }
+    let halves: Vec<f16> = values.iter().map(|&v| f16::from_f32(v)).collect();
+    let words = halves.chunks_exact(2).map(|pair| {
+        u32::from(pair[0].to_bits()) | u32::from(pair[1].to_bits()) << 16
+    });
+    (words.collect(), halves.iter().map(|h| h.to_f32()).collect())
+}
+
+fn numbers(words: &[u32], kv_f16: bool) -> Vec<f32> {
+    let halves = |word: u32| [word, word >> 16].map(|w| f16::from_bits(w as u16).to_f32());
+    match kv_f16 {
+        true => words.iter().flat_map(|&word| halves(word)).collect(),
+        false => words.iter().map(|&word| f32::from_bits(word)).collect(),
+    }
+}
+
+#[test]
+fn rope_store() {
+    let gpu = gpu();
+    // (H, KV, HD, R): one head; grouped; partly turned; wider than a workgroup
+    let shapes = [(1, 1, 8, 8), (4, 2, 16, 16), (3, 1, 64, 32), (2, 2, 256, 256)];
+    for [neox, kv_f16] in flags() {
+        let op = block_on(RopeStore::new(&gpu, neox, kv_f16)).unwrap();
+        for (i, &pass) in PASSES.iter().enumerate() {
+            check_rope_store(&gpu, &op, [neox, kv_f16], shapes[i % shapes.len()], pass);
+        }
+    }
+}
+
+fn check_rope_store(
+    gpu: &Gpu,
+    op: &RopeStore,
+    [neox, kv_f16]: [bool; 2],
+    (heads, kv_heads, head_dim, rope_dim): (u32, u32, u32, u32),
+    (sinks, window, slots, n, tokens): (u32, u32, u32, u64, usize),
+) {
+    let ring = RingParams { sinks, window, slots };
+    let params = RopeStoreParams { heads, kv_heads, head_dim, rope_dim, ring };
+    let [h, kv, hd, half] = [heads, kv_heads, head_dim, rope_dim / 2].map(|n| n as usize);
+    let held = (sinks + slots) as usize;
+    let qkv = noise(1, tokens * (h + 2 * kv) * hd);
+    let turn = |phase: u64, pair: usize| (phase as f64 * 0.3 / (1.0 + pair as f64)).sin_cos();
+    let table: Vec<f32> = (0..ring.phases() as u64)
+        .flat_map(|phase| (0..half).map(move |pair| (phase, pair)))
+        .flat_map(|(phase, pair)| [turn(phase, pair).1 as f32, turn(phase, pair).0 as f32])
+        .collect();
+
+    // A slot that no token of the pass goes to keeps what it held.
+    let old = noise(2, held * kv * hd);
+    let (old_words, old) = stored(&old, kv_f16);
+    let (mut k, mut v) = (old.clone(), old);
+    let mut q = vec![0.0; tokens * 3 * h * hd];
+    let turns = |phase, pair| (turn(phase, pair).1, turn(phase, pair).0);
+    reference::rope_store(params, neox, n, &qkv, turns, [&mut q, &mut k, &mut v]);
+
+    let words = old_words.len() / held;
+    let upload = |shape: &[usize], data: &[f32]| Tensor::upload(gpu, "t", shape, data).unwrap();
+    let cache = || Tensor::upload(gpu, "kv", &[held, words], &old_words).unwrap();
+    let frame = [reduce(n, ring), tokens as u32];
+    let frame = Tensor::upload(gpu, "frame", &[2], &frame).unwrap();
+    let qkv = upload(&[tokens, (h + 2 * kv) * hd], &qkv);
+    let table = upload(&[ring.phases(), half, 2], &table);
+    let out = upload(&[tokens, 3, h * hd], &vec![f32::NAN; q.len()]);
+    let (gpu_k, gpu_v) = (cache(), cache());
+    let mut recording = Recording::default();
+    let tensors = [&frame, &qkv, &table, &out, &gpu_k, &gpu_v];
+    op.record(&mut recording, "test", params, tensors).unwrap();
+    run(gpu, recording);
+
+    let what = format!("rope_store neox {neox} f16 {kv_f16} {params:?} n {n} tokens {tokens}");
+    let mut found: Vec<f32> = block_on(out.read(gpu)).unwrap();
+    for t in 0..tokens {
+        // The queries of a sink are asked for at their third phase alone.
+        if n + (t as u64) < u64::from(sinks) {
+            let at = t * 3 * h * hd;
+            found[at..at + 2 * h * hd].copy_from_slice(&q[at..at + 2 * h * hd]);
+        }
+    }
+    assert_close(&what, &found, &q, 1e-6, 1e-5);
+    let tolerance = if kv_f16 { 1e-3 } else { 1e-6 };
+    for (name, tensor, expected) in [("k", gpu_k, k), ("v", gpu_v, v)] {
+        let found: Vec<u32> = block_on(tensor.read(gpu)).unwrap();
+        let found = numbers(&found, kv_f16);
+        assert_close(&format!("{name} of {what}"), &found, &expected, tolerance, 1e-5);
+    }
+}
+
+#[test]
+fn attention() {
+    let gpu = gpu();
+    let shapes = [(1, 1, 8), (4, 2, 16), (3, 1, 64), (2, 2, 256)];
+    for kv_f16 in [false, true] {
+        let op = block_on(Attention::new(&gpu, kv_f16)).unwrap();
+        for (i, &(sinks, window, slots, n, tokens)) in PASSES.iter().enumerate() {
+            let (heads, kv_heads, head_dim) = shapes[i % shapes.len()];
+            let ring = RingParams { sinks, window, slots };
+            let [h, kv, hd] = [heads, kv_heads, head_dim].map(|n| n as usize);
+            // not 1/sqrt(HD), so that a kernel with its own idea of it fails; sharp enough to matter
+            let scale = 0.7;
+            let params = AttentionParams { heads, kv_heads, head_dim, ring, scale };
+            let held = (sinks + slots) as usize;
+            let q = noise(1, tokens * 3 * h * hd);
+            let (k_words, k) = stored(&noise(2, held * kv * hd), kv_f16);
+            let (v_words, v) = stored(&noise(3, held * kv * hd), kv_f16);
+            let mut expected = vec![0.0; tokens * h * hd];
+            reference::attention(params, n, &q, [&k, &v], &mut expected);
+
+            let words = k_words.len() / held;
+            let frame = [reduce(n, ring), tokens as u32];
+            let frame = Tensor::upload(&gpu, "frame", &[2], &frame).unwrap();
+            let q = Tensor::upload(&gpu, "q", &[tokens, 3, h * hd], &q).unwrap();
+            let k = Tensor::upload(&gpu, "k", &[held, words], &k_words).unwrap();
+            let v = Tensor::upload(&gpu, "v", &[held, words], &v_words).unwrap();
+            let nan = vec![f32::NAN; expected.len()];
+            let out = Tensor::upload(&gpu, "out", &[tokens, h * hd], &nan).unwrap();
+            let mut recording = Recording::default();
+            op.record(&mut recording, "test", params, [&frame, &q, &k, &v, &out]).unwrap();
+            run(&gpu, recording);
+            let found: Vec<f32> = block_on(out.read(&gpu)).unwrap();
+            let what = format!("attention f16 {kv_f16} {params:?} n {n} tokens {tokens}");
+            assert_close(&what, &found, &expected, 1e-5, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn attention_refuses_a_cache_of_another_size() {
+    let gpu = gpu();
+    let op = block_on(Attention::new(&gpu, false)).unwrap();
+    let ring = RingParams { sinks: 1, window: 4, slots: 4 };
+    let params = AttentionParams { heads: 1, kv_heads: 1, head_dim: 8, ring, scale: 1.0 };
+    let make = |name: &str, shape: &[usize]| Tensor::zeros(&gpu, name, shape).unwrap();
+    let [frame, q, out] = [make("frame", &[2]), make("q", &[1, 3, 8]), make("out", &[1, 8])];
+    let [k, v] = [make("k", &[5, 8]), make("v", &[4, 8])];
+    let tensors = [&frame, &q, &k, &v, &out];
+    let error = op.record(&mut Recording::default(), "test", params, tensors).unwrap_err();
+    assert_eq!(error.to_string(), "attention: v has shape [4, 8], expected [5, 8]");
+}

@@ -1,0 +1,89 @@
+//! rms_norm and argmax against their twins.
+use super::run;
+use crate::gpu::{Recording, Tensor};
+use crate::ops::{Argmax, NO_TOKEN, RmsNorm, RmsNormParams};
+use crate::reference;
+use crate::tests::support::{assert_close, gpu, noise};
+use pollster::block_on;
+
+#[test]
+fn rms_norm() {
+    let gpu = gpu();
+    let op = block_on(RmsNorm::new(&gpu)).unwrap();
+    // one column; a row that does not fill a workgroup; one over; real sizes
+    for (rows, cols) in [(1, 1), (3, 7), (2, 65), (1, 2048), (5, 4096)] {
+        // large enough to matter: with 1e-6 a kernel that forgets eps passes
+        let params = RmsNormParams { cols: cols as u32, eps: 0.1 };
+        let (x, w) = (noise(1, rows * cols), noise(2, cols));
+        let mut expected = vec![0.0; rows * cols];
+        reference::rms_norm(params, &x, &w, &mut expected);
+        // One row more than there are tokens: it is left alone.
+        let frame = Tensor::upload(&gpu, "frame", &[2], &[9u32, rows as u32]).unwrap();
+        let mut padded = x.clone();
+        padded.extend(noise(3, cols));
+        let x = Tensor::upload(&gpu, "x", &[rows + 1, cols], &padded).unwrap();
+        let w = Tensor::upload(&gpu, "w", &[cols], &w).unwrap();
+        let nan = vec![f32::NAN; (rows + 1) * cols];
+        let y = Tensor::upload(&gpu, "y", &[rows + 1, cols], &nan).unwrap();
+        let last = Tensor::upload(&gpu, "last", &[1, cols], &nan[..cols]).unwrap();
+        let mut recording = Recording::default();
+        op.record(&mut recording, "test", params.eps, [&frame, &x, &w, &y]).unwrap();
+        op.record_last(&mut recording, "test", params.eps, [&frame, &x, &w, &last]).unwrap();
+        run(&gpu, recording);
+
+        let found: Vec<f32> = block_on(y.read(&gpu)).unwrap();
+        let (found, beyond) = found.split_at(rows * cols);
+        assert_close(&format!("rms_norm {rows}x{cols}"), found, &expected, 1e-6, 1e-5);
+        assert!(beyond.iter().all(|v| v.is_nan()), "rms_norm {rows}x{cols} wrote beyond");
+        let found: Vec<f32> = block_on(last.read(&gpu)).unwrap();
+        let expected = &expected[(rows - 1) * cols..];
+        assert_close(&format!("rms_norm last of {rows}x{cols}"), &found, expected, 1e-6, 1e-5);
+    }
+}
+
+#[test]
+fn rms_norm_refuses_a_wrong_shape() {
+    let gpu = gpu();
+    let op = block_on(RmsNorm::new(&gpu)).unwrap();
+    let make = |name: &str, shape: &[usize]| Tensor::zeros(&gpu, name, shape).unwrap();
+    let [frame, x] = [make("frame", &[2]), make("x", &[2, 8])];
+    let [w, y] = [make("w", &[7]), make("y", &[2, 8])];
+    let recording = &mut Recording::default();
+    let error = op.record(recording, "test", 1e-6, [&frame, &x, &w, &y]).unwrap_err();
+    assert_eq!(error.to_string(), "rms_norm: w has shape [7], expected [8]");
+}
+
+#[test]
+fn argmax() {
+    let gpu = gpu();
+    let op = block_on(Argmax::new(&gpu)).unwrap();
+    let mut cases: Vec<(Vec<f32>, Vec<usize>)> = vec![
+        (vec![-7.0], vec![]),
+        (vec![-7.0], vec![0]),
+        (vec![f32::NAN; 5], vec![]),
+        (vec![f32::NAN, -1.0, f32::NAN], vec![]),
+        (vec![2.0; 300], vec![]),           // ties: the lowest
+        (vec![2.0; 300], vec![0, 1, 2, 5]), // ties and bans
+    ];
+    for (seed, len) in [(1, 31), (2, 257), (3, 1000), (4, 49152)] {
+        let logits = noise(seed, len);
+        let best = reference::argmax(&logits, &vec![0; len.div_ceil(32)]) as usize;
+        cases.push((logits.clone(), vec![]));
+        cases.push((logits, vec![best, len - 1]));
+    }
+    for (logits, bans) in cases {
+        let mut banned = vec![0u32; logits.len().div_ceil(32)];
+        bans.iter().for_each(|id| banned[id / 32] |= 1 << (id % 32));
+        let expected = reference::argmax(&logits, &banned);
+        let shape = [1, logits.len()];
+        let tensor = Tensor::upload(&gpu, "logits", &shape, &logits).unwrap();
+        let bits = Tensor::upload(&gpu, "banned", &[banned.len()], &banned).unwrap();
+        let token = Tensor::upload(&gpu, "token", &[3], &[7u32, 8, 9]).unwrap();
+        let mut recording = Recording::default();
+        op.record(&mut recording, "test", [&tensor, &bits, &token]).unwrap();
+        run(&gpu, recording);
+        let found: Vec<u32> = block_on(token.read(&gpu)).unwrap();
+        assert_eq!(found, [expected, 8, 9], "{} logits without {bans:?}", logits.len());
+        assert!(expected == NO_TOKEN || !bans.contains(&(expected as usize)));
+    }
+}
