@@ -1,6 +1,7 @@
 //! The head of a GGUF file: what the model is, and where each tensor lies. Versions 2 and 3, little-endian.
 use super::blocks::{DType, ggml_type_name};
-use super::head::{self, Stop};
+use super::cursor::Stop;
+use super::head;
 use super::source::Source;
 pub use super::value::{Array, Value};
 use crate::{Error, Result};
