@@ -1,1 +1,27 @@
 //! Bytes to meaning: model files and quantised blocks. No GPU.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | [`source`] | a file read in ranges: mapped, in memory, or fetched |
+//! | [`gguf`] | the head of a GGUF file: metadata and where each tensor lies |
+//! | `head` | the parser behind it |
+//! | `cursor` | the reader behind the parser, which trusts no count and no length |
+//! | [`value`] | what a metadata key can hold |
+//! | [`blocks`] | the types a weight can have, and their values as `f32` |
+//! | `layout` | the bytes of each block type |
+//! | [`inspect`] | a file told as text, for `brooklet inspect` |
+pub mod blocks;
+mod cursor;
+pub mod gguf;
+mod head;
+pub mod inspect;
+mod layout;
+pub mod source;
+pub mod value;
+
+pub use blocks::{DType, dequantize};
+pub use gguf::{Gguf, TensorInfo};
+#[cfg(not(target_arch = "wasm32"))]
+pub use source::FileSource;
+pub use source::{BytesSource, Source};
+pub use value::{Array, Value};

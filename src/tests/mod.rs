@@ -1,1 +1,11 @@
 //! Tests that need crate-private items.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps what is not there should fail right there"
+)]
+mod blocks;
+mod gguf;
+mod gguf_file;
+mod hostile;
+mod inspect;
+mod support;

@@ -1,0 +1,239 @@
+//! The head of a GGUF file: what the model is, and where each tensor lies. Versions 2 and 3, little-endian.
+use super::blocks::{DType, ggml_type_name};
+use super::cursor::Stop;
+use super::head;
+use super::source::Source;
+pub use super::value::{Array, Value};
+use crate::{Error, Result};
+
+/// The first read; twice as much is read until the head fits, so the weights are never loaded with it.
+const FIRST_READ: u64 = 1 << 20;
+/// No head is longer: a vocabulary of 262,144 tokens with its merges takes 16 MiB.
+const LONGEST_HEAD: u64 = 1 << 26;
+/// Where the metadata begins: after magic, version and two counts.
+pub(super) const METADATA_START: u64 = 24;
+
+/// The head of a GGUF file, checked: every tensor of a known type lies inside the file and overlaps no other.
+#[derive(Clone, Debug)]
+pub struct Gguf {
+    /// The version of the format: 2 or 3.
+    pub version: u32,
+    /// Keys and values in file order, each key once.
+    pub metadata: Vec<(String, Value)>,
+    /// The tensors in file order, each name once.
+    pub tensors: Vec<TensorInfo>,
+    /// Every tensor's offset is a multiple of it.
+    pub alignment: u64,
+    /// Where the tensors begin, in bytes from the start of the file.
+    pub data_offset: u64,
+    /// The file's name, for errors.
+    pub(super) file: String,
+    /// Where each key stands in the file, for errors.
+    pub(super) key_offsets: Vec<u64>,
+}
+
+/// A tensor's name, type, shape and place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorInfo {
+    /// Its name, such as `blk.0.attn_q.weight`.
+    pub name: String,
+    /// The type's number in the file.
+    pub type_id: u32,
+    /// One to four dimensions, the contiguous one first: `[columns, rows, ...]`.
+    pub dims: Vec<u64>,
+    /// Where its bytes begin, from the start of the file.
+    pub offset: u64,
+    /// How many bytes it takes; 0 if the type is not known.
+    pub size: u64,
+    pub(super) known: Option<DType>,
+}
+
+impl TensorInfo {
+    /// The type of its elements, or [`Error::Unsupported`] naming tensor and type.
+    pub fn dtype(&self) -> Result<DType> {
+        self.known.ok_or_else(|| {
+            Error::Unsupported(format!(
+                "tensor {} has type {}, which brooklet cannot multiply yet; requantise the model to Q4_K_M, for instance",
+                self.name,
+                self.type_text()
+            ))
+        })
+    }
+
+    /// The type's name, with its number if brooklet cannot multiply it: `Q4_K`, `IQ2_XXS (16)`, `unknown (99)`.
+    pub fn type_text(&self) -> String {
+        match self.known {
+            Some(dtype) => dtype.name().to_owned(),
+            None => {
+                format!("{} ({})", ggml_type_name(self.type_id).unwrap_or("unknown"), self.type_id)
+            }
+        }
+    }
+
+    /// The contiguous dimension.
+    pub fn cols(&self) -> u64 {
+        self.dims[0]
+    }
+
+    /// The product of the other dimensions.
+    pub fn rows(&self) -> u64 {
+        self.dims[1..].iter().product()
+    }
+}
+
+impl Gguf {
+    /// Reads the head of `source`, and nothing of the weights beyond the first MiB.
+    pub async fn read(source: &impl Source) -> Result<Self> {
+        Self::read_from(source, FIRST_READ).await
+    }
+
+    /// [`Gguf::read`] with a first read of `first` bytes, so that tests reach the second.
+    pub(crate) async fn read_from(source: &impl Source, first: u64) -> Result<Self> {
+        let most = source.len().min(LONGEST_HEAD);
+        let mut prefix = most.min(first);
+        loop {
+            let bytes = source.bytes(0..prefix).await?;
+            match head::parse(source.name(), &bytes, source.len()) {
+                Ok(gguf) => return Ok(gguf),
+                Err(Stop::Failed(error)) => return Err(error),
+                Err(Stop::ReadMore) if prefix < most => prefix = (2 * prefix).min(most),
+                Err(Stop::ReadMore) => {
+                    let detail = "the metadata and the tensor list do not end here, though no model needs more".into();
+                    return Err(Error::Format {
+                        file: source.name().to_owned(),
+                        offset: prefix,
+                        detail,
+                    });
+                }
+            }
+        }
+    }
+
+    /// The file's name as the user gave it.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// The value of `key`.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.metadata.iter().find(|(k, _)| k == key).map(|(_, value)| value)
+    }
+
+    /// The tensor called `name`.
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.iter().find(|tensor| tensor.name == name)
+    }
+
+    /// The value of `key` as `convert` sees it; an error if the key is there but `convert` gives `None`.
+    fn typed<'a, T>(
+        &'a self,
+        key: &str,
+        wanted: &str,
+        convert: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let Some(index) = self.metadata.iter().position(|(k, _)| k == key) else { return Ok(None) };
+        let value = &self.metadata[index].1;
+        convert(value).map(Some).ok_or_else(|| Error::Format {
+            file: self.file.clone(),
+            offset: self.key_offsets.get(index).copied().unwrap_or(METADATA_START),
+            detail: format!(
+                "the key {key} is {}, but brooklet wants {wanted} there",
+                value.describe()
+            ),
+        })
+    }
+
+    /// The value that must be there.
+    fn need<T>(&self, key: &str, value: Option<T>) -> Result<T> {
+        value.ok_or_else(|| Error::Format {
+            file: self.file.clone(),
+            offset: METADATA_START,
+            detail: format!(
+                "the metadata lacks the key {key}, without which this model cannot be run"
+            ),
+        })
+    }
+
+    /// An integer of any width that fits a `u32`.
+    pub fn u32(&self, key: &str) -> Result<Option<u32>> {
+        self.typed(key, "an integer that fits u32", |v| v.integer()?.try_into().ok())
+    }
+
+    /// An integer of any width that fits a `u64`.
+    pub fn u64(&self, key: &str) -> Result<Option<u64>> {
+        self.typed(key, "an integer that fits u64", |v| v.integer()?.try_into().ok())
+    }
+
+    /// A number of any type, rounded to `f32`.
+    pub fn f32(&self, key: &str) -> Result<Option<f32>> {
+        self.typed(key, "a number (f32)", |v| v.number().map(|x| x as f32))
+    }
+
+    /// A truth value.
+    pub fn bool(&self, key: &str) -> Result<Option<bool>> {
+        self.typed(key, "a bool", |v| if let Value::Bool(b) = v { Some(*b) } else { None })
+    }
+
+    /// A string.
+    pub fn str(&self, key: &str) -> Result<Option<&str>> {
+        self.typed(
+            key,
+            "a string",
+            |v| if let Value::String(s) = v { Some(s.as_str()) } else { None },
+        )
+    }
+
+    /// [`Gguf::u32`], or an error naming the missing key.
+    pub fn need_u32(&self, key: &str) -> Result<u32> {
+        self.need(key, self.u32(key)?)
+    }
+
+    /// [`Gguf::u64`], or an error naming the missing key.
+    pub fn need_u64(&self, key: &str) -> Result<u64> {
+        self.need(key, self.u64(key)?)
+    }
+
+    /// [`Gguf::f32`], or an error naming the missing key.
+    pub fn need_f32(&self, key: &str) -> Result<f32> {
+        self.need(key, self.f32(key)?)
+    }
+
+    /// [`Gguf::bool`], or an error naming the missing key.
+    pub fn need_bool(&self, key: &str) -> Result<bool> {
+        self.need(key, self.bool(key)?)
+    }
+
+    /// [`Gguf::str`], or an error naming the missing key.
+    pub fn need_str(&self, key: &str) -> Result<&str> {
+        self.need(key, self.str(key)?)
+    }
+
+    /// [`Gguf::strings`], or an error naming the missing key.
+    pub fn need_strings(&self, key: &str) -> Result<&[String]> {
+        self.need(key, self.strings(key)?)
+    }
+
+    /// An array of strings.
+    pub fn strings(&self, key: &str) -> Result<Option<&[String]>> {
+        self.typed(key, "an array of strings", |v| match v {
+            Value::Array(Array::String(items)) => Some(items.as_slice()),
+            _ => None,
+        })
+    }
+
+    /// An array of `f32`.
+    pub fn f32s(&self, key: &str) -> Result<Option<&[f32]>> {
+        self.typed(key, "an array of f32", |v| match v {
+            Value::Array(Array::F32(items)) => Some(items.as_slice()),
+            _ => None,
+        })
+    }
+
+    /// An array of `i32`.
+    pub fn i32s(&self, key: &str) -> Result<Option<&[i32]>> {
+        self.typed(key, "an array of i32", |v| match v {
+            Value::Array(Array::I32(items)) => Some(items.as_slice()),
+            _ => None,
+        })
+    }
+}
