@@ -131,15 +131,14 @@ pub(crate) fn run(args: Box<RunArgs>) -> Result<()> {
     };
     let finished = times.map_or(Ok(()), |times| {
         let summary = summarise(&session, &sampling, ids.len(), generated, &times, reason);
-        if args.json && reason != "pipe closed" {
-            output.json(&serde_json::json!({ "summary": summary }))?;
-        } else if !args.json && reason != "pipe closed" {
-            output.text("\n")?;
-        }
         if !args.quiet {
             print_statistics(&summary);
         }
-        Ok(())
+        match (reason, args.json) {
+            ("pipe closed", _) => Ok(()),
+            (_, true) => output.json(&serde_json::json!({ "summary": summary })),
+            (_, false) => output.text("\n"),
+        }
     });
     error.map_or(finished, Err)
 }

@@ -1,0 +1,260 @@
+//! What a user of the binary sees: output, messages, exit codes. On a tiny random model.
+#![allow(clippy::unwrap_used, reason = "a test that unwraps what is not there should fail there")]
+use assert_cmd::Command;
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+use std::time::Duration;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_brooklet");
+const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny.gguf");
+const PROMPT: &str = "Sinks stay, the ring goes round.";
+
+fn brooklet(args: &[&str]) -> Command {
+    let mut command = Command::new(BINARY);
+    command.args(args).timeout(Duration::from_secs(120));
+    command
+}
+
+/// Runs to the end and gives exit code, stdout, stderr.
+fn outcome(args: &[&str]) -> (i32, String, String) {
+    let output = brooklet(args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[track_caller]
+fn fails(code: i32, args: &[&str], messages: &[&str]) {
+    let (found, stdout, stderr) = outcome(args);
+    assert_eq!(found, code, "{args:?}: {stderr}");
+    assert_eq!(stdout, "", "{args:?}");
+    assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
+    for message in messages {
+        assert!(stderr.contains(message), "{args:?}: {message:?} is not in {stderr}");
+    }
+}
+
+/// The token ids and the summary of a `run --json`.
+fn tokens(args: &[&str]) -> (Vec<u64>, Value) {
+    let all = [&["run", "-m", TINY, "--json", "--quiet"], args].concat();
+    let (code, stdout, stderr) = outcome(&all);
+    assert_eq!(code, 0, "{args:?}: {stderr}");
+    let mut lines: Vec<Value> =
+        stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let summary = lines.pop().unwrap()["summary"].take();
+    let ids = lines.iter().map(|line| {
+        assert!(line["text"].is_string(), "{line}");
+        line["token"].as_u64().unwrap()
+    });
+    (ids.collect(), summary)
+}
+
+#[test]
+fn json_names_everything_it_promises() {
+    let (ids, summary) = tokens(&["-p", PROMPT, "-n", "40", "--window", "12", "--seed", "3"]);
+    assert_eq!(ids.len(), 40);
+    assert_eq!(summary["generated_tokens"], 40);
+    assert_eq!(summary["stop_reason"], "length");
+    assert_eq!((&summary["sinks"], &summary["window"]), (&4.into(), &12.into()));
+    assert_eq!(summary["ring"], 12 + 64 - 1);
+    let fed = summary["prompt_tokens"].as_u64().unwrap() + 40 - 1;
+    assert_eq!(summary["evicted"], fed - 4 - 12);
+    for key in ["prefill_tps", "decode_tps", "ttft_ms", "kv_bytes", "weight_bytes"] {
+        assert!(summary[key].as_f64().unwrap() > 0.0, "{key}: {summary}");
+    }
+    for key in ["policy", "adapter", "backend"] {
+        assert!(!summary[key].as_str().unwrap().is_empty(), "{key}: {summary}");
+    }
+}
+
+#[test]
+fn greedy_on_the_gpu_is_greedy_on_the_cpu() {
+    // window 9: both go round the ring several times
+    let shared = ["-p", PROMPT, "-n", "100", "--window", "9", "--chunk", "3", "--kv", "f32"];
+    let (gpu, _) = tokens(&[&shared[..], &["--temp", "0"]].concat());
+    let (cpu, _) = tokens(&[&shared[..], &["--temp", "1", "--top-k", "1"]].concat());
+    assert_eq!(gpu, cpu);
+    let (dense, _) = tokens(&["-p", PROMPT, "-n", "100", "--policy", "dense", "--temp", "0"]);
+    assert_ne!(gpu, dense, "what left the window should have made a difference");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_text() {
+    let run = |seed| tokens(&["-p", PROMPT, "-n", "30", "--temp", "1.5", "--seed", seed]).0;
+    assert_eq!(run("7"), run("7"));
+    assert_ne!(run("7"), run("8"));
+}
+
+#[test]
+fn a_dense_cache_ends_when_it_is_full() {
+    let (ids, summary) = tokens(&["-p", PROMPT, "--policy", "dense", "--window", "64"]);
+    assert_eq!(summary["stop_reason"], "cache full");
+    assert_eq!(ids.len() as u64, 64 - summary["prompt_tokens"].as_u64().unwrap() + 1);
+}
+
+#[test]
+fn recompute_is_dense_while_everything_fits() {
+    let run = |policy| {
+        tokens(&["-p", PROMPT, "-n", "10", "--temp", "0", "--kv", "f32", "--policy", policy]).0
+    };
+    assert_eq!(run("recompute"), run("dense"));
+}
+
+#[test]
+fn text_comes_from_a_file_or_standard_input_alike() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut file, PROMPT.as_bytes()).unwrap();
+    let path = file.path().to_str().unwrap();
+    let (from_file, _) = tokens(&["-f", path, "-n", "5", "--temp", "0"]);
+    let (from_flag, _) = tokens(&["-p", PROMPT, "-n", "5", "--temp", "0"]);
+    let args = ["run", "-m", TINY, "--json", "-n", "5", "--temp", "0", "-"];
+    let output = brooklet(&args).write_stdin(PROMPT).output().unwrap();
+    let first = String::from_utf8(output.stdout).unwrap();
+    let first: Value = serde_json::from_str(first.lines().next().unwrap()).unwrap();
+    assert_eq!(from_file, from_flag);
+    assert_eq!(first["token"], from_flag[0]);
+}
+
+#[test]
+fn the_first_greedy_token_has_the_largest_logit() {
+    let (code, stdout, _) = outcome(&["logits", "-m", TINY, "-p", PROMPT, "--top", "5", "--json"]);
+    assert_eq!(code, 0);
+    let top: Vec<(u64, f64)> = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(top.len(), 5);
+    assert!(top.windows(2).all(|pair| pair[0].1 >= pair[1].1), "{top:?}");
+    let (ids, _) = tokens(&["-p", PROMPT, "-n", "1", "--temp", "0"]);
+    assert_eq!(ids[0], top[0].0);
+}
+
+#[test]
+fn tokenize_prints_ids_and_pieces() {
+    let (code, plain, _) = outcome(&["tokenize", "-m", TINY, PROMPT]);
+    assert_eq!(code, 0);
+    let (_, json, _) = outcome(&["tokenize", "-m", TINY, "--json", PROMPT]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let ids: Vec<u64> = plain.split_whitespace().map(|id| id.parse().unwrap()).collect();
+    assert_eq!(json["ids"], Value::from(ids.clone()));
+    assert_eq!(json["pieces"].as_array().unwrap().len(), ids.len());
+}
+
+#[test]
+fn inspect_says_what_is_there_and_that_it_runs() {
+    let (code, stdout, _) = outcome(&["inspect", TINY]);
+    assert_eq!(code, 0);
+    for part in ["general.architecture", "blk.0.attn_q.weight", "brooklet runs this model"] {
+        assert!(stdout.contains(part), "{part:?} is not in {stdout}");
+    }
+}
+
+#[test]
+fn devices_names_the_adapter_that_runs() {
+    let (_, stdout, _) = outcome(&["devices", "--json"]);
+    let first: Value = serde_json::from_str(stdout.lines().next().unwrap()).unwrap();
+    let (_, summary) = tokens(&["-p", PROMPT, "-n", "1", "--adapter", "0"]);
+    assert_eq!(summary["adapter"], first["name"]);
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_says_which() {
+    fails(2, &["run", "--policy", "best"], &["--policy", "streaming"]);
+    fails(2, &["run", "--sinks", "many"], &["--sinks"]);
+    fails(2, &["run", "--top-k", "-1"], &["--top-k"]);
+    fails(2, &["run", "-m", TINY, "--temp", "nan"], &["temp"]);
+    fails(2, &["run", "-m", TINY, "--top-p", "2"], &["top-p"]);
+    fails(2, &["run", "-m", TINY, "--window", "0"], &["--window 0"]);
+    fails(2, &["run", "-m", TINY, "--chunk", "0"], &["--chunk 0"]);
+    fails(2, &["run", "-m", TINY, "--policy", "window", "--sinks", "4"], &["--sinks 4"]);
+    fails(2, &["run", "-p", "a", "-f", "b"], &["cannot be used with"]);
+    fails(2, &["logits", "-m", TINY], &["needs a text"]);
+    fails(2, &["nonsense"], &["nonsense"]);
+    let long = "word ".repeat(300);
+    let dense = ["run", "-m", TINY, "--policy", "dense", "--window", "64", "-p", &long];
+    fails(2, &dense, &["dense cache holds 64 tokens"]);
+}
+
+#[test]
+fn what_fails_ends_with_1_and_says_why() {
+    fails(1, &["run", "-m", "/nowhere/model.gguf"], &["/nowhere/model.gguf", "No such file"]);
+    fails(1, &["inspect", "/"], &["/"]);
+    fails(1, &["run", "-m", TINY, "-f", "/nowhere.txt"], &["/nowhere.txt"]);
+    fails(1, &["run", "-m", TINY, "--adapter", "99"], &["no GPU adapter", "index"]);
+    fails(1, &["run", "-m", TINY, "--adapter", "Voodoo 3"], &["Voodoo 3"]);
+    let bytes = std::fs::read(TINY).unwrap();
+    for length in [0, 3, 20, 5000, bytes.len() - 1] {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, &bytes[..length]).unwrap();
+        let path = file.path().to_str().unwrap();
+        fails(1, &["run", "-m", path], &[path]);
+    }
+    let huge = ["run", "-m", TINY, "--window", "200000000"];
+    fails(1, &huge, &["out of GPU memory", "needs", "--window"]);
+}
+
+#[test]
+fn no_driver_is_said_in_words() {
+    let mut command = brooklet(&["run", "-m", TINY, "-n", "1"]);
+    command.env("VK_DRIVER_FILES", "/nowhere.json").env("VK_ICD_FILENAMES", "/nowhere.json");
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("no GPU adapter") && stderr.contains("install"), "{stderr}");
+}
+
+#[cfg(unix)]
+mod unix {
+    use super::*;
+
+    fn endless() -> std::process::Child {
+        std::process::Command::new(BINARY)
+            .args(["run", "-m", TINY, "-p", PROMPT, "--json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    #[test]
+    fn ctrl_c_ends_with_statistics() {
+        let mut child = endless();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        assert!(line.contains("token"), "{line}");
+        let pid = child.id().to_string();
+        assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        let mut rest = String::new();
+        stdout.read_to_string(&mut rest).unwrap();
+        let mut stderr = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{stderr}");
+        let summary: Value = serde_json::from_str(rest.lines().last().unwrap()).unwrap();
+        assert_eq!(summary["summary"]["stop_reason"], "interrupted");
+        assert!(stderr.contains("generated") && stderr.contains("interrupted"), "{stderr}");
+    }
+
+    #[test]
+    fn a_closed_pipe_is_a_clean_end() {
+        let mut child = endless();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut String::new()).unwrap();
+        drop(stdout);
+        let mut stderr = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{stderr}");
+        assert!(stderr.contains("pipe closed"), "{stderr}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_said_and_the_figures_are_not_lost() {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = std::process::Command::new(BINARY)
+            .args(["run", "-m", TINY, "-p", PROMPT, "-n", "5"])
+            .stdout(full)
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("No space left") && stderr.contains("generated"), "{stderr}");
+    }
+}
