@@ -156,7 +156,7 @@ fn damaged_files_are_refused_or_read_in_little_memory() {
             Err(other) => panic!("round {round}: {other:?}"),
         }
     }
-    println!("{accepted} accepted, {refused} refused, {most} bytes allocated at most");
+    eprintln!("{accepted} accepted, {refused} refused, {most} bytes allocated at most");
     assert!(
         accepted > 1000 && refused > 10_000,
         "{accepted} accepted, {refused} refused: the damage is lopsided"
