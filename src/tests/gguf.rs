@@ -129,9 +129,9 @@ fn getters_convert_what_fits_and_name_what_does_not() {
         "the metadata lacks the key none, without which this model cannot be run".to_owned();
     assert_eq!(detail(gguf.need_u32("none").unwrap_err()), (24, lacks));
     assert_eq!(
-        detail(gguf.u32("a.u8s").and(gguf.u32("a.i8")).unwrap_err()),
+        detail(gguf.u32("a.i8").unwrap_err()),
         (
-            41 - 4,
+            41,
             "the key a.i8 is the i8 -128, but brooklet wants an integer that fits u32 there"
                 .to_owned()
         )

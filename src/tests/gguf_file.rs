@@ -114,7 +114,7 @@ fn put_array(file: &mut Vec<u8>, array: &Array) {
 pub(super) fn random_blocks(dtype: DType, seed: u64, n_elements: usize) -> Vec<u8> {
     assert_eq!(n_elements % dtype.block_len(), 0, "{n_elements} elements of {dtype}");
     let blocks = n_elements / dtype.block_len();
-    let mut numbers = noise(seed ^ 0xb10c, blocks * (dtype.block_bytes() + 2)).into_iter();
+    let mut numbers = noise(seed ^ 0xb10c, blocks * (dtype.block_bytes() + 5)).into_iter();
     let mut next = || numbers.next().unwrap();
     let mut file = Vec::new();
     for _ in 0..blocks {
