@@ -131,14 +131,16 @@ pub(crate) fn run(args: Box<RunArgs>) -> Result<()> {
     };
     let finished = times.map_or(Ok(()), |times| {
         let summary = summarise(&session, &sampling, ids.len(), generated, &times, reason);
-        if !args.quiet {
-            print_statistics(&summary);
-        }
-        match (reason, args.json) {
+        let written = match (reason, args.json) {
             ("pipe closed", _) => Ok(()),
             (_, true) => output.json(&serde_json::json!({ "summary": summary })),
             (_, false) => output.text("\n"),
+        };
+        // On a full disk the figures are still worth having.
+        if !args.quiet {
+            print_statistics(&summary);
         }
+        written
     });
     error.map_or(finished, Err)
 }
