@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::panic::catch_unwind;
 
 use brooklet::Error;
-use brooklet::format::{BytesSource, Gguf, Source, dequantize, inspect::describe};
+use brooklet::format::{BytesSource, FileSource, Gguf, Source, dequantize, inspect::describe};
 use pollster::block_on;
 
 /// The system's allocator, keeping count of this thread's bytes.
@@ -194,5 +194,34 @@ fn dense_files_take_memory_in_proportion() {
         let (_, peak) = peak(|| block_on(Gguf::read(&source)).map(|gguf| gguf.metadata.len()));
         assert!(peak < 16 * length, "{what}: {peak} bytes allocated for a file of {length}");
         assert!(start.elapsed().as_secs() < 1, "{what} took {:?}", start.elapsed());
+    }
+}
+
+/// In a file of 8 GiB nearly any count is possible; none is believed before its bytes are there.
+#[test]
+fn a_promise_in_a_large_file_takes_no_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sparse.gguf");
+    let element_types = [0u32, 8, 9, 12];
+    let arrays = element_types.map(|element| {
+        let mut head = b"GGUF\x03\0\0\0".to_vec();
+        head.extend([0u64, 1, 1].iter().flat_map(|n| n.to_le_bytes()));
+        head.extend(b"k\x09\0\0\0");
+        head.extend(element.to_le_bytes());
+        head.extend((1u64 << 29).to_le_bytes());
+        head
+    });
+    let mut counts = b"GGUF\x03\0\0\0".to_vec();
+    counts.extend([1u64 << 27, 1 << 27].iter().flat_map(|n| n.to_le_bytes()));
+    for head in arrays.iter().chain([&counts]) {
+        std::fs::write(&path, head).unwrap();
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(8 << 30).unwrap();
+        let source = FileSource::open(&path).unwrap();
+        let start = std::time::Instant::now();
+        let (result, peak) = peak(|| block_on(Gguf::read(&source)));
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains("longer than 64 MiB") || error.contains("truncated"), "{error}");
+        assert!(peak < 65_536, "{peak} bytes allocated: {error}");
+        assert!(start.elapsed().as_secs() < 1, "{error} took {:?}", start.elapsed());
     }
 }

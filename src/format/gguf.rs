@@ -3,6 +3,7 @@ use super::blocks::{DType, ggml_type_name};
 use super::cursor::Stop;
 use super::head;
 use super::source::Source;
+use super::value::shown;
 pub use super::value::{Array, Value};
 use crate::{Error, Result};
 
@@ -54,7 +55,7 @@ impl TensorInfo {
         self.known.ok_or_else(|| {
             Error::Unsupported(format!(
                 "tensor {} has type {}, which brooklet cannot multiply yet; requantise the model to Q4_K_M, for instance",
-                self.name,
+                shown(&self.name, 80),
                 self.type_text()
             ))
         })
@@ -98,7 +99,8 @@ impl Gguf {
                 Err(Stop::Failed(error)) => return Err(error),
                 Err(Stop::ReadMore) if prefix < most => prefix = (2 * prefix).min(most),
                 Err(Stop::ReadMore) => {
-                    let detail = "the metadata and the tensor list do not end here, though no model needs more".into();
+                    let detail = "the metadata and the tensor list are longer than 64 MiB, which no model needs";
+                    let detail = detail.to_owned();
                     return Err(Error::Format {
                         file: source.name().to_owned(),
                         offset: prefix,

@@ -97,10 +97,9 @@ impl Value {
             Self::String(_) => "a string".to_owned(),
             Self::Bool(b) => format!("the bool {b}"),
             Self::Array(array) => format!("an array of {} {}", array.len(), array.type_name()),
-            _ => match self.integer() {
-                Some(n) => format!("the {} {n}", self.type_name()),
-                None => format!("the {} {}", self.type_name(), self.number().unwrap_or(f64::NAN)),
-            },
+            Self::F32(x) => format!("the f32 {x}"),
+            Self::F64(x) => format!("the f64 {x}"),
+            _ => format!("the {} {}", self.type_name(), self.integer().unwrap_or_default()),
         }
     }
 }

@@ -138,7 +138,7 @@ fn getters_convert_what_fits_and_name_what_does_not() {
     );
     let told = [
         (gguf.u32("a.u64").unwrap_err(), "the key a.u64 is the u64 18446744073709551615"),
-        (gguf.u64("a.f32").unwrap_err(), "the key a.f32 is the f32 0.1"),
+        (gguf.u64("a.f32").unwrap_err(), "the key a.f32 is the f32 0.1, but"),
         (
             gguf.f32("a.string").unwrap_err(),
             "the key a.string is a string, but brooklet wants a number (f32) there",

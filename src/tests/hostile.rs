@@ -191,7 +191,7 @@ fn a_name_cannot_write_to_the_terminal() {
     );
 }
 
-/// Every file cut short is refused, at whatever byte, but for the padding before data that is not there.
+/// A file cut short is refused, at whatever byte.
 #[test]
 fn every_truncation_is_told() {
     let file = GgufFile::new()
