@@ -4,7 +4,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`format`] | bytes to meaning: GGUF, quantised blocks; no GPU |
+//! | [`format`](mod@format) | bytes to meaning: GGUF, quantised blocks; no GPU |
 //! | [`text`] | tokenizer, detokenizer, sampler; no GPU |
 //! | [`gpu`] | the only module that names wgpu: device, tensors, kernels, recordings |
 //! | [`ops`] | one file an op: parameters, kernel, `record` |

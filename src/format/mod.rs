@@ -9,6 +9,7 @@
 //! | [`value`] | what a metadata key can hold |
 //! | [`blocks`] | the types a weight can have, and their values as `f32` |
 //! | `layout` | the bytes of each block type |
+//! | `repack` | weights as the kernels read them |
 //! | [`inspect`] | a file told as text, for `brooklet inspect` |
 pub mod blocks;
 mod cursor;
@@ -16,10 +17,12 @@ pub mod gguf;
 mod head;
 pub mod inspect;
 mod layout;
+mod repack;
 pub mod source;
 pub mod value;
 
 pub use blocks::{DType, dequantize};
+pub use repack::{Packed, repack, words_of_eight_units};
 pub use gguf::{Gguf, TensorInfo};
 #[cfg(not(target_arch = "wasm32"))]
 pub use source::FileSource;

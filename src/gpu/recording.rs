@@ -130,6 +130,14 @@ impl Gpu {
         }
     }
 
+    /// Hands the writes so far to the device, so that their staging memory is freed early.
+    pub fn flush(&self) {
+        self.queue.submit([]);
+        #[cfg(not(target_arch = "wasm32"))]
+        // A failure is noted by the device's own callbacks, and told by `check`.
+        let _ = self.device.poll(wgpu::PollType::Poll);
+    }
+
     pub(super) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
         Counters::add(&self.counters.submits, 1);
         self.queue.submit([encoder.finish()])

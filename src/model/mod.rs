@@ -13,6 +13,7 @@
 mod cache;
 pub mod config;
 mod forward;
+mod shapes;
 mod weights;
 
 pub use cache::{Cache, CacheSettings, KvType, Policy, reduce};

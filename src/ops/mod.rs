@@ -1,14 +1,32 @@
 //! One file an op: its `Params`, its kernel, its `record`.
 mod argmax;
 mod attention;
+mod formats;
+mod get_rows;
+mod linear;
+mod matmul;
 mod ring;
 mod rms_norm;
 mod rope_store;
 
 pub use argmax::{Argmax, ArgmaxParams, NO_TOKEN};
 pub use attention::{Attention, AttentionParams};
+pub use get_rows::{GetRows, GetRowsParams};
+pub use linear::{Join, Linear, Part};
+pub use matmul::{Epilogue, MatMul, MatMulParams};
 pub use ring::RingParams;
 pub use rms_norm::{RmsNorm, RmsNormParams};
 pub use rope_store::{RopeStore, RopeStoreParams};
 
 use ring::expect_cache;
+
+/// Every kernel of the crate, for the tests that look at all of them.
+#[cfg(test)]
+pub(crate) fn kernels() -> Vec<crate::gpu::KernelSource> {
+    let by_format = [GetRows::SOURCES, MatMul::MATVEC, MatMul::MATMUL];
+    let by_format = by_format.into_iter().flatten().map(|(_, source)| source);
+    [RmsNorm::SOURCE, RopeStore::SOURCE, Attention::SOURCE, Argmax::SOURCE]
+        .into_iter()
+        .chain(by_format)
+        .collect()
+}

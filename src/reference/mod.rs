@@ -1,10 +1,14 @@
 //! What each kernel should compute, said in the plainest Rust: scalar loops, `f64` sums.
 mod argmax;
 mod attention;
+mod get_rows;
+mod matmul;
 mod rms_norm;
 mod rope_store;
 
 pub use argmax::argmax;
 pub use attention::attention;
+pub use get_rows::get_rows;
+pub use matmul::matmul;
 pub use rms_norm::rms_norm;
 pub use rope_store::rope_store;

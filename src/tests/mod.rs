@@ -9,3 +9,5 @@ mod gguf_file;
 mod hostile;
 mod inspect;
 mod support;
+mod ops;
+mod shaders;

@@ -1,4 +1,5 @@
 //! Seeded inputs, and closeness with a report worth reading.
+use crate::gpu::{AdapterChoice, Gpu};
 
 /// The same numbers in [-1, 1) for the same seed, on every machine.
 pub(super) fn noise(seed: u64, len: usize) -> Vec<f32> {
@@ -35,4 +36,10 @@ pub(super) fn assert_close(what: &str, found: &[f32], expected: &[f32], atol: f3
 #[should_panic(expected = "a: 1 of 2 differ, worst at [1]: found NaN, expected 1")]
 fn nan_is_never_close() {
     assert_close("a", &[1.0, f32::NAN], &[1.0, 1.0], 1.0, 1.0);
+}
+
+/// The device that `BROOKLET_ADAPTER` or nothing in particular names.
+pub(super) fn gpu() -> Gpu {
+    let gpu = pollster::block_on(Gpu::open(AdapterChoice::Best));
+    gpu.expect("these tests need a GPU; Mesa's lavapipe will do")
 }

@@ -1,6 +1,7 @@
 //! Every op on the GPU against its twin in `reference`.
 mod cache_ops;
 mod row_ops;
+mod weight_ops;
 
 use crate::gpu::{Gpu, Recording};
 

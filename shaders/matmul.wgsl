@@ -1,0 +1,115 @@
+// matmul — y[t, r] = sum_k w[r, k] x[t, k] (+ bias[r]), then the epilogue; the tokens of one pass
+//
+//   binding  name    access   type       shape            unit
+//   0        params  uniform  Params
+//   1        frame   read     u32        [2]              n: position of the first token, tokens
+//   2        x       read     vec4<f32>  [T, K/4]         activations
+//   3        quants  read     vec4<u32>  [rows, by type]  weights of this part
+//   4        scales  read     u32        [rows, by type]  their scales
+//   5        bias    read     f32        [M] or [1]       added where has_bias
+//   6        y       write    f32        [T, M]           activations ([T, M/2] with SWIGLU)
+//
+//   grid:      [ceil(rows/4), ceil(T/8), beyond 65535 rows in z] workgroups, 4 rows x 8 tokens each
+//   requires:  K a multiple of 32; with SWIGLU an even number of rows
+//   uses:      lib/block.wgsl, lib/epilogue.wgsl, one lib/<type>.wgsl
+//   twin:      src/reference/matmul.rs
+//
+// As matvec, but what is unpacked of a weight serves eight tokens.
+
+struct Params {
+    rows: u32,      // of this part
+    row0: u32,      // where the part starts in the whole matrix
+    units: u32,     // K/32
+    y_stride: u32,
+    has_bias: u32,
+    grid_x: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> frame: array<u32>;
+@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> quants: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read> scales: array<u32>;
+@group(0) @binding(5) var<storage, read> bias: array<f32>;
+@group(0) @binding(6) var<storage, read_write> y: array<f32>;
+
+override WG: u32 = 64u;
+
+/// Rows of weights that are multiplied at a time.
+struct Rows {
+    a: Block,
+    b: Block,
+    c: Block,
+    d: Block,
+}
+
+var<workgroup> sum_scratch: array<vec4<f32>, 8u * WG>;
+
+fn dots(rows: Rows, token: u32, unit: u32) -> vec4<f32> {
+    let at = 8u * (token * params.units + unit);
+    let part = Block(
+        x[at], x[at + 1u], x[at + 2u], x[at + 3u], x[at + 4u], x[at + 5u], x[at + 6u], x[at + 7u],
+    );
+    return vec4(
+        block_dot(rows.a, part), block_dot(rows.b, part),
+        block_dot(rows.c, part), block_dot(rows.d, part),
+    );
+}
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = 4u * (group.x + group.z * params.grid_x);
+    let first = 8u * group.y;
+    let tokens = frame[1];
+    if row >= params.rows || first >= tokens {
+        return;
+    }
+    let last = params.rows - 1u;
+    let row1 = min(row + 1u, last) * params.units;
+    let row2 = min(row + 2u, last) * params.units;
+    let row3 = min(row + 3u, last) * params.units;
+    // Tokens beyond the pass read its last one again and are not stored.
+    let end = tokens - 1u;
+
+    var s0 = vec4(0.0);
+    var s1 = vec4(0.0);
+    var s2 = vec4(0.0);
+    var s3 = vec4(0.0);
+    var s4 = vec4(0.0);
+    var s5 = vec4(0.0);
+    var s6 = vec4(0.0);
+    var s7 = vec4(0.0);
+    for (var unit = lane; unit < params.units; unit += WG) {
+        let rows = Rows(
+            weights(row * params.units + unit), weights(row1 + unit),
+            weights(row2 + unit), weights(row3 + unit),
+        );
+        s0 += dots(rows, first, unit);
+        s1 += dots(rows, min(first + 1u, end), unit);
+        s2 += dots(rows, min(first + 2u, end), unit);
+        s3 += dots(rows, min(first + 3u, end), unit);
+        s4 += dots(rows, min(first + 4u, end), unit);
+        s5 += dots(rows, min(first + 5u, end), unit);
+        s6 += dots(rows, min(first + 6u, end), unit);
+        s7 += dots(rows, min(first + 7u, end), unit);
+    }
+    sum_scratch[lane] = s0;
+    sum_scratch[WG + lane] = s1;
+    sum_scratch[2u * WG + lane] = s2;
+    sum_scratch[3u * WG + lane] = s3;
+    sum_scratch[4u * WG + lane] = s4;
+    sum_scratch[5u * WG + lane] = s5;
+    sum_scratch[6u * WG + lane] = s6;
+    sum_scratch[7u * WG + lane] = s7;
+    workgroupBarrier();
+    for (var column = lane; column < min(8u, tokens - first); column += WG) {
+        var sums = vec4(0.0);
+        for (var other = 0u; other < WG; other++) {
+            sums += sum_scratch[column * WG + other];
+        }
+        finish(first + column, row, sums);
+    }
+}

@@ -1,0 +1,71 @@
+// matvec — y[0, r] = sum_k w[r, k] x[0, k] (+ bias[r]), then the epilogue; one token
+//
+//   binding  name    access   type       shape            unit
+//   0        params  uniform  Params
+//   1        x       read     vec4<f32>  [1, K/4]         activations
+//   2        quants  read     vec4<u32>  [rows, by type]  weights of this part
+//   3        scales  read     u32        [rows, by type]  their scales
+//   4        bias    read     f32        [M] or [1]       added where has_bias
+//   5        y       write    f32        [1, M]           activations ([1, M/2] with SWIGLU)
+//
+//   grid:      [ceil(rows/4), beyond 65535 in y, 1] workgroups, four rows each
+//   requires:  K a multiple of 32; with SWIGLU an even number of rows
+//   uses:      lib/block.wgsl, lib/epilogue.wgsl, one lib/<type>.wgsl
+//   twin:      src/reference/matmul.rs
+//
+// The lanes share out the units of a row; x is read once for four rows. One barrier.
+
+struct Params {
+    rows: u32,      // of this part
+    row0: u32,      // where the part starts in the whole matrix
+    units: u32,     // K/32
+    y_stride: u32,
+    has_bias: u32,
+    grid_x: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> quants: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read> scales: array<u32>;
+@group(0) @binding(4) var<storage, read> bias: array<f32>;
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;
+
+override WG: u32 = 64u;
+
+var<workgroup> sum_scratch: array<vec4<f32>, WG>;
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = 4u * (group.x + group.y * params.grid_x);
+    if row >= params.rows {
+        return;
+    }
+    let last = params.rows - 1u;
+    let row1 = min(row + 1u, last) * params.units;
+    let row2 = min(row + 2u, last) * params.units;
+    let row3 = min(row + 3u, last) * params.units;
+
+    var sums = vec4(0.0);
+    for (var unit = lane; unit < params.units; unit += WG) {
+        let at = 8u * unit;
+        let part = Block(
+            x[at], x[at + 1u], x[at + 2u], x[at + 3u], x[at + 4u], x[at + 5u], x[at + 6u], x[at + 7u],
+        );
+        sums.x += block_dot(weights(row * params.units + unit), part);
+        sums.y += block_dot(weights(row1 + unit), part);
+        sums.z += block_dot(weights(row2 + unit), part);
+        sums.w += block_dot(weights(row3 + unit), part);
+    }
+    sum_scratch[lane] = sums;
+    workgroupBarrier();
+    if lane == 0u {
+        for (var other = 1u; other < WG; other++) {
+            sums += sum_scratch[other];
+        }
+        finish(0u, row, sums);
+    }
+}

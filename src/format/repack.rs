@@ -1,0 +1,179 @@
+//! Weights as the kernels read them: the same bytes in another order.
+//!
+//! Thirty-two neighbouring weights of a row are a *unit*, whatever the type. Their quants become whole
+//! words, 16-byte aligned for the types of four bits and more; scales go to an array of their own.
+//! What each type keeps where is said in `shaders/lib/<type>.wgsl`, which reads it.
+use super::DType;
+
+/// Weights of one type, unit after unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Packed {
+    /// Quants, in 32-bit words.
+    pub quants: Vec<u32>,
+    /// Scales and whatever else a unit needs.
+    pub scales: Vec<u32>,
+}
+
+/// Words that a run of eight units takes: of quants, of scales.
+pub const fn words_of_eight_units(dtype: DType) -> (usize, usize) {
+    match dtype {
+        DType::F32 => (256, 0),
+        DType::F16 | DType::BF16 => (128, 0),
+        DType::Q4_0 => (32, 4),
+        DType::Q4_1 => (32, 8),
+        DType::Q5_0 => (32, 12),
+        DType::Q5_1 => (32, 16),
+        DType::Q8_0 => (64, 4),
+        DType::Q2K => (16, 5),
+        DType::Q3K => (16, 12),
+        DType::Q4K => (32, 4),
+        DType::Q5K => (32, 12),
+        DType::Q6K => (32, 21),
+    }
+}
+
+/// Repacks whole rows of `cols` weights. The unquantised types are padded with zeros to whole units.
+///
+/// Where two units share a word, an odd last unit is padded: pieces that are to be joined must hold
+/// an even number of units.
+pub fn repack(dtype: DType, bytes: &[u8], cols: usize) -> Packed {
+    let row_bytes = cols / dtype.block_len() * dtype.block_bytes();
+    assert!(bytes.len().is_multiple_of(row_bytes.max(1)), "{dtype}: not whole rows");
+    let mut out = Packed::default();
+    let (quants, scales) = words_of_eight_units(dtype);
+    let units = bytes.len() / row_bytes.max(1) * cols.div_ceil(32);
+    out.quants.reserve(units * quants / 8);
+    out.scales.reserve(units * scales / 8 + 2);
+    match dtype {
+        DType::F32 => rows(bytes, row_bytes, |row| padded(&mut out.quants, row, 32 * 4)),
+        DType::F16 | DType::BF16 => {
+            rows(bytes, row_bytes, |row| padded(&mut out.quants, row, 32 * 2));
+        }
+        DType::Q4_0 => pairs(bytes, 18, |first, second| {
+            out.scales.push(u16_at(first, 0) | second.map_or(0, |b| u16_at(b, 0)) << 16);
+            [Some(first), second].into_iter().flatten().for_each(|b| words(&mut out.quants, &b[2..]));
+        }),
+        DType::Q4_1 => rows(bytes, 20, |block| {
+            words(&mut out.scales, &block[..4]);
+            words(&mut out.quants, &block[4..]);
+        }),
+        DType::Q5_0 => pairs(bytes, 22, |first, second| {
+            out.scales.push(u16_at(first, 0) | second.map_or(0, |b| u16_at(b, 0)) << 16);
+            words(&mut out.scales, &first[2..6]);
+            out.scales.push(second.map_or(0, |b| u32_at(b, 2)));
+            [Some(first), second].into_iter().flatten().for_each(|b| words(&mut out.quants, &b[6..]));
+        }),
+        DType::Q5_1 => rows(bytes, 24, |block| {
+            words(&mut out.scales, &block[..8]);
+            words(&mut out.quants, &block[8..]);
+        }),
+        DType::Q8_0 => pairs(bytes, 34, |first, second| {
+            out.scales.push(u16_at(first, 0) | second.map_or(0, |b| u16_at(b, 0)) << 16);
+            [Some(first), second].into_iter().flatten().for_each(|b| words(&mut out.quants, &b[2..]));
+        }),
+        DType::Q2K => rows(bytes, 84, |block| {
+            let (scales, qs, d) = (&block[..16], &block[16..80], &block[80..]);
+            words(&mut out.scales, scales);
+            words(&mut out.scales, d);
+            (0..8).for_each(|unit| two_bits(&mut out.quants, |e| qs_two_bits(qs, unit, e)));
+        }),
+        DType::Q3K => rows(bytes, 110, |block| {
+            let (hmask, qs) = (&block[..32], &block[32..96]);
+            words(&mut out.scales, &block[96..108]);
+            out.scales.push(u16_at(block, 108));
+            for unit in 0..8 {
+                out.scales.push(bits(|e| hmask[e] >> unit));
+                two_bits(&mut out.quants, |e| qs_two_bits(qs, unit, e));
+            }
+        }),
+        DType::Q4K => rows(bytes, 144, |block| {
+            words(&mut out.scales, &block[..16]);
+            (0..8).for_each(|unit| nibbles(&mut out.quants, |e| qs_nibble(&block[16..], unit, e)));
+        }),
+        DType::Q5K => rows(bytes, 176, |block| {
+            let (qh, qs) = (&block[16..48], &block[48..]);
+            words(&mut out.scales, &block[..16]);
+            for unit in 0..8 {
+                out.scales.push(bits(|e| qh[e] >> unit));
+                nibbles(&mut out.quants, |e| qs_nibble(qs, unit, e));
+            }
+        }),
+        DType::Q6K => rows(bytes, 210, |block| {
+            let (ql, qh) = (&block[..128], &block[128..192]);
+            words(&mut out.scales, &block[192..208]);
+            out.scales.push(u16_at(block, 208));
+            for unit in 0..8 {
+                // 128 weights share 64 bytes of ql and 32 of qh.
+                let (half, group) = (unit / 4, unit % 4);
+                let low = |e| ql[half * 64 + group % 2 * 32 + e] >> (group / 2 * 4) & 15;
+                nibbles(&mut out.quants, low);
+                two_bits(&mut out.scales, |e| qh[half * 32 + e] >> (2 * group) & 3);
+            }
+        }),
+    }
+    out
+}
+
+fn rows(bytes: &[u8], size: usize, each: impl FnMut(&[u8])) {
+    bytes.chunks_exact(size.max(1)).for_each(each);
+}
+
+fn pairs(bytes: &[u8], size: usize, mut each: impl FnMut(&[u8], Option<&[u8]>)) {
+    bytes.chunks(2 * size).for_each(|pair| {
+        let (first, second) = pair.split_at(size);
+        each(first, (!second.is_empty()).then_some(second));
+    });
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from(bytes[at]) | u32::from(bytes[at + 1]) << 8
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u16_at(bytes, at) | u16_at(bytes, at + 2) << 16
+}
+
+fn words(out: &mut Vec<u32>, bytes: &[u8]) {
+    out.extend(bytes.chunks_exact(4).map(|word| u32_at(word, 0)));
+}
+
+/// A row's bytes, then zeros to a whole number of units of `unit` bytes.
+fn padded(out: &mut Vec<u32>, row: &[u8], unit: usize) {
+    let end = out.len() + row.len().next_multiple_of(unit) / 4;
+    words(out, row);
+    if let [low, high] = row.chunks_exact(4).remainder() {
+        out.push(u32::from(*low) | u32::from(*high) << 8);
+    }
+    out.resize(end, 0);
+}
+
+/// 32 numbers of four bits: byte i holds number i low and number i + 16 high.
+fn nibbles(out: &mut Vec<u32>, get: impl Fn(usize) -> u8) {
+    let byte = |i| u32::from(get(i)) | u32::from(get(i + 16)) << 4;
+    out.extend((0..16).step_by(4).map(|i| word(|j| byte(i + j))));
+}
+
+/// 32 numbers of two bits: byte i holds numbers i, i + 8, i + 16 and i + 24, the first lowest.
+fn two_bits(out: &mut Vec<u32>, get: impl Fn(usize) -> u8) {
+    let byte = |i| (0..4).fold(0, |byte, j| byte | u32::from(get(i + 8 * j)) << (2 * j));
+    out.extend((0..8).step_by(4).map(|i| word(|j| byte(i + j))));
+}
+
+fn word(byte: impl Fn(usize) -> u32) -> u32 {
+    (0..4).fold(0, |word, j| word | byte(j) << (8 * j))
+}
+
+/// The lowest bit of each of 32 numbers.
+fn bits(get: impl Fn(usize) -> u8) -> u32 {
+    (0..32).fold(0, |word, e| word | u32::from(get(e) & 1) << e)
+}
+
+/// Number `e` of a unit in the two-bit quants of Q2_K and Q3_K: 32 bytes hold 128 weights.
+fn qs_two_bits(qs: &[u8], unit: usize, e: usize) -> u8 {
+    qs[unit / 4 * 32 + e] >> (2 * (unit % 4)) & 3
+}
+
+/// Number `e` of a unit in the four-bit quants of Q4_K and Q5_K: 32 bytes hold 64 weights.
+fn qs_nibble(qs: &[u8], unit: usize, e: usize) -> u8 {
+    qs[unit / 2 * 32 + e] >> (4 * (unit % 2)) & 15
+}

@@ -1,0 +1,293 @@
+//! What a file says of its model. Every difference between models is a field here.
+use crate::format::{Gguf, TensorInfo};
+use crate::{Error, Result};
+
+/// Which dimensions of a head are turned together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RopeLayout {
+    /// 2i and 2i + 1, as llama's files have it.
+    Norm,
+    /// i and i + R/2.
+    Neox,
+}
+
+/// How the rotary frequencies were stretched for longer contexts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RopeScaling {
+    /// As trained; or by the file's own divisors (`rope_freqs.weight`, Llama 3).
+    None,
+    /// Every frequency divided by this.
+    Linear {
+        /// How many times longer.
+        factor: f32,
+    },
+    /// YaRN (arXiv 2309.00071): high frequencies kept, low ones divided, a ramp between.
+    Yarn {
+        /// How many times longer.
+        factor: f32,
+        /// The context before stretching, in tokens.
+        n_ctx_orig: u32,
+        /// Turns over that context above which a frequency is kept.
+        beta_fast: f32,
+        /// Turns below which it is divided in full.
+        beta_slow: f32,
+        /// The ramp's weight; 1 is YaRN, 0 is linear.
+        ext_factor: f32,
+        /// A further scale of queries and keys.
+        attn_factor: f32,
+    },
+}
+
+/// Rotary positions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rope {
+    /// The wavelength's base.
+    pub base: f32,
+    /// R: dimensions of a head that are turned.
+    pub dim: usize,
+    /// Which of them are pairs.
+    pub layout: RopeLayout,
+    /// Stretching.
+    pub scaling: RopeScaling,
+}
+
+impl Rope {
+    /// Radians a position for each pair [R/2], and what cosines and sines are multiplied by.
+    /// `factors` are the file's own divisors [R/2].
+    pub fn frequencies(&self, factors: Option<&[f32]>) -> (Vec<f64>, f64) {
+        let (base, dim) = (f64::from(self.base), self.dim as f64);
+        let plain = (0..self.dim / 2).map(|pair| {
+            let divisor = factors.and_then(|f| f.get(pair)).map_or(1.0, |&f| f64::from(f));
+            base.powf(-2.0 * pair as f64 / dim) / divisor
+        });
+        match self.scaling {
+            RopeScaling::None => (plain.collect(), 1.0),
+            RopeScaling::Linear { factor } => {
+                (plain.map(|frequency| frequency / f64::from(factor)).collect(), 1.0)
+            }
+            RopeScaling::Yarn {
+                factor,
+                n_ctx_orig,
+                beta_fast,
+                beta_slow,
+                ext_factor,
+                attn_factor,
+            } => {
+                let [factor, fast, slow, ext, attn] =
+                    [factor, beta_fast, beta_slow, ext_factor, attn_factor].map(f64::from);
+                // The pair that turns `beta` times over the original context.
+                let pair_of = |beta: f64| {
+                    let turns = f64::from(n_ctx_orig) / (beta * std::f64::consts::TAU);
+                    dim * turns.ln() / (2.0 * base.ln())
+                };
+                let low = pair_of(fast).floor().max(0.0);
+                let high = pair_of(slow).ceil().min(dim - 1.0);
+                let mixed = plain.enumerate().map(|(pair, frequency)| {
+                    let ramp = (pair as f64 - low) / (high - low).max(0.001);
+                    let kept = (1.0 - ramp.clamp(0.0, 1.0)) * ext;
+                    frequency / factor * (1.0 - kept) + frequency * kept
+                });
+                let sharpened = if ext == 0.0 { 1.0 } else { 1.0 + 0.1 * factor.ln() };
+                (mixed.collect(), attn * sharpened)
+            }
+        }
+    }
+}
+
+/// cos and sin of every phase and pair [phases, R/2, 2], computed in f64, times `scale`.
+pub fn phase_table(frequencies: &[f64], scale: f64, phases: usize) -> Vec<f32> {
+    let turn = |phase: usize, frequency: &f64| {
+        let (sin, cos) = (phase as f64 * frequency).sin_cos();
+        [(cos * scale) as f32, (sin * scale) as f32]
+    };
+    (0..phases).flat_map(|phase| frequencies.iter().flat_map(move |f| turn(phase, f))).collect()
+}
+
+/// The model's dimensions and constants. Letters as in [`crate::model`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `general.architecture`
+    pub architecture: String,
+    /// `general.name`, or nothing
+    pub name: String,
+    /// Layers.
+    pub n_layer: usize,
+    /// D
+    pub n_embd: usize,
+    /// H
+    pub n_head: usize,
+    /// KV
+    pub n_head_kv: usize,
+    /// HD
+    pub head_dim: usize,
+    /// F
+    pub n_ff: usize,
+    /// V
+    pub n_vocab: usize,
+    /// The trained context in tokens.
+    pub n_ctx: usize,
+    /// Added to the mean square in norms.
+    pub rms_eps: f32,
+    /// Rotary positions.
+    pub rope: Rope,
+    /// Queries, keys and values have biases.
+    pub qkv_bias: bool,
+    /// The output matrix is the embedding.
+    pub tied: bool,
+}
+
+/// A bound on every count of a config, far above any model's.
+const MOST: u32 = 1 << 24;
+
+impl Config {
+    /// Reads and checks a config; what this engine does not do is refused by name.
+    pub fn from_gguf(gguf: &Gguf) -> Result<Self> {
+        let architecture = gguf.need_str("general.architecture")?.to_owned();
+        if architecture != "llama" {
+            return Err(Error::Unsupported(format!(
+                "the model's architecture is {architecture}; this version runs llama's family"
+            )));
+        }
+        let key = |name: &str| format!("{architecture}.{name}");
+        refuse_variants(gguf, &key)?;
+        let size = |name: &str| -> Result<usize> {
+            let key = key(name);
+            match gguf.need_u32(&key)? {
+                n @ 1..=MOST => Ok(n as usize),
+                n => Err(Error::Unsupported(format!("{key} is {n}; 1 to {MOST} would do"))),
+            }
+        };
+        let optional = |name: &str, default: usize| match gguf.get(&key(name)) {
+            Some(_) => size(name),
+            None => Ok(default),
+        };
+        let (n_embd, n_head) = (size("embedding_length")?, size("attention.head_count")?);
+        let head_dim = optional("attention.key_length", n_embd / n_head)?;
+        let value_dim = optional("attention.value_length", head_dim)?;
+        let embedding = need_tensor(gguf, "token_embd.weight")?;
+        let config = Self {
+            name: gguf.str("general.name")?.unwrap_or_default().to_owned(),
+            n_layer: size("block_count")?,
+            n_embd,
+            n_head,
+            n_head_kv: optional("attention.head_count_kv", n_head)?,
+            head_dim,
+            n_ff: size("feed_forward_length")?,
+            n_vocab: usize::try_from(embedding.rows()).unwrap_or(usize::MAX),
+            n_ctx: size("context_length")?,
+            rms_eps: gguf.need_f32(&key("attention.layer_norm_rms_epsilon"))?,
+            rope: Rope {
+                base: gguf.f32(&key("rope.freq_base"))?.unwrap_or(10_000.0),
+                dim: optional("rope.dimension_count", head_dim)?,
+                layout: RopeLayout::Norm,
+                scaling: rope_scaling(gguf, &key)?,
+            },
+            qkv_bias: gguf.tensor("blk.0.attn_q.bias").is_some(),
+            tied: gguf.tensor("output.weight").is_none(),
+            architecture,
+        };
+        config.check(value_dim)?;
+        super::shapes::check(&config, gguf)?;
+        Ok(config)
+    }
+
+    /// An error unless the kernels can run these dimensions.
+    fn check(&self, value_dim: usize) -> Result<()> {
+        let wrong = |text: String| Err(Error::Unsupported(text));
+        let Self { n_embd, n_head, n_head_kv, head_dim, rope, .. } = self;
+        if value_dim != *head_dim {
+            return wrong(format!("keys have {head_dim} dimensions and values {value_dim}"));
+        }
+        if !head_dim.is_multiple_of(8) || *head_dim == 0 || *head_dim > 256 {
+            return wrong(format!("heads of {head_dim} dimensions; 8 to 256 in steps of 8 work"));
+        }
+        if !n_head.is_multiple_of(*n_head_kv) {
+            return wrong(format!("{n_head} query heads do not share {n_head_kv} key heads evenly"));
+        }
+        if !n_embd.is_multiple_of(32) || !(n_head * head_dim).is_multiple_of(32) {
+            return wrong(format!(
+                "an embedding of {n_embd} and {n_head} heads of {head_dim}; both widths must be \
+                 multiples of 32"
+            ));
+        }
+        if !rope.dim.is_multiple_of(2) || rope.dim > *head_dim {
+            return wrong(format!("{} of {head_dim} dimensions are to be turned", rope.dim));
+        }
+        if !(rope.base.is_finite() && rope.base > 1.0) {
+            return wrong(format!("a rotary base of {}", rope.base));
+        }
+        if !(self.rms_eps.is_finite() && self.rms_eps >= 0.0) {
+            return wrong(format!("an epsilon of {} in norms", self.rms_eps));
+        }
+        if self.n_vocab == 0 || self.n_vocab > MOST as usize {
+            return wrong(format!("a vocabulary of {} tokens", self.n_vocab));
+        }
+        Ok(())
+    }
+}
+
+/// Variants of the architecture whose result would be wrong.
+fn refuse_variants(gguf: &Gguf, key: &impl Fn(&str) -> String) -> Result<()> {
+    for (name, what) in [
+        ("expert_count", "a mixture of experts"),
+        ("attention.sliding_window", "attention trained with a sliding window"),
+        ("attention.clamp_kqv", "clamped attention"),
+        ("attention.max_alibi_bias", "ALiBi"),
+        ("logit_scale", "scaled logits"),
+        ("embedding_scale", "a scaled embedding"),
+        ("residual_scale", "scaled residuals"),
+        ("attention.scale", "a scale of attention of its own"),
+    ] {
+        if gguf.get(&key(name)).and_then(crate::format::Value::number).is_some_and(|n| n != 0.0) {
+            let key = key(name);
+            return Err(Error::Unsupported(format!("the model has {what} ({key})")));
+        }
+    }
+    Ok(())
+}
+
+fn rope_scaling(gguf: &Gguf, key: &impl Fn(&str) -> String) -> Result<RopeScaling> {
+    let factor = match gguf.f32(&key("rope.scaling.factor"))? {
+        Some(factor) => Some(factor),
+        None => gguf.f32(&key("rope.scale_linear"))?,
+    };
+    let kind = gguf.str(&key("rope.scaling.type"))?;
+    let kind = kind.unwrap_or(if factor.is_some_and(|f| f != 1.0) { "linear" } else { "none" });
+    let number = |name: &str, default: f32| -> Result<f32> {
+        match gguf.f32(&key(name))?.unwrap_or(default) {
+            value if value.is_finite() && value >= 0.0 => Ok(value),
+            value => Err(Error::Unsupported(format!("{} is {value}", key(name)))),
+        }
+    };
+    let factor = match factor.unwrap_or(1.0) {
+        factor if factor.is_finite() && factor > 0.0 => factor,
+        factor => return Err(Error::Unsupported(format!("a rotary scaling factor of {factor}"))),
+    };
+    match kind {
+        "none" => Ok(RopeScaling::None),
+        "linear" => Ok(RopeScaling::Linear { factor }),
+        "yarn" => Ok(RopeScaling::Yarn {
+            factor,
+            n_ctx_orig: match gguf.u32(&key("rope.scaling.original_context_length"))? {
+                Some(n) if n > 0 => n,
+                _ => gguf.need_u32(&key("context_length"))?,
+            },
+            beta_fast: number("rope.scaling.yarn_beta_fast", 32.0)?,
+            beta_slow: number("rope.scaling.yarn_beta_slow", 1.0)?,
+            ext_factor: number("rope.scaling.yarn_ext_factor", 1.0)?,
+            attn_factor: number("rope.scaling.attn_factor", 1.0)?,
+        }),
+        other => Err(Error::Unsupported(format!(
+            "rotary scaling of type {other}; none, linear, yarn and rope_freqs work"
+        ))),
+    }
+}
+
+/// The tensor of that name.
+pub(super) fn need_tensor<'a>(gguf: &'a Gguf, name: &str) -> Result<&'a TensorInfo> {
+    gguf.tensor(name).ok_or_else(|| Error::Format {
+        file: gguf.file().to_owned(),
+        offset: 0,
+        detail: format!("the tensor {name} is missing; the file is not a whole model"),
+    })
+}

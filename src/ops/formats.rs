@@ -1,0 +1,59 @@
+//! One kernel file joined with each format's library.
+
+/// `[(DType, KernelSource); 13]` of a kernel file that reads weights through `weights(unit)`.
+macro_rules! for_every_format {
+    ($stem:literal, [$($lib:literal),*], $bindings:expr, $params:ty) => {
+        for_every_format!(@ $stem, [$($lib),*], $bindings, $params;
+            F32 "f32" [], F16 "f16" [], BF16 "bf16" [],
+            Q4_0 "q4_0" [], Q4_1 "q4_1" [], Q5_0 "q5_0" [], Q5_1 "q5_1" [], Q8_0 "q8_0" [],
+            Q2K "q2_k" [], Q3K "q3_k" [], Q4K "q4_k" ["lib/scale_min.wgsl"],
+            Q5K "q5_k" ["lib/scale_min.wgsl"], Q6K "q6_k" [])
+    };
+    (@ $stem:literal, $libs:tt, $bindings:expr, $params:ty; $($dtype:ident $format:literal $more:tt),*) => {
+        [$((
+            $crate::format::DType::$dtype,
+            $crate::gpu::KernelSource {
+                name: concat!($stem, "_", $format),
+                wgsl: for_every_format!(% $stem $format $libs $more),
+                bindings: $bindings,
+                params_size: size_of::<$params>() as u64,
+            },
+        )),*]
+    };
+    (% $stem:literal $format:literal [$($lib:literal),*] [$($more:literal),*]) => {
+        concat!(
+            $(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $lib)), "\n",)*
+            $(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $more)), "\n",)*
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/lib/", $format, ".wgsl")), "\n",
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $stem, ".wgsl")),
+        )
+    };
+}
+pub(super) use for_every_format;
+
+use crate::format::DType;
+use crate::gpu::{Gpu, Kernel, KernelSource};
+use crate::{Error, Result};
+
+/// The compiled kernels of a file, for the types a model uses.
+pub(super) struct ByFormat(Vec<(DType, Kernel)>);
+
+impl ByFormat {
+    pub(super) async fn new(
+        gpu: &Gpu,
+        sources: &[(DType, KernelSource)],
+        dtypes: &[DType],
+        overrides: &[(&str, f64)],
+    ) -> Result<Self> {
+        let mut kernels = Vec::with_capacity(dtypes.len());
+        for (dtype, source) in sources.iter().filter(|(dtype, _)| dtypes.contains(dtype)) {
+            kernels.push((*dtype, Kernel::new(gpu, *source, overrides).await?));
+        }
+        Ok(Self(kernels))
+    }
+
+    pub(super) fn get(&self, dtype: DType) -> Result<&Kernel> {
+        let found = self.0.iter().find(|(have, _)| *have == dtype).map(|(_, kernel)| kernel);
+        found.ok_or_else(|| Error::Unsupported(format!("{dtype}: no kernel was made for it")))
+    }
+}

@@ -1,0 +1,65 @@
+//! Rows of the embedding, by token id.
+use super::Linear;
+use super::formats::{ByFormat, for_every_format};
+use crate::Result;
+use crate::format::DType;
+use crate::gpu::{Access, Gpu, KernelSource, Recording, Tensor};
+
+/// `Params` of `shaders/get_rows.wgsl`.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct GetRowsParams {
+    /// Rows of this part.
+    pub rows: u32,
+    /// Where the part starts.
+    pub row0: u32,
+    /// D/32
+    pub units: u32,
+}
+
+/// Looks tokens up.
+pub struct GetRows {
+    kernels: ByFormat,
+}
+
+impl GetRows {
+    /// The kernel for every type.
+    pub const SOURCES: [(DType, KernelSource); 13] = for_every_format!(
+        "get_rows",
+        ["lib/block.wgsl"],
+        &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
+        GetRowsParams
+    );
+
+    /// Compiles the kernels of the given types.
+    pub async fn new(gpu: &Gpu, dtypes: &[DType]) -> Result<Self> {
+        let overrides = [("WG", f64::from(gpu.tier.lanes()))];
+        Ok(Self { kernels: ByFormat::new(gpu, &Self::SOURCES, dtypes, &overrides).await? })
+    }
+
+    /// Records `x[t] = w[tokens[t]]`. `frame`: [2]; `tokens`: [T]; `w`: [V, D]; `x`: [T, D].
+    pub fn record(
+        &self,
+        recording: &mut Recording,
+        label: impl Into<String>,
+        [frame, tokens, x]: [&Tensor; 3],
+        w: &Linear,
+    ) -> Result<()> {
+        const OP: &str = "get_rows";
+        let [count] = tokens.dims(OP)?;
+        frame.expect(OP, [2])?;
+        x.expect(OP, [count, w.padded_cols()])?;
+        let label = label.into();
+        for part in &w.parts {
+            let params = GetRowsParams {
+                rows: part.rows as u32,
+                row0: part.row0 as u32,
+                units: w.padded_cols() as u32 / 32,
+            };
+            let tensors = [frame, tokens, &part.quants, &part.scales, x];
+            let kernel = self.kernels.get(part.dtype)?;
+            recording.dispatch(&label, kernel, params, &tensors, [count as u32, 1, 1]);
+        }
+        Ok(())
+    }
+}

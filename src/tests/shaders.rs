@@ -1,0 +1,82 @@
+//! Holds every WGSL file and its Rust half together. Needs no GPU.
+use crate::gpu::Access;
+use crate::ops::kernels;
+use naga::{AddressSpace, StorageAccess, TypeInner};
+
+#[test]
+fn every_kernel_is_valid_and_bound_as_its_source_says() {
+    for kernel in kernels() {
+        let name = kernel.name;
+        let module = naga::front::wgsl::parse_str(kernel.wgsl)
+            .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(kernel.wgsl)));
+        // Nothing beyond the WebGPU core, of which packing halves into a u32 is a part.
+        let capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
+            .validate(&module)
+            .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(kernel.wgsl)));
+        let mut bindings: Vec<_> = module
+            .global_variables
+            .iter()
+            .filter_map(|(_, v)| v.binding.map(|b| (b.binding, v.space, v.ty)))
+            .collect();
+        bindings.sort_by_key(|(binding, ..)| *binding);
+
+        let (binding, space, ty) = bindings[0];
+        let TypeInner::Struct { span, .. } = module.types[ty].inner else { panic!("{name}") };
+        assert_eq!((binding, space), (0, AddressSpace::Uniform), "{name}: binding 0");
+        assert_eq!(u64::from(span), kernel.params_size, "{name}: size of Params");
+
+        let found: Vec<_> = bindings[1..]
+            .iter()
+            .map(|(_, space, _)| match space {
+                AddressSpace::Storage { access } if access.contains(StorageAccess::STORE) => {
+                    Access::Write
+                }
+                AddressSpace::Storage { .. } => Access::Read,
+                other => panic!("{name}: {other:?}"),
+            })
+            .collect();
+        assert_eq!(found, kernel.bindings, "{name}: bindings");
+        assert!(found.len() <= 8, "{name}: more storage buffers than every device has");
+    }
+}
+
+/// Stems of the WGSL files of a folder.
+fn files(folder: &str) -> Vec<(String, String)> {
+    let folder = format!("{}/shaders/{folder}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "wgsl"))
+        .map(|path| {
+            let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            (stem, std::fs::read_to_string(&path).unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn every_kernel_file_is_compiled_somewhere() {
+    for (stem, text) in files("") {
+        assert!(kernels().iter().any(|kernel| kernel.wgsl.contains(&text)), "{stem}.wgsl");
+    }
+    for (stem, text) in files("lib") {
+        assert!(kernels().iter().any(|kernel| kernel.wgsl.contains(&text)), "lib/{stem}.wgsl");
+    }
+}
+
+#[test]
+fn every_kernel_and_library_opens_with_what_it_is() {
+    for (stem, text) in files("") {
+        for part in [&format!("// {stem} — "), "binding  name", "grid:", "requires:", "twin:"] {
+            assert!(text.contains(part), "{stem}.wgsl does not say {part:?}");
+        }
+        let twin = format!("{}/src/reference", env!("CARGO_MANIFEST_DIR"));
+        let line = text.lines().find(|line| line.contains("twin:")).unwrap();
+        let twin = format!("{twin}/{}", line.rsplit('/').next().unwrap());
+        assert!(std::path::Path::new(&twin).exists(), "{stem}.wgsl: {twin}");
+    }
+    for (stem, text) in files("lib") {
+        assert!(text.starts_with(&format!("// lib/{stem}.wgsl — ")), "lib/{stem}.wgsl");
+    }
+}
