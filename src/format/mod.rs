@@ -24,6 +24,7 @@ pub mod value;
 pub use blocks::{DType, dequantize};
 pub use repack::{Packed, repack, words_of_eight_units};
 pub use gguf::{Gguf, TensorInfo};
+pub use inspect::describe;
 #[cfg(not(target_arch = "wasm32"))]
 pub use source::FileSource;
 pub use source::{BytesSource, Source};

@@ -1,9 +1,10 @@
 //! The model's weights on the GPU, under their GGUF names.
 use super::Config;
+use super::config::need_tensor;
 use crate::format::{DType, Gguf, Source, TensorInfo, dequantize};
 use crate::gpu::{Gpu, Tensor};
 use crate::ops::{Join, Linear};
-use crate::{Error, Result};
+use crate::Result;
 
 /// The weights of one layer. Matrices are quantised as they are in the file.
 pub(crate) struct Layer {
@@ -34,13 +35,9 @@ struct Loader<'a, S> {
     progress: &'a mut dyn FnMut(u64),
 }
 
-impl<S: Source> Loader<'_, S> {
-    fn info(&self, name: &str) -> Result<&TensorInfo> {
-        self.gguf.tensor(name).ok_or_else(|| Error::Format {
-            file: self.source.name().to_owned(),
-            offset: 0,
-            detail: format!("the tensor {name} is missing"),
-        })
+impl<'a, S: Source> Loader<'a, S> {
+    fn info(&self, name: &str) -> Result<&'a TensorInfo> {
+        need_tensor(self.gguf, name)
     }
 
     async fn linear(&mut self, label: &str, names: &[&str], join: Join) -> Result<Linear> {

@@ -1,1 +1,19 @@
 //! Tokenizer, detokenizer, sampler. No GPU.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `vocab` | what a file says of its vocabulary |
+//! | `pre` | how text is split before pairs are merged, by llama.cpp's names |
+//! | `tokenizer` | text to ids, ids to bytes |
+//! | `detokenizer` | a stream of ids to text, never half a character |
+//! | `sampler` | logits to an id |
+mod detokenizer;
+mod pre;
+mod sampler;
+mod tokenizer;
+mod vocab;
+
+pub use detokenizer::Detokenizer;
+pub use sampler::{Sampler, SamplerSettings};
+pub use tokenizer::Tokenizer;
+pub use vocab::Vocab;

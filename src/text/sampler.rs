@@ -1,0 +1,214 @@
+//! Logits to an id: penalties, then top-k, top-p, min-p, temperature, in llama.cpp's order.
+use crate::{Error, Result};
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use std::collections::VecDeque;
+
+/// How a token is chosen. The defaults are llama.cpp's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplerSettings {
+    /// Divides the logits; 0 takes the likeliest token.
+    pub temperature: f32,
+    /// Keep this many of the likeliest; 0 keeps all.
+    pub top_k: u32,
+    /// Keep the likeliest that together have this probability; 1 keeps all.
+    pub top_p: f32,
+    /// Keep those at least this share as likely as the likeliest; 0 keeps all.
+    pub min_p: f32,
+    /// Divides the positive logits of recent tokens and multiplies the negative; 1 is off.
+    pub repeat_penalty: f32,
+    /// Subtracted from the logits of recent tokens.
+    pub presence_penalty: f32,
+    /// Subtracted once for each time a token is among the recent ones.
+    pub frequency_penalty: f32,
+    /// How many tokens are recent.
+    pub penalty_last_n: u32,
+    /// The same seed draws the same.
+    pub seed: u64,
+}
+
+impl Default for SamplerSettings {
+    fn default() -> Self {
+        Self {
+            temperature: 0.8,
+            top_k: 40,
+            top_p: 0.95,
+            min_p: 0.05,
+            repeat_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            penalty_last_n: 64,
+            seed: 0,
+        }
+    }
+}
+
+/// Recent tokens are kept one by one: a bound on the memory of the penalties.
+const MOST_RECENT: u32 = 1 << 20;
+
+impl SamplerSettings {
+    /// An error that names the first setting which cannot work.
+    pub fn check(&self) -> Result<()> {
+        let within = |name: &str, value: f32, low: f32, high: f32| match value {
+            value if value >= low && value <= high => Ok(()),
+            value => Err(Error::Usage(format!("--{name} {value}: {low} to {high} works"))),
+        };
+        within("temp", self.temperature, 0.0, 1e6)?;
+        within("top-p", self.top_p, 0.0, 1.0)?;
+        within("min-p", self.min_p, 0.0, 1.0)?;
+        within("repeat-penalty", self.repeat_penalty, 1e-3, 1e3)?;
+        within("presence-penalty", self.presence_penalty, -1e6, 1e6)?;
+        within("frequency-penalty", self.frequency_penalty, -1e6, 1e6)?;
+        match self.penalty_last_n {
+            0..=MOST_RECENT => Ok(()),
+            n => Err(Error::Usage(format!("--repeat-last-n {n}: at most {MOST_RECENT} works"))),
+        }
+    }
+
+    fn penalises(&self) -> bool {
+        let off = self.repeat_penalty == 1.0
+            && self.presence_penalty == 0.0
+            && self.frequency_penalty == 0.0;
+        !off && self.penalty_last_n > 0
+    }
+
+    /// The likeliest token and nothing else counts, so that the GPU can choose.
+    pub fn is_greedy(&self) -> bool {
+        self.temperature == 0.0 && !self.penalises()
+    }
+}
+
+/// Draws tokens. Nothing is allocated for a token once warm.
+pub struct Sampler {
+    settings: SamplerSettings,
+    rng: ChaCha12Rng,
+    banned: Vec<u32>,
+    recent: VecDeque<u32>,
+    /// How often each id is among the recent.
+    counts: Vec<u32>,
+    /// Ids and logits, likeliest first as far as that matters.
+    candidates: Vec<(u32, f32)>,
+    weights: Vec<f64>,
+}
+
+impl Sampler {
+    /// For a vocabulary of `n_vocab` tokens, of which `banned` are never drawn.
+    pub fn new(settings: SamplerSettings, n_vocab: usize, banned: &[u32]) -> Result<Self> {
+        settings.check()?;
+        let rng = ChaCha12Rng::seed_from_u64(settings.seed);
+        let counts = if settings.penalises() { vec![0; n_vocab] } else { Vec::new() };
+        let (banned, recent) = (banned.to_vec(), VecDeque::new());
+        let (candidates, weights) = (Vec::with_capacity(n_vocab), Vec::new());
+        Ok(Self { settings, rng, banned, recent, counts, candidates, weights })
+    }
+
+    /// Notes a token of the stream, for the penalties.
+    pub fn accept(&mut self, id: u32) {
+        if !self.settings.penalises() || id as usize >= self.counts.len() {
+            return;
+        }
+        if self.recent.len() == self.settings.penalty_last_n as usize
+            && let Some(old) = self.recent.pop_front()
+        {
+            self.counts[old as usize] -= 1;
+        }
+        self.recent.push_back(id);
+        self.counts[id as usize] += 1;
+    }
+
+    /// Draws a token. The logits [V] are changed by bans and penalties.
+    pub fn sample(&mut self, logits: &mut [f32]) -> Result<u32> {
+        self.adjust(logits);
+        self.candidates.clear();
+        let usable = |&(_, logit): &(u32, f32)| logit > f32::NEG_INFINITY;
+        let pairs = (0u32..).zip(logits.iter().copied());
+        self.candidates.extend(pairs.filter(usable));
+        if let Some((id, logit)) =
+            (0u32..).zip(logits.iter()).find(|(_, l)| l.is_nan() || **l == f32::INFINITY)
+        {
+            return Err(Error::Unsupported(format!(
+                "the logit of token {id} is {logit}: the model's file is damaged, or its numbers \
+                 are beyond this engine"
+            )));
+        }
+        let likeliest = self.candidates.iter().copied().reduce(|a, b| if b.1 > a.1 { b } else { a });
+        let Some((likeliest, _)) = likeliest else {
+            return Err(Error::Usage("every token is banned; there is nothing to draw".into()));
+        };
+        if self.settings.temperature == 0.0 {
+            return Ok(likeliest);
+        }
+        self.narrow();
+        Ok(self.draw())
+    }
+
+    fn adjust(&mut self, logits: &mut [f32]) {
+        for &id in &self.banned {
+            if let Some(logit) = logits.get_mut(id as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+        let s = &self.settings;
+        for (i, &id) in self.recent.iter().enumerate() {
+            // A token that is recent several times is penalised at its first place.
+            if self.counts[id as usize] > 1 && self.recent.iter().take(i).any(|&other| other == id) {
+                continue;
+            }
+            let Some(logit) = logits.get_mut(id as usize) else { continue };
+            let repeat = s.repeat_penalty;
+            *logit = if *logit > 0.0 { *logit / repeat } else { *logit * repeat };
+            *logit -= self.counts[id as usize] as f32 * s.frequency_penalty + s.presence_penalty;
+        }
+    }
+
+    /// Keeps what top-k, top-p and min-p leave, likeliest first.
+    fn narrow(&mut self) {
+        let likelier = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+        let (s, all) = (&self.settings, &mut self.candidates);
+        let k = match s.top_k as usize {
+            0 => all.len(),
+            k => k.min(all.len()),
+        };
+        if k < all.len() {
+            all.select_nth_unstable_by(k - 1, likelier);
+            all.truncate(k);
+        }
+        all.sort_unstable_by(likelier);
+        let highest = f64::from(all[0].1);
+        let weight = |logit: f32| (f64::from(logit) - highest).exp();
+        if s.top_p < 1.0 {
+            let total: f64 = all.iter().map(|&(_, logit)| weight(logit)).sum();
+            let (mut sum, mut keep) = (0.0, 0);
+            while keep < all.len() {
+                sum += weight(all[keep].1);
+                keep += 1;
+                if sum >= f64::from(s.top_p) * total {
+                    break;
+                }
+            }
+            all.truncate(keep);
+        }
+        if s.min_p > 0.0 {
+            let keep = all.partition_point(|&(_, logit)| weight(logit) >= f64::from(s.min_p));
+            all.truncate(keep.max(1));
+        }
+    }
+
+    fn draw(&mut self) -> u32 {
+        let highest = f64::from(self.candidates[0].1);
+        let temperature = f64::from(self.settings.temperature);
+        let weight = |&(_, logit): &(u32, f32)| ((f64::from(logit) - highest) / temperature).exp();
+        self.weights.clear();
+        self.weights.extend(self.candidates.iter().map(weight));
+        let total: f64 = self.weights.iter().sum();
+        // 53 random bits: every f64 in [0, 1) that is a multiple of 2^-53
+        let mut left = (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64 * total;
+        for (candidate, weight) in self.candidates.iter().zip(&self.weights) {
+            if left < *weight {
+                return candidate.0;
+            }
+            left -= weight;
+        }
+        self.candidates[0].0
+    }
+}
