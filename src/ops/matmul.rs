@@ -44,6 +44,8 @@ pub struct MatMul {
     matvec: [ByFormat; 3],
     matmul: [ByFormat; 3],
     no_bias: Tensor,
+    /// Tokens that one workgroup of `matmul` takes.
+    columns: u32,
 }
 
 impl MatMul {
@@ -65,16 +67,20 @@ impl MatMul {
     /// Compiles the kernels of the given types.
     pub async fn new(gpu: &Gpu, dtypes: &[DType]) -> Result<Self> {
         let lanes = f64::from(gpu.tier.lanes());
-        let make = async |sources: &[(DType, KernelSource)], epilogue: Epilogue| {
-            let overrides = [("WG", lanes), ("EPILOGUE", f64::from(epilogue as u32))];
-            ByFormat::new(gpu, sources, dtypes, &overrides).await
+        // Sums of a workgroup's tokens fill its memory: 16 KiB on every device.
+        let columns = if gpu.tier.cpu { 16 } else { 8 };
+        let make = async |sources, tile: &[(&str, f64)], epilogue: Epilogue| {
+            let shared = [("WG", lanes), ("EPILOGUE", f64::from(epilogue as u32))];
+            ByFormat::new(gpu, sources, dtypes, &[&shared, tile].concat()).await
         };
         let [a, b, c] = EPILOGUES;
-        let (v, m) = (&Self::MATVEC, &Self::MATMUL);
+        let (v, m) = (&Self::MATVEC[..], &Self::MATMUL[..]);
+        let tile = &[("COLUMNS", f64::from(columns))][..];
         Ok(Self {
-            matvec: [make(v, a).await?, make(v, b).await?, make(v, c).await?],
-            matmul: [make(m, a).await?, make(m, b).await?, make(m, c).await?],
+            matvec: [make(v, &[], a).await?, make(v, &[], b).await?, make(v, &[], c).await?],
+            matmul: [make(m, tile, a).await?, make(m, tile, b).await?, make(m, tile, c).await?],
             no_bias: Tensor::zeros(gpu, "no_bias", &[1])?,
+            columns,
         })
     }
 
@@ -123,7 +129,7 @@ impl MatMul {
             } else {
                 let kernel = self.matmul[epilogue as usize].get(part.dtype)?;
                 let tensors = [frame, x, &part.quants, &part.scales, bias, y];
-                let grid = [grid_x, (tokens as u32).div_ceil(8), beyond];
+                let grid = [grid_x, (tokens as u32).div_ceil(self.columns), beyond];
                 recording.dispatch(&label, kernel, params, &tensors, grid);
             }
         }

@@ -5,6 +5,7 @@ mod get_rows;
 mod matmul;
 mod rms_norm;
 mod rope_store;
+mod stream;
 
 pub use argmax::argmax;
 pub use attention::attention;
@@ -12,3 +13,4 @@ pub use get_rows::get_rows;
 pub use matmul::matmul;
 pub use rms_norm::rms_norm;
 pub use rope_store::rope_store;
+pub use stream::Oracle;

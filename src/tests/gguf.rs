@@ -245,7 +245,7 @@ fn a_mapped_file_reads_the_same() {
 fn a_range_past_the_end_is_an_error() {
     let source = BytesSource::new("test.gguf", vec![1, 2, 3]);
     assert_eq!(*block_on(source.bytes(1..3)).unwrap(), [2, 3]);
-    assert_eq!(*block_on(source.bytes(3..3)).unwrap(), []);
+    assert!(block_on(source.bytes(3..3)).unwrap().is_empty());
     for range in [2..4, 4..4, 0..u64::MAX, Range { start: 2, end: 1 }] {
         let error = block_on(source.bytes(range.clone())).unwrap_err();
         assert!(matches!(error, Error::Format { .. }), "{range:?}: {error}");

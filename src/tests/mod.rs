@@ -11,3 +11,5 @@ mod inspect;
 mod support;
 mod ops;
 mod shaders;
+mod invariants;
+mod tiny;

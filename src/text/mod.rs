@@ -16,4 +16,6 @@ mod vocab;
 pub use detokenizer::Detokenizer;
 pub use sampler::{Sampler, SamplerSettings};
 pub use tokenizer::Tokenizer;
+#[cfg(test)]
+pub(crate) use tokenizer::byte_of_char;
 pub use vocab::Vocab;

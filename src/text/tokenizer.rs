@@ -254,7 +254,7 @@ fn sentence_piece(vocab: &Vocab) -> Result<tokenizers::Tokenizer> {
 
 /// Byte-level BPE writes each byte as a visible character: printable Latin-1 as itself, the others
 /// from U+0100 on.
-fn byte_of_char() -> HashMap<char, u8> {
+pub(crate) fn byte_of_char() -> HashMap<char, u8> {
     let printable = |b: u8| matches!(b, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     let mut others = (0x100u32..).filter_map(char::from_u32);
     let char_of = |b: u8| if printable(b) { Some(char::from(b)) } else { others.next() };

@@ -1,0 +1,124 @@
+//! The oracle: a whole model in `f64`, its attention as the paper writes it. Raw keys are kept in a
+//! list and every one is turned anew at every step, at its place inside the cache. No ring, no phases.
+use crate::model::{Config, RopeLayout};
+use std::collections::HashMap;
+
+/// A stream on the CPU.
+pub struct Oracle {
+    config: Config,
+    weights: HashMap<String, Vec<f32>>,
+    frequencies: Vec<f64>,
+    scale: f64,
+    sinks: usize,
+    window: usize,
+    /// Raw keys and values of the tokens that can still be seen, by layer: [HD KV] each.
+    seen: Vec<Vec<(Vec<f64>, Vec<f64>)>>,
+}
+
+/// x W^T, W: [rows, x.len()].
+fn product(x: &[f64], w: &[f32]) -> Vec<f64> {
+    let dot = |row: &[f32]| x.iter().zip(row).map(|(x, &w)| x * f64::from(w)).sum();
+    w.chunks_exact(x.len()).map(dot).collect()
+}
+
+fn norm(x: &[f64], w: &[f32], eps: f32) -> Vec<f64> {
+    let mean = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
+    let scale = 1.0 / (mean + f64::from(eps)).sqrt();
+    x.iter().zip(w).map(|(x, &w)| x * scale * f64::from(w)).collect()
+}
+
+impl Oracle {
+    /// A stream with `sinks` and a window of `window` tokens, the current one included. `weights`:
+    /// every tensor of the file by name, dequantised.
+    pub fn new(
+        config: Config,
+        weights: HashMap<String, Vec<f32>>,
+        sinks: usize,
+        window: usize,
+    ) -> Self {
+        let factors = weights.get("rope_freqs.weight").map(Vec::as_slice);
+        let (frequencies, scale) = config.rope.frequencies(factors);
+        let seen = vec![Vec::new(); config.n_layer];
+        Self { config, weights, frequencies, scale, sinks, window, seen }
+    }
+
+    fn weight(&self, name: &str) -> &[f32] {
+        self.weights.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// A head turned to a position.
+    fn turned(&self, head: &[f64], position: usize) -> Vec<f64> {
+        let (mut out, half) = (head.to_vec(), self.frequencies.len());
+        for (pair, frequency) in self.frequencies.iter().enumerate() {
+            let (a, b) = match self.config.rope.layout {
+                RopeLayout::Norm => (2 * pair, 2 * pair + 1),
+                RopeLayout::Neox => (pair, pair + half),
+            };
+            let (sin, cos) = (position as f64 * frequency).sin_cos();
+            out[a] = (head[a] * cos - head[b] * sin) * self.scale;
+            out[b] = (head[a] * sin + head[b] * cos) * self.scale;
+        }
+        out
+    }
+
+    /// Feeds a token and gives the logits of the next. [V]
+    pub fn step(&mut self, token: u32) -> Vec<f64> {
+        let c = self.config.clone();
+        let row = |w: &[f32]| w[token as usize * c.n_embd..][..c.n_embd].to_vec();
+        let mut x: Vec<f64> =
+            row(self.weight("token_embd.weight")).into_iter().map(f64::from).collect();
+        for layer in 0..c.n_layer {
+            let name = |part: &str| format!("blk.{layer}.{part}");
+            let xn = norm(&x, self.weight(&name("attn_norm.weight")), c.rms_eps);
+            let [q, k, v] = ["attn_q", "attn_k", "attn_v"].map(|part| {
+                let mut out = product(&xn, self.weight(&name(&format!("{part}.weight"))));
+                let bias = self.weight(&name(&format!("{part}.bias")));
+                out.iter_mut().zip(bias).for_each(|(out, &bias)| *out += f64::from(bias));
+                out
+            });
+            let seen = &mut self.seen[layer];
+            seen.push((k, v));
+            if seen.len() > self.sinks + self.window {
+                seen.remove(self.sinks);
+            }
+            let att = self.attend(layer, &q);
+            let out = product(&att, self.weight(&name("attn_output.weight")));
+            x.iter_mut().zip(out).for_each(|(x, out)| *x += out);
+
+            let xn = norm(&x, self.weight(&name("ffn_norm.weight")), c.rms_eps);
+            let gate = product(&xn, self.weight(&name("ffn_gate.weight")));
+            let up = product(&xn, self.weight(&name("ffn_up.weight")));
+            let swiglu = |(gate, up): (&f64, &f64)| gate / (1.0 + (-gate).exp()) * up;
+            let h: Vec<f64> = gate.iter().zip(&up).map(swiglu).collect();
+            let down = product(&h, self.weight(&name("ffn_down.weight")));
+            x.iter_mut().zip(down).for_each(|(x, down)| *x += down);
+        }
+        let xn = norm(&x, self.weight("output_norm.weight"), c.rms_eps);
+        let output = if c.tied { "token_embd.weight" } else { "output.weight" };
+        product(&xn, self.weight(output))
+    }
+
+    /// Attention of one token over all that is kept, numbered by its place in the list.
+    fn attend(&self, layer: usize, q: &[f64]) -> Vec<f64> {
+        let Config { n_head, n_head_kv, head_dim, .. } = self.config;
+        let seen = &self.seen[layer];
+        let mut att = Vec::with_capacity(q.len());
+        for (h, q) in q.chunks_exact(head_dim).enumerate() {
+            let kv = h / (n_head / n_head_kv) * head_dim..;
+            let q = self.turned(q, seen.len() - 1);
+            let score = |(place, (k, _)): (usize, &(Vec<f64>, Vec<f64>))| {
+                let k = self.turned(&k[kv.clone()][..head_dim], place);
+                q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>() / (head_dim as f64).sqrt()
+            };
+            let scores: Vec<f64> = seen.iter().enumerate().map(score).collect();
+            let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let shares: Vec<f64> = scores.iter().map(|score| (score - highest).exp()).collect();
+            let total: f64 = shares.iter().sum();
+            att.extend((0..head_dim).map(|d| {
+                let value = |(_, v): &(Vec<f64>, Vec<f64>)| v[kv.clone()][d];
+                seen.iter().zip(&shares).map(|(kept, p)| p * value(kept)).sum::<f64>() / total
+            }));
+        }
+        att
+    }
+}

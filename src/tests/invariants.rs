@@ -1,0 +1,297 @@
+//! What must hold of the cache, whole models at a time: invariants 1 to 8 of the design.
+use super::support::{assert_close, gpu};
+use super::tiny::{Tiny, session, streaming, text};
+use crate::format::DType;
+use crate::gpu::Gpu;
+use crate::model::{CacheSettings, KvType, Model, Policy, RopeLayout};
+use crate::session::Session;
+use crate::text::SamplerSettings;
+use pollster::block_on;
+use std::sync::Arc;
+
+const F32: KvType = KvType::F32;
+const F16: KvType = KvType::F16;
+
+fn device() -> Arc<Gpu> {
+    Arc::new(gpu())
+}
+
+fn feed(session: &mut Session, tokens: &[u32]) -> Vec<f32> {
+    block_on(session.feed(tokens)).unwrap();
+    block_on(session.logits()).unwrap()
+}
+
+fn bits(logits: &[f32]) -> Vec<u32> {
+    logits.iter().map(|logit| logit.to_bits()).collect()
+}
+
+fn dense(window: usize, chunk: usize, kv: KvType) -> CacheSettings {
+    CacheSettings { policy: Policy::Dense, sinks: 0, window, chunk, kv, ring: None }
+}
+
+/// Both layouts, grouped and not, partly turned, with biases.
+fn variants() -> [Tiny; 3] {
+    let neox = RopeLayout::Neox;
+    [
+        Tiny::default(),
+        Tiny { layout: neox, n_head_kv: 4, rope_dim: 8, bias: true, seed: 2, ..Tiny::default() },
+        Tiny { layout: neox, n_head_kv: 1, head_dim: 24, rope_dim: 24, n_embd: 96, seed: 3, ..Tiny::default() },
+    ]
+}
+
+#[test]
+fn one_bit_identical_to_dense_until_the_window_is_full() {
+    let gpu = device();
+    for tiny in variants() {
+        let model = tiny.model(&gpu);
+        for (sinks, window, chunk, kv) in [(4, 12, 5, F16), (0, 9, 1, F32), (1, 70, 16, F16)] {
+            let tokens = text(7, sinks + window + 3);
+            let mut stream = session(&model, streaming(sinks, window, chunk, kv));
+            let mut whole = session(&model, dense(tokens.len(), chunk, kv));
+            let first = (0..tokens.len()).find(|&t| {
+                let pair = [&mut stream, &mut whole].map(|s| bits(&feed(s, &tokens[t..=t])));
+                pair[0] != pair[1]
+            });
+            let what = format!("{tiny:?} {sinks} + {window}");
+            assert_eq!(first, Some(sinks + window), "{what}: the first that differs");
+            // and a prompt taken in chunks
+            stream.reset();
+            whole.reset();
+            let prompt = &tokens[..sinks + window];
+            assert_eq!(bits(&feed(&mut stream, prompt)), bits(&feed(&mut whole, prompt)), "{what}");
+        }
+    }
+}
+
+#[test]
+fn two_equal_to_the_paper_over_ten_capacities() {
+    let gpu = device();
+    for (tiny, shapes) in variants().iter().zip([
+        [(4, 12, 12, F32, 1e-3), (0, 7, 9, F16, 0.08)],
+        [(2, 5, 5, F32, 1e-3), (4, 16, 40, F16, 0.08)],
+        [(1, 20, 33, F32, 1e-3), (3, 1, 1, F32, 1e-3)],
+    ]) {
+        let model = tiny.model(&gpu);
+        for (sinks, window, ring, kv, tolerance) in shapes {
+            let settings = CacheSettings { ring: Some(ring), ..streaming(sinks, window, 1, kv) };
+            let mut stream = session(&model, settings);
+            let mut oracle = tiny.oracle(sinks, window);
+            for (t, token) in text(8, 10 * (sinks + window) + 2).into_iter().enumerate() {
+                let found = feed(&mut stream, &[token]);
+                let expected: Vec<f32> = oracle.step(token).iter().map(|&l| l as f32).collect();
+                let what = format!("{sinks} + {window} of {ring}, {kv:?}, t = {t}");
+                assert_close(&what, &found, &expected, tolerance, 0.0);
+            }
+        }
+    }
+}
+
+#[test]
+fn three_bit_identical_after_any_number_of_laps() {
+    let gpu = device();
+    let model = Tiny::default().model(&gpu);
+    for kv in [F16, F32] {
+        let mut here = session(&model, streaming(4, 12, 5, kv));
+        let mut there = session(&model, streaming(4, 12, 5, kv));
+        let (before, after) = (text(9, 40), text(10, 40));
+        feed(&mut here, &before);
+        feed(&mut there, &before);
+        // far beyond 2^32
+        there.fast_forward(1_000_000_007);
+        assert!(there.position() > 1 << 33);
+        for part in [&after[..1], &after[1..2], &after[2..9], &after[9..]] {
+            assert_eq!(bits(&feed(&mut here, part)), bits(&feed(&mut there, part)), "{kv:?}");
+        }
+    }
+}
+
+#[test]
+fn four_the_same_for_every_chunk_and_ring() {
+    let gpu = device();
+    let tokens = text(11, 600);
+    for (tiny, (sinks, window)) in variants().iter().zip([(4, 12), (0, 100), (3, 40)]) {
+        let model = tiny.model(&gpu);
+        let mut reference: Option<Vec<f32>> = None;
+        for (chunk, more) in [(1, 0), (7, 0), (64, 0), (512, 0), (7, 23), (64, 1)] {
+            let ring = Some(window + chunk - 1 + more);
+            let settings = CacheSettings { ring, ..streaming(sinks, window, chunk, F32) };
+            let logits = feed(&mut session(&model, settings), &tokens);
+            let expected = reference.get_or_insert_with(|| logits.clone());
+            let what = format!("chunk {chunk}, ring {ring:?}");
+            assert_close(&what, &logits, expected, 1e-4, 0.0);
+        }
+    }
+}
+
+#[test]
+fn four_the_same_greedy_tokens_for_every_chunk() {
+    let gpu = device();
+    let model = Tiny::default().model(&gpu);
+    let generate = |chunk| {
+        let mut session = session(&model, streaming(4, 12, chunk, F32));
+        block_on(session.feed(&text(12, 90))).unwrap();
+        let greedy = SamplerSettings { temperature: 0.0, ..SamplerSettings::default() };
+        let mut generation = session.generate(greedy, &[256]).unwrap();
+        let ids: Vec<_> =
+            (0..40).map(|_| block_on(generation.next()).unwrap().unwrap()).collect();
+        assert!(!ids.contains(&256), "a banned token");
+        ids
+    };
+    let expected = generate(1);
+    for chunk in [7, 64, 512] {
+        assert_eq!(generate(chunk), expected, "chunk {chunk}");
+    }
+}
+
+#[test]
+fn five_sinks_stay_and_slots_are_written_once_a_lap() {
+    let gpu = device();
+    let model = Tiny::default().model(&gpu);
+    let (sinks, ring) = (3, 9);
+    let mut stream = session(&model, CacheSettings { ring: Some(ring), ..streaming(sinks, 7, 1, F32) });
+    let rows = |stream: &Session| -> Vec<Vec<u32>> {
+        let k: Vec<u32> = block_on(stream.cache().k(1).read(&gpu)).unwrap();
+        k.chunks_exact(k.len() / (sinks + ring)).map(<[u32]>::to_vec).collect()
+    };
+    let mut before = rows(&stream);
+    for (t, token) in text(13, 40).into_iter().enumerate() {
+        feed(&mut stream, &[token]);
+        let after = rows(&stream);
+        let changed: Vec<_> = (0..after.len()).filter(|&i| after[i] != before[i]).collect();
+        let place = if t < sinks { t } else { sinks + (t - sinks) % ring };
+        assert_eq!(changed, [place], "t = {t}");
+        before = after;
+    }
+}
+
+#[test]
+fn six_what_is_out_of_the_window_does_not_count() {
+    let gpu = device();
+    let model = Tiny::default().model(&gpu);
+    let (sinks, window, ring) = (4, 12, 20);
+    for (kv, poison) in [(F32, 1e30f32.to_bits()), (F16, 0x7b00_7b00)] {
+        let settings = CacheSettings { ring: Some(ring), ..streaming(sinks, window, 1, kv) };
+        for fed in [1, 4, 9, 16, 24, 25, 100] {
+            let tokens = text(14, fed + 1);
+            let logits = |poisoned: &[usize]| {
+                let mut stream = session(&model, settings);
+                feed(&mut stream, &tokens[..fed]);
+                for layer in 0..2 {
+                    let cache = [stream.cache().k(layer), stream.cache().v(layer)];
+                    for tensor in cache {
+                        let row = vec![poison; tensor.shape[1]];
+                        poisoned.iter().for_each(|i| tensor.write(&gpu, i * row.len(), &row));
+                    }
+                }
+                bits(&feed(&mut stream, &tokens[fed..]))
+            };
+            // The token to come is number `fed`; a slot is seen when its token is within the window.
+            let place = |n: usize| if n < sinks { n } else { sinks + (n - sinks) % ring };
+            let oldest = (fed + 1).saturating_sub(window).max(sinks);
+            let seen: Vec<_> = (0..sinks.min(fed)).chain(oldest..fed).map(place).collect();
+            let unseen: Vec<_> = (0..sinks + ring)
+                .filter(|i| !seen.contains(i) && *i != place(fed))
+                .collect();
+            let clean = logits(&[]);
+            assert_eq!(logits(&unseen), clean, "{kv:?}, {fed} fed: poison in {unseen:?}");
+            for edge in [oldest, fed - 1].into_iter().filter(|&n| n < fed) {
+                assert_ne!(logits(&[place(edge)]), clean, "{kv:?}, {fed} fed: token {edge}");
+            }
+            if fed > sinks + window {
+                // Distance W - 1 matters (above); distance W is among the unseen.
+                assert!(unseen.contains(&place(oldest - 1)), "{fed} fed");
+            }
+        }
+    }
+}
+
+#[test]
+fn seven_policies_are_the_same_kernel_with_other_numbers() {
+    let gpu = device();
+    let model = Tiny::default().model(&gpu);
+    let tokens = text(15, 60);
+    let policy = |policy, window| CacheSettings { policy, ..dense(window, 8, F32) };
+    let run = |settings| bits(&feed(&mut session(&model, settings), &tokens));
+    // S = 0 is window
+    assert_eq!(run(streaming(0, 16, 8, F32)), run(policy(Policy::Window, 16)));
+    // W >= T is dense
+    let all = run(policy(Policy::Dense, 60));
+    assert_eq!(run(streaming(4, 60, 8, F32)), all);
+    assert_eq!(run(policy(Policy::Window, 61)), all);
+    // recompute with L >= T is dense
+    assert_eq!(run(policy(Policy::Recompute, 64)), all);
+    // and with less it is dense over the last L alone
+    let last = bits(&feed(&mut session(&model, dense(16, 8, F32)), &tokens[44..]));
+    assert_eq!(run(policy(Policy::Recompute, 16)), last);
+}
+
+#[test]
+fn eight_nothing_grows_and_a_token_is_one_submit() {
+    let gpu = device();
+    let model: Arc<Model> = Tiny::default().model(&gpu);
+    let layers = model.config.n_layer as u64;
+    for temperature in [0.0, 0.8] {
+        let mut stream = session(&model, streaming(4, 12, 16, F16));
+        block_on(stream.feed(&text(16, 50))).unwrap();
+        let settings = SamplerSettings { temperature, ..SamplerSettings::default() };
+        let mut generation = stream.generate(settings, &[256]).unwrap();
+        let mut run = |count| {
+            (0..count).for_each(|_| _ = block_on(generation.next()).unwrap().unwrap());
+            gpu.counters.snapshot()
+        };
+        let (start, middle, end) = (run(20), run(100), run(100));
+        let [dispatches, submits, waits, writes, objects, bytes] =
+            std::array::from_fn(|i| (middle[i] - start[i], end[i] - middle[i]));
+        assert_eq!(objects, (0, 0), "no buffer, bind group or pipeline is made");
+        assert_eq!(bytes, (0, 0), "no device memory is taken");
+        assert_eq!(submits, (100, 100), "one submit a token");
+        assert_eq!(waits, (100, 100), "one wait a token");
+        // eight a layer, embedding, norm, output; greedy: the choice, and no id from the host
+        let greedy = u64::from(temperature == 0.0);
+        assert_eq!(dispatches.0, 100 * (8 * layers + 3 + greedy));
+        assert_eq!(writes.0, 100 * (2 - greedy), "the frame, and the id where the host chose it");
+        assert_eq!((dispatches.0, writes.0), (dispatches.1, writes.1));
+    }
+}
+
+#[test]
+fn every_type_runs_a_whole_model() {
+    let gpu = device();
+    for dtype in DType::ALL {
+        let tiny = Tiny::of_type(dtype);
+        let model = tiny.model(&gpu);
+        let mut stream = session(&model, streaming(2, 9, 4, F32));
+        let mut oracle = tiny.oracle(2, 9);
+        let tokens = text(17, 40);
+        let (prompt, rest) = tokens.split_at(30);
+        let mut expected = Vec::new();
+        prompt.iter().for_each(|&token| expected = oracle.step(token));
+        let mut found = feed(&mut stream, prompt);
+        for (i, &token) in rest.iter().enumerate() {
+            let wanted: Vec<f32> = expected.iter().map(|&l| l as f32).collect();
+            let spread = wanted.iter().fold(0.0f32, |most, l| most.max(l.abs()));
+            assert!(spread > 0.5, "{dtype}: logits that say nothing");
+            assert_close(&format!("{dtype} after {}", 30 + i), &found, &wanted, 1e-3, 1e-4);
+            expected = oracle.step(token);
+            found = feed(&mut stream, &[token]);
+        }
+    }
+}
+
+#[test]
+fn a_lost_device_is_an_error_and_another_works() {
+    let gpu = device();
+    let model = Tiny::default().model(&gpu);
+    let mut stream = session(&model, streaming(4, 12, 4, F16));
+    feed(&mut stream, &text(18, 9));
+    gpu.destroy();
+    let error = block_on(async {
+        stream.feed(&[1]).await?;
+        stream.logits().await
+    });
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("lost"), "{error}");
+    let gpu = device();
+    let model = Tiny::default().model(&gpu);
+    feed(&mut session(&model, streaming(4, 12, 4, F16)), &text(18, 9));
+}
