@@ -90,7 +90,7 @@ need() { # NEED WHY
     macos) die "$2. Install it: xcode-select --install" ;;
     *) die "$2. Install what this system has for Debian's $(packages "$1" debian)" ;;
     esac
-    [ "$system" = debian ] && [ -z "$sudo" ] || die "$2. Install it: $sudo$installer $names"
+    if [ "$system" != debian ] || [ -n "$sudo" ]; then die "$2. Install it: $sudo$installer $names"; fi
     say "$2: installing $names"
     export DEBIAN_FRONTEND=noninteractive
     # shellcheck disable=SC2086 # several package names
