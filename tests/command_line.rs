@@ -221,7 +221,9 @@ mod unix {
         stdout.read_line(&mut line).unwrap();
         assert!(line.contains("token"), "{line}");
         let pid = child.id().to_string();
-        assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        assert!(
+            std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success()
+        );
         let mut rest = String::new();
         stdout.read_to_string(&mut rest).unwrap();
         let mut stderr = String::new();

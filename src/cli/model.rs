@@ -89,8 +89,8 @@ fn utf8(path: &str, bytes: Vec<u8>) -> Result<String> {
 /// Reads a text file whole.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
     let name = path.display().to_string();
-    let file = std::fs::File::open(path)
-        .map_err(|source| Error::Io { path: name.clone(), source })?;
+    let file =
+        std::fs::File::open(path).map_err(|source| Error::Io { path: name.clone(), source })?;
     read_all(name, file)
 }
 

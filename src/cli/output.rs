@@ -16,10 +16,8 @@ impl Output {
     }
 
     pub(crate) fn json(&mut self, value: &impl serde::Serialize) -> Result<()> {
-        let line = serde_json::to_string(value).map_err(|e| Error::Io {
-            path: "standard output".into(),
-            source: e.into(),
-        })?;
+        let line = serde_json::to_string(value)
+            .map_err(|e| Error::Io { path: "standard output".into(), source: e.into() })?;
         self.text(&format!("{line}\n"))
     }
 }

@@ -22,9 +22,9 @@ pub mod source;
 pub mod value;
 
 pub use blocks::{DType, dequantize};
-pub use repack::{Packed, repack, words_of_eight_units};
 pub use gguf::{Gguf, TensorInfo};
 pub use inspect::describe;
+pub use repack::{Packed, repack, words_of_eight_units};
 #[cfg(not(target_arch = "wasm32"))]
 pub use source::FileSource;
 pub use source::{BytesSource, Source};

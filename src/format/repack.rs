@@ -51,7 +51,10 @@ pub fn repack(dtype: DType, bytes: &[u8], cols: usize) -> Packed {
         }
         DType::Q4_0 => pairs(bytes, 18, |first, second| {
             out.scales.push(u16_at(first, 0) | second.map_or(0, |b| u16_at(b, 0)) << 16);
-            [Some(first), second].into_iter().flatten().for_each(|b| words(&mut out.quants, &b[2..]));
+            [Some(first), second]
+                .into_iter()
+                .flatten()
+                .for_each(|b| words(&mut out.quants, &b[2..]));
         }),
         DType::Q4_1 => rows(bytes, 20, |block| {
             words(&mut out.scales, &block[..4]);
@@ -61,7 +64,10 @@ pub fn repack(dtype: DType, bytes: &[u8], cols: usize) -> Packed {
             out.scales.push(u16_at(first, 0) | second.map_or(0, |b| u16_at(b, 0)) << 16);
             words(&mut out.scales, &first[2..6]);
             out.scales.push(second.map_or(0, |b| u32_at(b, 2)));
-            [Some(first), second].into_iter().flatten().for_each(|b| words(&mut out.quants, &b[6..]));
+            [Some(first), second]
+                .into_iter()
+                .flatten()
+                .for_each(|b| words(&mut out.quants, &b[6..]));
         }),
         DType::Q5_1 => rows(bytes, 24, |block| {
             words(&mut out.scales, &block[..8]);
@@ -69,7 +75,10 @@ pub fn repack(dtype: DType, bytes: &[u8], cols: usize) -> Packed {
         }),
         DType::Q8_0 => pairs(bytes, 34, |first, second| {
             out.scales.push(u16_at(first, 0) | second.map_or(0, |b| u16_at(b, 0)) << 16);
-            [Some(first), second].into_iter().flatten().for_each(|b| words(&mut out.quants, &b[2..]));
+            [Some(first), second]
+                .into_iter()
+                .flatten()
+                .for_each(|b| words(&mut out.quants, &b[2..]));
         }),
         DType::Q2K => rows(bytes, 84, |block| {
             let (scales, qs, d) = (&block[..16], &block[16..80], &block[80..]);

@@ -57,7 +57,8 @@ impl Readback {
             let wait = wgpu::PollType::Wait { submission_index, timeout: None };
             let polled = gpu.device.poll(wait);
             gpu.check()?;
-            polled.map_err(|e| failed(e.to_string()))?;
+            // What was submitted is refused or never ends on a lost device alone.
+            polled.map_err(|e| Error::DeviceLost(e.to_string()))?;
         }
         let mapped = receive.await;
         gpu.check()?;

@@ -202,7 +202,9 @@ impl Config {
             return wrong(format!("heads of {head_dim} dimensions; 8 to 256 in steps of 8 work"));
         }
         if !n_head.is_multiple_of(*n_head_kv) {
-            return wrong(format!("{n_head} query heads do not share {n_head_kv} key heads evenly"));
+            return wrong(format!(
+                "{n_head} query heads do not share {n_head_kv} key heads evenly"
+            ));
         }
         if !n_embd.is_multiple_of(32) || !(n_head * head_dim).is_multiple_of(32) {
             return wrong(format!(

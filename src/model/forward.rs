@@ -131,8 +131,7 @@ fn record_body(
     let (c, w) = (&model.config, &model.weights);
     let (ring, eps) = (cache.geometry(), c.rms_eps);
     let [heads, kv_heads, head_dim] = [c.n_head, c.n_head_kv, c.head_dim].map(|n| n as u32);
-    let rope =
-        RopeStoreParams { heads, kv_heads, head_dim, rope_dim: c.rope.dim as u32, ring };
+    let rope = RopeStoreParams { heads, kv_heads, head_dim, rope_dim: c.rope.dim as u32, ring };
     let scale = (1.0 / f64::from(head_dim).sqrt()) as f32;
     let attend = AttentionParams { heads, kv_heads, head_dim, ring, scale };
 

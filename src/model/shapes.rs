@@ -15,10 +15,8 @@ pub(super) fn check(config: &Config, gguf: &Gguf) -> Result<()> {
         return Err(Error::Unsupported(format!("{n_layer} layers in a file of {found} tensors")));
     }
     // GGUF names the contiguous dimension first.
-    let mut known: Vec<(String, Vec<u64>)> = vec![
-        ("token_embd.weight".into(), vec![d, v]),
-        ("output_norm.weight".into(), vec![d]),
-    ];
+    let mut known: Vec<(String, Vec<u64>)> =
+        vec![("token_embd.weight".into(), vec![d, v]), ("output_norm.weight".into(), vec![d])];
     if !config.tied {
         known.push(("output.weight".into(), vec![d, v]));
     }
@@ -60,7 +58,9 @@ pub(super) fn check(config: &Config, gguf: &Gguf) -> Result<()> {
             });
         }
         if dims.len() == 1 && !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
-            return Err(Error::Unsupported(format!("{name} is {dtype}; a vector must be F32 or F16")));
+            return Err(Error::Unsupported(format!(
+                "{name} is {dtype}; a vector must be F32 or F16"
+            )));
         }
     }
     let known: HashSet<&str> = known.iter().map(|(name, _)| name.as_str()).collect();

@@ -1,10 +1,10 @@
 //! The model's weights on the GPU, under their GGUF names.
 use super::Config;
 use super::config::need_tensor;
+use crate::Result;
 use crate::format::{DType, Gguf, Source, TensorInfo, dequantize};
 use crate::gpu::{Gpu, Tensor};
 use crate::ops::{Join, Linear};
-use crate::Result;
 
 /// The weights of one layer. Matrices are quantised as they are in the file.
 pub(crate) struct Layer {

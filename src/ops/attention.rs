@@ -58,7 +58,9 @@ impl Attention {
         expect_cache(OP, params.ring, kv_heads * head_dim, self.kv_f16, [k, v])?;
         out.expect(OP, [rows, heads * head_dim])?;
         if !head_dim.is_multiple_of(8) || head_dim > 256 || !heads.is_multiple_of(kv_heads) {
-            return Err(out.misfit(OP, "HD a multiple of 8, at most 256; H a multiple of KV".into()));
+            return Err(
+                out.misfit(OP, "HD a multiple of 8, at most 256; H a multiple of KV".into())
+            );
         }
         let grid = [params.heads, rows as u32, 1];
         recording.dispatch(label, &self.kernel, params, &[frame, q, k, v, out], grid);

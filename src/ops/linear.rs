@@ -129,7 +129,8 @@ fn plan<'a>(
     for segment in segments {
         let (quants, scales) = words_of_eight_units(segment.dtype);
         // half the words of eight units are the bytes of one
-        let row_bytes = (segment.tensors[0].cols().div_ceil(32) * quants.max(scales) as u64 / 2).max(4);
+        let row_bytes =
+            (segment.tensors[0].cols().div_ceil(32) * quants.max(scales) as u64 / 2).max(4);
         let (fits, ways) = (limit / row_bytes, segment.tensors.len() as u64);
         // Where units share a word, a slice must end with a whole one.
         let fits = if fits < 4 { fits } else { fits & !3 };

@@ -44,11 +44,8 @@ impl RopeStore {
     /// Compiles the kernel for one layout of pairs and one type of K and V.
     pub async fn new(gpu: &Gpu, neox: bool, kv_f16: bool) -> Result<Self> {
         let flag = |on| f64::from(u8::from(on));
-        let overrides = [
-            ("WG", f64::from(gpu.tier.lanes())),
-            ("NEOX", flag(neox)),
-            ("KV_F16", flag(kv_f16)),
-        ];
+        let overrides =
+            [("WG", f64::from(gpu.tier.lanes())), ("NEOX", flag(neox)), ("KV_F16", flag(kv_f16))];
         Ok(Self { kernel: Kernel::new(gpu, Self::SOURCE, overrides).await?, kv_f16 })
     }
 

@@ -14,9 +14,8 @@ pub fn attention(params: AttentionParams, n: u64, q: &[f32], [k, v]: [&[f32]; 2]
         let lap = |m: u64| (m - sinks) / slots;
         let first = (n + 1).saturating_sub(window).max(sinks);
         let kept = (0..sinks.min(n + 1)).map(|m| (m as usize, 2));
-        let recent = (first..n + 1).map(|m| {
-            ((sinks + (m - sinks) % slots) as usize, usize::from(lap(m) != lap(n)))
-        });
+        let recent = (first..n + 1)
+            .map(|m| ((sinks + (m - sinks) % slots) as usize, usize::from(lap(m) != lap(n))));
         let seen: Vec<_> = kept.chain(recent).collect();
         for (h, out) in out.chunks_exact_mut(head_dim).enumerate() {
             let kv = h / (heads / kv_heads) * head_dim;

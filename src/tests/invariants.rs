@@ -35,7 +35,15 @@ fn variants() -> [Tiny; 3] {
     [
         Tiny::default(),
         Tiny { layout: neox, n_head_kv: 4, rope_dim: 8, bias: true, seed: 2, ..Tiny::default() },
-        Tiny { layout: neox, n_head_kv: 1, head_dim: 24, rope_dim: 24, n_embd: 96, seed: 3, ..Tiny::default() },
+        Tiny {
+            layout: neox,
+            n_head_kv: 1,
+            head_dim: 24,
+            rope_dim: 24,
+            n_embd: 96,
+            seed: 3,
+            ..Tiny::default()
+        },
     ]
 }
 
@@ -132,8 +140,7 @@ fn four_the_same_greedy_tokens_for_every_chunk() {
         block_on(session.feed(&text(12, 90))).unwrap();
         let greedy = SamplerSettings { temperature: 0.0, ..SamplerSettings::default() };
         let mut generation = session.generate(greedy, &[256]).unwrap();
-        let ids: Vec<_> =
-            (0..40).map(|_| block_on(generation.next()).unwrap().unwrap()).collect();
+        let ids: Vec<_> = (0..40).map(|_| block_on(generation.next()).unwrap().unwrap()).collect();
         assert!(!ids.contains(&256), "a banned token");
         ids
     };
@@ -148,7 +155,8 @@ fn five_sinks_stay_and_slots_are_written_once_a_lap() {
     let gpu = device();
     let model = Tiny::default().model(&gpu);
     let (sinks, ring) = (3, 9);
-    let mut stream = session(&model, CacheSettings { ring: Some(ring), ..streaming(sinks, 7, 1, F32) });
+    let mut stream =
+        session(&model, CacheSettings { ring: Some(ring), ..streaming(sinks, 7, 1, F32) });
     let rows = |stream: &Session| -> Vec<Vec<u32>> {
         let k: Vec<u32> = block_on(stream.cache().k(1).read(&gpu)).unwrap();
         k.chunks_exact(k.len() / (sinks + ring)).map(<[u32]>::to_vec).collect()
@@ -189,9 +197,8 @@ fn six_what_is_out_of_the_window_does_not_count() {
             let place = |n: usize| if n < sinks { n } else { sinks + (n - sinks) % ring };
             let oldest = (fed + 1).saturating_sub(window).max(sinks);
             let seen: Vec<_> = (0..sinks.min(fed)).chain(oldest..fed).map(place).collect();
-            let unseen: Vec<_> = (0..sinks + ring)
-                .filter(|i| !seen.contains(i) && *i != place(fed))
-                .collect();
+            let unseen: Vec<_> =
+                (0..sinks + ring).filter(|i| !seen.contains(i) && *i != place(fed)).collect();
             let clean = logits(&[]);
             assert_eq!(logits(&unseen), clean, "{kv:?}, {fed} fed: poison in {unseen:?}");
             for edge in [oldest, fed - 1].into_iter().filter(|&n| n < fed) {

@@ -6,10 +6,12 @@
 mod blocks;
 mod gguf;
 mod gguf_file;
+mod golden;
 mod hostile;
 mod inspect;
-mod support;
+mod invariants;
 mod ops;
 mod shaders;
-mod invariants;
+mod support;
+mod text;
 mod tiny;

@@ -131,7 +131,8 @@ impl Sampler {
                  are beyond this engine"
             )));
         }
-        let likeliest = self.candidates.iter().copied().reduce(|a, b| if b.1 > a.1 { b } else { a });
+        let likeliest =
+            self.candidates.iter().copied().reduce(|a, b| if b.1 > a.1 { b } else { a });
         let Some((likeliest, _)) = likeliest else {
             return Err(Error::Usage("every token is banned; there is nothing to draw".into()));
         };
@@ -151,7 +152,8 @@ impl Sampler {
         let s = &self.settings;
         for (i, &id) in self.recent.iter().enumerate() {
             // A token that is recent several times is penalised at its first place.
-            if self.counts[id as usize] > 1 && self.recent.iter().take(i).any(|&other| other == id) {
+            if self.counts[id as usize] > 1 && self.recent.iter().take(i).any(|&other| other == id)
+            {
                 continue;
             }
             let Some(logit) = logits.get_mut(id as usize) else { continue };

@@ -194,8 +194,7 @@ fn byte_level(vocab: &Vocab) -> Result<(tokenizers::Tokenizer, bool)> {
     let ids = ids(vocab);
     let merge = |line: &String| {
         let pair = line.split_once(' ').filter(|(a, b)| !a.is_empty() && !b.is_empty());
-        let (a, b) =
-            pair.ok_or_else(|| wrong(format!("the merge {line:?} is not two tokens")))?;
+        let (a, b) = pair.ok_or_else(|| wrong(format!("the merge {line:?} is not two tokens")))?;
         for text in [a, b, &format!("{a}{b}")] {
             if !ids.contains_key(text) {
                 return Err(wrong(format!("the merge {line:?} needs a token {text:?}")));

@@ -2,9 +2,7 @@
 use super::{flags, run};
 use crate::gpu::{Gpu, Recording, Tensor};
 use crate::model::reduce;
-use crate::ops::{
-    Attention, AttentionParams, RingParams, RopeStore, RopeStoreParams,
-};
+use crate::ops::{Attention, AttentionParams, RingParams, RopeStore, RopeStoreParams};
 use crate::reference;
 use crate::tests::support::{assert_close, gpu, noise};
 use half::f16;
@@ -29,9 +27,9 @@ fn stored(values: &[f32], kv_f16: bool) -> (Vec<u32>, Vec<f32>) {
         return (values.iter().map(|v| v.to_bits()).collect(), values.to_vec());
     }
     let halves: Vec<f16> = values.iter().map(|&v| f16::from_f32(v)).collect();
-    let words = halves.chunks_exact(2).map(|pair| {
-        u32::from(pair[0].to_bits()) | u32::from(pair[1].to_bits()) << 16
-    });
+    let words = halves
+        .chunks_exact(2)
+        .map(|pair| u32::from(pair[0].to_bits()) | u32::from(pair[1].to_bits()) << 16);
     (words.collect(), halves.iter().map(|h| h.to_f32()).collect())
 }
 

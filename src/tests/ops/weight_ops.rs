@@ -145,7 +145,8 @@ fn slices_and_joined_tensors_are_one_matrix() {
         let other = types[(i + 1) % types.len()];
         let op = block_on(MatMul::new(&gpu, &[dtype, other])).unwrap();
         // an odd number of units before a join, where two share a word; another type in between
-        for (units, middle) in [(8, dtype), (if dtype == DType::Q6K { 8 } else { 9 }, dtype), (8, other)]
+        for (units, middle) in
+            [(8, dtype), (if dtype == DType::Q6K { 8 } else { 9 }, dtype), (8, other)]
         {
             let cols = 32 * units;
             let m = matrices(&[(dtype, 7, cols), (middle, 5, cols), (dtype, 22, cols)]);
@@ -186,8 +187,7 @@ fn gate_and_up_are_interleaved() {
     let mixed = matrices(&[(DType::Q4_1, 4, 256), (DType::Q8_0, 4, 256)]);
     let tensors: Vec<_> = mixed.gguf.tensors.iter().collect();
     let mut unheard = |_| ();
-    let load =
-        Linear::load(&gpu, &mixed.source, "w", &tensors, Join::Interleave, &mut unheard);
+    let load = Linear::load(&gpu, &mixed.source, "w", &tensors, Join::Interleave, &mut unheard);
     let error = block_on(load).err().unwrap().to_string();
     assert!(error.contains("m0 is Q4_1") && error.contains("m1 is Q8_0"), "{error}");
 }
