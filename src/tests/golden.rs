@@ -62,6 +62,7 @@ fn the_default_model_has_the_ids_and_logits_of_other_engines() {
         kv: KvType::F32,
         ..CacheSettings::for_model(&model.config, Policy::Streaming)
     };
+    super::text::check_ids("SmolLM2", &tokenizer, &super::text::fixture("smollm2_ids"));
     let mut session = session(&model, settings);
     for engine in ["llamacpp_cpu_f32weights_f32kv", "torch_fp32"] {
         let mut worst = (0.0f32, String::new());

@@ -257,3 +257,93 @@ fn vocabularies_that_cannot_be_are_refused_in_words() {
         assert!(found.contains(message), "{message:?} is not in {found:?}");
     }
 }
+
+/// What llama.cpp makes of `strings.json` with a vocabulary (tests/fixtures/tokenizer/make.py).
+#[derive(serde::Deserialize)]
+pub(super) struct Ids {
+    add_bos: bool,
+    add_eos: bool,
+    eog: Vec<u32>,
+    ids: Vec<Vec<u32>>,
+}
+
+pub(super) fn fixture<T: serde::de::DeserializeOwned>(name: &str) -> T {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tokenizer");
+    let text = std::fs::read_to_string(format!("{folder}/{name}.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Holds a tokenizer to every string; returns how many.
+pub(super) fn check_ids(what: &str, tokenizer: &Tokenizer, expected: &Ids) -> usize {
+    let strings: Vec<String> = fixture("strings");
+    assert_eq!(strings.len(), expected.ids.len(), "{what}");
+    let mut wrong = Vec::new();
+    for (text, wanted) in strings.iter().zip(&expected.ids) {
+        let found = tokenizer.encode(text, false).unwrap();
+        if found != *wanted {
+            wrong.push(format!("{text:?}\n  found    {found:?}\n  expected {wanted:?}"));
+        }
+        // BOS and EOS go round it
+        let mut all = tokenizer.encode(text, true).unwrap();
+        assert!(!expected.add_bos || all.remove(0) == tokenizer.bos().unwrap(), "{what} BOS");
+        assert!(!expected.add_eos || all.pop() == tokenizer.eos(), "{what} EOS");
+        assert_eq!(all, found, "{what}: {text:?} with BOS and EOS");
+    }
+    assert!(wrong.is_empty(), "{what}: {} differ\n{}", wrong.len(), wrong.join("\n"));
+    assert_eq!(tokenizer.eog(), expected.eog, "{what}: ends of generation");
+    strings.len()
+}
+
+#[derive(serde::Deserialize)]
+struct FixtureVocab {
+    model: String,
+    tokens: Vec<String>,
+    scores: Option<Vec<f32>>,
+    types: Vec<i32>,
+    merges: Option<Vec<String>>,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    unk: Option<u32>,
+}
+
+impl FixtureVocab {
+    fn vocab(self, pre: Option<&str>, add_space_prefix: Option<bool>) -> Vocab {
+        let Self { model, tokens, scores, types, merges, bos, eos, unk } = self;
+        let (scores, merges) = (scores.unwrap_or_default(), merges.unwrap_or_default());
+        let pre = pre.map(str::to_owned);
+        Vocab {
+            model,
+            pre,
+            tokens,
+            scores,
+            types,
+            merges,
+            bos,
+            eos,
+            unk,
+            add_space_prefix,
+            ..Vocab::default()
+        }
+    }
+}
+
+#[test]
+fn byte_level_ids_are_llama_cpps_for_every_pre_tokenizer() {
+    let all: HashMap<String, Ids> = fixture("bpe_ids");
+    for (name, expected) in all.iter().filter(|(name, _)| *name != "qwen35") {
+        let vocab: FixtureVocab = fixture("bpe_vocab");
+        let tokenizer = Tokenizer::new(vocab.vocab(Some(name), None)).unwrap();
+        check_ids(name, &tokenizer, expected);
+    }
+}
+
+#[test]
+fn sentence_piece_ids_are_llama_cpps() {
+    let all: HashMap<String, Ids> = fixture("spm_ids");
+    for (name, expected) in &all {
+        let vocab: FixtureVocab = fixture("spm_vocab");
+        let prefix = if name == "prefix" { None } else { Some(false) };
+        let tokenizer = Tokenizer::new(vocab.vocab(None, prefix)).unwrap();
+        check_ids(name, &tokenizer, expected);
+    }
+}

@@ -21,18 +21,31 @@ const BYTE: i32 = 6;
 const SPACE: char = '\u{2581}';
 
 /// Control tokens that end a text or a turn, by the names models give them.
-const ENDS: [&str; 11] = [
+const ENDS: [&str; 24] = [
     "<|endoftext|>",
     "<|im_end|>",
     "<|eot_id|>",
     "<|eom_id|>",
     "<|end_of_text|>",
     "<end_of_turn>",
+    "<end_of_utterance>",
     "<|end|>",
     "<|eot|>",
     "<EOT>",
+    "_<EOT>",
     "</s>",
     "<|return|>",
+    "<|call|>",
+    "<|fim_pad|>",
+    "<fim_pad>",
+    "<PAD>",
+    "<|fim_rep|>",
+    "<|repo_name|>",
+    "<fim-rep>",
+    "<REPO>",
+    "<reponame>",
+    "<|fim_sep|>",
+    "<|file_sep|>",
 ];
 
 /// The tokenizer of one model.
@@ -69,7 +82,7 @@ impl Tokenizer {
             }
         };
         let special = |(text, &kind): (&String, &i32)| {
-            let wanted = matches!(kind, CONTROL | USER_DEFINED) && !text.is_empty();
+            let wanted = matches!(kind, UNKNOWN | CONTROL | USER_DEFINED) && !text.is_empty();
             wanted.then(|| AddedToken::from(text.clone(), true).normalized(false))
         };
         let specials: Vec<_> = vocab.tokens.iter().zip(&vocab.types).filter_map(special).collect();
