@@ -181,7 +181,7 @@ impl Session {
         self.token_back[0].read(gpu, &mut [0u32]).await
     }
 
-    /// The logits of the token fed last. [V]
+    /// The logits of the token fed last. `[V]`
     pub async fn logits(&mut self) -> Result<Vec<f32>> {
         let mut logits = vec![0.0; self.model.config.n_vocab];
         self.read_logits(&mut logits).await?;

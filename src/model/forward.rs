@@ -34,7 +34,7 @@ impl Kernels {
     }
 
     /// The program that turns `logits` [1, V], less those in `banned` [ceil(V/32)] bits, into the
-    /// first of the next pass's `tokens` [T].
+    /// first of the next pass's `tokens` `[T]`.
     pub(crate) fn greedy(&self, gpu: &Gpu, tensors: [&Tensor; 3]) -> Result<Program> {
         let mut recording = Recording::default();
         self.argmax.record(&mut recording, "argmax", tensors)?;
@@ -44,7 +44,7 @@ impl Kernels {
 
 /// What flows between the ops of a pass of at most T tokens.
 pub(crate) struct Activations {
-    /// [T] ids of this pass
+    /// `[T]` ids of this pass
     pub(crate) tokens: Tensor,
     /// [2] n: the first token's position, reduced; tokens: how many of T are there
     pub(crate) frame: Tensor,

@@ -35,7 +35,7 @@ impl Argmax {
     }
 
     /// Records the choice from `logits` [1, V], without those in `banned` [ceil(V/32)] bits, into
-    /// the first element of `token` [T].
+    /// the first element of `token` `[T]`.
     pub fn record(
         &self,
         recording: &mut Recording,

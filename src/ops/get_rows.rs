@@ -37,7 +37,7 @@ impl GetRows {
         Ok(Self { kernels: ByFormat::new(gpu, &Self::SOURCES, dtypes, &overrides).await? })
     }
 
-    /// Records `x[t] = w[tokens[t]]`. `frame`: [2]; `tokens`: [T]; `w`: [V, D]; `x`: [T, D].
+    /// Records `x[t] = w[tokens[t]]`. `frame`: `[2]`; `tokens`: `[T]`; `w`: `[V, D]`; `x`: [T, D].
     pub fn record(
         &self,
         recording: &mut Recording,

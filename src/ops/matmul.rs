@@ -84,7 +84,7 @@ impl MatMul {
         })
     }
 
-    /// Records `y = epilogue(x w^T + bias)`. `frame`: [2]; `x`: [T, K]; `w`: [M, K]; `bias`: [M];
+    /// Records `y = epilogue(x w^T + bias)`. `frame`: `[2]`; `x`: `[T, K]`; `w`: [M, K]; `bias`: `[M]`;
     /// `y`: [T, M], or [T, M/2] with SwiGLU, either padded to whole units.
     pub fn record(
         &self,
@@ -103,7 +103,7 @@ impl MatMul {
         if width != outputs && width != outputs.next_multiple_of(32) {
             return Err(y.misfit(OP, format!("[{tokens}, {outputs}]")));
         }
-        if epilogue == Epilogue::SwiGlu && (w.rows % 2 != 0 || bias.is_some()) {
+        if epilogue == Epilogue::SwiGlu && (!w.rows.is_multiple_of(2) || bias.is_some()) {
             return Err(y.misfit(OP, "an even number of rows and no bias with SwiGLU".into()));
         }
         if let Some(bias) = bias {

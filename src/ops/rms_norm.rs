@@ -34,7 +34,7 @@ impl RmsNorm {
         Ok(Self { every: make(0.0).await?, last: make(1.0).await? })
     }
 
-    /// Records `y = x / rms(x) * w` for every row. `x`, `y`: [T, D]; `w`: [D].
+    /// Records `y = x / rms(x) * w` for every row. `x`, `y`: [T, D]; `w`: `[D]`.
     pub fn record(
         &self,
         recording: &mut Recording,
@@ -51,7 +51,7 @@ impl RmsNorm {
         Ok(())
     }
 
-    /// Records the same for the last token of the pass alone. `x`: [T, D]; `w`: [D]; `y`: [1, D].
+    /// Records the same for the last token of the pass alone. `x`: [T, D]; `w`: `[D]`; `y`: [1, D].
     pub fn record_last(
         &self,
         recording: &mut Recording,

@@ -1,7 +1,7 @@
 use crate::ops::Epilogue;
 
-/// The twin of `shaders/matvec.wgsl` and `shaders/matmul.wgsl` on plain weights. `x`: [T, K]; `w`:
-/// [M, K]; `bias`: [M] or nothing; `y`: [T, width], of which the rest stays as it is.
+/// The twin of `shaders/matvec.wgsl` and `shaders/matmul.wgsl` on plain weights. `x`: `[T, K]`; `w`:
+/// [M, K]; `bias`: `[M]` or nothing; `y`: [T, width], of which the rest stays as it is.
 pub fn matmul(
     epilogue: Epilogue,
     [x, w, bias]: [&[f32]; 3],

@@ -61,7 +61,7 @@ impl Oracle {
         out
     }
 
-    /// Feeds a token and gives the logits of the next. [V]
+    /// Feeds a token and gives the logits of the next. `[V]`
     pub fn step(&mut self, token: u32) -> Vec<f64> {
         let c = self.config.clone();
         let row = |w: &[f32]| w[token as usize * c.n_embd..][..c.n_embd].to_vec();

@@ -91,7 +91,7 @@ fn the_default_model_has_the_ids_and_logits_of_other_engines() {
                 block_on(session.feed(&[step.t])).unwrap();
             }
         }
-        println!("{engine}: off by {} at most ({}), {ties} near ties", worst.0, worst.1);
+        eprintln!("{engine}: off by {} at most ({}), {ties} near ties", worst.0, worst.1);
         assert!(worst.0 <= 0.05, "{engine}: off by {} at {}", worst.0, worst.1);
     }
 }

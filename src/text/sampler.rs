@@ -116,7 +116,7 @@ impl Sampler {
         self.counts[id as usize] += 1;
     }
 
-    /// Draws a token. The logits [V] are changed by bans and penalties.
+    /// Draws a token. The logits `[V]` are changed by bans and penalties.
     pub fn sample(&mut self, logits: &mut [f32]) -> Result<u32> {
         self.adjust(logits);
         self.candidates.clear();
