@@ -174,7 +174,7 @@ fn wrong_usage_ends_with_2_and_says_which() {
 
 #[test]
 fn what_fails_ends_with_1_and_says_why() {
-    fails(1, &["run", "-m", "/nowhere/model.gguf"], &["/nowhere/model.gguf", "No such file"]);
+    fails(1, &["run", "-m", "/nowhere/model.gguf"], &["/nowhere/model.gguf", "no such file"]);
     fails(1, &["inspect", "/"], &["/"]);
     fails(1, &["run", "-m", TINY, "-f", "/nowhere.txt"], &["/nowhere.txt"]);
     fails(1, &["run", "-m", TINY, "--adapter", "99"], &["no GPU adapter", "index"]);

@@ -99,14 +99,14 @@ pub(crate) struct CacheArgs {
     #[arg(long, value_enum, default_value = "streaming")]
     policy: PolicyArg,
     /// First tokens that are kept for ever [default: 4 with streaming, else 0]
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
     sinks: Option<usize>,
     /// Recent tokens that a token sees, itself included [default: 1020, or what fills the model's
     /// trained context; with dense all of it]
-    #[arg(long, value_name = "W")]
+    #[arg(long, value_name = "W", allow_negative_numbers = true)]
     window: Option<usize>,
     /// Tokens of a prompt that go through in one pass; changes speed, not results
-    #[arg(long, value_name = "T", default_value_t = 64)]
+    #[arg(long, value_name = "T", default_value_t = 64, allow_negative_numbers = true)]
     chunk: usize,
     /// How keys and values are stored
     #[arg(long, value_enum, default_value = "f16")]
@@ -140,19 +140,19 @@ impl CacheArgs {
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplingArgs {
     /// Spread of the choice; 0 always takes the likeliest token
-    #[arg(long, value_name = "T", default_value_t = 0.8)]
+    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
     temp: f32,
     /// Choose among the K likeliest tokens; 0 among all
-    #[arg(long, value_name = "K", default_value_t = 40)]
+    #[arg(long, value_name = "K", default_value_t = 40, allow_negative_numbers = true)]
     top_k: u32,
     /// Choose among the likeliest tokens that together have this probability
-    #[arg(long, value_name = "P", default_value_t = 0.95)]
+    #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
     top_p: f32,
     /// Drop tokens less likely than this share of the likeliest
-    #[arg(long, value_name = "P", default_value_t = 0.05)]
+    #[arg(long, value_name = "P", default_value_t = 0.05, allow_negative_numbers = true)]
     min_p: f32,
     /// Divide the logits of recent tokens by this; 1 is off
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
     repeat_penalty: f32,
     /// Subtract this from the logits of recent tokens
     #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
@@ -161,10 +161,10 @@ pub(crate) struct SamplingArgs {
     #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
     frequency_penalty: f32,
     /// Tokens that count as recent for the penalties
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, allow_negative_numbers = true)]
     repeat_last_n: u32,
     /// The same seed gives the same text [default: another each time; the statistics name it]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     seed: Option<u64>,
 }
 
@@ -197,7 +197,7 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) text: TextArgs,
     /// End after N tokens [default: never]
-    #[arg(short, value_name = "N")]
+    #[arg(short, value_name = "N", allow_negative_numbers = true)]
     pub(crate) n: Option<u64>,
     /// End where the model ends its answer, instead of banning its end tokens
     #[arg(long)]
@@ -251,7 +251,7 @@ pub(crate) struct LogitsArgs {
     #[command(flatten)]
     pub(crate) text: TextArgs,
     /// How many
-    #[arg(long, value_name = "K", default_value_t = 10)]
+    #[arg(long, value_name = "K", default_value_t = 10, allow_negative_numbers = true)]
     pub(crate) top: usize,
     /// [[id, logit], …]
     #[arg(long)]
