@@ -149,6 +149,11 @@ driver() {
     fi
     has_loader || need vulkan "the Vulkan loader (libvulkan.so.1) was not found"
     say "Vulkan driver: ${chosen:-as the system has it}"
+    # Without a session of the desktop Mesa's loader layer complains of this at every start.
+    if [ -z "${XDG_RUNTIME_DIR:-}" ]; then
+        mkdir -p -m 700 "${TMPDIR:-/tmp}/brooklet-runtime-$(id -u)"
+        export XDG_RUNTIME_DIR=${TMPDIR:-/tmp}/brooklet-runtime-$(id -u)
+    fi
 }
 
 sha256() { # FILE
@@ -347,7 +352,7 @@ lint() {
 bench() {
     setup
     say "cargo bench"
-    in_root cargo bench --locked
+    in_root cargo bench --locked --bench matvec
 }
 
 command=${1:-help}

@@ -4,6 +4,7 @@
     reason = "a test that unwraps what is not there should fail right there"
 )]
 mod blocks;
+mod config;
 mod gguf;
 mod gguf_file;
 mod golden;

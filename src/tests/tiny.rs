@@ -60,6 +60,11 @@ impl Tiny {
 
     /// The file's bytes.
     pub(super) fn file(&self) -> Vec<u8> {
+        self.parts().bytes()
+    }
+
+    /// The file's metadata and tensors, to be changed.
+    pub(super) fn parts(&self) -> GgufFile {
         let mut file = GgufFile::new();
         let mut put = |key: &str, value: Value| file.metadata.push((key.to_owned(), value));
         put("general.architecture", Value::String("llama".into()));
@@ -128,7 +133,7 @@ impl Tiny {
                 vector(format!("blk.{i}.attn_v.bias"), kv, 0.0);
             }
         }
-        file.bytes()
+        file
     }
 
     fn put_vocabulary(&self, put: &mut impl FnMut(&str, Value)) {

@@ -1,0 +1,138 @@
+//! What a file says of its model: read, checked, refused by name.
+use super::gguf_file::GgufFile;
+use super::tiny::Tiny;
+use crate::format::{Gguf, Value};
+use crate::model::config::phase_table;
+use crate::model::{Config, Rope, RopeLayout, RopeScaling};
+use pollster::block_on;
+use serde::Deserialize;
+
+fn config(file: &GgufFile) -> crate::Result<Config> {
+    Config::from_gguf(&block_on(Gguf::read(&file.source())).unwrap())
+}
+
+/// The tiny model with one key changed or added.
+fn with(key: &str, value: Value) -> GgufFile {
+    let mut file = Tiny::default().parts();
+    file.metadata.retain(|(old, _)| old != key);
+    file.with(key, value)
+}
+
+#[test]
+fn every_field_comes_from_its_key() {
+    let tiny = Tiny { bias: true, tied: false, ..Tiny::default() };
+    let config = config(&tiny.parts()).unwrap();
+    let sizes = [config.n_layer, config.n_embd, config.n_head, config.n_head_kv, config.head_dim];
+    assert_eq!(sizes, [2, 64, 4, 2, 16]);
+    assert_eq!((config.n_ff, config.n_vocab, config.n_ctx), (84, 320, 4096));
+    assert_eq!((config.rms_eps, config.rope.base, config.rope.dim), (0.01, 100.0, 16));
+    assert_eq!((config.qkv_bias, config.tied), (true, false));
+    assert_eq!((config.rope.layout, config.rope.scaling), (RopeLayout::Norm, RopeScaling::None));
+}
+
+#[test]
+fn scalings_are_read() {
+    let linear = with("llama.rope.scaling.factor", Value::F32(4.0));
+    let scaling = |file| config(&file).unwrap().rope.scaling;
+    assert_eq!(scaling(linear), RopeScaling::Linear { factor: 4.0 });
+    let yarn = with("llama.rope.scaling.factor", Value::F32(4.0))
+        .with("llama.rope.scaling.type", Value::String("yarn".into()))
+        .with("llama.rope.scaling.original_context_length", Value::U32(512));
+    let expected = RopeScaling::Yarn {
+        factor: 4.0,
+        n_ctx_orig: 512,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+        ext_factor: 1.0,
+        attn_factor: 1.0,
+    };
+    assert_eq!(scaling(yarn), expected);
+}
+
+#[test]
+fn what_cannot_run_is_refused_by_name() {
+    let text = |value: &str| Value::String(value.into());
+    let cases = [
+        (with("general.architecture", text("mamba")), "architecture is mamba"),
+        (with("llama.expert_count", Value::U32(8)), "mixture of experts"),
+        (with("llama.attention.sliding_window", Value::U32(512)), "sliding window"),
+        (with("llama.rope.scaling.type", text("longrope")), "type longrope"),
+        (with("llama.rope.scaling.factor", Value::F32(f32::NAN)), "factor of NaN"),
+        (with("llama.block_count", Value::U32(0)), "block_count is 0"),
+        (with("llama.block_count", Value::U32(1)), "blk.1."),
+        (with("llama.block_count", Value::U32(3)), "blk.2.attn_norm.weight is missing"),
+        (with("llama.block_count", Value::U32(9_999_999)), "9999999 layers in a file of"),
+        (with("llama.attention.head_count_kv", Value::U32(3)), "do not share 3"),
+        (with("llama.attention.key_length", Value::U32(12)), "12"),
+        (with("llama.attention.value_length", Value::U32(8)), "values 8"),
+        (with("llama.rope.dimension_count", Value::U32(32)), "32 of 16"),
+        (with("llama.rope.freq_base", Value::F32(0.0)), "rotary base of 0"),
+        (with("llama.attention.layer_norm_rms_epsilon", Value::F32(-1.0)), "epsilon of -1"),
+        (with("llama.feed_forward_length", Value::U32(96)), "has shape [64, 84]"),
+        (with("llama.embedding_length", text("many")), "llama.embedding_length"),
+    ];
+    for (file, message) in cases {
+        let found = config(&file).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(found.contains(message), "{message:?} is not in {found:?}");
+    }
+    let mut extra = Tiny::default().parts();
+    let copy = extra.tensors[3].clone();
+    extra.tensors.push(("blk.0.attn_sinks.weight".into(), copy.1, copy.2, copy.3));
+    assert!(config(&extra).unwrap_err().to_string().contains("blk.0.attn_sinks.weight"));
+    let mut key_missing = Tiny::default().parts();
+    key_missing.metadata.retain(|(key, _)| key != "llama.context_length");
+    assert!(config(&key_missing).unwrap_err().to_string().contains("llama.context_length"));
+}
+
+#[derive(Deserialize)]
+struct Yarn {
+    dim: usize,
+    base: f32,
+    factor: f32,
+    n_ctx_orig: u32,
+    beta_fast: f32,
+    beta_slow: f32,
+    scale: f64,
+    frequencies: Vec<f64>,
+}
+
+#[test]
+fn frequencies_are_stretched_as_the_papers_have_it() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/rope/yarn.json");
+    let cases: Vec<Yarn> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    for case in cases {
+        let Yarn { dim, base, factor, n_ctx_orig, beta_fast, beta_slow, .. } = case;
+        let (ext_factor, attn_factor) = (1.0, 1.0);
+        let scaling =
+            RopeScaling::Yarn { factor, n_ctx_orig, beta_fast, beta_slow, ext_factor, attn_factor };
+        let rope = Rope { base, dim, layout: RopeLayout::Norm, scaling };
+        let (found, scale) = rope.frequencies(None);
+        assert!((scale - case.scale).abs() < 1e-9);
+        assert_eq!(found.len(), case.frequencies.len());
+        for (found, expected) in found.iter().zip(&case.frequencies) {
+            assert!((found / expected - 1.0).abs() < 1e-9, "{found} {expected}");
+        }
+        // linear divides all alike; a file's own divisors one by one
+        let plain = Rope { scaling: RopeScaling::None, ..rope }.frequencies(None).0;
+        let linear = Rope { scaling: RopeScaling::Linear { factor }, ..rope }.frequencies(None).0;
+        let own: Vec<f32> = (0..dim / 2).map(|i| 1.0 + i as f32).collect();
+        let divided = Rope { scaling: RopeScaling::None, ..rope }.frequencies(Some(&own)).0;
+        for (i, plain) in plain.iter().enumerate() {
+            assert_eq!(linear[i], plain / f64::from(factor));
+            assert_eq!(divided[i], plain / f64::from(own[i]));
+        }
+    }
+}
+
+#[test]
+fn the_phase_table_is_exact_where_f32_angles_are_not() {
+    let (frequencies, phases) = ([1.0, 0.001], 100_000);
+    let table = phase_table(&frequencies, 1.0, phases);
+    assert_eq!(table.len(), phases * 4);
+    // cos and sin of 99,999 radians and of 99.999, by Python's math module
+    let expected =
+        [-0.5098753724179009, 0.860248280789742, 0.8618120755715658, -0.5072277066555313];
+    for (found, expected) in table[99_999 * 4..].iter().zip(expected) {
+        assert!((f64::from(*found) - expected).abs() < 6e-8, "{found} {expected}");
+    }
+}
