@@ -49,12 +49,10 @@ pub fn repack(dtype: DType, bytes: &[u8], cols: usize) -> Packed {
         DType::F16 | DType::BF16 => {
             rows(bytes, row_bytes, |row| padded(&mut out.quants, row, 32 * 2));
         }
-        DType::Q4_0 => pairs(bytes, 18, |first, second| {
+        DType::Q4_0 | DType::Q8_0 => pairs(bytes, dtype.block_bytes(), |first, second| {
             out.scales.push(u16_at(first, 0) | second.map_or(0, |b| u16_at(b, 0)) << 16);
-            [Some(first), second]
-                .into_iter()
-                .flatten()
-                .for_each(|b| words(&mut out.quants, &b[2..]));
+            words(&mut out.quants, &first[2..]);
+            words(&mut out.quants, second.map_or(&[], |b| &b[2..]));
         }),
         DType::Q4_1 => rows(bytes, 20, |block| {
             words(&mut out.scales, &block[..4]);
@@ -64,21 +62,12 @@ pub fn repack(dtype: DType, bytes: &[u8], cols: usize) -> Packed {
             out.scales.push(u16_at(first, 0) | second.map_or(0, |b| u16_at(b, 0)) << 16);
             words(&mut out.scales, &first[2..6]);
             out.scales.push(second.map_or(0, |b| u32_at(b, 2)));
-            [Some(first), second]
-                .into_iter()
-                .flatten()
-                .for_each(|b| words(&mut out.quants, &b[6..]));
+            words(&mut out.quants, &first[6..]);
+            words(&mut out.quants, second.map_or(&[], |b| &b[6..]));
         }),
         DType::Q5_1 => rows(bytes, 24, |block| {
             words(&mut out.scales, &block[..8]);
             words(&mut out.quants, &block[8..]);
-        }),
-        DType::Q8_0 => pairs(bytes, 34, |first, second| {
-            out.scales.push(u16_at(first, 0) | second.map_or(0, |b| u16_at(b, 0)) << 16);
-            [Some(first), second]
-                .into_iter()
-                .flatten()
-                .for_each(|b| words(&mut out.quants, &b[2..]));
         }),
         DType::Q2K => rows(bytes, 84, |block| {
             let (scales, qs, d) = (&block[..16], &block[16..80], &block[80..]);

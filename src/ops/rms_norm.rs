@@ -40,15 +40,10 @@ impl RmsNorm {
         recording: &mut Recording,
         label: impl Into<String>,
         eps: f32,
-        [frame, x, w, y]: [&Tensor; 4],
+        tensors: [&Tensor; 4],
     ) -> Result<()> {
-        let [rows, cols] = x.dims("rms_norm")?;
-        frame.expect("rms_norm", [2])?;
-        w.expect("rms_norm", [cols])?;
-        y.expect("rms_norm", [rows, cols])?;
-        let params = RmsNormParams { cols: cols as u32, eps };
-        recording.dispatch(label, &self.every, params, &[frame, x, w, y], [rows as u32, 1, 1]);
-        Ok(())
+        let [rows, _] = tensors[1].dims("rms_norm")?;
+        note(recording, label.into(), &self.every, rows, eps, tensors)
     }
 
     /// Records the same for the last token of the pass alone. `x`: [T, D]; `w`: `[D]`; `y`: [1, D].
@@ -57,14 +52,25 @@ impl RmsNorm {
         recording: &mut Recording,
         label: impl Into<String>,
         eps: f32,
-        [frame, x, w, y]: [&Tensor; 4],
+        tensors: [&Tensor; 4],
     ) -> Result<()> {
-        let [_, cols] = x.dims("rms_norm")?;
-        frame.expect("rms_norm", [2])?;
-        w.expect("rms_norm", [cols])?;
-        y.expect("rms_norm", [1, cols])?;
-        let params = RmsNormParams { cols: cols as u32, eps };
-        recording.dispatch(label, &self.last, params, &[frame, x, w, y], [1, 1, 1]);
-        Ok(())
+        note(recording, label.into(), &self.last, 1, eps, tensors)
     }
+}
+
+fn note(
+    recording: &mut Recording,
+    label: String,
+    kernel: &Kernel,
+    rows: usize,
+    eps: f32,
+    [frame, x, w, y]: [&Tensor; 4],
+) -> Result<()> {
+    let [_, cols] = x.dims("rms_norm")?;
+    frame.expect("rms_norm", [2])?;
+    w.expect("rms_norm", [cols])?;
+    y.expect("rms_norm", [rows, cols])?;
+    let params = RmsNormParams { cols: cols as u32, eps };
+    recording.dispatch(label, kernel, params, &[frame, x, w, y], [rows as u32, 1, 1]);
+    Ok(())
 }

@@ -126,11 +126,8 @@ impl Tokenizer {
         let encoding = encoding.map_err(|e| wrong(format!("the text cannot be split: {e}")))?;
         let wanted = |id: Option<u32>| id.filter(|_| add_special);
         let ids = wanted(self.before).into_iter().chain(encoding.get_ids().iter().copied());
-        let ids: Vec<u32> = ids.chain(wanted(self.after)).collect();
-        match ids.iter().find(|&&id| id as usize >= self.len()) {
-            Some(id) => Err(wrong(format!("the text gives id {id}, beyond the vocabulary"))),
-            None => Ok(ids),
-        }
+        // What stands for a byte that the vocabulary lacks says nothing.
+        Ok(ids.chain(wanted(self.after)).filter(|&id| (id as usize) < self.len()).collect())
     }
 
     /// A token as the vocabulary writes it.
@@ -204,7 +201,7 @@ mod ahash_map {
 
 fn byte_level(vocab: &Vocab) -> Result<(tokenizers::Tokenizer, bool)> {
     let pre = pre(vocab.pre.as_deref())?;
-    let ids = ids(vocab);
+    let mut ids = ids(vocab);
     let merge = |line: &String| {
         let pair = line.split_once(' ').filter(|(a, b)| !a.is_empty() && !b.is_empty());
         let (a, b) = pair.ok_or_else(|| wrong(format!("the merge {line:?} is not two tokens")))?;
@@ -216,6 +213,14 @@ fn byte_level(vocab: &Vocab) -> Result<(tokenizers::Tokenizer, bool)> {
         Ok((a.to_owned(), b.to_owned()))
     };
     let merges = vocab.merges.iter().map(merge).collect::<Result<Vec<_>>>()?;
+    // A byte without a token still keeps its neighbours apart: it gets an id beyond the vocabulary.
+    let mut beyond = vocab.tokens.len() as u32;
+    for (byte, _) in byte_of_char() {
+        ids.entry(byte.to_string()).or_insert_with(|| {
+            beyond += 1;
+            beyond - 1
+        });
+    }
     let bpe = BPE::builder().vocab_and_merges(ids, merges).ignore_merges(pre.ignore_merges);
     let bpe = bpe.build().map_err(|e| wrong(e.to_string()))?;
     let split = |pattern: &&str| {
