@@ -150,9 +150,10 @@ driver() {
     has_loader || need vulkan "the Vulkan loader (libvulkan.so.1) was not found"
     say "Vulkan driver: ${chosen:-as the system has it}"
     # Without a session of the desktop Mesa's loader layer complains of this at every start.
-    if [ -z "${XDG_RUNTIME_DIR:-}" ]; then
-        mkdir -p -m 700 "${TMPDIR:-/tmp}/brooklet-runtime-$(id -u)"
-        export XDG_RUNTIME_DIR=${TMPDIR:-/tmp}/brooklet-runtime-$(id -u)
+    local runtime
+    runtime=${TMPDIR:-/tmp}/brooklet-runtime-$(id -u)
+    if [ -z "${XDG_RUNTIME_DIR:-}" ] && mkdir -p -- "$runtime" && chmod 700 "$runtime"; then
+        export XDG_RUNTIME_DIR=$runtime
     fi
 }
 
