@@ -108,10 +108,15 @@ impl Session {
             return self.recompute(tokens).await;
         }
         self.room_for(tokens.len() as u64)?;
+        self.run_chunks(tokens).await
+    }
+
+    /// Passes over all the tokens, the last with logits.
+    async fn run_chunks(&mut self, tokens: &[u32]) -> Result<()> {
         let chunks = tokens.chunks(self.cache.settings().chunk);
         let last = chunks.len().saturating_sub(1);
         for (i, chunk) in chunks.enumerate() {
-            self.run_chunk(chunk, i == last);
+            self.run_chunk(chunk, i == last, false);
             if i % 2 == 1 {
                 // Bounds the work that is under way, so that an abort is quick.
                 self.settle().await?;
@@ -137,14 +142,15 @@ impl Session {
         self.room_for(1).is_ok()
     }
 
-    /// Submits one pass over at most a chunk of tokens.
-    fn run_chunk(&mut self, tokens: &[u32], with_logits: bool) {
+    /// Submits one pass over at most a chunk of tokens. `read_logits`: and their copy to the host.
+    fn run_chunk(&mut self, tokens: &[u32], with_logits: bool, read_logits: bool) {
         let gpu = &*self.model.gpu;
         let pass = if tokens.len() == 1 { &self.decode } else { &self.prefill };
         pass.act.tokens.write(gpu, 0, tokens);
         pass.act.frame.write(gpu, 0, &self.frame(tokens.len()));
         let programs = [&pass.body, &pass.head];
-        gpu.run(&programs[..1 + usize::from(with_logits)], &[]);
+        let copies = [(&self.logits, &self.logits_back)];
+        gpu.run(&programs[..1 + usize::from(with_logits)], &copies[..usize::from(read_logits)]);
         self.position += tokens.len() as u64;
     }
 
@@ -162,16 +168,12 @@ impl Session {
             self.recent.push_back(token);
         }
         let fed = self.position + tokens.len() as u64;
-        let recent = std::mem::take(&mut self.recent);
-        let (chunk, count) = (self.cache.settings().chunk, recent.len());
-        let all: Vec<u32> = recent.iter().copied().collect();
+        let mut recent = std::mem::take(&mut self.recent);
         self.position = 0;
-        for (i, part) in all.chunks(chunk).enumerate() {
-            self.run_chunk(part, (i + 1) * chunk >= count);
-        }
+        let done = self.run_chunks(recent.make_contiguous()).await;
         self.position = fed;
         self.recent = recent;
-        self.settle().await
+        done
     }
 
     /// Waits until the device has done what was submitted.
@@ -268,13 +270,8 @@ impl Generation<'_> {
                 session.recompute(&[token]).await?;
                 session.read_logits(&mut self.logits).await?;
             } else {
-                let (gpu, pass) = (&*session.model.gpu, &session.decode);
-                pass.act.tokens.write(gpu, 0, &[token]);
-                pass.act.frame.write(gpu, 0, &session.frame(1));
-                let copy = (&session.logits, &session.logits_back);
-                gpu.run(&[&pass.body, &pass.head], &[copy]);
-                session.position += 1;
-                session.logits_back.read(gpu, &mut self.logits).await?;
+                session.run_chunk(&[token], true, true);
+                session.logits_back.read(&session.model.gpu, &mut self.logits).await?;
             }
         } else {
             session.read_logits(&mut self.logits).await?;

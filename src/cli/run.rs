@@ -86,9 +86,9 @@ pub(crate) fn run(args: Box<RunArgs>) -> Result<()> {
     let sampling = args.sampling.settings();
     sampling.check()?;
     watch_for_ctrl_c()?;
-    let prompt = text(&args.text)?.unwrap_or_else(|| DEFAULT_PROMPT.to_owned());
+    let given = text(&args.text)?;
     let file = File::open(&args.model)?;
-    let ids = prompt_ids(&file.tokenizer, &prompt)?;
+    let ids = prompt_ids(&file.tokenizer, given.as_deref().unwrap_or(DEFAULT_PROMPT))?;
     let model = Arc::new(file.load(args.adapter.choice(), args.quiet)?);
     let settings = args.cache.settings(&model.config);
     let reach = settings.sinks + settings.window;
@@ -112,9 +112,9 @@ pub(crate) fn run(args: Box<RunArgs>) -> Result<()> {
         if stopped() {
             return Ok("interrupted");
         }
-        if !args.json && args.text.prompt.is_none() && args.text.file.is_none() {
+        if !args.json && given.is_none() {
             // Nobody has seen this prompt: show what the text goes on from.
-            output.text(if args.text.stdin.is_none() { DEFAULT_PROMPT } else { "" })?;
+            output.text(DEFAULT_PROMPT)?;
         }
         let stop_ids = file.tokenizer.eog();
         let banned = if args.stop_at_eos { &[] } else { stop_ids };

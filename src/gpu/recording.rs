@@ -47,16 +47,6 @@ impl Recording {
         });
     }
 
-    /// Dispatches noted so far.
-    pub fn len(&self) -> usize {
-        self.dispatches.len()
-    }
-
-    /// Whether nothing was noted.
-    pub fn is_empty(&self) -> bool {
-        self.dispatches.is_empty()
-    }
-
     /// Makes the bind groups and uploads every `Params`.
     pub fn finish(self, gpu: &Gpu) -> Program {
         let params = gpu.device.create_buffer(&wgpu::BufferDescriptor {
@@ -99,11 +89,6 @@ impl Program {
     /// Submits the program by itself. See [`Gpu::run`].
     pub fn run(&self, gpu: &Gpu, copies: &[(&Tensor, &Readback)]) {
         gpu.run(&[self], copies);
-    }
-
-    /// The labels of the dispatches, in order.
-    pub fn labels(&self) -> impl Iterator<Item = &str> {
-        self.steps.iter().map(|(_, dispatch)| dispatch.label.as_str())
     }
 }
 

@@ -116,36 +116,36 @@ impl Cache {
         let stored = ring.sinks as usize + ring.slots as usize;
         let needed = 2 * config.n_layer as u64 * stored as u64 * 4 * words as u64;
         let fits = gpu.tier.max_binding.min(gpu.tier.max_buffer) / (4 * words as u64);
-        let no_room = |error| match error {
-            Error::OutOfMemory { .. } => {
-                let slots_fit = (fits as usize).min(stored.saturating_sub(1) / 2);
-                let extra = ring.sinks as usize + ring.slots.saturating_sub(ring.window) as usize;
-                Error::OutOfMemory {
-                    what: format!("a cache of {} + {} tokens", ring.sinks, ring.slots),
-                    needed,
-                    advice: format!(
-                        "try --window {}{}",
-                        slots_fit.saturating_sub(extra).max(1),
-                        if settings.kv == KvType::F32 { " or --kv f16" } else { "" }
-                    ),
-                }
+        let no_room = || {
+            let slots_fit = (fits as usize).min(stored.saturating_sub(1) / 2);
+            let extra = ring.sinks as usize + ring.slots.saturating_sub(ring.window) as usize;
+            Error::OutOfMemory {
+                what: format!("a cache of {} + {} tokens", ring.sinks, ring.slots),
+                needed,
+                advice: format!(
+                    "try --window {}{}",
+                    slots_fit.saturating_sub(extra).max(1),
+                    if settings.kv == KvType::F32 { " or --kv f16" } else { "" }
+                ),
             }
-            other => other,
         };
         if stored as u64 > fits {
-            let what = String::new();
-            return Err(no_room(Error::OutOfMemory { what, needed, advice: String::new() }));
+            return Err(no_room());
         }
+        let whole = |error| match error {
+            Error::OutOfMemory { .. } => no_room(),
+            other => other,
+        };
         let make = |name: &str| -> Result<Vec<Tensor>> {
             (0..config.n_layer)
                 .map(|layer| Tensor::zeros(gpu, format!("kv.{layer}.{name}"), &[stored, words]))
                 .collect()
         };
-        let (k, v) = (make("k").map_err(no_room)?, make("v").map_err(no_room)?);
+        let (k, v) = (make("k").map_err(whole)?, make("v").map_err(whole)?);
         let (frequencies, scale) = config.rope.frequencies(factors);
         let table = crate::model::config::phase_table(&frequencies, scale, ring.phases());
         let shape = [ring.phases(), frequencies.len(), 2];
-        let turns = Tensor::upload(gpu, "turns", &shape, &table).map_err(no_room)?;
+        let turns = Tensor::upload(gpu, "turns", &shape, &table).map_err(whole)?;
         Ok(Self { settings, ring, k, v, turns })
     }
 

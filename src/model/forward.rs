@@ -23,8 +23,9 @@ impl Kernels {
         let (gpu, kv_f16) = (&model.gpu, kv == KvType::F16);
         let neox = model.config.rope.layout == RopeLayout::Neox;
         let dtypes = model.weights.dtypes();
+        let embedding: Vec<_> = model.weights.token_embd.parts.iter().map(|p| p.dtype).collect();
         Ok(Self {
-            get_rows: GetRows::new(gpu, &dtypes).await?,
+            get_rows: GetRows::new(gpu, &embedding).await?,
             norm: RmsNorm::new(gpu).await?,
             matmul: MatMul::new(gpu, &dtypes).await?,
             rope_store: RopeStore::new(gpu, neox, kv_f16).await?,

@@ -150,17 +150,16 @@ impl Sampler {
             }
         }
         let s = &self.settings;
-        for (i, &id) in self.recent.iter().enumerate() {
-            // A token that is recent several times is penalised at its first place.
-            if self.counts[id as usize] > 1 && self.recent.iter().take(i).any(|&other| other == id)
-            {
-                continue;
+        for &id in &self.recent {
+            // A token that is recent several times is penalised at its first place, where its count is.
+            let count = std::mem::take(&mut self.counts[id as usize]);
+            if let (1.., Some(logit)) = (count, logits.get_mut(id as usize)) {
+                let repeat = s.repeat_penalty;
+                *logit = if *logit > 0.0 { *logit / repeat } else { *logit * repeat };
+                *logit -= count as f32 * s.frequency_penalty + s.presence_penalty;
             }
-            let Some(logit) = logits.get_mut(id as usize) else { continue };
-            let repeat = s.repeat_penalty;
-            *logit = if *logit > 0.0 { *logit / repeat } else { *logit * repeat };
-            *logit -= self.counts[id as usize] as f32 * s.frequency_penalty + s.presence_penalty;
         }
+        self.recent.iter().for_each(|&id| self.counts[id as usize] += 1);
     }
 
     /// Keeps what top-k, top-p and min-p leave, likeliest first.

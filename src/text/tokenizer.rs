@@ -3,7 +3,7 @@ use super::Vocab;
 use super::pre::pre;
 use crate::{Error, Result};
 use std::collections::HashMap;
-use tokenizers::models::bpe::BPE;
+use tokenizers::models::bpe::{BPE, Vocab as Ids};
 use tokenizers::normalizers::{NormalizerWrapper, Prepend, Replace, Sequence as Normalizers};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -186,17 +186,12 @@ fn check(vocab: &Vocab) -> Result<()> {
 }
 
 /// Ids by text; of tokens that are written alike the first counts.
-fn ids(vocab: &Vocab) -> ahash_map::Map {
-    let mut ids = ahash_map::Map::default();
+fn ids(vocab: &Vocab) -> Ids {
+    let mut ids = Ids::default();
     for (id, text) in vocab.tokens.iter().enumerate() {
         ids.entry(text.clone()).or_insert(id as u32);
     }
     ids
-}
-
-/// The map that the `tokenizers` crate takes.
-mod ahash_map {
-    pub(super) type Map = tokenizers::models::bpe::Vocab;
 }
 
 fn byte_level(vocab: &Vocab) -> Result<(tokenizers::Tokenizer, bool)> {
@@ -274,8 +269,7 @@ fn sentence_piece(vocab: &Vocab) -> Result<tokenizers::Tokenizer> {
 pub(crate) fn byte_of_char() -> HashMap<char, u8> {
     let printable = |b: u8| matches!(b, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     let mut others = (0x100u32..).filter_map(char::from_u32);
-    let char_of = |b: u8| if printable(b) { Some(char::from(b)) } else { others.next() };
-    let mut char_of = char_of;
+    let mut char_of = |b: u8| if printable(b) { Some(char::from(b)) } else { others.next() };
     (0..=255u8).filter_map(|b| char_of(b).map(|c| (c, b))).collect()
 }
 
