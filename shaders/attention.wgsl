@@ -3,7 +3,7 @@
 //
 //   binding  name    access   type       shape                  unit
 //   0        params  uniform  Params
-//   1        frame   read     u32        [2]                    n: position of the first token, tokens
+//   1        frame   read     u32        [3]                    n: position of the first token, tokens, sinks kept
 //   2        q       read     vec4<f32>  [T, 3, H HD/4]         queries at: this lap, lap before, sinks
 //   3        k       read     vec4<u32>  [S + N, KV HD words/4] keys, f16 pairs or f32 bits
 //   4        v       read     vec4<u32>  [S + N, KV HD words/4] values, the same
@@ -108,8 +108,10 @@ fn main(
         let count = min(TILE, stored - first);
         for (var i = lane; i < count; i += WG) {
             let serves = ring_sees(ring, n, first + i);
+            // A sink that is not kept is a token like others. Its index is its position.
+            let gone = serves == 2u && frame[2] == 0u && n - (first + i) >= params.window;
             var score = LOWEST;
-            if serves != NOT_SEEN {
+            if serves != NOT_SEEN && !gone {
                 let key_at = (first + i) * kv_stride + kv_at;
                 let q_at = serves * quarter;
                 var dots = vec4(0.0);

@@ -1,7 +1,7 @@
 //! A stream: feed it tokens, take tokens from it, for ever. What the command line and the web share.
 use crate::gpu::{Program, Readback, Tensor};
 use crate::model::{Activations, Cache, CacheSettings, Kernels, Model, Pass, Policy, reduce};
-use crate::ops::NO_TOKEN;
+use crate::ops::{FRAME, NO_TOKEN};
 use crate::text::{Sampler, SamplerSettings};
 use crate::{Error, Result};
 use std::collections::VecDeque;
@@ -22,6 +22,12 @@ pub struct Session {
     token_back: [Readback; 2],
     /// Tokens fed so far. Never wraps.
     position: u64,
+    /// A token of the stream that was given out, but not fed yet.
+    pending: Option<u32>,
+    /// Changes when the stream is led on by anything but a generation.
+    epoch: u64,
+    /// False while the policy of a `streaming` cache is `window`.
+    sinks_kept: bool,
     /// The last W tokens, for `recompute` alone.
     recent: VecDeque<u32>,
 }
@@ -44,7 +50,6 @@ impl Session {
         let logits_back = Readback::new(gpu, vocab);
         let token_back = [Readback::new(gpu, 1), Readback::new(gpu, 1)];
         gpu.check()?;
-        let (position, recent) = (0, VecDeque::new());
         Ok(Self {
             model,
             cache,
@@ -55,8 +60,11 @@ impl Session {
             banned,
             logits_back,
             token_back,
-            position,
-            recent,
+            position: 0,
+            pending: None,
+            epoch: 0,
+            sinks_kept: true,
+            recent: VecDeque::new(),
         })
     }
 
@@ -70,15 +78,41 @@ impl Session {
         &self.cache
     }
 
-    /// Tokens fed so far.
+    /// Tokens of the stream so far: fed, or given out by a [`Generation`].
     pub fn position(&self) -> u64 {
-        self.position
+        self.position + u64::from(self.pending.is_some())
     }
 
     /// Tokens that no query can look back on any more.
     pub fn evicted(&self) -> u64 {
         let ring = self.cache.geometry();
-        self.position.saturating_sub(u64::from(ring.sinks) + u64::from(ring.window))
+        let sinks = if self.sinks_kept { ring.sinks } else { 0 };
+        self.position().saturating_sub(u64::from(sinks) + u64::from(ring.window))
+    }
+
+    /// Which tokens a query may look back on now.
+    pub fn policy(&self) -> Policy {
+        match self.cache.settings().policy {
+            Policy::Streaming if !self.sinks_kept => Policy::Window,
+            policy => policy,
+        }
+    }
+
+    /// Switches a `streaming` cache to `window` and back, from the next token on: its sinks are no longer
+    /// seen, or are again. Nothing is computed anew; `window` sees what a cache of that policy would.
+    pub fn set_policy(&mut self, policy: Policy) -> Result<()> {
+        let made_for = self.cache.settings().policy;
+        match (made_for, policy) {
+            (Policy::Streaming, Policy::Streaming | Policy::Window) => {
+                self.sinks_kept = policy == Policy::Streaming;
+                Ok(())
+            }
+            _ if made_for == policy => Ok(()),
+            _ => Err(Error::Usage(format!(
+                "the cache was made for {made_for:?} and cannot become {policy:?}: only a stream \
+                 with sinks can be switched, to Window and back; make a new one"
+            ))),
+        }
     }
 
     /// Bytes of activations on the device.
@@ -89,7 +123,36 @@ impl Session {
     /// Starts anew. What the cache held is not seen again.
     pub fn reset(&mut self) {
         self.position = 0;
+        self.pending = None;
+        self.epoch += 1;
         self.recent.clear();
+    }
+
+    /// Takes back the last `tokens` of the stream, as if they had never been there. `last` is the token before
+    /// them. Exact; an error where the ring has already lost what a query would have to see.
+    pub async fn rewind(&mut self, tokens: u64, last: u32) -> Result<()> {
+        let ring = self.cache.geometry();
+        let (stored, spare) = (ring.sinks + ring.slots, u64::from(ring.slots - ring.window));
+        let given = u64::from(self.pending.is_some());
+        let fed = tokens.saturating_sub(given);
+        let recompute = self.cache.settings().policy == Policy::Recompute;
+        let lost = recompute || self.position > u64::from(stored) && fed > spare;
+        if fed > 0 && (lost || fed >= self.position) {
+            return Err(Error::Usage(format!(
+                "{tokens} tokens cannot be taken back: this stream holds {} and keeps what {} need",
+                self.position(),
+                if recompute { given } else { spare + given },
+            )));
+        }
+        self.epoch += 1;
+        if tokens > 0 {
+            self.pending = None;
+        }
+        if fed > 0 {
+            self.position -= fed + 1;
+            self.run_chunk(&[last], true, false);
+        }
+        Ok(())
     }
 
     /// Moves the token counter on by whole laps of a full ring, as if they had passed.
@@ -104,11 +167,19 @@ impl Session {
         if let Some(id) = tokens.iter().find(|&&id| id as usize >= vocab) {
             return Err(Error::Usage(format!("token {id} is not one of the model's {vocab}")));
         }
-        if self.cache.settings().policy == Policy::Recompute {
-            return self.recompute(tokens).await;
-        }
         self.room_for(tokens.len() as u64)?;
-        self.run_chunks(tokens).await
+        self.epoch += 1;
+        if let Some(token) = self.pending.take() {
+            self.take_in(&[token]).await?;
+        }
+        self.take_in(tokens).await
+    }
+
+    async fn take_in(&mut self, tokens: &[u32]) -> Result<()> {
+        match self.cache.settings().policy {
+            Policy::Recompute => self.recompute(tokens).await,
+            _ => self.run_chunks(tokens).await,
+        }
     }
 
     /// Passes over all the tokens, the last with logits.
@@ -128,18 +199,18 @@ impl Session {
     /// An error when a cache that cannot forget has no room for so many tokens more.
     fn room_for(&self, tokens: u64) -> Result<()> {
         match self.cache.capacity() {
-            Some(capacity) if self.position + tokens > capacity => Err(Error::Usage(format!(
+            Some(capacity) if self.position() + tokens > capacity => Err(Error::Usage(format!(
                 "the dense cache holds {capacity} tokens and {} were asked of it; \
                  --policy streaming has no such end",
-                self.position + tokens
+                self.position() + tokens
             ))),
             _ => Ok(()),
         }
     }
 
-    /// Whether one more token can be fed.
-    pub fn has_room(&self) -> bool {
-        self.room_for(1).is_ok()
+    /// Whether everything given out has room, and `more` tokens besides.
+    fn has_room(&self, more: u64) -> bool {
+        self.room_for(more).is_ok()
     }
 
     /// Submits one pass over at most a chunk of tokens. `read_logits`: and their copy to the host.
@@ -154,8 +225,9 @@ impl Session {
         self.position += tokens.len() as u64;
     }
 
-    fn frame(&self, tokens: usize) -> [u32; 2] {
-        [reduce(self.position, self.cache.geometry()), tokens as u32]
+    fn frame(&self, tokens: usize) -> [u32; FRAME] {
+        let kept = u32::from(self.sinks_kept);
+        [reduce(self.position, self.cache.geometry()), tokens as u32, kept]
     }
 
     /// Keeps the last W tokens and runs them all from the start.
@@ -198,12 +270,8 @@ impl Session {
 
     /// Goes on from what was fed: a source of tokens that does not end by itself. `banned` ids are
     /// never chosen.
-    pub fn generate(
-        &mut self,
-        settings: SamplerSettings,
-        banned: &[u32],
-    ) -> Result<Generation<'_>> {
-        if self.position == 0 {
+    pub fn generate(&self, settings: SamplerSettings, banned: &[u32]) -> Result<Generation> {
+        if self.position() == 0 {
             return Err(Error::Usage("there is nothing to go on from: feed a token first".into()));
         }
         let vocab = self.model.config.n_vocab;
@@ -215,86 +283,70 @@ impl Session {
         let on_gpu = settings.is_greedy() && self.cache.settings().policy != Policy::Recompute;
         let sampler = Sampler::new(settings, vocab, banned)?;
         let logits = vec![0.0; if on_gpu { 0 } else { vocab }];
-        Ok(Generation { session: self, sampler, logits, state: State::Fed, on_gpu, step: 0 })
+        Ok(Generation { sampler, logits, ahead_at: None, on_gpu, step: 0 })
     }
 }
 
-/// Where a generation stands between two tokens.
-#[derive(Clone, Copy, PartialEq)]
-enum State {
-    /// The logits of everything given out are on the device.
-    Fed,
-    /// This token was given out, but not fed yet.
-    Given(u32),
-    /// A choice is under way on the device, to be read from `token_back[step % 2]`.
-    Chosen,
-}
-
 /// Tokens one after another. Greedy ones are chosen on the device, where the next step starts
-/// before the host has read the last.
-pub struct Generation<'a> {
-    session: &'a mut Session,
+/// before the host has read the last. It can be dropped at any time: the session goes on from the last
+/// token that was given out, whether it is fed, rewound or generated from next.
+pub struct Generation {
     sampler: Sampler,
     logits: Vec<f32>,
-    state: State,
+    /// A choice is under way on the device, to be read from `token_back[step % 2]`: the one that follows so
+    /// many tokens of that epoch.
+    ahead_at: Option<(u64, u64)>,
     on_gpu: bool,
     step: usize,
 }
 
-impl Generation<'_> {
-    /// The session, for its figures.
-    pub fn session(&self) -> &Session {
-        self.session
-    }
-
+impl Generation {
     /// Tells the penalties of a token that was not generated here, such as the prompt's.
     pub fn accept(&mut self, token: u32) {
         self.sampler.accept(token);
     }
 
     /// The next token; `None` when a dense cache is full.
-    pub async fn next(&mut self) -> Result<Option<u32>> {
+    pub async fn next(&mut self, session: &mut Session) -> Result<Option<u32>> {
+        if !session.has_room(0) {
+            return Ok(None);
+        }
         match self.on_gpu {
-            true => self.next_greedy().await,
-            false => self.next_sampled().await,
+            true => self.next_greedy(session).await,
+            false => self.next_sampled(session).await.map(Some),
         }
     }
 
-    async fn next_sampled(&mut self) -> Result<Option<u32>> {
-        let session = &mut *self.session;
-        if let State::Given(token) = self.state {
-            if !session.has_room() {
-                return Ok(None);
-            }
-            if session.cache.settings().policy == Policy::Recompute {
+    async fn next_sampled(&mut self, session: &mut Session) -> Result<u32> {
+        match session.pending.take() {
+            Some(token) if session.cache.settings().policy == Policy::Recompute => {
                 session.recompute(&[token]).await?;
                 session.read_logits(&mut self.logits).await?;
-            } else {
+            }
+            Some(token) => {
                 session.run_chunk(&[token], true, true);
                 session.logits_back.read(&session.model.gpu, &mut self.logits).await?;
             }
-        } else {
-            session.read_logits(&mut self.logits).await?;
+            None => session.read_logits(&mut self.logits).await?,
         }
         let token = self.sampler.sample(&mut self.logits)?;
         self.sampler.accept(token);
-        self.state = State::Given(token);
-        Ok(Some(token))
+        session.pending = Some(token);
+        Ok(token)
     }
 
-    async fn next_greedy(&mut self) -> Result<Option<u32>> {
-        let session = &mut *self.session;
+    async fn next_greedy(&mut self, session: &mut Session) -> Result<Option<u32>> {
+        if let Some(token) = session.pending.take() {
+            session.run_chunk(&[token], true, false);
+        }
         let gpu = &*session.model.gpu;
         let tokens = &session.decode.act.tokens;
-        if self.state == State::Fed {
-            gpu.run(&[&session.greedy], &[(tokens, &session.token_back[self.step % 2])]);
-            self.state = State::Chosen;
-        } else if self.state != State::Chosen {
-            return Ok(None);
-        }
         let back = self.step % 2;
+        if self.ahead_at != Some((session.epoch, session.position)) {
+            gpu.run(&[&session.greedy], &[(tokens, &session.token_back[back])]);
+        }
         // The step after the one awaited starts from the token on the device.
-        let room = session.has_room();
+        let room = session.has_room(1);
         if room {
             let pass = &session.decode;
             pass.act.frame.write(gpu, 0, &session.frame(1));
@@ -302,9 +354,10 @@ impl Generation<'_> {
             gpu.run(&[&pass.body, &pass.head, &session.greedy], &[copy]);
             session.position += 1;
         }
+        self.ahead_at = room.then_some((session.epoch, session.position));
+        self.step += 1;
         let mut token = [0u32];
         session.token_back[back].read(gpu, &mut token).await?;
-        self.step += 1;
         let [token] = token;
         if token == NO_TOKEN {
             return Err(Error::Usage(
@@ -312,7 +365,9 @@ impl Generation<'_> {
                     .into(),
             ));
         }
-        self.state = if room { State::Chosen } else { State::Given(token) };
+        if !room {
+            session.pending = Some(token);
+        }
         Ok(Some(token))
     }
 }

@@ -120,7 +120,8 @@ pub(crate) fn run(args: Box<RunArgs>) -> Result<()> {
         let banned = if args.stop_at_eos { &[] } else { stop_ids };
         let mut generation = session.generate(sampling.clone(), banned)?;
         ids.iter().for_each(|&id| generation.accept(id));
-        stream(&args, &file.tokenizer, &mut generation, &mut output, &mut generated, times).await
+        let source = (&mut session, &mut generation);
+        stream(&args, &file.tokenizer, source, &mut output, &mut generated, times).await
     });
     let (reason, error) = match ended {
         Ok(reason) => (reason, None),
@@ -161,7 +162,7 @@ async fn feed(session: &mut Session, ids: &[u32], start: Instant) -> Result<Time
 async fn stream(
     args: &RunArgs,
     tokenizer: &Tokenizer,
-    generation: &mut Generation<'_>,
+    (session, generation): (&mut Session, &mut Generation),
     output: &mut Output,
     generated: &mut u64,
     times: &mut Times,
@@ -175,7 +176,7 @@ async fn stream(
         if stopped() {
             break "interrupted";
         }
-        let Some(token) = generation.next().await? else { break "cache full" };
+        let Some(token) = generation.next(session).await? else { break "cache full" };
         if args.stop_at_eos && tokenizer.eog().contains(&token) {
             break "end of text";
         }

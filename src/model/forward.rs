@@ -4,7 +4,7 @@ use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::model::RopeLayout;
 use crate::ops::{
-    Argmax, Attention, AttentionParams, Epilogue, GetRows, MatMul, RmsNorm, RopeStore,
+    Argmax, Attention, AttentionParams, Epilogue, FRAME, GetRows, MatMul, RmsNorm, RopeStore,
     RopeStoreParams,
 };
 
@@ -47,7 +47,7 @@ impl Kernels {
 pub(crate) struct Activations {
     /// `[T]` ids of this pass
     pub(crate) tokens: Tensor,
-    /// [2] n: the first token's position, reduced; tokens: how many of T are there
+    /// [3] n: the first token's position, reduced; tokens: how many of T are there; sinks kept
     pub(crate) frame: Tensor,
     x: Tensor,    // [T, D]
     xn: Tensor,   // [T, D]
@@ -67,7 +67,7 @@ impl Activations {
             |name: &str, shape: &[usize]| Tensor::zeros(gpu, format!("act.{name}.{tokens}"), shape);
         Ok(Self {
             tokens: make("tokens", &[tokens])?,
-            frame: make("frame", &[2])?,
+            frame: make("frame", &[FRAME])?,
             x: make("x", &[tokens, c.n_embd])?,
             xn: make("xn", &[tokens, c.n_embd])?,
             qkv: make("qkv", &[tokens, q_rows + 2 * kv_rows])?,

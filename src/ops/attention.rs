@@ -1,5 +1,5 @@
 //! Attention over sinks and ring.
-use super::{RingParams, expect_cache};
+use super::{FRAME, RingParams, expect_cache};
 use crate::Result;
 use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, wgsl};
 
@@ -53,7 +53,7 @@ impl Attention {
         let [heads, kv_heads, head_dim] =
             [params.heads, params.kv_heads, params.head_dim].map(|n| n as usize);
         let [rows, _] = out.dims(OP)?;
-        frame.expect(OP, [2])?;
+        frame.expect(OP, [FRAME])?;
         q.expect(OP, [rows, 3, heads * head_dim])?;
         expect_cache(OP, params.ring, kv_heads * head_dim, self.kv_f16, [k, v])?;
         out.expect(OP, [rows, heads * head_dim])?;

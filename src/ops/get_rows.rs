@@ -1,5 +1,5 @@
 //! Rows of the embedding, by token id.
-use super::Linear;
+use super::{FRAME, Linear};
 use super::formats::{ByFormat, for_every_format};
 use crate::Result;
 use crate::format::DType;
@@ -37,7 +37,7 @@ impl GetRows {
         Ok(Self { kernels: ByFormat::new(gpu, &Self::SOURCES, dtypes, &overrides).await? })
     }
 
-    /// Records `x[t] = w[tokens[t]]`. `frame`: `[2]`; `tokens`: `[T]`; `w`: `[V, D]`; `x`: [T, D].
+    /// Records `x[t] = w[tokens[t]]`. `frame`: `[3]`; `tokens`: `[T]`; `w`: `[V, D]`; `x`: [T, D].
     pub fn record(
         &self,
         recording: &mut Recording,
@@ -47,7 +47,7 @@ impl GetRows {
     ) -> Result<()> {
         const OP: &str = "get_rows";
         let [count] = tokens.dims(OP)?;
-        frame.expect(OP, [2])?;
+        frame.expect(OP, [FRAME])?;
         x.expect(OP, [count, w.padded_cols()])?;
         let label = label.into();
         for part in &w.parts {

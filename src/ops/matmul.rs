@@ -1,5 +1,5 @@
 //! Products with quantised matrices: one token (`matvec`) or a chunk of them (`matmul`).
-use super::Linear;
+use super::{FRAME, Linear};
 use super::formats::{ByFormat, for_every_format};
 use crate::Result;
 use crate::format::DType;
@@ -84,7 +84,7 @@ impl MatMul {
         })
     }
 
-    /// Records `y = epilogue(x w^T + bias)`. `frame`: `[2]`; `x`: `[T, K]`; `w`: [M, K]; `bias`: `[M]`;
+    /// Records `y = epilogue(x w^T + bias)`. `frame`: `[3]`; `x`: `[T, K]`; `w`: [M, K]; `bias`: `[M]`;
     /// `y`: [T, M], or [T, M/2] with SwiGLU, either padded to whole units.
     pub fn record(
         &self,
@@ -97,7 +97,7 @@ impl MatMul {
     ) -> Result<()> {
         const OP: &str = "matmul";
         let [tokens, width] = y.dims(OP)?;
-        frame.expect(OP, [2])?;
+        frame.expect(OP, [FRAME])?;
         x.expect(OP, [tokens, w.padded_cols()])?;
         let outputs = if epilogue == Epilogue::SwiGlu { w.rows / 2 } else { w.rows };
         if width != outputs && width != outputs.next_multiple_of(32) {

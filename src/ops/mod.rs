@@ -14,7 +14,7 @@ pub use attention::{Attention, AttentionParams};
 pub use get_rows::{GetRows, GetRowsParams};
 pub use linear::{Join, Linear, Part};
 pub use matmul::{Epilogue, MatMul, MatMulParams};
-pub use ring::RingParams;
+pub use ring::{FRAME, RingParams};
 pub use rms_norm::{RmsNorm, RmsNormParams};
 pub use rope_store::{RopeStore, RopeStoreParams};
 

@@ -2,6 +2,10 @@
 use crate::Result;
 use crate::gpu::Tensor;
 
+/// Elements of the `frame` that a pass is told of: n, the first token's position, reduced; how many
+/// tokens; 1 where sinks are seen for ever, 0 where only while they are within the window.
+pub const FRAME: usize = 3;
+
 /// S, W and N, as the kernels take them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]

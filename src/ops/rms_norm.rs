@@ -1,4 +1,5 @@
 //! Root-mean-square normalisation of rows.
+use super::FRAME;
 use crate::Result;
 use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, wgsl};
 
@@ -67,7 +68,7 @@ fn note(
     [frame, x, w, y]: [&Tensor; 4],
 ) -> Result<()> {
     let [_, cols] = x.dims("rms_norm")?;
-    frame.expect("rms_norm", [2])?;
+    frame.expect("rms_norm", [FRAME])?;
     w.expect("rms_norm", [cols])?;
     y.expect("rms_norm", [rows, cols])?;
     let params = RmsNormParams { cols: cols as u32, eps };

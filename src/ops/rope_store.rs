@@ -1,5 +1,5 @@
 //! Turns queries and keys, and stores keys and values in the ring.
-use super::{RingParams, expect_cache};
+use super::{FRAME, RingParams, expect_cache};
 use crate::Result;
 use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, wgsl};
 
@@ -62,7 +62,7 @@ impl RopeStore {
         let [heads, kv_heads, head_dim] =
             [params.heads, params.kv_heads, params.head_dim].map(|n| n as usize);
         let [rows, _] = qkv.dims(OP)?;
-        frame.expect(OP, [2])?;
+        frame.expect(OP, [FRAME])?;
         qkv.expect(OP, [rows, (heads + 2 * kv_heads) * head_dim])?;
         turns.expect(OP, [params.ring.phases(), params.rope_dim as usize / 2, 2])?;
         q.expect(OP, [rows, 3, heads * head_dim])?;

@@ -1,9 +1,16 @@
 use crate::ops::AttentionParams;
 
 /// The twin of `shaders/attention.wgsl`, for tokens n, n + 1, … with their true positions, said by
-/// token instead of by slot: token m is seen by query n when it is a sink or one of the last W.
+/// token instead of by slot: token m is seen by query n when it is a sink or one of the last W; where
+/// sinks are not `kept`, only then when it is one of the last W.
 /// `q`: [T, 3, H HD]; `k`, `v`: [S + N, KV HD]; `out`: [T, H HD].
-pub fn attention(params: AttentionParams, n: u64, q: &[f32], [k, v]: [&[f32]; 2], out: &mut [f32]) {
+pub fn attention(
+    params: AttentionParams,
+    (n, sinks_kept): (u64, bool),
+    q: &[f32],
+    [k, v]: [&[f32]; 2],
+    out: &mut [f32],
+) {
     let [heads, kv_heads, head_dim] =
         [params.heads, params.kv_heads, params.head_dim].map(|n| n as usize);
     let [sinks, window, slots] =
@@ -13,7 +20,8 @@ pub fn attention(params: AttentionParams, n: u64, q: &[f32], [k, v]: [&[f32]; 2]
         // (storage index, which of the three queries serves it)
         let lap = |m: u64| (m - sinks) / slots;
         let first = (n + 1).saturating_sub(window).max(sinks);
-        let kept = (0..sinks.min(n + 1)).map(|m| (m as usize, 2));
+        let near = |m: &u64| sinks_kept || n - m < window;
+        let kept = (0..sinks.min(n + 1)).filter(near).map(|m| (m as usize, 2));
         let recent = (first..n + 1)
             .map(|m| ((sinks + (m - sinks) % slots) as usize, usize::from(lap(m) != lap(n))));
         let seen: Vec<_> = kept.chain(recent).collect();

@@ -140,7 +140,7 @@ fn four_the_same_greedy_tokens_for_every_chunk() {
         block_on(session.feed(&text(12, 90))).unwrap();
         let greedy = SamplerSettings { temperature: 0.0, ..SamplerSettings::default() };
         let mut generation = session.generate(greedy, &[256]).unwrap();
-        let ids: Vec<_> = (0..40).map(|_| block_on(generation.next()).unwrap().unwrap()).collect();
+        let ids: Vec<_> = (0..40).map(|_| block_on(generation.next(&mut session)).unwrap().unwrap()).collect();
         assert!(!ids.contains(&256), "a banned token");
         ids
     };
@@ -243,7 +243,7 @@ fn eight_nothing_grows_and_a_token_is_one_submit() {
         let settings = SamplerSettings { temperature, ..SamplerSettings::default() };
         let mut generation = stream.generate(settings, &[256]).unwrap();
         let mut run = |count| {
-            (0..count).for_each(|_| _ = block_on(generation.next()).unwrap().unwrap());
+            (0..count).for_each(|_| _ = block_on(generation.next(&mut stream)).unwrap().unwrap());
             gpu.counters.snapshot()
         };
         let (start, middle, end) = (run(20), run(100), run(100));
@@ -259,6 +259,105 @@ fn eight_nothing_grows_and_a_token_is_one_submit() {
         assert_eq!(writes.0, 100 * (2 - greedy), "the frame, and the id where the host chose it");
         assert_eq!((dispatches.0, writes.0), (dispatches.1, writes.1));
     }
+}
+
+/// A sampled generation and a greedy one.
+fn samplings() -> [SamplerSettings; 2] {
+    [0.0, 0.8].map(|temperature| SamplerSettings { temperature, ..SamplerSettings::default() })
+}
+
+#[test]
+fn nine_what_is_taken_back_has_never_been() {
+    let gpu = device();
+    let model = Tiny::default().model(&gpu);
+    let (before, after) = (text(20, 70), text(21, 12));
+    for (fed, back) in [(70, 0), (70, 1), (70, 7), (9, 7), (21, 5)] {
+        // N - W = 7
+        let mut stream = session(&model, streaming(4, 12, 8, F32));
+        let mut never = session(&model, streaming(4, 12, 8, F32));
+        for token in &before[..fed] {
+            feed(&mut stream, &[*token]);
+        }
+        let kept = fed - back;
+        before[..kept].iter().for_each(|token| _ = feed(&mut never, &[*token]));
+        block_on(stream.rewind(back as u64, before[kept - 1])).unwrap();
+        assert_eq!(stream.position(), kept as u64);
+        let pair = [&mut stream, &mut never].map(|s| bits(&block_on(s.logits()).unwrap()));
+        assert_eq!(pair[0], pair[1], "{fed} less {back}");
+        for token in &after {
+            let pair = [&mut stream, &mut never].map(|s| bits(&feed(s, &[*token])));
+            assert_eq!(pair[0], pair[1], "{fed} less {back}");
+        }
+        let refused = block_on(stream.rewind(8, 1)).is_err();
+        assert_eq!(refused, stream.position() > 4 + 19, "once the ring has gone round, 7 at most");
+    }
+}
+
+#[test]
+fn a_generation_can_be_dropped_and_its_tokens_fed_taken_back_or_gone_on_from() {
+    let gpu = device();
+    let model = Tiny::default().model(&gpu);
+    for settings in samplings() {
+        let start = || {
+            let mut stream = session(&model, streaming(4, 12, 8, F32));
+            block_on(stream.feed(&text(22, 30))).unwrap();
+            stream
+        };
+        let take = |stream: &mut Session, n| -> Vec<u32> {
+            let mut generation = stream.generate(settings.clone(), &[256]).unwrap();
+            (0..n).map(|_| block_on(generation.next(stream)).unwrap().unwrap()).collect()
+        };
+        let (mut stream, mut told) = (start(), start());
+        let ids = take(&mut stream, 6);
+        assert_eq!(stream.position(), 36, "everything given out is in the stream");
+        // the same as being told these tokens one by one
+        ids.iter().for_each(|&id| _ = feed(&mut told, &[id]));
+        assert_eq!(bits(&feed(&mut stream, &[5])), bits(&feed(&mut told, &[5])));
+        // the same as if only two of the next had been made
+        let mut two = start();
+        ids.iter().chain(&[5]).for_each(|&id| _ = feed(&mut two, &[id]));
+        let more = take(&mut stream, 5);
+        assert_eq!(take(&mut two, 2), more[..2]);
+        block_on(stream.rewind(3, more[1])).unwrap();
+        assert_eq!(stream.position(), two.position());
+        assert_eq!(take(&mut stream, 4), take(&mut two, 4), "{}", settings.temperature);
+    }
+}
+
+#[test]
+fn sinks_taken_away_from_a_running_stream_are_the_window_policy() {
+    let gpu = device();
+    let model = Tiny::default().model(&gpu);
+    let tokens = text(23, 120);
+    let window = CacheSettings { policy: Policy::Window, ..streaming(0, 12, 5, F32) };
+    let (mut stream, mut pure) =
+        (session(&model, streaming(4, 12, 5, F32)), session(&model, window));
+    // One layer sees raw embeddings alone, so its keys do not remember the sinks.
+    let shallow = Tiny { n_layer: 1, ..Tiny::default() }.model(&gpu);
+    let mut late = session(&shallow, streaming(4, 12, 5, F32));
+    let mut late_pure = session(&shallow, window);
+    stream.set_policy(Policy::Window).unwrap();
+    for (t, token) in tokens.iter().enumerate() {
+        let found = feed(&mut stream, &[*token]);
+        assert_close(&format!("t = {t}"), &found, &feed(&mut pure, &[*token]), 1e-4, 0.0);
+        let (found, expected) = (feed(&mut late, &[*token]), feed(&mut late_pure, &[*token]));
+        match t {
+            0..16 => {}
+            16..40 => assert_ne!(bits(&found), bits(&expected), "the sinks still count at {t}"),
+            _ => assert_close(&format!("switched, t = {t}"), &found, &expected, 1e-4, 0.0),
+        }
+        if t == 39 {
+            late.set_policy(Policy::Window).unwrap();
+            assert_eq!(late.evicted(), 40 - 12);
+        }
+    }
+    // and back, as if nothing had been
+    let mut never = session(&shallow, streaming(4, 12, 5, F32));
+    tokens.iter().for_each(|token| _ = feed(&mut never, &[*token]));
+    late.set_policy(Policy::Streaming).unwrap();
+    assert_eq!(bits(&feed(&mut late, &[1])), bits(&feed(&mut never, &[1])));
+    let error = pure.set_policy(Policy::Streaming).unwrap_err().to_string();
+    assert!(error.contains("was made for Window"), "{error}");
 }
 
 #[test]

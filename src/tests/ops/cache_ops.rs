@@ -2,18 +2,19 @@
 use super::{flags, run};
 use crate::gpu::{Gpu, Recording, Tensor};
 use crate::model::reduce;
-use crate::ops::{Attention, AttentionParams, RingParams, RopeStore, RopeStoreParams};
+use crate::ops::{Attention, AttentionParams, FRAME, RingParams, RopeStore, RopeStoreParams};
 use crate::reference;
 use crate::tests::support::{assert_close, gpu, noise};
 use half::f16;
 use pollster::block_on;
 
 /// (S, W, N, first position, tokens of the pass): filling, full, gone round, far beyond 2^32.
-const PASSES: [(u32, u32, u32, u64, usize); 9] = [
+const PASSES: [(u32, u32, u32, u64, usize); 10] = [
     (0, 1, 1, 0, 1),
     (4, 8, 8, 0, 1),
     (4, 8, 12, 0, 5),
     (4, 8, 12, 2, 5),
+    (4, 8, 12, 8, 5),
     (4, 8, 12, 11, 5),
     (2, 70, 133, 300, 64),
     (0, 16, 20, 1000, 5),
@@ -83,8 +84,8 @@ fn check_rope_store(
     let words = old_words.len() / held;
     let upload = |shape: &[usize], data: &[f32]| Tensor::upload(gpu, "t", shape, data).unwrap();
     let cache = || Tensor::upload(gpu, "kv", &[held, words], &old_words).unwrap();
-    let frame = [reduce(n, ring), tokens as u32];
-    let frame = Tensor::upload(gpu, "frame", &[2], &frame).unwrap();
+    let frame = [reduce(n, ring), tokens as u32, 1];
+    let frame = Tensor::upload(gpu, "frame", &[FRAME], &frame).unwrap();
     let qkv = upload(&[tokens, (h + 2 * kv) * hd], &qkv);
     let table = upload(&[ring.phases(), half, 2], &table);
     let out = upload(&[tokens, 3, h * hd], &vec![f32::NAN; q.len()]);
@@ -130,11 +131,13 @@ fn attention() {
             let (k_words, k) = stored(&noise(2, held * kv * hd), kv_f16);
             let (v_words, v) = stored(&noise(3, held * kv * hd), kv_f16);
             let mut expected = vec![0.0; tokens * h * hd];
-            reference::attention(params, n, &q, [&k, &v], &mut expected);
+            // half of them as if the policy were `window`
+            let kept = i % 2 == 1;
+            reference::attention(params, (n, kept), &q, [&k, &v], &mut expected);
 
             let words = k_words.len() / held;
-            let frame = [reduce(n, ring), tokens as u32];
-            let frame = Tensor::upload(&gpu, "frame", &[2], &frame).unwrap();
+            let frame = [reduce(n, ring), tokens as u32, u32::from(kept)];
+            let frame = Tensor::upload(&gpu, "frame", &[FRAME], &frame).unwrap();
             let q = Tensor::upload(&gpu, "q", &[tokens, 3, h * hd], &q).unwrap();
             let k = Tensor::upload(&gpu, "k", &[held, words], &k_words).unwrap();
             let v = Tensor::upload(&gpu, "v", &[held, words], &v_words).unwrap();
@@ -144,7 +147,7 @@ fn attention() {
             op.record(&mut recording, "test", params, [&frame, &q, &k, &v, &out]).unwrap();
             run(&gpu, recording);
             let found: Vec<f32> = block_on(out.read(&gpu)).unwrap();
-            let what = format!("attention f16 {kv_f16} {params:?} n {n} tokens {tokens}");
+            let what = format!("attention f16 {kv_f16} {params:?} n {n} tokens {tokens} kept {kept}");
             assert_close(&what, &found, &expected, 1e-5, 1e-5);
         }
     }
@@ -157,7 +160,7 @@ fn attention_refuses_a_cache_of_another_size() {
     let ring = RingParams { sinks: 1, window: 4, slots: 4 };
     let params = AttentionParams { heads: 1, kv_heads: 1, head_dim: 8, ring, scale: 1.0 };
     let make = |name: &str, shape: &[usize]| Tensor::zeros(&gpu, name, shape).unwrap();
-    let [frame, q, out] = [make("frame", &[2]), make("q", &[1, 3, 8]), make("out", &[1, 8])];
+    let [frame, q, out] = [make("frame", &[FRAME]), make("q", &[1, 3, 8]), make("out", &[1, 8])];
     let [k, v] = [make("k", &[5, 8]), make("v", &[4, 8])];
     let tensors = [&frame, &q, &k, &v, &out];
     let error = op.record(&mut Recording::default(), "test", params, tensors).unwrap_err();

@@ -1,7 +1,7 @@
 //! rms_norm and argmax against their twins.
 use super::run;
 use crate::gpu::{Recording, Tensor};
-use crate::ops::{Argmax, NO_TOKEN, RmsNorm, RmsNormParams};
+use crate::ops::{Argmax, FRAME, NO_TOKEN, RmsNorm, RmsNormParams};
 use crate::reference;
 use crate::tests::support::{assert_close, gpu, noise};
 use pollster::block_on;
@@ -18,7 +18,7 @@ fn rms_norm() {
         let mut expected = vec![0.0; rows * cols];
         reference::rms_norm(params, &x, &w, &mut expected);
         // One row more than there are tokens: it is left alone.
-        let frame = Tensor::upload(&gpu, "frame", &[2], &[9u32, rows as u32]).unwrap();
+        let frame = Tensor::upload(&gpu, "frame", &[FRAME], &[9u32, rows as u32, 1]).unwrap();
         let mut padded = x.clone();
         padded.extend(noise(3, cols));
         let x = Tensor::upload(&gpu, "x", &[rows + 1, cols], &padded).unwrap();
@@ -46,7 +46,7 @@ fn rms_norm_refuses_a_wrong_shape() {
     let gpu = gpu();
     let op = block_on(RmsNorm::new(&gpu)).unwrap();
     let make = |name: &str, shape: &[usize]| Tensor::zeros(&gpu, name, shape).unwrap();
-    let [frame, x] = [make("frame", &[2]), make("x", &[2, 8])];
+    let [frame, x] = [make("frame", &[FRAME]), make("x", &[2, 8])];
     let [w, y] = [make("w", &[7]), make("y", &[2, 8])];
     let recording = &mut Recording::default();
     let error = op.record(recording, "test", 1e-6, [&frame, &x, &w, &y]).unwrap_err();

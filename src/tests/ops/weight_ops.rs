@@ -2,7 +2,7 @@
 use super::run;
 use crate::format::{BytesSource, DType, Gguf, dequantize};
 use crate::gpu::{Gpu, Recording, Tensor};
-use crate::ops::{Epilogue, GetRows, Join, Linear, MatMul};
+use crate::ops::{Epilogue, FRAME, GetRows, Join, Linear, MatMul};
 use crate::reference;
 use crate::tests::gguf_file::{GgufFile, random_blocks};
 use crate::tests::support::{assert_close, gpu, noise};
@@ -75,7 +75,7 @@ fn check(gpu: &Gpu, op: &MatMul, case: &Case) {
     for (wide, x) in wide.chunks_exact_mut(padded).zip(x.chunks_exact(cols)) {
         wide[..cols].copy_from_slice(x);
     }
-    let frame = Tensor::upload(gpu, "frame", &[2], &[5u32, tokens as u32]).unwrap();
+    let frame = Tensor::upload(gpu, "frame", &[FRAME], &[5u32, tokens as u32, 1]).unwrap();
     let x = Tensor::upload(gpu, "x", &[room, padded], &wide).unwrap();
     let y = Tensor::upload(gpu, "y", &[room, width], &start).unwrap();
     let bias = case.bias.then(|| Tensor::upload(gpu, "bias", &[rows], &bias).unwrap());
@@ -204,7 +204,7 @@ fn get_rows_of_every_format() {
             let linear = m.load(&gpu, Join::Concat, limit);
             let mut expected = vec![f32::NAN; room * cols];
             reference::get_rows(&tokens[..used], &m.plain[0], cols, &mut expected);
-            let frame = Tensor::upload(&gpu, "frame", &[2], &[3u32, used as u32]).unwrap();
+            let frame = Tensor::upload(&gpu, "frame", &[FRAME], &[3u32, used as u32, 1]).unwrap();
             let ids = Tensor::upload(&gpu, "tokens", &[room], &tokens).unwrap();
             let nan = vec![f32::NAN; room * cols];
             let x = Tensor::upload(&gpu, "x", &[room, cols], &nan).unwrap();
@@ -226,7 +226,7 @@ fn matmul_refuses_a_wrong_shape() {
     let op = block_on(MatMul::new(&gpu, &[DType::Q8_0])).unwrap();
     let linear = matrices(&[(DType::Q8_0, 4, 64)]).load(&gpu, Join::Concat, u64::MAX);
     let make = |name: &str, shape: &[usize]| Tensor::zeros(&gpu, name, shape).unwrap();
-    let [frame, x, y] = [make("frame", &[2]), make("x", &[1, 32]), make("y", &[1, 4])];
+    let [frame, x, y] = [make("frame", &[FRAME]), make("x", &[1, 32]), make("y", &[1, 4])];
     let recording = &mut Recording::default();
     let error = op.record(recording, "test", Epilogue::Store, [&frame, &x, &y], &linear, None);
     let error = error.unwrap_err().to_string();
