@@ -21,9 +21,11 @@ usage: ./build.sh COMMAND
 
   setup    check the Rust toolchain, see to a Vulkan driver, fetch the default model
   native   build the release binary
+  web      build the wasm package (web/pkg) and the page around it (www/)
+  serve    build them and serve the page on localhost, the default model beside it: serve [PORT]
   run      setup, build, then \`brooklet run\`; what follows goes to it:
                ./build.sh run -- -p "Once upon a time"
-  test     all tests, then the kernels' tests again on a second driver
+  test     all tests, then the kernels' tests again on a second driver, then the browser's
   lint     rustfmt, clippy and rustdoc without warnings, shellcheck if installed
   bench    the benchmarks
   help     this text
@@ -72,6 +74,11 @@ packages() { # NEED DISTRO -> what provides it there; nothing if we do not know
     pip:arch) echo python-pip ;;
     pip:alpine) echo py3-pip ;;
     swiftshader:debian) echo chromium-common ;; # the library and its manifest, without the browser
+    chromium:debian | chromium:fedora | chromium:arch | chromium:suse | chromium:alpine) echo chromium ;;
+    node:debian | node:arch | node:alpine) echo nodejs npm ;;
+    node:fedora) echo nodejs nodejs-npm ;;
+    node:suse) echo nodejs npm ;;
+    wasm:debian) echo rustc-web cargo-web rust-web-src lld ;;
     esac
 }
 
@@ -257,6 +264,93 @@ run() {
     exec "$binary" run "$@"
 }
 
+# ---- web, serve ----
+
+wasm_target=wasm32-unknown-unknown
+
+node_tools() {
+    if ! command -v node >/dev/null || ! command -v npm >/dev/null; then need node "node and npm are needed for the web package"; fi
+    [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ] ||
+        die "node $(node --version) is too old, 20 or newer is needed. Get it from https://nodejs.org"
+    if [ ! -e "$root/web/node_modules/.package-lock.json" ] ||
+        [ "$root/web/package-lock.json" -nt "$root/web/node_modules/.package-lock.json" ]; then
+        say "npm ci (web/)"
+        (cd -- "$root/web" && npm ci --no-fund --no-audit --loglevel=error >&2 </dev/null) || die "npm could not fetch the web tools; see above"
+    fi
+}
+
+rustup_has_wasm() { compgen -G "$(in_root rustc --print target-libdir --target "$wasm_target" 2>/dev/null)/libstd-*.rlib" >/dev/null; }
+
+# Debian's compiler builds the standard library from source, where rustup has no target for us.
+debian_std=/usr/lib/rustlib/src/rust/library/std
+
+wasm_compiler() { # sets wasm_cargo, and the environment it wants
+    wasm_cargo=(cargo build)
+    if rustup_has_wasm; then return; fi
+    if command -v rustup >/dev/null && [ ! -e "$debian_std" ]; then
+        say "rustup target add $wasm_target"
+        if (cd -- "$root" && rustup target add "$wasm_target") >&2 </dev/null && rustup_has_wasm; then return; fi
+    fi
+    [ -e "$debian_std" ] || need wasm "there is no Rust standard library for $wasm_target (rustup target add $wasm_target gets it, where rustup can)"
+    local lld
+    lld=$(in_root rustc --print sysroot)/lib/rustlib/$(in_root rustc -vV | sed -n 's/^host: //p')/bin/rust-lld
+    [ -x "$lld" ] || lld=$(command -v wasm-ld) || need wasm "a linker for wasm (lld) is needed"
+    say "standard library for $wasm_target: built from Debian's rust-web-src"
+    export RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=${lld:-wasm-ld}
+    wasm_cargo=(/usr/bin/cargo build -Zbuild-std=std,panic_abort)
+}
+
+web() {
+    toolchain
+    node_tools
+    local target=${CARGO_TARGET_DIR:-$root/target} wasm_cargo wasm
+    say "cargo build: the wasm of web/"
+    # A subshell: what Debian's compiler wants in the environment is not for the others.
+    (
+        wasm_compiler
+        in_root "${wasm_cargo[@]}" --locked --package brooklet-web --profile wasm --target "$wasm_target" --target-dir "$target/wasm"
+    ) || die "the wasm could not be built; see above"
+    wasm=$target/wasm/$wasm_target/wasm/brooklet_web.wasm
+    [ -e "$wasm" ] || die "cargo built no $wasm"
+    say "wasm-bindgen, wasm-opt"
+    rm -rf -- "$root/web/pkg" "$root/www/brooklet"
+    mkdir -p -- "$root/web/pkg"
+    in_root cargo run --quiet --locked --package brooklet-bindgen -- "$wasm" "$root/web/pkg"
+    (
+        cd -- "$root/web/pkg"
+        # wasm-bindgen has written which features there are into the file.
+        ../node_modules/.bin/wasm-opt -O2 brooklet_bg.wasm -o brooklet_bg.wasm.tmp
+        mv -- brooklet_bg.wasm.tmp brooklet_bg.wasm
+        cp -- ../js/* ../../LICENSE-* .
+    ) || die "wasm-opt failed; see above"
+    cp -R -- "$root/web/pkg" "$root/www/brooklet"
+    sizes
+}
+
+sizes() {
+    local file
+    for file in brooklet_bg.wasm '*.js'; do
+        # shellcheck disable=SC2086 # a pattern
+        (cd -- "$root/web/pkg" && say "web/pkg/$file: $(cat -- $file | wc -c) bytes, $(cat -- $file | gzip -9 | wc -c) gzipped")
+    done
+}
+
+serve() { # [PORT]
+    web
+    default_model
+    exec node "$root/web/serve.js" "$@"
+}
+
+browser_tests() {
+    [ "$(uname -s)" = Linux ] || [ -n "${BROOKLET_CHROMIUM:-}" ] || { say "the browser's tests need BROOKLET_CHROMIUM, a Chromium to drive" && return; }
+    if ! [ -e "${BROOKLET_CHROMIUM:-/usr/bin/chromium}" ] && ! [ -e /usr/bin/google-chrome ] && ! [ -e /usr/bin/chromium-browser ]; then
+        need chromium "no Chromium was found for the browser's tests (BROOKLET_CHROMIUM names one elsewhere)"
+    fi
+    web
+    say "node --test (web/tests)"
+    (cd -- "$root/web" && node --test --test-concurrency=1 --test-reporter=spec 'tests/*.test.js') || die "the browser's tests failed; see above"
+}
+
 # ---- test ----
 
 swiftshader_manifest() {
@@ -325,6 +419,8 @@ test_all() {
         in_root cargo test --locked
     fi
     second_driver
+    native # whose tokens the browser's are compared with
+    browser_tests
     say "all tests passed"
 }
 
@@ -338,9 +434,9 @@ lint() {
     say "cargo fmt --check"
     in_root cargo fmt --check
     say "cargo clippy"
-    in_root cargo clippy --all-targets --locked -- -D warnings
+    in_root cargo clippy --workspace --all-targets --locked -- -D warnings
     say "cargo doc"
-    RUSTDOCFLAGS='-D warnings' in_root cargo doc --no-deps --locked
+    RUSTDOCFLAGS='-D warnings' in_root cargo doc --workspace --no-deps --locked
     if command -v shellcheck >/dev/null; then
         say "shellcheck"
         in_root shellcheck build.sh .ci/run
@@ -360,7 +456,8 @@ command=${1:-help}
 [ $# -eq 0 ] || shift
 case $command in
 run) run "$@" ;;
-setup | native | test | lint | bench)
+serve) serve "$@" ;;
+setup | web | native | test | lint | bench)
     if [ $# -ne 0 ]; then
         say "'$command' takes no arguments, found: $*"
         exit 2

@@ -32,7 +32,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     var best = LOWEST;
     var index = NO_TOKEN;
     for (var i = lane; i < params.vocab; i += WG) {
-        let allowed = (banned[i / 32u] >> (i % 32u) & 1u) == 0u;
+        let allowed = ((banned[i / 32u] >> (i % 32u)) & 1u) == 0u;
         // Not a number compares as false and never wins.
         if allowed && logits[i] > best {
             best = logits[i];

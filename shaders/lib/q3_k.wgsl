@@ -6,9 +6,9 @@
 
 /// Six bits of s for part p of 16.
 fn part_scale(at: u32, p: u32) -> f32 {
-    let low = scales[at + p % 8u / 4u] >> (p % 4u * 8u + p / 8u * 4u) & 15u;
-    let high = scales[at + 2u] >> (p % 4u * 8u + p / 4u * 2u) & 3u;
-    return f32(i32(low | high << 4u) - 32);
+    let low = (scales[at + p % 8u / 4u] >> (p % 4u * 8u + p / 8u * 4u)) & 15u;
+    let high = (scales[at + 2u] >> (p % 4u * 8u + p / 4u * 2u)) & 3u;
+    return f32(i32(low | (high << 4u)) - 32);
 }
 
 fn weights(unit: u32) -> Block {

@@ -11,6 +11,6 @@ fn scale_min(at: u32, part: u32) -> vec2<f32> {
     let second = scales[at + 2u] >> shift;
     let third = scales[at + 3u] >> shift;
     let early = vec2(first & 63u, second & 63u);
-    let late = vec2(third & 15u | (first >> 2u & 48u), third >> 4u & 15u | (second >> 2u & 48u));
+    let late = vec2((third & 15u) | ((first >> 2u) & 48u), ((third >> 4u) & 15u) | ((second >> 2u) & 48u));
     return d * vec2<f32>(select(late, early, part < 4u));
 }

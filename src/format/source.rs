@@ -19,6 +19,11 @@ pub trait Source {
 
     /// The bytes of `range`: [`Error::Format`] if it runs past the end, [`Error::Io`] if reading fails.
     fn bytes(&self, range: Range<u64>) -> impl Future<Output = Result<Cow<'_, [u8]>>>;
+
+    /// Nothing before byte `end` will be asked for again. What has been fetched of it can be dropped.
+    fn release(&self, end: u64) {
+        let _ = end;
+    }
 }
 
 /// `range` as indices, once it is known to lie inside `source`. Every [`Source`] starts with this.

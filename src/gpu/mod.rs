@@ -7,7 +7,7 @@ mod tensor;
 
 pub(crate) use kernel::wgsl;
 pub use kernel::{Access, Kernel, KernelSource};
-pub use open::{AdapterChoice, AdapterReport, Gpu, Tier, adapters};
+pub use open::{AdapterChoice, AdapterReport, BrowserAdapter, Gpu, Tier, adapters};
 pub use readback::Readback;
 pub use recording::{Program, Recording};
 pub use tensor::Tensor;

@@ -71,6 +71,19 @@ pub struct AdapterReport {
     pub tier: Tier,
 }
 
+/// What a browser says of its adapter and wgpu 30 does not pass on.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+pub struct BrowserAdapter {
+    /// The device's name, as far as the browser tells it.
+    pub name: String,
+    /// The driver or architecture.
+    pub driver: String,
+    /// A software driver that runs on the CPU.
+    pub cpu: bool,
+    /// Subgroups are offered, and will be asked for beside what wgpu asks for.
+    pub subgroups: bool,
+}
+
 /// What went wrong outside any call: wgpu tells it to a callback.
 #[derive(Default)]
 pub(super) struct Fault(Mutex<Option<Error>>);
@@ -96,6 +109,8 @@ pub struct Gpu {
     pub name: String,
     /// The backend's name.
     pub backend: String,
+    /// The driver and its version.
+    pub driver: String,
     /// What has been asked of the device so far.
     pub counters: Arc<Counters>,
 }
@@ -196,6 +211,27 @@ impl Gpu {
             (choice, _) => choice,
         };
         let adapter = choose(&choice).await?;
+        let report = report(0, &adapter);
+        Self::with_adapter(adapter, report).await
+    }
+
+    /// Opens the adapter that the browser gives.
+    pub async fn open_in_browser(browser: BrowserAdapter) -> Result<Self> {
+        let options = wgpu::RequestAdapterOptions {
+            power_preference: wgpu::PowerPreference::HighPerformance,
+            ..Default::default()
+        };
+        let adapter = instance().request_adapter(&options).await;
+        let adapter = adapter.map_err(|e| Error::NoAdapter(e.to_string()))?;
+        let mut report = report(0, &adapter);
+        report.name = browser.name;
+        report.driver = browser.driver;
+        report.tier.cpu |= browser.cpu;
+        report.tier.subgroups = browser.subgroups;
+        Self::with_adapter(adapter, report).await
+    }
+
+    async fn with_adapter(adapter: wgpu::Adapter, report: AdapterReport) -> Result<Self> {
         let wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
@@ -226,9 +262,8 @@ impl Gpu {
                  another adapter (brooklet devices)"
             )));
         });
-        let report = report(0, &adapter);
-        let (tier, name, backend) = (report.tier, report.name, report.backend);
-        Ok(Self { device, queue, fault, tier, name, backend, counters: Arc::default() })
+        let AdapterReport { tier, name, backend, driver, .. } = report;
+        Ok(Self { device, queue, fault, tier, name, backend, driver, counters: Arc::default() })
     }
 
     /// The first thing that went wrong outside any call, if anything did. Asked after every wait.

@@ -5,7 +5,7 @@ use crate::ops::RingParams;
 use crate::{Error, Result};
 
 /// Which tokens a query may look back on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Policy {
     /// The first S tokens and the last W: endless, stable.
@@ -19,7 +19,7 @@ pub enum Policy {
 }
 
 /// How K and V are stored. Sums are f32 always.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KvType {
     /// Half precision, packed in pairs; needs no `shader-f16`.

@@ -5,6 +5,7 @@ use crate::Result;
 use crate::format::{DType, Gguf, Source, TensorInfo, dequantize};
 use crate::gpu::{Gpu, Tensor};
 use crate::ops::{Join, Linear};
+use std::collections::HashMap;
 
 /// The weights of one layer. Matrices are quantised as they are in the file.
 pub(crate) struct Layer {
@@ -27,45 +28,81 @@ pub(crate) struct Weights {
     pub(crate) rope_freqs: Option<Vec<f32>>,
 }
 
-/// Reads tensors of one file by name.
-struct Loader<'a, S> {
-    gpu: &'a Gpu,
-    source: &'a S,
-    gguf: &'a Gguf,
-    progress: &'a mut dyn FnMut(u64),
+/// What one weight on the GPU is made from.
+enum Kind {
+    Matrix(Join),
+    Vector,
 }
 
-impl<'a, S: Source> Loader<'a, S> {
-    fn info(&self, name: &str) -> Result<&'a TensorInfo> {
-        need_tensor(self.gguf, name)
+/// The tensors of one weight, under the name it will have.
+struct Wanted<'a> {
+    label: String,
+    kind: Kind,
+    tensors: Vec<&'a TensorInfo>,
+}
+
+/// Every weight of a model, to be loaded in whatever order the file has them.
+struct Wants<'a> {
+    gguf: &'a Gguf,
+    list: Vec<Wanted<'a>>,
+}
+
+impl<'a> Wants<'a> {
+    fn add(&mut self, label: String, kind: Kind, names: &[String]) -> Result<()> {
+        let tensors = names.iter().map(|name| need_tensor(self.gguf, name));
+        let tensors = tensors.collect::<Result<_>>()?;
+        self.list.push(Wanted { label, kind, tensors });
+        Ok(())
     }
 
-    async fn linear(&mut self, label: &str, names: &[&str], join: Join) -> Result<Linear> {
-        let tensors = names.iter().map(|name| self.info(name)).collect::<Result<Vec<_>>>()?;
-        let label = format!("w.{label}");
-        Linear::load(self.gpu, self.source, &label, &tensors, join, &mut *self.progress).await
+    fn matrix(&mut self, label: &str, join: Join, names: &[&str]) -> Result<()> {
+        let names: Vec<_> = names.iter().map(|name| format!("{name}.weight")).collect();
+        self.add(label.to_owned(), Kind::Matrix(join), &names)
     }
 
-    async fn floats(&mut self, name: &str) -> Result<Vec<f32>> {
-        let info = self.info(name)?;
-        let bytes = self.source.bytes(info.offset..info.offset + info.size).await?;
-        let mut values = vec![0.0; (info.rows() * info.cols()) as usize];
-        dequantize(info.dtype()?, &bytes, &mut values);
-        (self.progress)(info.size);
-        Ok(values)
+    fn vector(&mut self, label: &str, names: &[&str]) -> Result<()> {
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        self.add(label.to_owned(), Kind::Vector, &names)
     }
 
-    async fn vector(&mut self, names: &[&str]) -> Result<Tensor> {
-        let mut values = Vec::new();
-        for name in names {
-            values.extend(self.floats(name).await?);
+    fn of(gguf: &'a Gguf, config: &Config) -> Result<Vec<Wanted<'a>>> {
+        let mut want = Wants { gguf, list: Vec::new() };
+        want.matrix("token_embd", Join::Concat, &["token_embd"])?;
+        want.vector("output_norm", &["output_norm.weight"])?;
+        if !config.tied {
+            want.matrix("output", Join::Concat, &["output"])?;
         }
-        Tensor::upload(self.gpu, format!("w.{}", names[0]), &[values.len()], &values)
+        for i in 0..config.n_layer {
+            let n = |part: &str| format!("blk.{i}.{part}");
+            let [q, k, v] = ["attn_q", "attn_k", "attn_v"].map(n);
+            let [gate, up] = ["ffn_gate", "ffn_up"].map(n);
+            want.matrix(&n("attn_qkv"), Join::Concat, &[&q, &k, &v])?;
+            want.matrix(&n("ffn_gate_up"), Join::Interleave, &[&gate, &up])?;
+            for alone in ["attn_output", "ffn_down"].map(n) {
+                want.matrix(&alone, Join::Concat, &[&alone])?;
+            }
+            for norm in ["attn_norm", "ffn_norm"].map(n) {
+                want.vector(&norm, &[&format!("{norm}.weight")])?;
+            }
+            if config.qkv_bias {
+                let [q, k, v] = [q, k, v].map(|name| format!("{name}.bias"));
+                want.vector(&n("qkv_bias"), &[&q, &k, &v])?;
+            }
+        }
+        Ok(want.list)
     }
+}
+
+async fn floats(source: &impl Source, info: &TensorInfo) -> Result<Vec<f32>> {
+    let bytes = source.bytes(info.offset..info.offset + info.size).await?;
+    let mut values = vec![0.0; (info.rows() * info.cols()) as usize];
+    dequantize(info.dtype()?, &bytes, &mut values);
+    Ok(values)
 }
 
 impl Weights {
-    /// Streams every tensor to the GPU. `progress` is told of bytes as they arrive there.
+    /// Streams every tensor to the GPU, in the order of the file. `progress` is told of bytes as they
+    /// arrive there.
     pub(crate) async fn load(
         gpu: &Gpu,
         source: &impl Source,
@@ -73,42 +110,68 @@ impl Weights {
         config: &Config,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self> {
-        let mut load = Loader { gpu, source, gguf, progress };
-        let one = |name: &str| [name.to_owned()];
-        let token_embd = load.linear("token_embd", &["token_embd.weight"], Join::Concat).await?;
-        let mut layers = Vec::with_capacity(config.n_layer);
-        for i in 0..config.n_layer {
-            let n = |part: &str| format!("blk.{i}.{part}");
-            let [q, k, v] = ["attn_q", "attn_k", "attn_v"].map(|p| n(&format!("{p}.weight")));
-            let [qb, kb, vb] = ["attn_q", "attn_k", "attn_v"].map(|p| n(&format!("{p}.bias")));
-            let [gate, up] = ["ffn_gate.weight", "ffn_up.weight"].map(n);
-            let [out] = one(&n("attn_output.weight"));
-            let [down] = one(&n("ffn_down.weight"));
-            layers.push(Layer {
-                attn_norm: load.vector(&[&n("attn_norm.weight")]).await?,
-                attn_qkv: load.linear(&n("attn_qkv"), &[&q, &k, &v], Join::Concat).await?,
-                qkv_bias: match config.qkv_bias {
-                    true => Some(load.vector(&[&qb, &kb, &vb]).await?),
-                    false => None,
-                },
-                attn_output: load.linear(&n("attn_output"), &[&out], Join::Concat).await?,
-                ffn_norm: load.vector(&[&n("ffn_norm.weight")]).await?,
-                ffn_gate_up: load
-                    .linear(&n("ffn_gate_up"), &[&gate, &up], Join::Interleave)
-                    .await?,
-                ffn_down: load.linear(&n("ffn_down"), &[&down], Join::Concat).await?,
-            });
-        }
-        let output_norm = load.vector(&["output_norm.weight"]).await?;
-        let output = match config.tied {
-            true => None,
-            false => Some(load.linear("output", &["output.weight"], Join::Concat).await?),
-        };
+        let mut wanted = Wants::of(gguf, config)?;
+        let start =
+            |wanted: &Wanted| wanted.tensors.iter().map(|tensor| tensor.offset).min().unwrap_or(0);
+        wanted.sort_by_key(start);
         let rope_freqs = match gguf.tensor("rope_freqs.weight") {
-            Some(_) => Some(load.floats("rope_freqs.weight").await?),
+            Some(info) => Some(floats(source, info).await?),
             None => None,
         };
-        Ok(Self { token_embd, layers, output_norm, output, rope_freqs })
+        let (mut matrices, mut vectors) = (HashMap::new(), HashMap::new());
+        for Wanted { label, kind, tensors } in &wanted {
+            // In the order of the file: everything before this one's first tensor is done.
+            source.release(tensors.iter().map(|tensor| tensor.offset).min().unwrap_or(0));
+            let name = format!("w.{label}");
+            match kind {
+                Kind::Matrix(join) => {
+                    let matrix = Linear::load(gpu, source, &name, tensors, *join, progress).await?;
+                    matrices.insert(label.as_str(), matrix);
+                }
+                Kind::Vector => {
+                    let mut values = Vec::new();
+                    for info in tensors {
+                        values.extend(floats(source, info).await?);
+                        progress(info.size);
+                    }
+                    let vector = Tensor::upload(gpu, name, &[values.len()], &values)?;
+                    vectors.insert(label.as_str(), vector);
+                }
+            }
+            gpu.check()?;
+        }
+        Ok(Self::assemble(config, matrices, vectors, rope_freqs))
+    }
+
+    /// Puts every weight where the forward pass looks for it.
+    fn assemble(
+        config: &Config,
+        mut matrices: HashMap<&str, Linear>,
+        mut vectors: HashMap<&str, Tensor>,
+        rope_freqs: Option<Vec<f32>>,
+    ) -> Self {
+        const LOADED: &str = "every weight that is wanted was loaded";
+        let mut matrix = |label: &str| matrices.remove(label);
+        let mut vector = |label: &str| vectors.remove(label);
+        let layers = (0..config.n_layer).map(|i| {
+            let n = |part: &str| format!("blk.{i}.{part}");
+            Layer {
+                attn_norm: vector(&n("attn_norm")).expect(LOADED),
+                attn_qkv: matrix(&n("attn_qkv")).expect(LOADED),
+                qkv_bias: vector(&n("qkv_bias")),
+                attn_output: matrix(&n("attn_output")).expect(LOADED),
+                ffn_norm: vector(&n("ffn_norm")).expect(LOADED),
+                ffn_gate_up: matrix(&n("ffn_gate_up")).expect(LOADED),
+                ffn_down: matrix(&n("ffn_down")).expect(LOADED),
+            }
+        });
+        Self {
+            layers: layers.collect(),
+            token_embd: matrix("token_embd").expect(LOADED),
+            output_norm: vector("output_norm").expect(LOADED),
+            output: matrix("output"),
+            rope_freqs,
+        }
     }
 
     /// Every matrix.

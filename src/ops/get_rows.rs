@@ -1,6 +1,6 @@
 //! Rows of the embedding, by token id.
-use super::{FRAME, Linear};
 use super::formats::{ByFormat, for_every_format};
+use super::{FRAME, Linear};
 use crate::Result;
 use crate::format::DType;
 use crate::gpu::{Access, Gpu, KernelSource, Recording, Tensor};

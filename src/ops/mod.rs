@@ -20,9 +20,8 @@ pub use rope_store::{RopeStore, RopeStoreParams};
 
 use ring::expect_cache;
 
-/// Every kernel of the crate, for the tests that look at all of them.
-#[cfg(test)]
-pub(crate) fn kernels() -> Vec<crate::gpu::KernelSource> {
+/// Every kernel of the crate, for whoever looks at all of them.
+pub fn kernels() -> Vec<crate::gpu::KernelSource> {
     let by_format = [GetRows::SOURCES, MatMul::MATVEC, MatMul::MATMUL];
     let by_format = by_format.into_iter().flatten().map(|(_, source)| source);
     [RmsNorm::SOURCE, RopeStore::SOURCE, Attention::SOURCE, Argmax::SOURCE]

@@ -140,7 +140,8 @@ fn four_the_same_greedy_tokens_for_every_chunk() {
         block_on(session.feed(&text(12, 90))).unwrap();
         let greedy = SamplerSettings { temperature: 0.0, ..SamplerSettings::default() };
         let mut generation = session.generate(greedy, &[256]).unwrap();
-        let ids: Vec<_> = (0..40).map(|_| block_on(generation.next(&mut session)).unwrap().unwrap()).collect();
+        let ids: Vec<_> =
+            (0..40).map(|_| block_on(generation.next(&mut session)).unwrap().unwrap()).collect();
         assert!(!ids.contains(&256), "a banned token");
         ids
     };

@@ -7,14 +7,17 @@
 //! | `tokenizer` | text to ids, ids to bytes |
 //! | `detokenizer` | a stream of ids to text, never half a character |
 //! | `sampler` | logits to an id |
+//! | `stop` | texts that end a stream |
 mod detokenizer;
 mod pre;
 mod sampler;
+mod stop;
 mod tokenizer;
 mod vocab;
 
 pub use detokenizer::Detokenizer;
 pub use sampler::{Sampler, SamplerSettings};
+pub use stop::StopTexts;
 pub use tokenizer::Tokenizer;
 #[cfg(test)]
 pub(crate) use tokenizer::byte_of_char;

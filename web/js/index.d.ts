@@ -90,6 +90,7 @@ export interface StreamOptions {
 /** One token. Its text is empty while a character is not complete. */
 export interface Piece {
   text: string;
+  /** -1 for text that was held back for a stop text until the stream ended without it. */
   token: number;
   /** Its place in the stream; the first token of the first prompt has 0. */
   index: number;

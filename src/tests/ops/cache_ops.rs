@@ -147,7 +147,8 @@ fn attention() {
             op.record(&mut recording, "test", params, [&frame, &q, &k, &v, &out]).unwrap();
             run(&gpu, recording);
             let found: Vec<f32> = block_on(out.read(&gpu)).unwrap();
-            let what = format!("attention f16 {kv_f16} {params:?} n {n} tokens {tokens} kept {kept}");
+            let what =
+                format!("attention f16 {kv_f16} {params:?} n {n} tokens {tokens} kept {kept}");
             assert_close(&what, &found, &expected, 1e-5, 1e-5);
         }
     }

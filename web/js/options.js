@@ -1,0 +1,90 @@
+// What a user can get wrong, said in words before anything is started.
+import { BadOptionError } from "./errors.js";
+
+const wrong = (name, value, wanted) => {
+  const shown = typeof value === "string" ? JSON.stringify(value) : String(value);
+  throw new BadOptionError(`${name}: ${shown}; ${wanted} is wanted`);
+};
+
+const oneOf = (...values) => (name, value) =>
+  values.includes(value) ? value : wrong(name, value, values.map((v) => `"${v}"`).join(" or "));
+
+const integer = (least, most) => (name, value) =>
+  Number.isInteger(value) && value >= least && value <= most ? value : wrong(name, value, `a whole number from ${least} to ${most}`);
+
+const number = (least, most) => (name, value) =>
+  Number.isFinite(value) && value >= least && value <= most ? value : wrong(name, value, `a number from ${least} to ${most}`);
+
+const boolean = (name, value) => (typeof value === "boolean" ? value : wrong(name, value, "true or false"));
+
+const texts = (name, value) =>
+  Array.isArray(value) && value.every((text) => typeof text === "string") ? value : wrong(name, value, "a list of strings");
+
+/** Checks what is there of `known`, and refuses what is in neither `known` nor `others`. */
+function checked(options, known, others) {
+  if (options === null || typeof options !== "object") wrong("options", options, "an object");
+  const out = {};
+  for (const [name, value] of Object.entries(options)) {
+    if (value === undefined) continue;
+    if (known[name]) out[name] = known[name](name, value);
+    else if (!others.includes(name)) throw new BadOptionError(`${name}: there is no such option`);
+  }
+  return out;
+}
+
+const CACHE = {
+  policy: oneOf("streaming", "window", "dense", "recompute"),
+  sinks: integer(0, 2 ** 28),
+  window: integer(1, 2 ** 28),
+  chunk: integer(1, 4096),
+  kv: oneOf("f16", "f32"),
+};
+
+const STREAM = {
+  temperature: number(0, 1e6),
+  topK: integer(0, 2 ** 31),
+  topP: number(0, 1),
+  minP: number(0, 1),
+  repeatPenalty: number(1e-3, 1e3),
+  presencePenalty: number(-1e6, 1e6),
+  frequencyPenalty: number(-1e6, 1e6),
+  seed: integer(0, Number.MAX_SAFE_INTEGER),
+  stop: texts,
+  stopAtEos: boolean,
+};
+
+const LOAD = {
+  cache: boolean,
+  sha256: (name, value) => (/^[0-9a-f]{64}$/i.test(value) ? value.toLowerCase() : wrong(name, value, "64 hexadecimal digits")),
+};
+
+export const cacheOptions = (options) => checked(options, CACHE, []);
+
+export function streamOptions(options) {
+  const { maxTokens = Infinity } = options;
+  if (maxTokens !== Infinity) integer(0, Number.MAX_SAFE_INTEGER)("maxTokens", maxTokens);
+  const seed = crypto.getRandomValues(new Uint32Array(1))[0];
+  return { seed, ...checked(options, STREAM, ["maxTokens", "signal"]) };
+}
+
+export function loadOptions(options) {
+  const others = ["model", "onProgress", "onWarning", "signal", "worker"];
+  const { cache = true, sha256, ...rest } = checked(options, { ...CACHE, ...LOAD }, others);
+  return { model: modelOf(options.model), keep: cache, sha256, cache: rest };
+}
+
+/** A URL in full, or a Blob: what a worker can read without a copy in its memory. */
+function modelOf(model) {
+  if (model instanceof Blob) return model;
+  if (model instanceof ArrayBuffer || ArrayBuffer.isView(model)) return new Blob([model]);
+  if (typeof model !== "string" && !(model instanceof URL)) wrong("model", model, "a URL, a File, a Blob or an ArrayBuffer");
+  try {
+    const url = new URL(model, globalThis.document?.baseURI ?? globalThis.location?.href);
+    if (!["http:", "https:", "blob:", "data:"].includes(url.protocol)) wrong("model", url.href, "an http or https address");
+    url.hash = "";
+    return url.href;
+  } catch (error) {
+    if (error instanceof BadOptionError) throw error;
+    return wrong("model", model, "a URL that can be resolved");
+  }
+}

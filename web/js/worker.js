@@ -1,0 +1,23 @@
+// The worker that an engine lives in. A worker of your own becomes one by importing this file.
+import { Host } from "./core.js";
+import { plain } from "./errors.js";
+
+const host = new Host();
+const running = new Map();
+
+self.addEventListener("message", async ({ data }) => {
+  const { brooklet, id, method, args } = data ?? {};
+  if (brooklet === "abort") running.get(id)?.abort();
+  if (brooklet !== "call") return;
+  const abort = new AbortController();
+  running.set(id, abort);
+  try {
+    const onEvent = (event) => self.postMessage({ brooklet: "event", id, event });
+    const result = await host.call(method, args, { signal: abort.signal, onEvent });
+    self.postMessage({ brooklet: "result", id, result });
+  } catch (error) {
+    self.postMessage({ brooklet: "error", id, error: plain(error) });
+  } finally {
+    running.delete(id);
+  }
+});

@@ -1,0 +1,63 @@
+//! Options as JavaScript gives them. What is left out is the library's default.
+use brooklet::model::{CacheSettings, Config, KvType, Policy};
+use brooklet::text::SamplerSettings;
+use serde::Deserialize;
+
+/// `CacheOptions` of `js/index.d.ts`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct CacheOptions {
+    policy: Option<Policy>,
+    sinks: Option<usize>,
+    window: Option<usize>,
+    chunk: Option<usize>,
+    kv: Option<KvType>,
+}
+
+impl CacheOptions {
+    pub(crate) fn settings(self, config: &Config) -> CacheSettings {
+        let default = CacheSettings::for_model(config, self.policy.unwrap_or(Policy::Streaming));
+        CacheSettings {
+            sinks: self.sinks.unwrap_or(default.sinks),
+            window: self.window.unwrap_or(default.window),
+            chunk: self.chunk.unwrap_or(default.chunk),
+            kv: self.kv.unwrap_or(default.kv),
+            ..default
+        }
+    }
+}
+
+/// `StreamOptions` of `js/index.d.ts`, less what JavaScript sees to itself.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct StreamOptions {
+    temperature: Option<f32>,
+    top_k: Option<u32>,
+    top_p: Option<f32>,
+    min_p: Option<f32>,
+    repeat_penalty: Option<f32>,
+    presence_penalty: Option<f32>,
+    frequency_penalty: Option<f32>,
+    seed: u64,
+    #[serde(default)]
+    pub(crate) stop: Vec<String>,
+    #[serde(default)]
+    pub(crate) stop_at_eos: bool,
+}
+
+impl StreamOptions {
+    pub(crate) fn sampler(&self) -> SamplerSettings {
+        let default = SamplerSettings::default();
+        SamplerSettings {
+            temperature: self.temperature.unwrap_or(default.temperature),
+            top_k: self.top_k.unwrap_or(default.top_k),
+            top_p: self.top_p.unwrap_or(default.top_p),
+            min_p: self.min_p.unwrap_or(default.min_p),
+            repeat_penalty: self.repeat_penalty.unwrap_or(default.repeat_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(default.presence_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(default.frequency_penalty),
+            seed: self.seed,
+            ..default
+        }
+    }
+}

@@ -1,0 +1,69 @@
+// A browser and a server for the browser tests.
+import { createHash } from "node:crypto";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { homedir, tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { env } from "node:process";
+import { fileURLToPath } from "node:url";
+import { chromium } from "playwright-core";
+import { CSP, serve } from "../serve.js";
+
+export const ROOT = join(dirname(fileURLToPath(import.meta.url)), "..", "..");
+export const TINY = join(ROOT, "tests", "fixtures", "tiny.gguf");
+export const CACHE = env.BROOKLET_CACHE || join(env.XDG_CACHE_HOME || join(homedir(), ".cache"), "brooklet");
+export const MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf";
+
+const ARGUMENTS = [
+  "--headless",
+  "--no-sandbox",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+  "--enable-precise-memory-info",
+];
+
+const executable = () => {
+  const found = [env.BROOKLET_CHROMIUM, "/usr/bin/chromium", "/usr/bin/google-chrome", "/usr/bin/chromium-browser"].find(
+    (path) => path && existsSync(path),
+  );
+  if (!found) throw new Error("no Chromium was found: install it (Debian: chromium) or set BROOKLET_CHROMIUM to it");
+  return found;
+};
+
+/** A browser with a profile of its own; `context` and `close` go with it. */
+export async function browser({ webgpu = true, ...options } = {}) {
+  const profile = mkdtempSync(join(tmpdir(), "brooklet-browser-"));
+  const context = await chromium.launchPersistentContext(profile, {
+    executablePath: executable(),
+    args: [...ARGUMENTS, ...(webgpu ? ["--enable-unsafe-webgpu"] : ["--disable-features=WebGPU,WebGPUService"])],
+    ...options,
+  });
+  const close = async () => {
+    await context.close();
+    rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
+  };
+  return { context, close };
+}
+
+/** The page's server, with its Content-Security-Policy in force, and `faults` in the way of what it sends. */
+export async function site(before) {
+  const folders = { "/": join(ROOT, "www"), "/models": CACHE, "/fixtures": dirname(TINY) };
+  return serve({ folders, headers: { "content-security-policy": CSP }, before });
+}
+
+/** An empty page of that site, which the package can be imported from. */
+export async function blank(context, url) {
+  const page = await context.newPage();
+  const complaints = [];
+  page.on("pageerror", (error) => complaints.push(String(error)));
+  page.on("console", (message) => message.type() === "error" && complaints.push(message.text()));
+  await page.route("**/blank.html", (route) =>
+    route.fulfill({ contentType: "text/html", headers: { "content-security-policy": CSP }, body: "<!doctype html><title>t</title>" }),
+  );
+  await page.goto(`${url}/blank.html`);
+  return Object.assign(page, { complaints });
+}
+
+export const sha256 = (path) => createHash("sha256").update(readFileSync(path)).digest("hex");
