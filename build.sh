@@ -297,7 +297,7 @@ wasm_compiler() { # sets wasm_cargo, and the environment it wants
     [ -x "$lld" ] || lld=$(command -v wasm-ld) || need wasm "a linker for wasm (lld) is needed"
     say "standard library for $wasm_target: built from Debian's rust-web-src"
     export RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=${lld:-wasm-ld}
-    wasm_cargo=(/usr/bin/cargo build -Zbuild-std=std,panic_abort)
+    wasm_cargo=(/usr/bin/cargo build "-Zbuild-std=std,panic_abort")
 }
 
 web() {

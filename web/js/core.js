@@ -22,13 +22,15 @@ async function ready() {
 
 const PROGRESS_MS = 33;
 
-/** Passes on at most some thirty reports a second, and every one that ends a stage. */
+/** Passes on at most some thirty reports a second, none that goes back, and every one that ends a stage. */
 function throttled(report) {
-  let last = 0;
+  let last = { at: 0 };
   return (progress) => {
-    const now = performance.now();
-    if (progress.loaded !== progress.total && now - last < PROGRESS_MS) return;
-    last = now;
+    const at = performance.now();
+    const { stage, loaded, total } = progress;
+    if (stage === last.stage && loaded <= last.loaded && loaded > 0) return;
+    if (loaded !== total && at - last.at < PROGRESS_MS) return;
+    last = { at, stage, loaded };
     report(progress);
   };
 }
@@ -104,9 +106,10 @@ export class Host {
     const warn = (warning) => onEvent({ warning });
     const options = { keep, sha256, signal, report, warn, hasher: () => new Hasher() };
     const loadFrom = async (file) => {
-      const told = (loaded, total) => {
-        report({ stage: "load", from: file.from, loaded, total });
-        if (loaded === total) report({ stage: "compile", from: file.from, loaded, total });
+      const { from, length: total } = file;
+      const told = (loaded, weights) => {
+        report({ stage: "load", from, loaded: total - weights + loaded, total }); // the head is there already
+        if (loaded === weights) report({ stage: "compile", from, loaded: total, total });
       };
       try {
         const core = await withSubgroups(() => Core.load(file, adapter, JSON.stringify(cache), told));

@@ -185,10 +185,9 @@ export class Download {
       if (this.length && this.#have > this.length) {
         throw new NetworkError(`${this.#url} sent more than the ${mb(this.length)} it had promised`);
       }
-      if (!this.length) {
-        this.#options.report({ stage: "load", from: this.from, loaded: this.#have, total: 0 });
-        continue;
-      }
+      // Until the weights come, this is all there is to tell.
+      if (this.#released === 0) this.#options.report({ stage: "load", from: this.from, loaded: this.#have, total: this.length });
+      if (!this.length) continue;
       while (this.#have - Math.max(this.#stored, this.#released, this.#wanted) > MOST_AHEAD) {
         await this.#news();
         if (this.#abort.signal.aborted) throw aborted();
@@ -220,11 +219,12 @@ export class Download {
     const { sha256 } = this.#options;
     const found = this.#hash?.digest();
     if (found !== sha256) {
-      await this.#part?.remove();
-      this.#part = undefined;
-      throw new NetworkError(
+      const error = new NetworkError(
         `${this.#url} has sha256 ${found}, not ${sha256}: the file there is another one or was damaged on its way`,
       );
+      this.#fail(error); // before its bytes are gone
+      await this.discard();
+      throw error;
     }
     if (this.#part && this.#stored === this.#have) {
       this.#part.note({ url: this.#url, total: this.#have, identity: this.#identity, complete: true });
@@ -232,7 +232,7 @@ export class Download {
   }
 
   #fail(error) {
-    this.#failure = this.#abort.signal.aborted ? aborted() : asBrookletError(error);
+    this.#failure ??= this.#abort.signal.aborted ? aborted() : asBrookletError(error);
     this.#tell();
   }
 
@@ -249,7 +249,8 @@ export class Download {
     this.#wanted = Math.max(this.#wanted, end);
     this.#tell();
     while (this.#have < end && !this.#failure) await this.#news();
-    if (this.#have < end || this.#abort.signal.aborted) throw this.#failure ?? aborted();
+    if (this.#abort.signal.aborted) throw aborted();
+    if (this.#failure) throw this.#failure;
     const out = new Uint8Array(end - start);
     if (start < this.#stored) {
       const bytes = out.subarray(0, Math.min(end, this.#stored) - start);

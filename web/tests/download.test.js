@@ -1,0 +1,199 @@
+// Downloads that are interrupted, damaged, resumed, or have nowhere to be kept.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { after, afterEach, before, beforeEach, test } from "node:test";
+import { TINY, blank, browser, sha256, site } from "./harness.js";
+
+const BYTES = readFileSync(TINY);
+const SUM = sha256(TINY);
+let chrome, server, page, faults, requests, expected;
+
+before(async () => {
+  server = await site((req, res) => {
+    if (!req.url.startsWith("/models/")) return false;
+    requests.push(req.headers.range ?? "all");
+    faults(req, res);
+    return true;
+  });
+  chrome = await browser();
+  requests = [];
+  faults = whole;
+  page = await blank(chrome.context, server.url);
+  expected = (await load("straight.gguf", { cache: false })).text;
+  assert.equal(expected?.length, 5);
+  await page.close();
+});
+after(async () => {
+  await chrome?.close();
+  await server?.close();
+});
+beforeEach(async () => {
+  requests = [];
+  faults = whole;
+  page = await blank(chrome.context, server.url);
+});
+afterEach(() => page.close());
+
+/** Answers as a good server does; `upTo` cuts the connection after so many bytes of the file. */
+function answer(req, res, { bytes = BYTES, upTo = Infinity, ranges = true, etag = '"1"', length = true } = {}) {
+  const from = ranges ? Number(/^bytes=(\d+)-$/.exec(req.headers.range ?? "")?.[1] ?? 0) : 0;
+  const headers = { etag };
+  if (length) headers["content-length"] = bytes.length - from;
+  if (from > 0) headers["content-range"] = `bytes ${from}-${bytes.length - 1}/${bytes.length}`;
+  res.writeHead(from > 0 ? 206 : 200, headers);
+  if (upTo >= bytes.length) res.end(bytes.subarray(from));
+  else res.write(bytes.subarray(from, upTo), () => setTimeout(() => res.destroy(), 50));
+}
+const whole = (req, res) => answer(req, res);
+
+/** Loads a model and streams a little; whatever happens comes back as data. */
+const load = (name, options = {}) =>
+  page.evaluate(
+    async ([name, { abortAfter, ...options }]) => {
+      const { Engine, keptModels } = await import("/brooklet/index.js");
+      const warnings = [];
+      const from = new Set();
+      const abort = new AbortController();
+      const onProgress = (progress) => {
+        from.add(progress.from);
+        if (progress.loaded > abortAfter) abort.abort();
+      };
+      let result;
+      try {
+        const engine = await Engine.load({
+          model: `/models/${name}`,
+          onWarning: (warning) => warnings.push(warning),
+          onProgress,
+          signal: abort.signal,
+          ...options,
+        });
+        const text = [];
+        for await (const piece of engine.stream("hello", { temperature: 0, maxTokens: 5 })) text.push(piece.token);
+        result = { text, kept: engine.info.kept };
+        await engine.unload();
+      } catch (error) {
+        result = { code: error.code, message: error.message };
+      }
+      return { ...result, warnings, from: [...from], models: await keptModels() };
+    },
+    [name, options],
+  );
+
+test("a whole download is kept, and read from there the next time", async () => {
+  const first = await load("a.gguf", { sha256: SUM });
+  assert.deepEqual([first.kept, first.from, first.warnings], [true, ["network"], []]);
+  assert.deepEqual(first.text, expected);
+  const second = await load("a.gguf", { sha256: SUM });
+  assert.deepEqual([second.text, second.from], [expected, ["cache"]]);
+  assert.deepEqual(requests, ["all"]);
+  const without = await load("a.gguf", { cache: false });
+  assert.deepEqual([without.text, without.kept, without.from], [expected, false, ["network"]]);
+});
+
+test("an interrupted download goes on where it stopped, by range", async () => {
+  let left = [40_000, 90_000];
+  faults = (req, res) => answer(req, res, { upTo: left.shift() ?? Infinity });
+  const found = await load("b.gguf", { sha256: SUM });
+  assert.deepEqual([found.text, found.kept], [expected, true], JSON.stringify(found));
+  assert.deepEqual(requests, ["all", "bytes=40000-", "bytes=90000-"]);
+  // and the same without a place to keep it
+  left = [40_000, 90_000];
+  const memory = await load("b2.gguf", { cache: false });
+  assert.deepEqual([memory.text, memory.kept], [expected, false], JSON.stringify(memory));
+});
+
+test("a server that ignores ranges sends it all again, and that is right too", async () => {
+  const left = [60_000];
+  faults = (req, res) => answer(req, res, { ranges: false, upTo: left.shift() ?? Infinity });
+  const found = await load("c.gguf", { sha256: SUM });
+  assert.deepEqual([found.text, found.kept], [expected, true], JSON.stringify(found));
+});
+
+test("a server that does not say how long the file is", async () => {
+  faults = (req, res) => answer(req, res, { length: false });
+  const found = await load("d.gguf", { sha256: SUM });
+  assert.deepEqual([found.text, found.kept], [expected, true], JSON.stringify(found));
+});
+
+test("what came before an abort is resumed by the next load; of a changed file it is not", async () => {
+  for (const [name, etag, range] of [["e.gguf", '"1"', /^bytes=\d{5,}-$/], ["f.gguf", '"2"', /^all$/]]) {
+    requests = [];
+    // half of it, and then nothing until the page gives up
+    faults = (req, res) => res.writeHead(200, { etag: '"1"', "content-length": BYTES.length }).write(BYTES.subarray(0, 120_000));
+    const first = await load(name, { abortAfter: 1 });
+    assert.equal(first.code, "aborted", JSON.stringify(first));
+    const part = first.models.find((model) => model.name === name);
+    assert.deepEqual([part.complete, part.total], [false, BYTES.length]);
+    faults = (req, res) => answer(req, res, { etag });
+    const second = await load(name, { sha256: SUM });
+    assert.deepEqual([second.text, second.kept], [expected, true], JSON.stringify(second));
+    assert.match(requests.at(-1), range);
+  }
+});
+
+test("a corrupt copy is noticed and fetched anew", async () => {
+  await load("g.gguf");
+  const damage = (how) =>
+    page.evaluate(async (how) => {
+      const dir = await (await navigator.storage.getDirectory()).getDirectoryHandle("brooklet");
+      for await (const [name, handle] of dir.entries()) {
+        if (!name.endsWith(".gguf")) continue;
+        const writable = await handle.createWritable({ keepExistingData: true });
+        if (how === "short") await writable.truncate(100_000);
+        else await writable.write({ type: "write", position: how === "head" ? 0 : 150_000, data: new Uint8Array(64).fill(9) });
+        await writable.close();
+      }
+    }, how);
+  for (const [how, sum, why] of [["short", undefined, /100000 bytes instead of/], ["middle", SUM, /its sha256 is/], ["head", undefined, /not a GGUF file/]]) {
+    await damage(how);
+    const found = await load("g.gguf", { sha256: sum });
+    assert.deepEqual([found.text, found.kept], [expected, true], JSON.stringify(found));
+    assert.match(found.warnings.join(), why);
+    assert.match(found.warnings.join(), /g\.gguf is corrupt .* fetched anew/);
+  }
+});
+
+test("another file than was asked for is refused and not kept", async () => {
+  const other = Buffer.from(BYTES);
+  other[150_000] ^= 1;
+  faults = (req, res) => answer(req, res, { bytes: other });
+  const found = await load("h.gguf", { sha256: SUM });
+  assert.equal(found.code, "network");
+  assert.match(found.message, new RegExp(`has sha256 [0-9a-f]{64}, not ${SUM}`));
+  assert.deepEqual(found.models.filter(({ name }) => name === "h.gguf"), []);
+});
+
+test("addresses that do not answer are said", async () => {
+  faults = (req, res) => res.writeHead(404).end();
+  const missing = await load("i.gguf");
+  assert.match(`${missing.code}: ${missing.message}`, /^network: .*i\.gguf answered 404 Not Found; check the address/);
+  faults = (req, res) => res.destroy();
+  const dead = await load("j.gguf");
+  assert.match(`${dead.code}: ${dead.message}`, /^network: .*could not be fetched .*check the connection/);
+  faults = (req, res) => answer(req, res, { upTo: 50_000, ranges: false });
+  const short = await load("k.gguf");
+  assert.match(`${short.code}: ${short.message}`, /^network: /);
+});
+
+test("where there is no room the model is not kept, and runs all the same", async () => {
+  const session = await chrome.context.newCDPSession(page);
+  await session.send("Storage.overrideQuotaForOrigin", { origin: server.url, quotaSize: 1000 });
+  const found = await load("l.gguf");
+  await session.send("Storage.overrideQuotaForOrigin", { origin: server.url });
+  assert.deepEqual([found.text, found.kept], [expected, false], JSON.stringify(found));
+  assert.match(found.warnings.join(), /l\.gguf will not be kept in this browser/);
+});
+
+test("two engines that load the same model at once both get it", async () => {
+  const found = await page.evaluate(async () => {
+    const { Engine } = await import("/brooklet/index.js");
+    const warnings = [];
+    const load = () => Engine.load({ model: "/models/m.gguf", onWarning: (warning) => warnings.push(warning) });
+    const engines = await Promise.all([load(), load()]);
+    const kept = engines.map((engine) => engine.info.kept);
+    await Promise.all(engines.map((engine) => engine.unload()));
+    return { kept: kept.sort(), warnings };
+  });
+  assert.deepEqual(found.kept, [false, true]);
+  assert.match(found.warnings.join(), /by another engine too/);
+});

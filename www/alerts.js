@@ -1,0 +1,96 @@
+// Errors as a calm card: what was wrong, and what to do next.
+
+const BROWSERS =
+  "WebGPU is in Chrome and Edge from 113, Safari from 26, and Firefox from 141 on Windows and 145 on " +
+  "Macs with Apple silicon. On Linux, Chrome may need a recent version or " +
+  "chrome://flags/#enable-unsafe-webgpu.";
+
+const CARDS = {
+  "no-webgpu": { title: "This browser cannot stream here", help: BROWSERS },
+  "no-adapter": {
+    title: "No graphics adapter answered",
+    action: "Try again",
+    help: "Look whether graphics acceleration is switched on in the browser's settings, and try again.",
+  },
+  "device-lost": {
+    title: "The graphics device went away",
+    action: "Load again",
+    help: "The text so far is safe. Loaded again, the model goes on from the last lines.",
+  },
+  "out-of-memory": {
+    title: "The graphics memory was not enough",
+    action: "Try again",
+    help: "A smaller window, f16 keys or a smaller model needs less; closing other tabs may help too.",
+  },
+  "bad-model": {
+    title: "This model cannot be read",
+    help: "Choose another file, or go back to the default model.",
+  },
+  unsupported: {
+    title: "This model asks for more than brooklet does",
+    help: "Choose another file, or go back to the default model.",
+  },
+  network: {
+    title: "The model did not arrive",
+    action: "Try again",
+    help: "What has arrived so far is kept, and the next try goes on from there.",
+  },
+  "bad-option": { title: "A setting cannot work", help: "Change it under Settings and start again." },
+  internal: { title: "Something went wrong inside", action: "Try again", help: "The text so far is safe." },
+  insecure: {
+    title: "This page needs a secure address",
+    help: "Browsers offer WebGPU to pages opened by https:// or from localhost alone.",
+  },
+};
+
+const make = (tag, text, className = "") => {
+  const node = document.createElement(tag);
+  node.textContent = text;
+  if (className) node.className = className;
+  return node;
+};
+
+export const createAlert = (node) => {
+  const hide = () => {
+    node.hidden = true;
+    node.replaceChildren();
+  };
+
+  return {
+    hide,
+    show({ code = "internal", message = "" }, retry) {
+      const card = CARDS[code] ?? CARDS.internal;
+      const buttons = make("div", "", "row");
+      if (card.action && retry) {
+        const again = make("button", card.action);
+        again.type = "button";
+        again.dataset.testid = "retry";
+        again.addEventListener("click", () => {
+          hide();
+          retry();
+        });
+        buttons.append(again);
+      }
+      if (code !== "no-webgpu" && code !== "insecure") {
+        const close = make("button", "Dismiss", "quiet");
+        close.type = "button";
+        close.addEventListener("click", hide);
+        buttons.append(close);
+      }
+      node.dataset.code = code;
+      node.replaceChildren(
+        make("h2", card.title),
+        ...(message ? [make("p", message)] : []),
+        make("p", card.help, "help"),
+        ...(buttons.childElementCount ? [buttons] : []),
+      );
+      node.hidden = false;
+    },
+    /** A remark that is no error of the engine. */
+    say(title, message) {
+      this.show({ code: "bad-option", message });
+      node.querySelector("h2").textContent = title;
+      node.querySelector(".help").remove();
+    },
+  };
+};

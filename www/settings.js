@@ -1,0 +1,182 @@
+// The settings form and the link that carries it. Whatever comes from a link is checked and clamped.
+
+const NUMBERS = {
+  temperature: { min: 0, max: 2, step: 0.05, value: 0.8 },
+  topK: { min: 0, max: 200, step: 1, value: 40 },
+  topP: { min: 0.05, max: 1, step: 0.01, value: 0.95 },
+  minP: { min: 0, max: 0.5, step: 0.01, value: 0.05 },
+  repeatPenalty: { min: 1, max: 2, step: 0.01, value: 1.1 },
+  sinks: { min: 0, max: 64, step: 1, value: 4 },
+  window: { min: 16, max: 8192, step: 1, value: 252 },
+};
+const CHOICES = { policy: ["streaming", "window"], kv: ["f16", "f32"] };
+const SAMPLING = ["temperature", "topK", "topP", "minP", "repeatPenalty"];
+const PROMPT_MAX = 4000;
+export const PROMPT = "Once upon a time";
+
+const clamp = (value, { min, max, step, value: normal }) => {
+  const n = typeof value === "string" && value.trim() === "" ? NaN : Number(value);
+  if (!Number.isFinite(n)) return normal;
+  const snapped = min + Math.round((Math.min(max, Math.max(min, n)) - min) / step) * step;
+  return Number(snapped.toFixed(4));
+};
+
+const seedOf = (value) =>
+  /^\s*\d{1,10}\s*$/.test(value) && Number(value) <= 0xffffffff ? Number(value) : null;
+
+const modelOf = (value) => {
+  try {
+    const url = new URL(value);
+    const near = ["localhost", "127.0.0.1"].includes(url.hostname);
+    return url.protocol === "https:" || (url.protocol === "http:" && near) ? url.href : "";
+  } catch {
+    return "";
+  }
+};
+
+const stopsOf = (value) =>
+  value
+    .split("\n")
+    .filter(Boolean)
+    .slice(0, 8)
+    .map((s) => s.slice(0, 100));
+
+/** What a hash says, all of it valid; names that are not there are left out. */
+export const parseLink = (hash) => {
+  const query = new URLSearchParams(hash.replace(/^#/, ""));
+  const link = {};
+  for (const name of Object.keys(NUMBERS)) {
+    if (query.has(name)) link[name] = clamp(query.get(name), NUMBERS[name]);
+  }
+  for (const name of Object.keys(CHOICES)) {
+    if (CHOICES[name].includes(query.get(name))) link[name] = query.get(name);
+  }
+  if (query.has("prompt")) link.prompt = query.get("prompt").slice(0, PROMPT_MAX);
+  if (query.has("stop")) link.stop = stopsOf(query.get("stop")).join("\n");
+  const seed = seedOf(query.get("seed") ?? "");
+  if (seed !== null) link.seed = seed;
+  const model = modelOf(query.get("model") ?? "");
+  if (model) link.model = model;
+  return link;
+};
+
+const writeLink = ({ prompt, seed, model, stop, ...rest }) => {
+  const query = new URLSearchParams({ prompt });
+  if (seed !== null) query.set("seed", seed);
+  for (const [name, value] of Object.entries(rest)) {
+    const normal = NUMBERS[name]?.value ?? CHOICES[name][0];
+    if (value !== normal) query.set(name, value);
+  }
+  if (stop.length) query.set("stop", stop.join("\n"));
+  if (model) query.set("model", model);
+  return `#${query}`;
+};
+
+export const createSettings = (form, prompt) => {
+  const field = (name) => form.elements[name];
+  let drawn = false; // the seed was chosen here, not by the visitor
+
+  const show = (name) => {
+    const output = form.querySelector(`output[for="${name}"]`);
+    if (output) output.textContent = field(name).value;
+  };
+
+  const set = (name, value) => {
+    field(name).value = value;
+    show(name);
+  };
+
+  const note = () => {
+    form.querySelector("#seed-note").textContent =
+      field("seed").value === ""
+        ? "Empty: a new one each time."
+        : seedOf(field("seed").value) === null
+          ? "A whole number up to 4294967295; this one is ignored."
+          : drawn
+            ? "Drawn at random; a new one each time."
+            : "Kept until you change it.";
+  };
+
+  const defaults = () => {
+    for (const [name, { value }] of Object.entries(NUMBERS)) set(name, value);
+    for (const [name, [first]] of Object.entries(CHOICES)) set(name, first);
+    set("seed", "");
+    set("stop", "");
+    drawn = false;
+    note();
+  };
+
+  for (const [name, { min, max, step }] of Object.entries(NUMBERS))
+    Object.assign(field(name), { min, max, step });
+  defaults();
+
+  form.addEventListener("input", ({ target }) => {
+    if (target.name === "seed") drawn = false;
+    note();
+    show(target.name);
+  });
+  form.addEventListener("change", ({ target }) => {
+    if (NUMBERS[target.name]) set(target.name, clamp(target.value, NUMBERS[target.name]));
+  });
+  form.addEventListener("submit", (event) => event.preventDefault());
+
+  const number = (name) => clamp(field(name).value, NUMBERS[name]);
+  const seed = () => seedOf(field("seed").value);
+
+  return {
+    defaults,
+    get policy() {
+      return field("policy").value;
+    },
+    set policy(value) {
+      set("policy", value);
+    },
+    cache: () => ({
+      policy: field("policy").value,
+      sinks: field("policy").value === "streaming" ? number("sinks") : 0,
+      window: number("window"),
+      kv: field("kv").value,
+    }),
+    sampling: () => {
+      const stop = stopsOf(field("stop").value);
+      return {
+        ...Object.fromEntries(SAMPLING.map((name) => [name, number(name)])),
+        seed: seed(),
+        ...(stop.length && { stop }),
+      };
+    },
+    /** A seed the link can name: the visitor's, or a new one, which is shown. */
+    drawSeed(keep = false) {
+      if (drawn || seed() === null) {
+        set("seed", crypto.getRandomValues(new Uint32Array(1))[0]);
+        drawn = !keep;
+        note();
+      }
+      return seed();
+    },
+    fill(link) {
+      for (const name of [...Object.keys(NUMBERS), ...Object.keys(CHOICES), "stop", "seed"]) {
+        if (name in link) set(name, link[name]);
+      }
+      if ("seed" in link) drawn = false;
+      if ("prompt" in link) prompt.value = link.prompt;
+      note();
+    },
+    link(model) {
+      const names = [...Object.keys(NUMBERS), ...Object.keys(CHOICES)];
+      const values = Object.fromEntries(names.map((n) => [n, NUMBERS[n] ? number(n) : field(n).value]));
+      const base = location.href.replace(/[?#].*$/, "");
+      return (
+        base +
+        writeLink({
+          prompt: prompt.value,
+          seed: seed(),
+          model,
+          stop: stopsOf(field("stop").value),
+          ...values,
+        })
+      );
+    },
+    modelOf,
+  };
+};
