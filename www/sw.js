@@ -18,7 +18,7 @@ const FILES = [
   "format.js",
   "icon.svg",
   "manifest.webmanifest",
-  ...["index", "worker", "core", "source", "store", "errors", "brooklet"].map(
+  ...["index", "options", "errors", "advice", "worker", "core", "source", "download", "store", "brooklet"].map(
     (name) => `brooklet/${name}.js`,
   ),
   "brooklet/brooklet_bg.wasm",

@@ -22,6 +22,7 @@ const ARGUMENTS = [
   "--disable-component-update",
   "--disable-sync",
   "--enable-precise-memory-info",
+  "--host-resolver-rules=MAP insecure.test 127.0.0.1", // a page that is neither https nor localhost
 ];
 
 const executable = () => {
@@ -37,7 +38,7 @@ export async function browser({ webgpu = true, ...options } = {}) {
   const profile = mkdtempSync(join(tmpdir(), "brooklet-browser-"));
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: executable(),
-    args: [...ARGUMENTS, ...(webgpu ? ["--enable-unsafe-webgpu"] : ["--disable-features=WebGPU,WebGPUService"])],
+    args: [...ARGUMENTS, ...(webgpu ? ["--enable-unsafe-webgpu"] : [])],
     ...options,
   });
   const close = async () => {

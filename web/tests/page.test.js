@@ -1,0 +1,325 @@
+// The page, as a visitor meets it: at two sizes, in both colour schemes, with what can go wrong.
+import assert from "node:assert/strict";
+import { mkdirSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { ROOT, TINY, browser, site } from "./harness.js";
+
+const SHOTS = join(ROOT, "target", "screenshots");
+const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
+const SIZES = { wide: { width: 1440, height: 900 }, phone: { width: 390, height: 844 } };
+
+let chrome, server, tiny;
+
+before(async () => {
+  mkdirSync(SHOTS, { recursive: true });
+  server = await site();
+  chrome = await browser({ viewport: SIZES.wide, permissions: ["clipboard-read", "clipboard-write"] });
+  tiny = `${server.url}/fixtures/tiny.gguf`;
+});
+after(async () => {
+  await chrome?.close();
+  await server?.close();
+});
+
+/** Opens the page; whatever it complains of is in `complaints`. */
+async function open(path = "/", context = chrome.context) {
+  const page = await context.newPage();
+  const complaints = [];
+  page.on("pageerror", (error) => complaints.push(String(error)));
+  page.on("console", (message) => message.type() === "error" && complaints.push(message.text()));
+  await page.goto(server.url + path);
+  await page.waitForSelector("html[data-ready], html[data-refused]");
+  return Object.assign(page, { complaints, t: (id) => page.getByTestId(id) });
+}
+
+const state = (page, name, timeout = 30_000) => page.waitForSelector(`html[data-state=${name}]`, { timeout });
+const count = async (page) => Number((await page.t("tokens").textContent()).replace(/\D/g, ""));
+const reaches = (page, n) =>
+  page.waitForFunction((n) => Number(document.getElementById("tokens").textContent.replace(/\D/g, "")) >= n, n, { timeout: 120_000 });
+const shot = (page, name) => page.screenshot({ path: join(SHOTS, `${name}.png`) });
+const link = (more = {}) => `/#${new URLSearchParams({ prompt: "hello there", seed: 5, model: tiny, window: 64, ...more })}`;
+
+async function axe(page, what) {
+  // Playwright's own world: the page's policy allows no script of ours.
+  await page.evaluate(readFileSync(AXE, "utf8"));
+  const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
+  assert.deepEqual(violations.map(({ id, impact, nodes }) => `${what}: ${id} (${impact}) at ${nodes[0].target}`), []);
+}
+
+test("one click from opening to flowing text, at two sizes and in both schemes", { timeout: 240_000 }, async () => {
+  for (const [size, viewport] of Object.entries(SIZES)) {
+    const page = await open();
+    await page.setViewportSize(viewport);
+    for (const colorScheme of ["light", "dark"]) {
+      await page.emulateMedia({ colorScheme });
+      await shot(page, `start-${size}-${colorScheme}`);
+      await axe(page, `start, ${size}, ${colorScheme}`);
+    }
+    await page.t("start").click();
+    await state(page, "streaming", 60_000);
+    await reaches(page, 12);
+    assert.match(await page.t("stage").textContent(), /^Once upon a time\S* /);
+    assert.match(await page.t("gpu-bytes").textContent(), /\d+ MB/);
+    for (const colorScheme of ["light", "dark"]) {
+      await page.emulateMedia({ colorScheme });
+      await shot(page, `default-model-${size}-${colorScheme}`);
+      await axe(page, `streaming, ${size}, ${colorScheme}`);
+    }
+    const sideways = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    assert.ok(sideways <= 0, `${size}: the page is ${sideways} px too wide`);
+    assert.deepEqual(page.complaints, []);
+    await page.close();
+  }
+});
+
+test("a link is filled in, waits for the visitor, and replays the same text", async () => {
+  const texts = [];
+  for (let i = 0; i < 2; i += 1) {
+    const page = await open(link({ temperature: 0.7, stop: "never" }));
+    assert.equal(await page.evaluate(() => document.documentElement.dataset.state), "idle");
+    assert.equal(await page.t("prompt").inputValue(), "hello there");
+    await page.t("start").click();
+    await reaches(page, 150);
+    await page.t("stop").click();
+    await state(page, "stopped");
+    texts.push((await page.t("stage").textContent()).slice(0, 120));
+    const copied = await page.t("link").click().then(() => page.evaluate(() => navigator.clipboard.readText()));
+    assert.match(copied, /#prompt=hello\+there&seed=5&temperature=0.7&window=64&stop=never&model=http/);
+    await page.close();
+  }
+  assert.equal(texts[0], texts[1]);
+  // out of range is clamped, nonsense ignored
+  const page = await open(link({ temperature: 99, topK: "x", policy: "best", sinks: -4, seed: "1e9" }));
+  const value = (name) => page.locator(`[name=${name}]`).inputValue();
+  assert.deepEqual([await value("temperature"), await value("topK"), await value("policy"), await value("sinks"), await value("seed")], ["2", "40", "streaming", "0", ""]);
+  await page.close();
+});
+
+test("pause, continue, stop, go on, copy, save, the ring and the sinks", async () => {
+  const page = await open(link());
+  await page.t("start").click();
+  await reaches(page, 200);
+  await page.t("pause").click();
+  await state(page, "paused");
+  await page.waitForTimeout(500);
+  const paused = await count(page);
+  await page.waitForTimeout(700);
+  assert.equal(await count(page), paused, "a pause is a pause");
+  await shot(page, "ring-full");
+  // the ring tells its tokens to the keyboard
+  await page.t("ring").focus();
+  await page.keyboard.press("Home");
+  await page.keyboard.press("ArrowLeft");
+  assert.match(await page.t("ring-caption").textContent(), /\d/);
+  assert.ok(Number((await page.t("forgotten").textContent()).replace(/\D/g, "")) > 50);
+  await page.t("pause").click();
+  await reaches(page, paused + 20);
+  await page.t("sinks-toggle").click();
+  await page.waitForFunction(() => document.querySelector("[name=policy]").value === "window");
+  await reaches(page, (await count(page)) + 20);
+  await page.t("sinks-toggle").click();
+  await page.t("stop").click();
+  await state(page, "stopped");
+  const text = await page.t("stage").textContent();
+  await page.t("copy").click();
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), text);
+  const [download] = await Promise.all([page.waitForEvent("download"), page.t("save").click()]);
+  assert.equal(readFileSync(await download.path(), "utf8"), text);
+  await page.t("continue").click();
+  await state(page, "streaming");
+  await reaches(page, 30);
+  assert.ok((await page.t("stage").textContent()).startsWith(text.slice(0, 50)), "what was there stays");
+  assert.deepEqual(page.complaints, []);
+  await page.close();
+});
+
+test("a dropped file, kept models, and a model that is none", async () => {
+  const page = await open();
+  const bytes = [...readFileSync(TINY)];
+  await page.evaluate((bytes) => {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File([new Uint8Array(bytes)], "mine.gguf"));
+    for (const type of ["dragenter", "dragover", "drop"]) dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
+  }, bytes);
+  await page.t("start").click();
+  await state(page, "streaming");
+  await reaches(page, 30);
+  await page.t("stop").click();
+  await state(page, "stopped");
+  const before = await page.t("stage").textContent();
+  for (const [address, words] of [
+    [`${server.url}/index.html`, /not a GGUF file/],
+    [`${server.url}/nothing.gguf`, /404/],
+  ]) {
+    await page.t("model-url").fill(address);
+    await page.t("model-url").blur();
+    await page.t("start").click();
+    await state(page, "error");
+    assert.match(await page.t("error").textContent(), words);
+    assert.equal(await page.t("stage").textContent(), before, "no text is lost by an error");
+  }
+  await shot(page, "error");
+  await axe(page, "error");
+  await page.t("model-url").fill(tiny);
+  await page.t("model-url").blur();
+  await page.t("start").click();
+  await state(page, "streaming");
+  const kept = page.t("kept-list").locator("li", { hasText: "tiny" });
+  await kept.waitFor();
+  await page.t("stop").click();
+  await kept.getByRole("button", { name: /Delete/ }).click();
+  await kept.waitFor({ state: "detached" });
+  await page.close();
+});
+
+test("a lost device is said, and one click loads again", async () => {
+  const page = await open(link());
+  await page.t("start").click();
+  await reaches(page, 30);
+  const before = (await page.t("stage").textContent()).slice(0, 40);
+  // as a driver's reset would have it, before the next token
+  await page.evaluate(() => {
+    const { postMessage } = Worker.prototype;
+    Worker.prototype.postMessage = function (message) {
+      Worker.prototype.postMessage = postMessage;
+      this.postMessage({ brooklet: "call", id: -1, method: "loseDevice", args: {} });
+      return this.postMessage(message);
+    };
+  });
+  await state(page, "error");
+  await page.t("error").getByRole("button").first().click();
+  await state(page, "streaming");
+  assert.equal((await page.t("stage").textContent()).slice(0, 40), before);
+  await page.close();
+});
+
+test("the policy for scripts is in force, by the page itself", async () => {
+  const page = await open();
+  const ran = await page.evaluate(async () => {
+    const script = document.createElement("script");
+    script.textContent = "globalThis.injected = true";
+    document.body.append(script);
+    const image = document.createElement("div");
+    image.innerHTML = '<img src="x" onerror="globalThis.injected = true">';
+    document.body.append(image);
+    setTimeout("globalThis.evaluated = true"); // text: what is evaluated from here directly is the test's own
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    return { injected: Boolean(globalThis.injected), evaluated: Boolean(globalThis.evaluated) };
+  });
+  assert.deepEqual(ran, { injected: false, evaluated: false });
+  const html = readFileSync(join(ROOT, "www", "index.html"), "utf8");
+  assert.match(html, /http-equiv="Content-Security-Policy"/);
+  assert.doesNotMatch(html, /\sstyle=|<script(?![^>]*src=)|\son\w+=/);
+  for (const file of ["main.js", "text.js", "view.js", "models.js", "alerts.js"]) {
+    assert.doesNotMatch(readFileSync(join(ROOT, "www", file), "utf8"), /innerHTML|insertAdjacentHTML|document\.write|eval\(/, file);
+  }
+  await page.close();
+});
+
+test("it opens and streams without a network after the first visit", async () => {
+  const page = await open(link());
+  await page.evaluate(() => navigator.serviceWorker.ready);
+  await page.t("start").click();
+  await reaches(page, 10);
+  await page.t("stop").click();
+  await state(page, "stopped");
+  await page.waitForFunction(async () => Boolean(await caches.match("brooklet/brooklet_bg.wasm")));
+  await chrome.context.setOffline(true);
+  try {
+    await page.reload();
+    await page.waitForSelector("html[data-ready]");
+    await page.t("start").click();
+    await reaches(page, 10);
+  } finally {
+    await chrome.context.setOffline(false);
+  }
+  await page.close();
+});
+
+test("it works under any path of a static host", async () => {
+  const { serve } = await import("../serve.js");
+  const host = await serve({ folders: { "/some/where": join(ROOT, "www"), "/fixtures": join(TINY, "..") } });
+  const page = await chrome.context.newPage();
+  await page.goto(`${host.url}/some/where/${link({ model: `${host.url}/fixtures/tiny.gguf` }).slice(1)}`);
+  await page.waitForSelector("html[data-ready]");
+  await page.getByTestId("start").click();
+  await state(page, "streaming");
+  await reaches(page, 10);
+  await page.close();
+  await host.close();
+});
+
+test("without WebGPU or an adapter it says so, with what to do; the package too", async () => {
+  const without = await browser({ webgpu: false, viewport: SIZES.wide });
+  const load = (page, worker) =>
+    page.evaluate(async (worker) => {
+      const { Engine } = await import("./brooklet/index.js");
+      const error = await Engine.load({ model: "/fixtures/tiny.gguf", worker }).catch((e) => e);
+      return { code: error.code, name: error.constructor.name, message: error.message };
+    }, worker);
+  try {
+    // as in a browser that has none
+    const old = await without.context.newPage();
+    await old.addInitScript(() => delete Navigator.prototype.gpu);
+    await old.goto(`${server.url}/`);
+    await old.waitForSelector("html[data-refused]");
+    const words = await old.getByTestId("error").textContent();
+    assert.match(words, /no WebGPU/);
+    assert.match(words, /Chrome/);
+    await shot(old, "no-webgpu-wide");
+    await axe(old, "no WebGPU");
+    await old.setViewportSize(SIZES.phone);
+    await shot(old, "no-webgpu-phone");
+    const none = await load(old, false);
+    assert.deepEqual([none.code, none.name], ["no-webgpu", "NoWebGpuError"]);
+    assert.match(none.message, /Chrome and Edge have it from version 113 on/);
+    // over http, where browsers hide it
+    await old.goto(`${server.url.replace("localhost", "insecure.test")}/`);
+    await old.waitForSelector("html[data-refused]");
+    assert.match(await old.getByTestId("error").textContent(), /https/);
+    assert.match((await load(old)).message, /works on secure pages alone/);
+    // with WebGPU, but nothing behind it
+    const bare = await open("/", without.context);
+    await bare.t("start").click();
+    await state(bare, "error");
+    assert.match(await bare.t("error").textContent(), /gives no adapter/);
+    assert.deepEqual((await load(bare)).code, "no-adapter");
+    assert.match(await bare.t("stage").textContent(), /^$/);
+  } finally {
+    await without.close();
+  }
+});
+
+test("10,000 tokens: the page stays small, and no task of its keeps a visitor waiting", { timeout: 300_000 }, async () => {
+  const page = await open(link());
+  const session = await chrome.context.newCDPSession(page);
+  await page.evaluate(() => {
+    globalThis.long = [];
+    const note = (list) => globalThis.long.push(...list.getEntries().map(({ duration, startTime }) => [startTime, duration]));
+    new PerformanceObserver(note).observe({ type: "longtask", buffered: false });
+  });
+  await page.t("start").click();
+  const measured = async (tokens) => {
+    await reaches(page, tokens);
+    await session.send("HeapProfiler.collectGarbage");
+    const { usedSize } = await session.send("Runtime.getHeapUsage");
+    const [wasm, nodes] = await page.evaluate(() => [document.getElementById("wasm-bytes").textContent, document.querySelectorAll("*").length]);
+    return { usedSize, wasm, nodes };
+  };
+  await state(page, "streaming");
+  await page.evaluate(() => (globalThis.long.length = 0));
+  const early = await measured(1000);
+  await page.evaluate(() => (globalThis.ignore = globalThis.long.splice(0))); // the collection asked for is one
+  await reaches(page, 9900);
+  const long = await page.evaluate(() => globalThis.long);
+  const late = await measured(10_000);
+  const rate = await page.t("tps").textContent();
+  console.log(`10,000 tokens at ${rate}/s: heap ${early.usedSize} to ${late.usedSize}, wasm ${early.wasm} to ${late.wasm}, elements ${early.nodes} to ${late.nodes}, tasks over 50 ms: ${JSON.stringify(long)}`);
+  assert.ok(late.usedSize - early.usedSize < 2 << 20, `the heap grew by ${late.usedSize - early.usedSize} bytes`);
+  assert.equal(late.wasm, early.wasm);
+  assert.ok(late.nodes - early.nodes < 100);
+  assert.deepEqual(long, []);
+  await page.close();
+});
