@@ -92,15 +92,15 @@ function withResolvers() {
 }
 
 function startWorker() {
-  const options = { type: "module", name: "brooklet" };
   try {
-    return new Worker(new URL("./worker.js", import.meta.url), options);
+    // As bundlers know it: the address and the options spelt out in place.
+    return new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "brooklet" });
   } catch (error) {
     if (error.name !== "SecurityError") throw error;
     // From another site, a CDN say: such a script may be imported, but not be a worker itself.
     const script = `import ${JSON.stringify(new URL("./worker.js", import.meta.url).href)};`;
     const url = URL.createObjectURL(new Blob([script], { type: "text/javascript" }));
-    return new Worker(url, options);
+    return new Worker(url, { type: "module", name: "brooklet" });
   }
 }
 

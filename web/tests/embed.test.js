@@ -1,0 +1,136 @@
+// The packed package in somebody else's project, and what it costs to have it.
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { after, before, test } from "node:test";
+import { gzipSync } from "node:zlib";
+import { serve } from "../serve.js";
+import { ROOT, TINY, blank, browser, site } from "./harness.js";
+
+const BIN = join(ROOT, "web", "node_modules", ".bin");
+let chrome, project;
+
+before(async () => {
+  chrome = await browser();
+  project = mkdtempSync(join(tmpdir(), "brooklet-vite-"));
+});
+after(async () => {
+  await chrome?.close();
+  rmSync(project, { recursive: true, force: true });
+});
+
+const run = (command, args, cwd) => execFileSync(command, args, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
+
+const MAIN = `import { Engine } from "brooklet";
+
+const show = document.querySelector("pre")!;
+const engine = await Engine.load({ model: "/tiny.gguf", onProgress: ({ loaded, total }) => (show.textContent = \`\${loaded} of \${total}\`) });
+show.textContent = "";
+const stream = engine.stream("Once upon a time", { temperature: 0, maxTokens: 20 });
+for await (const { text } of stream) show.append(text);
+document.title = \`\${stream.stats.generatedTokens} tokens\`;
+await engine.unload();
+`;
+
+test("ten lines in an empty Vite project stream text, built, typed and in development", { timeout: 120_000 }, async () => {
+  const [{ filename }] = JSON.parse(run("npm", ["pack", "--json", "--pack-destination", project], join(ROOT, "web", "pkg")));
+  writeFileSync(join(project, "package.json"), JSON.stringify({ private: true, type: "module" }));
+  run("npm", ["install", "--no-audit", "--no-fund", "--offline", `./${filename}`], project);
+  mkdirSync(join(project, "public"));
+  cpSync(TINY, join(project, "public", "tiny.gguf"));
+  writeFileSync(join(project, "index.html"), '<!doctype html><title>t</title><pre></pre><script type="module" src="/main.ts"></script>');
+  writeFileSync(join(project, "main.ts"), MAIN);
+  assert.ok(MAIN.trim().split("\n").length <= 10);
+
+  const typed = ["--noEmit", "--strict", "--target", "esnext", "--module", "esnext", "--moduleResolution", "bundler", "--lib", "esnext,dom,dom.asynciterable", "main.ts"];
+  run(join(BIN, "tsc"), typed, project);
+  writeFileSync(join(project, "wrong.ts"), 'import { Engine } from "brooklet";\nawait Engine.load({ model: "a", window: "big" });\n');
+  assert.throws(() => run(join(BIN, "tsc"), [...typed.slice(0, -1), "wrong.ts"], project), ({ stdout }) => /'string' is not assignable to type 'number/.test(stdout));
+
+  run(join(BIN, "vite"), ["build", "--logLevel", "warn"], project);
+  const host = await serve({ folders: { "/": join(project, "dist") } });
+  const streams = async (url) => {
+    const page = await chrome.context.newPage();
+    const errors = [];
+    page.on("pageerror", (error) => errors.push(String(error)));
+    await page.goto(url);
+    await page.waitForFunction(() => document.title === "20 tokens", undefined, { timeout: 30_000 }).catch((error) => {
+      throw new Error(`${error.message}\n${errors.join("\n")}`);
+    });
+    const text = await page.locator("pre").textContent();
+    await page.close();
+    return text;
+  };
+  const built = await streams(host.url);
+  assert.ok(built.length > 5);
+  await host.close();
+
+  // The development server, as `npx vite` starts it, without a configuration.
+  const { createServer } = await import("vite");
+  const vite = await createServer({ root: project, logLevel: "error", configFile: false, server: { port: 0, host: "127.0.0.1" } });
+  await vite.listen();
+  assert.equal(await streams(`http://localhost:${vite.httpServer.address().port}/`), built);
+  await vite.close();
+});
+
+test("the package and the page are as small as promised", () => {
+  const sizes = (folder, pattern) =>
+    readdirSync(folder)
+      .filter((name) => pattern.test(name))
+      .map((name) => [name, gzipSync(readFileSync(join(folder, name)), { level: 9 }).length]);
+  const sum = (list) => list.reduce((all, [, size]) => all + size, 0);
+  const parts = sizes(join(ROOT, "web", "pkg"), /\.(js|wasm)$/);
+  const page = sizes(join(ROOT, "www"), /\.(js|css|html|svg|webmanifest)$/);
+  console.log(`package: ${sum(parts)} bytes gzipped (${parts.map(([name, size]) => `${name} ${size}`).join(", ")}); page: ${sum(page)}`);
+  assert.ok(sum(parts) <= 1_500_000);
+  assert.ok(sum(page) <= 60_000);
+});
+
+test("10,000 tokens in one thread leave its memory as it was", { timeout: 300_000 }, async () => {
+  const server = await site();
+  const page = await blank(chrome.context, server.url);
+  const session = await chrome.context.newCDPSession(page);
+  // In the page itself: so the heap measured is that of all the package's code, the worker's half too.
+  await page.evaluate(async () => {
+    const { Engine } = await import("/brooklet/index.js");
+    const engine = await Engine.load({ model: "/fixtures/tiny.gguf", window: 200, worker: false });
+    globalThis.stream = engine.stream("hello", { seed: 1 });
+    globalThis.advance = async (to) => {
+      while (stream.stats.generatedTokens < to) await stream.next();
+      return stream.stats.wasmBytes;
+    };
+  });
+  const measured = async (tokens) => {
+    const wasm = await page.evaluate((tokens) => globalThis.advance(tokens), tokens);
+    await session.send("HeapProfiler.collectGarbage");
+    return { wasm, heap: (await session.send("Runtime.getHeapUsage")).usedSize };
+  };
+  const early = await measured(1000);
+  const late = await measured(10_000);
+  console.log(`heap ${early.heap} to ${late.heap}, wasm ${early.wasm} to ${late.wasm}`);
+  assert.ok(late.heap - early.heap < 2 << 20);
+  assert.equal(late.wasm, early.wasm);
+  assert.deepEqual(page.complaints, []);
+  await page.close();
+  await server.close();
+});
+
+test("a script from another site can be embedded", async () => {
+  const [other, own] = [await serve({ folders: { "/": join(ROOT, "www") }, headers: { "access-control-allow-origin": "*" } }), await serve({ folders: { "/fixtures": dirname(TINY) } })];
+  const page = await chrome.context.newPage();
+  await page.goto(`${own.url}/fixtures/`);
+  const count = await page.evaluate(async (other) => {
+    const { Engine } = await import(`${other}/brooklet/index.js`);
+    const engine = await Engine.load({ model: "/fixtures/tiny.gguf" });
+    let count = 0;
+    for await (const piece of engine.stream("a", { maxTokens: 5 })) count += piece.token >= 0;
+    await engine.unload();
+    return count;
+  }, other.url);
+  assert.equal(count, 5);
+  await page.close();
+  await other.close();
+  await own.close();
+});
