@@ -5,7 +5,7 @@
 use brooklet::Result;
 use brooklet::format::{DType, repack};
 use brooklet::gpu::{AdapterChoice, Gpu, Recording, Tensor};
-use brooklet::ops::{Epilogue, Linear, MatMul, Part};
+use brooklet::ops::{Epilogue, FRAME, Linear, MatMul, Part, Sums};
 use pollster::block_on;
 use std::time::Instant;
 
@@ -16,13 +16,14 @@ const RUNS: usize = 7;
 fn main() -> Result<()> {
     let wanted: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let gpu = block_on(Gpu::open(AdapterChoice::Best))?;
-    println!("{} ({}), {} lanes, ms as min/median", gpu.name, gpu.backend, gpu.tier.lanes());
+    let sums = block_on(Sums::of(&gpu))?;
+    println!("{} ({}), {} lanes, sums {sums:?}", gpu.name, gpu.backend, gpu.tier.lanes());
     println!("format  shape      columns      min   median    GB/s");
     for dtype in DType::ALL {
         if !wanted.is_empty() && !wanted.iter().any(|name| name == dtype.name()) {
             continue;
         }
-        let op = block_on(MatMul::new(&gpu, &[dtype]))?;
+        let op = block_on(MatMul::new(&gpu, &[dtype], sums))?;
         for (rows, cols) in [(2048, 2048), (1536, 576)] {
             if cols % dtype.block_len() == 0 {
                 let w = matrix(&gpu, dtype, rows, cols)?;
@@ -58,7 +59,7 @@ fn matrix(gpu: &Gpu, dtype: DType, rows: usize, cols: usize) -> Result<Linear> {
 async fn time(gpu: &Gpu, op: &MatMul, w: &Linear, columns: usize) -> Result<Vec<f64>> {
     let x = Tensor::upload(gpu, "x", &[columns, w.cols], &vec![0.5f32; columns * w.cols])?;
     let y = Tensor::zeros(gpu, "y", &[columns, w.rows])?;
-    let frame = Tensor::upload(gpu, "frame", &[2], &[0, columns as u32])?;
+    let frame = Tensor::upload(gpu, "frame", &[FRAME], &[0, columns as u32, 1])?;
     let mut recording = Recording::default();
     for _ in 0..REPEAT {
         op.record(&mut recording, "bench", Epilogue::Store, [&frame, &x, &y], w, None)?;

@@ -10,10 +10,11 @@
 //
 //   grid:      [ceil(rows/4), beyond 65535 in y, 1] workgroups, four rows each
 //   requires:  K a multiple of 32; with SWIGLU an even number of rows
-//   uses:      lib/block.wgsl, lib/epilogue.wgsl, one lib/<type>.wgsl
+//   uses:      lib/block.wgsl, lib/epilogue.wgsl, one lib/<type>.wgsl; lib/reduce4.wgsl, or
+//              lib/reduce_subgroup.wgsl where a workgroup is one subgroup (matvec_<type>_subgroup)
 //   twin:      src/reference/matmul.rs
 //
-// The lanes share out the units of a row; x is read once for four rows. One barrier.
+// The lanes share out the units of a row; x is read once for four rows. One barrier, or none.
 
 struct Params {
     rows: u32,      // of this part
@@ -32,8 +33,6 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
 
 override WG: u32 = 64u;
-
-var<workgroup> sum_scratch: array<vec4<f32>, WG>;
 
 @compute @workgroup_size(WG)
 fn main(
@@ -60,12 +59,8 @@ fn main(
         sums.z += block_dot(weights(row2 + unit), part);
         sums.w += block_dot(weights(row3 + unit), part);
     }
-    sum_scratch[lane] = sums;
-    workgroupBarrier();
+    sums = reduce_sum4(lane, sums);
     if lane == 0u {
-        for (var other = 1u; other < WG; other++) {
-            sums += sum_scratch[other];
-        }
         finish(0u, row, sums);
     }
 }

@@ -9,7 +9,7 @@
 //
 //   grid:      [rows, 1, 1] workgroups, one workgroup a row; rows >= tokens are left alone
 //   requires:  WG a power of two; any cols
-//   uses:      lib/reduce.wgsl
+//   uses:      lib/reduce.wgsl, or lib/reduce_subgroup.wgsl where a workgroup is one subgroup (rms_norm_subgroup)
 //   twin:      src/reference/rms_norm.rs
 
 struct Params {

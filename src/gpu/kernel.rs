@@ -1,6 +1,7 @@
 //! A compute pipeline made from WGSL files that live in `shaders/`.
 use super::{Counters, Gpu};
 use crate::{Error, Result};
+use std::borrow::Cow;
 
 /// How a kernel touches one binding. Binding 0 is always the `Params` uniform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,20 @@ pub struct KernelSource {
     pub bindings: &'static [Access],
     /// The size of `Params`.
     pub params_size: u64,
+    /// Subgroup operations are used.
+    pub subgroups: bool,
+}
+
+impl KernelSource {
+    /// The source as a browser wants it: naga rejects the directive that browsers demand.
+    pub fn for_browsers(&self) -> Cow<'static, str> {
+        match self.subgroups {
+            true => {
+                [include_str!("../../shaders/enable/subgroups.wgsl"), self.wgsl].concat().into()
+            }
+            false => self.wgsl.into(),
+        }
+    }
 }
 
 /// Joins WGSL files at compile time; WGSL does not mind the order of declarations.
@@ -55,7 +70,10 @@ impl Kernel {
         });
         let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(name),
-            source: wgpu::ShaderSource::Wgsl(source.wgsl.into()),
+            source: wgpu::ShaderSource::Wgsl(match cfg!(target_arch = "wasm32") {
+                true => source.for_browsers(),
+                false => source.wgsl.into(),
+            }),
         };
         // SAFETY: every index of our kernels follows from shapes that `record` has checked and
         // from token ids that the session has checked; every loop has a bound; no divisor is zero.

@@ -45,11 +45,13 @@ pub struct Tier {
 
 impl Tier {
     /// Lanes of a workgroup in kernels that split a sum over lanes: one vector register of a
-    /// software driver, so that its barriers cost nothing; otherwise a size that suits every GPU.
+    /// software driver, so that its barriers cost nothing; one subgroup where those are wide; otherwise a
+    /// size that suits every GPU.
     pub fn lanes(&self) -> u32 {
-        match self.cpu {
-            true => self.subgroup_size[0].clamp(4, 16),
-            false => 64,
+        match self.subgroup_size[0] {
+            least if self.cpu => least.clamp(4, 16),
+            least if self.subgroups && (32..=64).contains(&least) => least,
+            _ => 64,
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::model::RopeLayout;
 use crate::ops::{
     Argmax, Attention, AttentionParams, Epilogue, FRAME, GetRows, MatMul, RmsNorm, RopeStore,
-    RopeStoreParams,
+    RopeStoreParams, Sums,
 };
 
 /// Every kernel that a pass needs, compiled once for a session.
@@ -23,11 +23,12 @@ impl Kernels {
         let (gpu, kv_f16) = (&model.gpu, kv == KvType::F16);
         let neox = model.config.rope.layout == RopeLayout::Neox;
         let dtypes = model.weights.dtypes();
+        let sums = Sums::of(gpu).await?;
         let embedding: Vec<_> = model.weights.token_embd.parts.iter().map(|p| p.dtype).collect();
         Ok(Self {
             get_rows: GetRows::new(gpu, &embedding).await?,
-            norm: RmsNorm::new(gpu).await?,
-            matmul: MatMul::new(gpu, &dtypes).await?,
+            norm: RmsNorm::new(gpu, sums).await?,
+            matmul: MatMul::new(gpu, &dtypes, sums).await?,
             rope_store: RopeStore::new(gpu, neox, kv_f16).await?,
             attention: Attention::new(gpu, kv_f16).await?,
             argmax: Argmax::new(gpu).await?,

@@ -25,6 +25,7 @@ impl Argmax {
         wgsl: wgsl!("argmax.wgsl"),
         bindings: &[Access::Read, Access::Read, Access::Write],
         params_size: size_of::<ArgmaxParams>() as u64,
+        subgroups: false,
     };
 
     /// Compiles the kernel.

@@ -32,6 +32,7 @@ impl Attention {
         wgsl: wgsl!("lib/ring.wgsl", "attention.wgsl"),
         bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
         params_size: size_of::<AttentionParams>() as u64,
+        subgroups: false,
     };
 
     /// Compiles the kernel for one type of K and V.

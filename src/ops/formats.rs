@@ -1,22 +1,24 @@
 //! One kernel file joined with each format's library.
 
-/// `[(DType, KernelSource); 13]` of a kernel file that reads weights through `weights(unit)`.
+/// `[(DType, KernelSource); 13]` of a kernel file that reads weights through `weights(unit)`. The names end in
+/// `$suffix`; with `"_subgroup"` they need subgroups.
 macro_rules! for_every_format {
-    ($stem:literal, [$($lib:literal),*], $bindings:expr, $params:ty) => {
-        for_every_format!(@ $stem, [$($lib),*], $bindings, $params;
+    ($stem:literal, $suffix:literal, [$($lib:literal),*], $bindings:expr, $params:ty) => {
+        for_every_format!(@ $stem, $suffix, [$($lib),*], $bindings, $params;
             F32 "f32" [], F16 "f16" [], BF16 "bf16" [],
             Q4_0 "q4_0" [], Q4_1 "q4_1" [], Q5_0 "q5_0" [], Q5_1 "q5_1" [], Q8_0 "q8_0" [],
             Q2K "q2_k" [], Q3K "q3_k" [], Q4K "q4_k" ["lib/scale_min.wgsl"],
             Q5K "q5_k" ["lib/scale_min.wgsl"], Q6K "q6_k" [])
     };
-    (@ $stem:literal, $libs:tt, $bindings:expr, $params:ty; $($dtype:ident $format:literal $more:tt),*) => {
+    (@ $stem:literal, $suffix:literal, $libs:tt, $bindings:expr, $params:ty; $($dtype:ident $format:literal $more:tt),*) => {
         [$((
             $crate::format::DType::$dtype,
             $crate::gpu::KernelSource {
-                name: concat!($stem, "_", $format),
+                name: concat!($stem, "_", $format, $suffix),
                 wgsl: for_every_format!(% $stem $format $libs $more),
                 bindings: $bindings,
                 params_size: size_of::<$params>() as u64,
+                subgroups: !$suffix.is_empty(),
             },
         )),*]
     };

@@ -26,6 +26,7 @@ impl GetRows {
     /// The kernel for every type.
     pub const SOURCES: [(DType, KernelSource); 13] = for_every_format!(
         "get_rows",
+        "",
         ["lib/block.wgsl"],
         &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
         GetRowsParams

@@ -1,6 +1,6 @@
 //! Products with quantised matrices: one token (`matvec`) or a chunk of them (`matmul`).
 use super::formats::{ByFormat, for_every_format};
-use super::{FRAME, Linear};
+use super::{FRAME, Linear, Sums};
 use crate::Result;
 use crate::format::DType;
 use crate::gpu::{Access, Gpu, KernelSource, Recording, Tensor};
@@ -52,20 +52,30 @@ impl MatMul {
     /// The kernel of one token for every type.
     pub const MATVEC: [(DType, KernelSource); 13] = for_every_format!(
         "matvec",
-        ["lib/block.wgsl", "lib/epilogue.wgsl"],
+        "",
+        ["lib/block.wgsl", "lib/epilogue.wgsl", "lib/reduce4.wgsl"],
+        &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
+        MatMulParams
+    );
+    /// The same where a workgroup is one subgroup.
+    pub const MATVEC_SUBGROUP: [(DType, KernelSource); 13] = for_every_format!(
+        "matvec",
+        "_subgroup",
+        ["lib/block.wgsl", "lib/epilogue.wgsl", "lib/reduce_subgroup.wgsl"],
         &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
         MatMulParams
     );
     /// The kernel of many tokens for every type.
     pub const MATMUL: [(DType, KernelSource); 13] = for_every_format!(
         "matmul",
+        "",
         ["lib/block.wgsl", "lib/epilogue.wgsl"],
         &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
         MatMulParams
     );
 
     /// Compiles the kernels of the given types.
-    pub async fn new(gpu: &Gpu, dtypes: &[DType]) -> Result<Self> {
+    pub async fn new(gpu: &Gpu, dtypes: &[DType], sums: Sums) -> Result<Self> {
         let lanes = f64::from(gpu.tier.lanes());
         // Sums of a workgroup's tokens fill its memory: 16 KiB on every device.
         let columns = if gpu.tier.cpu { 16 } else { 8 };
@@ -74,7 +84,11 @@ impl MatMul {
             ByFormat::new(gpu, sources, dtypes, &[&shared, tile].concat()).await
         };
         let [a, b, c] = EPILOGUES;
-        let (v, m) = (&Self::MATVEC[..], &Self::MATMUL[..]);
+        let v = match sums {
+            Sums::Shared => &Self::MATVEC[..],
+            Sums::Subgroup => &Self::MATVEC_SUBGROUP[..],
+        };
+        let m = &Self::MATMUL[..];
         let tile = &[("COLUMNS", f64::from(columns))][..];
         Ok(Self {
             matvec: [make(v, &[], a).await?, make(v, &[], b).await?, make(v, &[], c).await?],

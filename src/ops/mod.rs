@@ -8,6 +8,7 @@ mod matmul;
 mod ring;
 mod rms_norm;
 mod rope_store;
+mod subgroup;
 
 pub use argmax::{Argmax, ArgmaxParams, NO_TOKEN};
 pub use attention::{Attention, AttentionParams};
@@ -17,15 +18,14 @@ pub use matmul::{Epilogue, MatMul, MatMulParams};
 pub use ring::{FRAME, RingParams};
 pub use rms_norm::{RmsNorm, RmsNormParams};
 pub use rope_store::{RopeStore, RopeStoreParams};
+pub use subgroup::{SubgroupCheckParams, Sums};
 
 use ring::expect_cache;
 
 /// Every kernel of the crate, for whoever looks at all of them.
 pub fn kernels() -> Vec<crate::gpu::KernelSource> {
-    let by_format = [GetRows::SOURCES, MatMul::MATVEC, MatMul::MATMUL];
+    let by_format = [GetRows::SOURCES, MatMul::MATVEC, MatMul::MATVEC_SUBGROUP, MatMul::MATMUL];
     let by_format = by_format.into_iter().flatten().map(|(_, source)| source);
-    [RmsNorm::SOURCE, RopeStore::SOURCE, Attention::SOURCE, Argmax::SOURCE]
-        .into_iter()
-        .chain(by_format)
-        .collect()
+    let others = [RmsNorm::SOURCE, RmsNorm::SUBGROUP, RopeStore::SOURCE, Attention::SOURCE];
+    others.into_iter().chain([Argmax::SOURCE, subgroup::SOURCE]).chain(by_format).collect()
 }

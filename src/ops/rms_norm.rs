@@ -1,5 +1,5 @@
 //! Root-mean-square normalisation of rows.
-use super::FRAME;
+use super::{FRAME, Sums};
 use crate::Result;
 use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, wgsl};
 
@@ -26,12 +26,21 @@ impl RmsNorm {
         wgsl: wgsl!("lib/reduce.wgsl", "rms_norm.wgsl"),
         bindings: &[Access::Read, Access::Read, Access::Read, Access::Write],
         params_size: size_of::<RmsNormParams>() as u64,
+        subgroups: false,
+    };
+    /// The same where a workgroup is one subgroup.
+    pub const SUBGROUP: KernelSource = KernelSource {
+        name: "rms_norm_subgroup",
+        wgsl: wgsl!("lib/reduce_subgroup.wgsl", "rms_norm.wgsl"),
+        subgroups: true,
+        ..Self::SOURCE
     };
 
     /// Compiles the kernel.
-    pub async fn new(gpu: &Gpu) -> Result<Self> {
+    pub async fn new(gpu: &Gpu, sums: Sums) -> Result<Self> {
         let lanes = f64::from(gpu.tier.lanes());
-        let make = |last| Kernel::new(gpu, Self::SOURCE, [("WG", lanes), ("LAST", last)]);
+        let source = if sums == Sums::Subgroup { Self::SUBGROUP } else { Self::SOURCE };
+        let make = |last| Kernel::new(gpu, source, [("WG", lanes), ("LAST", last)]);
         Ok(Self { every: make(0.0).await?, last: make(1.0).await? })
     }
 

@@ -39,6 +39,7 @@ impl RopeStore {
             Access::Write,
         ],
         params_size: size_of::<RopeStoreParams>() as u64,
+        subgroups: false,
     };
 
     /// Compiles the kernel for one layout of pairs and one type of K and V.

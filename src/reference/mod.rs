@@ -6,6 +6,7 @@ mod matmul;
 mod rms_norm;
 mod rope_store;
 mod stream;
+mod subgroup_check;
 
 pub use argmax::argmax;
 pub use attention::attention;
@@ -14,3 +15,4 @@ pub use matmul::matmul;
 pub use rms_norm::rms_norm;
 pub use rope_store::rope_store;
 pub use stream::Oracle;
+pub use subgroup_check::subgroup_check;

@@ -10,7 +10,8 @@ fn every_kernel_is_valid_and_bound_as_its_source_says() {
         let module = naga::front::wgsl::parse_str(kernel.wgsl)
             .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(kernel.wgsl)));
         // Nothing beyond the WebGPU core, of which packing halves into a u32 is a part.
-        let capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        let mut capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        capabilities.set(naga::valid::Capabilities::SUBGROUP, kernel.subgroups);
         naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
             .validate(&module)
             .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(kernel.wgsl)));

@@ -341,7 +341,7 @@ impl Hasher {
 /// Every kernel as the browser gets it: `[[name, wgsl], …]` in JSON. For the test that compiles them all.
 #[wasm_bindgen]
 pub fn kernels() -> String {
-    let list: Vec<_> =
-        brooklet::ops::kernels().iter().map(|kernel| (kernel.name, kernel.wgsl)).collect();
+    let kernels = brooklet::ops::kernels();
+    let list: Vec<_> = kernels.iter().map(|kernel| (kernel.name, kernel.for_browsers())).collect();
     serde_json::json!(list).to_string()
 }

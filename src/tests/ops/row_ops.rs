@@ -1,7 +1,7 @@
 //! rms_norm and argmax against their twins.
-use super::run;
-use crate::gpu::{Recording, Tensor};
-use crate::ops::{Argmax, FRAME, NO_TOKEN, RmsNorm, RmsNormParams};
+use super::{run, sums};
+use crate::gpu::{Gpu, Recording, Tensor};
+use crate::ops::{Argmax, FRAME, NO_TOKEN, RmsNorm, RmsNormParams, Sums};
 use crate::reference;
 use crate::tests::support::{assert_close, gpu, noise};
 use pollster::block_on;
@@ -9,7 +9,11 @@ use pollster::block_on;
 #[test]
 fn rms_norm() {
     let gpu = gpu();
-    let op = block_on(RmsNorm::new(&gpu)).unwrap();
+    sums(&gpu).into_iter().for_each(|sums| check_rms_norm(&gpu, sums));
+}
+
+fn check_rms_norm(gpu: &Gpu, sums: Sums) {
+    let op = block_on(RmsNorm::new(gpu, sums)).unwrap();
     // one column; a row that does not fill a workgroup; one over; real sizes
     for (rows, cols) in [(1, 1), (3, 7), (2, 65), (1, 2048), (5, 4096)] {
         // large enough to matter: with 1e-6 a kernel that forgets eps passes
@@ -18,33 +22,39 @@ fn rms_norm() {
         let mut expected = vec![0.0; rows * cols];
         reference::rms_norm(params, &x, &w, &mut expected);
         // One row more than there are tokens: it is left alone.
-        let frame = Tensor::upload(&gpu, "frame", &[FRAME], &[9u32, rows as u32, 1]).unwrap();
+        let frame = Tensor::upload(gpu, "frame", &[FRAME], &[9u32, rows as u32, 1]).unwrap();
         let mut padded = x.clone();
         padded.extend(noise(3, cols));
-        let x = Tensor::upload(&gpu, "x", &[rows + 1, cols], &padded).unwrap();
-        let w = Tensor::upload(&gpu, "w", &[cols], &w).unwrap();
+        let x = Tensor::upload(gpu, "x", &[rows + 1, cols], &padded).unwrap();
+        let w = Tensor::upload(gpu, "w", &[cols], &w).unwrap();
         let nan = vec![f32::NAN; (rows + 1) * cols];
-        let y = Tensor::upload(&gpu, "y", &[rows + 1, cols], &nan).unwrap();
-        let last = Tensor::upload(&gpu, "last", &[1, cols], &nan[..cols]).unwrap();
+        let y = Tensor::upload(gpu, "y", &[rows + 1, cols], &nan).unwrap();
+        let last = Tensor::upload(gpu, "last", &[1, cols], &nan[..cols]).unwrap();
         let mut recording = Recording::default();
         op.record(&mut recording, "test", params.eps, [&frame, &x, &w, &y]).unwrap();
         op.record_last(&mut recording, "test", params.eps, [&frame, &x, &w, &last]).unwrap();
-        run(&gpu, recording);
+        run(gpu, recording);
 
-        let found: Vec<f32> = block_on(y.read(&gpu)).unwrap();
+        let found: Vec<f32> = block_on(y.read(gpu)).unwrap();
         let (found, beyond) = found.split_at(rows * cols);
-        assert_close(&format!("rms_norm {rows}x{cols}"), found, &expected, 1e-6, 1e-5);
-        assert!(beyond.iter().all(|v| v.is_nan()), "rms_norm {rows}x{cols} wrote beyond");
-        let found: Vec<f32> = block_on(last.read(&gpu)).unwrap();
+        assert_close(&format!("rms_norm {sums:?} {rows}x{cols}"), found, &expected, 1e-6, 1e-5);
+        assert!(beyond.iter().all(|v| v.is_nan()), "rms_norm {sums:?} {rows}x{cols} wrote beyond");
+        let found: Vec<f32> = block_on(last.read(gpu)).unwrap();
         let expected = &expected[(rows - 1) * cols..];
-        assert_close(&format!("rms_norm last of {rows}x{cols}"), &found, expected, 1e-6, 1e-5);
+        assert_close(
+            &format!("rms_norm {sums:?} last of {rows}x{cols}"),
+            &found,
+            expected,
+            1e-6,
+            1e-5,
+        );
     }
 }
 
 #[test]
 fn rms_norm_refuses_a_wrong_shape() {
     let gpu = gpu();
-    let op = block_on(RmsNorm::new(&gpu)).unwrap();
+    let op = block_on(RmsNorm::new(&gpu, Sums::Shared)).unwrap();
     let make = |name: &str, shape: &[usize]| Tensor::zeros(&gpu, name, shape).unwrap();
     let [frame, x] = [make("frame", &[FRAME]), make("x", &[2, 8])];
     let [w, y] = [make("w", &[7]), make("y", &[2, 8])];

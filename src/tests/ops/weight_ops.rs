@@ -1,8 +1,8 @@
 //! matvec, matmul and get_rows of every format against their twins on dequantised weights.
-use super::run;
+use super::{run, sums};
 use crate::format::{BytesSource, DType, Gguf, dequantize};
 use crate::gpu::{Gpu, Recording, Tensor};
-use crate::ops::{Epilogue, FRAME, GetRows, Join, Linear, MatMul};
+use crate::ops::{Epilogue, FRAME, GetRows, Join, Linear, MatMul, Sums};
 use crate::reference;
 use crate::tests::gguf_file::{GgufFile, random_blocks};
 use crate::tests::support::{assert_close, gpu, noise};
@@ -98,14 +98,15 @@ const SHAPES: [(usize, usize, usize, usize); 6] =
 #[test]
 fn matvec_and_matmul_of_every_format() {
     let gpu = gpu();
-    for dtype in DType::ALL {
-        let op = block_on(MatMul::new(&gpu, &[dtype])).unwrap();
+    let every = sums(&gpu).into_iter().flat_map(|sums| DType::ALL.map(|dtype| (sums, dtype)));
+    for (sums, dtype) in every {
+        let op = block_on(MatMul::new(&gpu, &[dtype], sums)).unwrap();
         for (rows, units, room, tokens) in SHAPES {
             let m = matrices(&[(dtype, rows, 32 * units)]);
             let linear = &m.load(&gpu, Join::Concat, u64::MAX);
             assert_eq!(linear.parts.len(), 1);
             let case = |epilogue, bias| Case {
-                what: dtype.to_string(),
+                what: format!("{dtype} {sums:?}"),
                 linear,
                 plain: &m.plain[0],
                 epilogue,
@@ -126,7 +127,7 @@ fn matvec_and_matmul_of_every_format() {
 fn rows_that_do_not_fill_a_unit_are_padded() {
     let gpu = gpu();
     for dtype in [DType::F32, DType::F16, DType::BF16] {
-        let op = block_on(MatMul::new(&gpu, &[dtype])).unwrap();
+        let op = block_on(MatMul::new(&gpu, &[dtype], Sums::Shared)).unwrap();
         for (cols, room) in [(1, 1), (33, 1), (172, 3)] {
             let m = matrices(&[(dtype, 7, cols)]);
             let linear = &m.load(&gpu, Join::Concat, u64::MAX);
@@ -143,7 +144,7 @@ fn slices_and_joined_tensors_are_one_matrix() {
     let types = [DType::Q4_0, DType::Q5_0, DType::Q8_0, DType::Q6K, DType::F32];
     for (i, &dtype) in types.iter().enumerate() {
         let other = types[(i + 1) % types.len()];
-        let op = block_on(MatMul::new(&gpu, &[dtype, other])).unwrap();
+        let op = block_on(MatMul::new(&gpu, &[dtype, other], Sums::Shared)).unwrap();
         // an odd number of units before a join, where two share a word; another type in between
         for (units, middle) in
             [(8, dtype), (if dtype == DType::Q6K { 8 } else { 9 }, dtype), (8, other)]
@@ -172,7 +173,7 @@ fn slices_and_joined_tensors_are_one_matrix() {
 fn gate_and_up_are_interleaved() {
     let gpu = gpu();
     for dtype in [DType::Q4_1, DType::Q4K, DType::F16] {
-        let op = block_on(MatMul::new(&gpu, &[dtype])).unwrap();
+        let op = block_on(MatMul::new(&gpu, &[dtype], Sums::Shared)).unwrap();
         let m = matrices(&[(dtype, 19, 256), (dtype, 19, 256)]);
         let rows = m.plain[0].chunks_exact(256).zip(m.plain[1].chunks_exact(256));
         let plain: Vec<f32> = rows.flat_map(|(gate, up)| [gate, up].concat()).collect();
@@ -223,7 +224,7 @@ fn get_rows_of_every_format() {
 #[test]
 fn matmul_refuses_a_wrong_shape() {
     let gpu = gpu();
-    let op = block_on(MatMul::new(&gpu, &[DType::Q8_0])).unwrap();
+    let op = block_on(MatMul::new(&gpu, &[DType::Q8_0], Sums::Shared)).unwrap();
     let linear = matrices(&[(DType::Q8_0, 4, 64)]).load(&gpu, Join::Concat, u64::MAX);
     let make = |name: &str, shape: &[usize]| Tensor::zeros(&gpu, name, shape).unwrap();
     let [frame, x, y] = [make("frame", &[FRAME]), make("x", &[1, 32]), make("y", &[1, 4])];

@@ -9,13 +9,18 @@ fn main() -> ExitCode {
         eprintln!("usage: brooklet-bindgen WASM FOLDER");
         return ExitCode::from(2);
     };
-    let made = Bindgen::new().input_path(wasm).out_name("brooklet").omit_default_module_path(false).web(true).and_then(|bindgen| {
-        bindgen
-            .typescript(false)
-            .remove_name_section(true)
-            .remove_producers_section(true)
-            .generate(folder)
-    });
+    let made = Bindgen::new()
+        .input_path(wasm)
+        .out_name("brooklet")
+        .omit_default_module_path(false)
+        .web(true)
+        .and_then(|bindgen| {
+            bindgen
+                .typescript(false)
+                .remove_name_section(true)
+                .remove_producers_section(true)
+                .generate(folder)
+        });
     match made {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

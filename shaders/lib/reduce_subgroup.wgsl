@@ -1,0 +1,13 @@
+// lib/reduce_subgroup.wgsl — sums over the lanes of a workgroup that is one subgroup (ops/subgroup.rs makes sure).
+//
+// Gives:  reduce_sum(lane, value), reduce_sum4(lane, values) -> the totals, in every lane
+//
+// No barrier and no workgroup memory: what lib/reduce.wgsl and lib/reduce4.wgsl need both for.
+
+fn reduce_sum(lane: u32, value: f32) -> f32 {
+    return subgroupAdd(value);
+}
+
+fn reduce_sum4(lane: u32, values: vec4<f32>) -> vec4<f32> {
+    return subgroupAdd(values);
+}
