@@ -26,7 +26,7 @@ usage: ./build.sh COMMAND
   run      setup, build, then \`brooklet run\`; what follows goes to it:
                ./build.sh run -- -p "Once upon a time"
   test     all tests, then the kernels' tests again on a second driver, then the browser's
-  lint     rustfmt, clippy and rustdoc without warnings, shellcheck if installed
+  lint     rustfmt, clippy and rustdoc without warnings, prettier, shellcheck if installed
   bench    the benchmarks
   help     this text
 
@@ -437,6 +437,9 @@ lint() {
     in_root cargo clippy --workspace --all-targets --locked -- -D warnings
     say "cargo doc"
     RUSTDOCFLAGS='-D warnings' in_root cargo doc --workspace --no-deps --locked
+    node_tools
+    say "prettier --check"
+    (cd -- "$root/web" && node_modules/.bin/prettier --log-level warn --check js tests '*.js' '../www/*.js' '../www/*.css')
     if command -v shellcheck >/dev/null; then
         say "shellcheck"
         in_root shellcheck build.sh .ci/run

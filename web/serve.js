@@ -46,12 +46,17 @@ if (argv[1] === fileURLToPath(import.meta.url)) {
   const port = Number(argv[2] ?? 8080);
   const folders = { "/": WWW };
   if (existsSync(CACHE)) folders["/models"] = CACHE;
-  const headers = { "content-security-policy": CSP, "x-content-type-options": "nosniff", "referrer-policy": "no-referrer" };
+  const headers = {
+    "content-security-policy": CSP,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+  };
   try {
     const { url } = await serve({ folders, port, headers });
     stderr.write(`brooklet: ${url}/ (Ctrl-C ends it)\n`);
   } catch (error) {
-    const why = error.code === "EADDRINUSE" ? `port ${port} is taken; name another: ./build.sh serve ${port + 1}` : error.message;
+    const why =
+      error.code === "EADDRINUSE" ? `port ${port} is taken; name another: ./build.sh serve ${port + 1}` : error.message;
     stderr.write(`brooklet: ${why}\n`);
     process.exit(1);
   }

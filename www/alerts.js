@@ -35,8 +35,15 @@ const CARDS = {
     action: "Try again",
     help: "What has arrived so far is kept, and the next try goes on from there.",
   },
-  "bad-option": { title: "A setting cannot work", help: "Change it under Settings and start again." },
-  internal: { title: "Something went wrong inside", action: "Try again", help: "The text so far is safe." },
+  "bad-option": {
+    title: "A setting cannot work",
+    help: "Change it under Settings and start again.",
+  },
+  internal: {
+    title: "Something went wrong inside",
+    action: "Try again",
+    help: "The text so far is safe.",
+  },
   insecure: {
     title: "This page needs a secure address",
     help: "Browsers offer WebGPU to pages opened by https:// or from localhost alone.",

@@ -59,9 +59,7 @@ export const createChart = (canvas, history) => {
 
   const restyle = () => {
     const style = getComputedStyle(canvas);
-    colour = Object.fromEntries(
-      ["water", "rule", "muted"].map((k) => [k, style.getPropertyValue(`--${k}`).trim()]),
-    );
+    colour = Object.fromEntries(["water", "rule", "muted"].map((k) => [k, style.getPropertyValue(`--${k}`).trim()]));
     font = `12px ${style.fontFamily}`;
   };
 

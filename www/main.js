@@ -3,6 +3,7 @@
 import { createAlert } from "./alerts.js";
 import { createChart, createHistory } from "./chart.js";
 import { partOf } from "./format.js";
+import { watchLook } from "./look.js";
 import { createModels, listenForDrops } from "./models.js";
 import { createRing } from "./ring.js";
 import { createSession } from "./session.js";
@@ -126,13 +127,9 @@ const becomes = (state) => {
   const inDock = $("dock").contains(document.activeElement);
   history.rest();
   view.showState(state);
-  root.toggleAttribute(
-    "data-resumable",
-    Boolean(session?.canContinue) && slots !== null && slots.last >= 0,
-  );
+  root.toggleAttribute("data-resumable", Boolean(session?.canContinue) && slots !== null && slots.last >= 0);
   if (state === "stopped" || state === "error") text.finish();
-  if (state === "loading")
-    view.showProgress({ stage: "load", from: "network", loaded: 0, total: 0 }, () => "");
+  if (state === "loading") view.showProgress({ stage: "load", from: "network", loaded: 0, total: 0 }, () => "");
   // The button that was pressed is gone; the focus must not fall out of the dock.
   if (inDock)
     (state === "streaming" || state === "paused"
@@ -220,7 +217,10 @@ const start = () => {
 
 const resume = () => {
   alert.hide();
-  session.resume({ ...settings.sampling(), seed: settings.sampling().seed ?? seed });
+  session.resume({
+    ...settings.sampling(),
+    seed: settings.sampling().seed ?? seed,
+  });
 };
 
 const switchPolicy = async (policy) => {
@@ -316,25 +316,6 @@ const listen = () => {
   document.addEventListener("visibilitychange", () => !document.hidden && request());
 };
 
-const watchLook = () => {
-  const restyle = () => {
-    ring.restyle();
-    chart.restyle();
-    drawAll();
-  };
-  restyle();
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", restyle);
-  const sizes = new ResizeObserver(() => {
-    ring.resize();
-    chart.resize();
-    drawAll();
-  });
-  [$("ring"), $("chart")].forEach((canvas) => sizes.observe(canvas));
-  new ResizeObserver(([{ target }]) =>
-    root.style.setProperty("--dock", `${target.offsetHeight}px`),
-  ).observe($("dock"));
-};
-
 const refuse = (code, message) => {
   root.toggleAttribute("data-refused", true);
   view.showState("error");
@@ -344,9 +325,12 @@ const refuse = (code, message) => {
 
 const open = async () => {
   listen();
-  slots = createSlots({ ...settings.cache(), ring: settings.cache().window + 63 });
+  slots = createSlots({
+    ...settings.cache(),
+    ring: settings.cache().window + 63,
+  });
   ring.use(slots);
-  watchLook();
+  watchLook({ ring, chart, dock: $("dock"), drawAll });
   openLink();
   view.showCaption(slots, -1, touched);
   let brooklet;
@@ -371,11 +355,7 @@ const open = async () => {
   root.toggleAttribute("data-ready", true);
 };
 
-if (!isSecureContext || !navigator.serviceWorker)
-  console.info("no service worker here: the page needs the network");
-else
-  navigator.serviceWorker
-    .register("sw.js")
-    .catch((error) => console.info("no service worker:", error.message));
+if (!isSecureContext || !navigator.serviceWorker) console.info("no service worker here: the page needs the network");
+else navigator.serviceWorker.register("sw.js").catch((error) => console.info("no service worker:", error.message));
 
 open();

@@ -10,8 +10,7 @@ const DEFAULT = {
   sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 };
 
-const nameOf = (url) =>
-  decodeURIComponent(new URL(url).pathname.split("/").pop() || url).replace(/\.gguf$/i, "");
+const nameOf = (url) => decodeURIComponent(new URL(url).pathname.split("/").pop() || url).replace(/\.gguf$/i, "");
 
 const button = (text, label, act) => {
   const node = document.createElement("button");
@@ -37,17 +36,30 @@ export const createModels = ({ brooklet, modelOf, onChange, onProblem }) => {
   let chosen = DEFAULT;
   let kept = [];
 
-  const isKept = () =>
-    kept.find((m) => m.url === (chosen.url ?? (chosen.kind === "default" ? defaultUrl : "")));
+  const isKept = () => kept.find((m) => m.url === (chosen.url ?? (chosen.kind === "default" ? defaultUrl : "")));
 
   const describe = () => {
     const here = isKept();
     if (chosen.kind === "file")
-      return { name: chosen.name, note: `${bytes(chosen.file.size)}, from your disk` };
-    if (here?.complete) return { name: chosen.name, note: `${bytes(here.total)}, already in this browser` };
-    if (here) return { name: chosen.name, note: `${partOf(here.bytes, here.total)} already here` };
+      return {
+        name: chosen.name,
+        note: `${bytes(chosen.file.size)}, from your disk`,
+      };
+    if (here?.complete)
+      return {
+        name: chosen.name,
+        note: `${bytes(here.total)}, already in this browser`,
+      };
+    if (here)
+      return {
+        name: chosen.name,
+        note: `${partOf(here.bytes, here.total)} already here`,
+      };
     if (chosen.kind === "default")
-      return { name: chosen.name, note: `${bytes(chosen.bytes)}, downloaded once, then kept` };
+      return {
+        name: chosen.name,
+        note: `${bytes(chosen.bytes)}, downloaded once, then kept`,
+      };
     return { name: chosen.name, note: "downloaded once, then kept" };
   };
 
@@ -74,15 +86,12 @@ export const createModels = ({ brooklet, modelOf, onChange, onProblem }) => {
     return true;
   };
 
-  const chooseFile = (file) =>
-    file && choose({ kind: "file", name: file.name.replace(/\.gguf$/i, ""), file });
+  const chooseFile = (file) => file && choose({ kind: "file", name: file.name.replace(/\.gguf$/i, ""), file });
 
   const item = (model) => {
     const node = document.createElement("li");
     const name = nameOf(model.url);
-    const size = model.complete
-      ? bytes(model.total)
-      : `${partOf(model.bytes, model.total)}, incomplete, resumes`;
+    const size = model.complete ? bytes(model.total) : `${partOf(model.bytes, model.total)}, incomplete, resumes`;
     const words = document.createElement("div");
     words.append(span("name", name), span("note", size));
     const use = button("Use", `Use ${name}`, () =>

@@ -10,7 +10,13 @@ const stoneSpots = (sinks, cx, cy, inner) => {
     const step = Math.min(TAU / sinks, 0.3);
     return Array.from({ length: sinks }, (_, i) => {
       const a = TOP + (i - (sinks - 1) / 2) * step;
-      return { x: cx + r * Math.cos(a), y: cy + r * Math.sin(a), rx: 3.2, ry: 3.2, turn: 0 };
+      return {
+        x: cx + r * Math.cos(a),
+        y: cy + r * Math.sin(a),
+        rx: 3.2,
+        ry: 3.2,
+        turn: 0,
+      };
     });
   }
   const small = inner < 60;

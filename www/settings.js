@@ -21,8 +21,7 @@ const clamp = (value, { min, max, step, value: normal }) => {
   return Number(snapped.toFixed(4));
 };
 
-const seedOf = (value) =>
-  /^\s*\d{1,10}\s*$/.test(value) && Number(value) <= 0xffffffff ? Number(value) : null;
+const seedOf = (value) => (/^\s*\d{1,10}\s*$/.test(value) && Number(value) <= 0xffffffff ? Number(value) : null);
 
 const modelOf = (value) => {
   try {
@@ -106,8 +105,7 @@ export const createSettings = (form, prompt) => {
     note();
   };
 
-  for (const [name, { min, max, step }] of Object.entries(NUMBERS))
-    Object.assign(field(name), { min, max, step });
+  for (const [name, { min, max, step }] of Object.entries(NUMBERS)) Object.assign(field(name), { min, max, step });
   defaults();
 
   form.addEventListener("input", ({ target }) => {

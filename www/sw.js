@@ -16,6 +16,7 @@ const FILES = [
   "models.js",
   "alerts.js",
   "format.js",
+  "look.js",
   "icon.svg",
   "manifest.webmanifest",
   ...["index", "options", "errors", "advice", "worker", "core", "source", "download", "store", "brooklet"].map(
@@ -45,8 +46,7 @@ const bare = (request) => {
 };
 
 // Only the page's own files: models, ranges and other origins go to the network as if nobody were here.
-const ours = (request) =>
-  request.method === "GET" && !request.headers.has("range") && known().has(bare(request));
+const ours = (request) => request.method === "GET" && !request.headers.has("range") && known().has(bare(request));
 
 const networkFirst = async (event) => {
   const cache = await caches.open(CACHE);

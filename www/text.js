@@ -203,8 +203,7 @@ export const createText = ({ scroller, flow, folded, newest, live, still }) => {
     const ready = unsaid.slice(0, end + 1).trim();
     unsaid = unsaid.slice(end + 1);
     const last = ready.slice(-320);
-    if (ready)
-      live.textContent = ready.length > 320 ? last.slice(last.search(/[.!?\n]\s/) + 1).trim() : ready;
+    if (ready) live.textContent = ready.length > 320 ? last.slice(last.search(/[.!?\n]\s/) + 1).trim() : ready;
   }, 5000);
 
   const locate = (from) => {

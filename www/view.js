@@ -21,12 +21,10 @@ const STATES = {
   error: "Stopped",
 };
 
-const readable = (text) =>
-  `“${text.trim().replace(/\n/g, "↵") || text.replace(/\n/g, "↵").replace(/ /g, "␣")}”`;
+const readable = (text) => `“${text.trim().replace(/\n/g, "↵") || text.replace(/\n/g, "↵").replace(/ /g, "␣")}”`;
 
 const tierOf = ({ f16, subgroups, cpu }) =>
-  [f16 && "f16", subgroups && "subgroups", cpu && "software, slow"].filter(Boolean).join(", ") ||
-  "WebGPU core";
+  [f16 && "f16", subgroups && "subgroups", cpu && "software, slow"].filter(Boolean).join(", ") || "WebGPU core";
 
 export const showRefused = () => put("status", "Not here");
 
@@ -110,7 +108,11 @@ export const showSinks = ({ away, running, switchable, left }) => {
   put("sinks-text", running && !switchable ? `${text} ${later}` : text);
 };
 
-const VERBS = { verify: "Checking", load: "", compile: "Preparing the graphics card" };
+const VERBS = {
+  verify: "Checking",
+  load: "",
+  compile: "Preparing the graphics card",
+};
 
 export const showProgress = ({ stage, from, loaded, total }, partOf) => {
   const bar = $("progress");
@@ -118,7 +120,6 @@ export const showProgress = ({ stage, from, loaded, total }, partOf) => {
   if (known) bar.value = loaded / total;
   else bar.removeAttribute("value");
   const amount = stage === "compile" ? "" : partOf(loaded, total);
-  const source =
-    stage === "load" ? { cache: "from this browser", file: "from your disk", network: "" }[from] : "";
+  const source = stage === "load" ? { cache: "from this browser", file: "from your disk", network: "" }[from] : "";
   put("progress-text", [VERBS[stage], amount, source].filter(Boolean).join(" ") || "Opening …");
 };

@@ -17,6 +17,7 @@ export function noWebGpu() {
       "on at chrome://flags/#enable-unsafe-webgpu, and hardware acceleration must be on in the settings"
     );
   }
-  if (/Safari\//.test(agent)) return "this Safari has no WebGPU: it comes with version 26; update, or use Chrome or Edge";
+  if (/Safari\//.test(agent))
+    return "this Safari has no WebGPU: it comes with version 26; update, or use Chrome or Edge";
   return "this browser has no WebGPU: Chrome and Edge 113, Safari 26 and Firefox 141 (on Windows) have it";
 }

@@ -186,7 +186,8 @@ export class Download {
         throw new NetworkError(`${this.#url} sent more than the ${mb(this.length)} it had promised`);
       }
       // Until the weights come, this is all there is to tell.
-      if (this.#released === 0) this.#options.report({ stage: "load", from: this.from, loaded: this.#have, total: this.length });
+      if (this.#released === 0)
+        this.#options.report({ stage: "load", from: this.from, loaded: this.#have, total: this.length });
       if (!this.length) continue;
       while (this.#have - Math.max(this.#stored, this.#released, this.#wanted) > MOST_AHEAD) {
         await this.#news();
@@ -254,7 +255,8 @@ export class Download {
     const out = new Uint8Array(end - start);
     if (start < this.#stored) {
       const bytes = out.subarray(0, Math.min(end, this.#stored) - start);
-      if (this.#part.read(bytes, start) !== bytes.length) throw new NetworkError(`${this.name}: its kept part shrank; load it again`);
+      if (this.#part.read(bytes, start) !== bytes.length)
+        throw new NetworkError(`${this.name}: its kept part shrank; load it again`);
     }
     for (const { at, bytes } of this.#chunks) {
       const from = Math.max(start, at);

@@ -6,19 +6,27 @@ const wrong = (name, value, wanted) => {
   throw new BadOptionError(`${name}: ${shown}; ${wanted} is wanted`);
 };
 
-const oneOf = (...values) => (name, value) =>
-  values.includes(value) ? value : wrong(name, value, values.map((v) => `"${v}"`).join(" or "));
+const oneOf =
+  (...values) =>
+  (name, value) =>
+    values.includes(value) ? value : wrong(name, value, values.map((v) => `"${v}"`).join(" or "));
 
 const integer = (least, most) => (name, value) =>
-  Number.isInteger(value) && value >= least && value <= most ? value : wrong(name, value, `a whole number from ${least} to ${most}`);
+  Number.isInteger(value) && value >= least && value <= most
+    ? value
+    : wrong(name, value, `a whole number from ${least} to ${most}`);
 
 const number = (least, most) => (name, value) =>
-  Number.isFinite(value) && value >= least && value <= most ? value : wrong(name, value, `a number from ${least} to ${most}`);
+  Number.isFinite(value) && value >= least && value <= most
+    ? value
+    : wrong(name, value, `a number from ${least} to ${most}`);
 
 const boolean = (name, value) => (typeof value === "boolean" ? value : wrong(name, value, "true or false"));
 
 const texts = (name, value) =>
-  Array.isArray(value) && value.every((text) => typeof text === "string") ? value : wrong(name, value, "a list of strings");
+  Array.isArray(value) && value.every((text) => typeof text === "string")
+    ? value
+    : wrong(name, value, "a list of strings");
 
 /** Checks what is there of `known`, and refuses what is in neither `known` nor `others`. */
 function checked(options, known, others) {
@@ -55,7 +63,8 @@ const STREAM = {
 
 const LOAD = {
   cache: boolean,
-  sha256: (name, value) => (/^[0-9a-f]{64}$/i.test(value) ? value.toLowerCase() : wrong(name, value, "64 hexadecimal digits")),
+  sha256: (name, value) =>
+    /^[0-9a-f]{64}$/i.test(value) ? value.toLowerCase() : wrong(name, value, "64 hexadecimal digits"),
 };
 
 export const cacheOptions = (options) => checked(options, CACHE, []);
@@ -77,10 +86,12 @@ export function loadOptions(options) {
 function modelOf(model) {
   if (model instanceof Blob) return model;
   if (model instanceof ArrayBuffer || ArrayBuffer.isView(model)) return new Blob([model]);
-  if (typeof model !== "string" && !(model instanceof URL)) wrong("model", model, "a URL, a File, a Blob or an ArrayBuffer");
+  if (typeof model !== "string" && !(model instanceof URL))
+    wrong("model", model, "a URL, a File, a Blob or an ArrayBuffer");
   try {
     const url = new URL(model, globalThis.document?.baseURI ?? globalThis.location?.href);
-    if (!["http:", "https:", "blob:", "data:"].includes(url.protocol)) wrong("model", url.href, "an http or https address");
+    if (!["http:", "https:", "blob:", "data:"].includes(url.protocol))
+      wrong("model", url.href, "an http or https address");
     url.hash = "";
     return url.href;
   } catch (error) {

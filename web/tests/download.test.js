@@ -116,10 +116,14 @@ test("a server that does not say how long the file is", async () => {
 });
 
 test("what came before an abort is resumed by the next load; of a changed file it is not", async () => {
-  for (const [name, etag, range] of [["e.gguf", '"1"', /^bytes=\d{5,}-$/], ["f.gguf", '"2"', /^all$/]]) {
+  for (const [name, etag, range] of [
+    ["e.gguf", '"1"', /^bytes=\d{5,}-$/],
+    ["f.gguf", '"2"', /^all$/],
+  ]) {
     requests = [];
     // half of it, and then nothing until the page gives up
-    faults = (req, res) => res.writeHead(200, { etag: '"1"', "content-length": BYTES.length }).write(BYTES.subarray(0, 120_000));
+    faults = (req, res) =>
+      res.writeHead(200, { etag: '"1"', "content-length": BYTES.length }).write(BYTES.subarray(0, 120_000));
     const first = await load(name, { abortAfter: 1 });
     assert.equal(first.code, "aborted", JSON.stringify(first));
     const part = first.models.find((model) => model.name === name);
@@ -140,11 +144,20 @@ test("a corrupt copy is noticed and fetched anew", async () => {
         if (!name.endsWith(".gguf")) continue;
         const writable = await handle.createWritable({ keepExistingData: true });
         if (how === "short") await writable.truncate(100_000);
-        else await writable.write({ type: "write", position: how === "head" ? 0 : 150_000, data: new Uint8Array(64).fill(9) });
+        else
+          await writable.write({
+            type: "write",
+            position: how === "head" ? 0 : 150_000,
+            data: new Uint8Array(64).fill(9),
+          });
         await writable.close();
       }
     }, how);
-  for (const [how, sum, why] of [["short", undefined, /100000 bytes instead of/], ["middle", SUM, /its sha256 is/], ["head", undefined, /not a GGUF file/]]) {
+  for (const [how, sum, why] of [
+    ["short", undefined, /100000 bytes instead of/],
+    ["middle", SUM, /its sha256 is/],
+    ["head", undefined, /not a GGUF file/],
+  ]) {
     await damage(how);
     const found = await load("g.gguf", { sha256: sum });
     assert.deepEqual([found.text, found.kept], [expected, true], JSON.stringify(found));
@@ -160,7 +173,10 @@ test("another file than was asked for is refused and not kept", async () => {
   const found = await load("h.gguf", { sha256: SUM });
   assert.equal(found.code, "network");
   assert.match(found.message, new RegExp(`has sha256 [0-9a-f]{64}, not ${SUM}`));
-  assert.deepEqual(found.models.filter(({ name }) => name === "h.gguf"), []);
+  assert.deepEqual(
+    found.models.filter(({ name }) => name === "h.gguf"),
+    [],
+  );
 });
 
 test("addresses that do not answer are said", async () => {

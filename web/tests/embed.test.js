@@ -21,7 +21,8 @@ after(async () => {
   rmSync(project, { recursive: true, force: true });
 });
 
-const run = (command, args, cwd) => execFileSync(command, args, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
+const run = (command, args, cwd) =>
+  execFileSync(command, args, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
 
 const MAIN = `import { Engine } from "brooklet";
 
@@ -34,46 +35,80 @@ document.title = \`\${stream.stats.generatedTokens} tokens\`;
 await engine.unload();
 `;
 
-test("ten lines in an empty Vite project stream text, built, typed and in development", { timeout: 120_000 }, async () => {
-  const [{ filename }] = JSON.parse(run("npm", ["pack", "--json", "--pack-destination", project], join(ROOT, "web", "pkg")));
-  writeFileSync(join(project, "package.json"), JSON.stringify({ private: true, type: "module" }));
-  run("npm", ["install", "--no-audit", "--no-fund", "--offline", `./${filename}`], project);
-  mkdirSync(join(project, "public"));
-  cpSync(TINY, join(project, "public", "tiny.gguf"));
-  writeFileSync(join(project, "index.html"), '<!doctype html><title>t</title><pre></pre><script type="module" src="/main.ts"></script>');
-  writeFileSync(join(project, "main.ts"), MAIN);
-  assert.ok(MAIN.trim().split("\n").length <= 10);
+test(
+  "ten lines in an empty Vite project stream text, built, typed and in development",
+  { timeout: 120_000 },
+  async () => {
+    const [{ filename }] = JSON.parse(
+      run("npm", ["pack", "--json", "--pack-destination", project], join(ROOT, "web", "pkg")),
+    );
+    writeFileSync(join(project, "package.json"), JSON.stringify({ private: true, type: "module" }));
+    run("npm", ["install", "--no-audit", "--no-fund", "--offline", `./${filename}`], project);
+    mkdirSync(join(project, "public"));
+    cpSync(TINY, join(project, "public", "tiny.gguf"));
+    writeFileSync(
+      join(project, "index.html"),
+      '<!doctype html><title>t</title><pre></pre><script type="module" src="/main.ts"></script>',
+    );
+    writeFileSync(join(project, "main.ts"), MAIN);
+    assert.ok(MAIN.trim().split("\n").length <= 10);
 
-  const typed = ["--noEmit", "--strict", "--target", "esnext", "--module", "esnext", "--moduleResolution", "bundler", "--lib", "esnext,dom,dom.asynciterable", "main.ts"];
-  run(join(BIN, "tsc"), typed, project);
-  writeFileSync(join(project, "wrong.ts"), 'import { Engine } from "brooklet";\nawait Engine.load({ model: "a", window: "big" });\n');
-  assert.throws(() => run(join(BIN, "tsc"), [...typed.slice(0, -1), "wrong.ts"], project), ({ stdout }) => /'string' is not assignable to type 'number/.test(stdout));
+    const typed = [
+      "--noEmit",
+      "--strict",
+      "--target",
+      "esnext",
+      "--module",
+      "esnext",
+      "--moduleResolution",
+      "bundler",
+      "--lib",
+      "esnext,dom,dom.asynciterable",
+      "main.ts",
+    ];
+    run(join(BIN, "tsc"), typed, project);
+    writeFileSync(
+      join(project, "wrong.ts"),
+      'import { Engine } from "brooklet";\nawait Engine.load({ model: "a", window: "big" });\n',
+    );
+    assert.throws(
+      () => run(join(BIN, "tsc"), [...typed.slice(0, -1), "wrong.ts"], project),
+      ({ stdout }) => /'string' is not assignable to type 'number/.test(stdout),
+    );
 
-  run(join(BIN, "vite"), ["build", "--logLevel", "warn"], project);
-  const host = await serve({ folders: { "/": join(project, "dist") } });
-  const streams = async (url) => {
-    const page = await chrome.context.newPage();
-    const errors = [];
-    page.on("pageerror", (error) => errors.push(String(error)));
-    await page.goto(url);
-    await page.waitForFunction(() => document.title === "20 tokens", undefined, { timeout: 30_000 }).catch((error) => {
-      throw new Error(`${error.message}\n${errors.join("\n")}`);
+    run(join(BIN, "vite"), ["build", "--logLevel", "warn"], project);
+    const host = await serve({ folders: { "/": join(project, "dist") } });
+    const streams = async (url) => {
+      const page = await chrome.context.newPage();
+      const errors = [];
+      page.on("pageerror", (error) => errors.push(String(error)));
+      await page.goto(url);
+      await page
+        .waitForFunction(() => document.title === "20 tokens", undefined, { timeout: 30_000 })
+        .catch((error) => {
+          throw new Error(`${error.message}\n${errors.join("\n")}`);
+        });
+      const text = await page.locator("pre").textContent();
+      await page.close();
+      return text;
+    };
+    const built = await streams(host.url);
+    assert.ok(built.length > 5);
+    await host.close();
+
+    // The development server, as `npx vite` starts it, without a configuration.
+    const { createServer } = await import("vite");
+    const vite = await createServer({
+      root: project,
+      logLevel: "error",
+      configFile: false,
+      server: { port: 0, host: "127.0.0.1" },
     });
-    const text = await page.locator("pre").textContent();
-    await page.close();
-    return text;
-  };
-  const built = await streams(host.url);
-  assert.ok(built.length > 5);
-  await host.close();
-
-  // The development server, as `npx vite` starts it, without a configuration.
-  const { createServer } = await import("vite");
-  const vite = await createServer({ root: project, logLevel: "error", configFile: false, server: { port: 0, host: "127.0.0.1" } });
-  await vite.listen();
-  assert.equal(await streams(`http://localhost:${vite.httpServer.address().port}/`), built);
-  await vite.close();
-});
+    await vite.listen();
+    assert.equal(await streams(`http://localhost:${vite.httpServer.address().port}/`), built);
+    await vite.close();
+  },
+);
 
 test("the package and the page are as small as promised", () => {
   const sizes = (folder, pattern) =>
@@ -83,7 +118,9 @@ test("the package and the page are as small as promised", () => {
   const sum = (list) => list.reduce((all, [, size]) => all + size, 0);
   const parts = sizes(join(ROOT, "web", "pkg"), /\.(js|wasm)$/);
   const page = sizes(join(ROOT, "www"), /\.(js|css|html|svg|webmanifest)$/);
-  console.log(`package: ${sum(parts)} bytes gzipped (${parts.map(([name, size]) => `${name} ${size}`).join(", ")}); page: ${sum(page)}`);
+  console.log(
+    `package: ${sum(parts)} bytes gzipped (${parts.map(([name, size]) => `${name} ${size}`).join(", ")}); page: ${sum(page)}`,
+  );
   assert.ok(sum(parts) <= 1_500_000);
   assert.ok(sum(page) <= 60_000);
 });
@@ -118,7 +155,10 @@ test("10,000 tokens in one thread leave its memory as it was", { timeout: 300_00
 });
 
 test("a script from another site can be embedded", async () => {
-  const [other, own] = [await serve({ folders: { "/": join(ROOT, "www") }, headers: { "access-control-allow-origin": "*" } }), await serve({ folders: { "/fixtures": dirname(TINY) } })];
+  const [other, own] = [
+    await serve({ folders: { "/": join(ROOT, "www") }, headers: { "access-control-allow-origin": "*" } }),
+    await serve({ folders: { "/fixtures": dirname(TINY) } }),
+  ];
   const page = await chrome.context.newPage();
   await page.goto(`${own.url}/fixtures/`);
   const count = await page.evaluate(async (other) => {

@@ -4,6 +4,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { env } from "node:process";
+import { after, afterEach, before, beforeEach } from "node:test";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 import { CSP, serve } from "../serve.js";
@@ -26,9 +27,12 @@ const ARGUMENTS = [
 ];
 
 const executable = () => {
-  const found = [env.BROOKLET_CHROMIUM, "/usr/bin/chromium", "/usr/bin/google-chrome", "/usr/bin/chromium-browser"].find(
-    (path) => path && existsSync(path),
-  );
+  const found = [
+    env.BROOKLET_CHROMIUM,
+    "/usr/bin/chromium",
+    "/usr/bin/google-chrome",
+    "/usr/bin/chromium-browser",
+  ].find((path) => path && existsSync(path));
   if (!found) throw new Error("no Chromium was found: install it (Debian: chromium) or set BROOKLET_CHROMIUM to it");
   return found;
 };
@@ -61,10 +65,56 @@ export async function blank(context, url) {
   page.on("pageerror", (error) => complaints.push(String(error)));
   page.on("console", (message) => message.type() === "error" && complaints.push(message.text()));
   await page.route("**/blank.html", (route) =>
-    route.fulfill({ contentType: "text/html", headers: { "content-security-policy": CSP }, body: "<!doctype html><title>t</title>" }),
+    route.fulfill({
+      contentType: "text/html",
+      headers: { "content-security-policy": CSP },
+      body: "<!doctype html><title>t</title>",
+    }),
   );
   await page.goto(`${url}/blank.html`);
   return Object.assign(page, { complaints });
 }
 
 export const sha256 = (path) => createHash("sha256").update(readFileSync(path)).digest("hex");
+
+/** For a file of tests: a fresh page for each, with nothing kept. `inPage(work, argument)` runs in it with the package
+ * at hand and turns what is thrown into `{ code, message }`; `faults(req, res)` may answer for the server. */
+export function packagePages() {
+  const here = { page: undefined, faults: undefined };
+  let chrome, server;
+  before(async () => {
+    server = await site((req, res) => here.faults?.(req, res));
+    chrome = await browser();
+  });
+  after(async () => {
+    await chrome?.close();
+    await server?.close();
+  });
+  beforeEach(async () => {
+    here.faults = undefined;
+    here.page = await blank(chrome.context, server.url);
+    await here.page.evaluate(async () => {
+      const { forgetModel, keptModels } = await import("/brooklet/index.js");
+      for (const { url } of await keptModels()) await forgetModel(url);
+    });
+  });
+  afterEach(() => here.page.close());
+  here.inPage = (work, argument) => {
+    const body = `(async (argument) => {
+    const brooklet = await import("/brooklet/index.js");
+    const TINY = "/fixtures/tiny.gguf";
+    const collect = async (stream, most = Infinity) => {
+      const pieces = [];
+      for await (const piece of stream) if (pieces.push(piece) >= most) break;
+      return pieces;
+    };
+    try {
+      return await (${work})({ ...brooklet, TINY, collect }, argument);
+    } catch (error) {
+      return { code: error.code, message: error.message, name: error.name, ours: error instanceof brooklet.BrookletError };
+    }
+  })`;
+    return here.page.evaluate(`${body}(${JSON.stringify(argument)})`);
+  };
+  return here;
+}

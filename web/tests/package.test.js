@@ -1,55 +1,16 @@
-// The package in a browser: loading, streaming, stopping, and everything that can go wrong.
+// The package in a browser: loading, streaming, stopping, feeding, resetting.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { after, before, beforeEach, afterEach, test } from "node:test";
-import { CACHE, MODEL, ROOT, TINY, blank, browser, sha256, site } from "./harness.js";
+import { test } from "node:test";
+import { CACHE, MODEL, ROOT, packagePages, sha256 } from "./harness.js";
 
-let chrome, server, page, faults;
-
-before(async () => {
-  server = await site((req, res) => faults?.(req, res));
-  chrome = await browser();
-});
-after(async () => {
-  await chrome?.close();
-  await server?.close();
-});
-beforeEach(async () => {
-  faults = undefined;
-  page = await blank(chrome.context, server.url);
-  // Every test begins with nothing kept.
-  await page.evaluate(async () => {
-    const { forgetModel, keptModels } = await import("/brooklet/index.js");
-    for (const { url } of await keptModels()) await forgetModel(url);
-  });
-});
-afterEach(() => page.close());
-
-/** Runs in the page with the package at hand, and turns what is thrown into `{ code, message }`. */
-function inPage(work, argument) {
-  const body = `(async (argument) => {
-    const brooklet = await import("/brooklet/index.js");
-    const TINY = "/fixtures/tiny.gguf";
-    const collect = async (stream, most = Infinity) => {
-      const pieces = [];
-      for await (const piece of stream) if (pieces.push(piece) >= most) break;
-      return pieces;
-    };
-    try {
-      return await (${work})({ ...brooklet, TINY, collect }, argument);
-    } catch (error) {
-      return { code: error.code, message: error.message, name: error.name, ours: error instanceof brooklet.BrookletError };
-    }
-  })`;
-  return page.evaluate(`${body}(${JSON.stringify(argument)})`);
-}
-
+const here = packagePages();
 const ids = (pieces) => pieces.map(({ token }) => token);
 
 test("every kernel passes the browser's own compiler, as a pipeline", async () => {
-  const { count, complaints } = await page.evaluate(async () => {
+  const { count, complaints } = await here.page.evaluate(async () => {
     const { kernelSources } = await import("/brooklet/core.js");
     const adapter = await navigator.gpu.requestAdapter();
     const requiredFeatures = ["subgroups", "shader-f16"].filter((name) => adapter.features.has(name));
@@ -59,7 +20,8 @@ test("every kernel passes the browser's own compiler, as a pipeline", async () =
     for (const [name, code] of sources) {
       device.pushErrorScope("validation");
       const module = device.createShaderModule({ code });
-      for (const { message, lineNum } of (await module.getCompilationInfo()).messages) complaints.push(`${name}:${lineNum}: ${message}`);
+      for (const { message, lineNum } of (await module.getCompilationInfo()).messages)
+        complaints.push(`${name}:${lineNum}: ${message}`);
       device.createComputePipeline({ layout: "auto", compute: { module } });
       const error = await device.popErrorScope();
       if (error) complaints.push(`${name}: ${error.message}`);
@@ -70,88 +32,126 @@ test("every kernel passes the browser's own compiler, as a pipeline", async () =
   assert.ok(count > 40, `only ${count} kernels`);
 });
 
-test("the default model streams the tokens of the native binary, in a small heap, and is kept", { timeout: 600_000 }, async () => {
-  const prompt = "The capital of France is";
-  const icd = ["/usr/lib/chromium/vk_swiftshader_icd.json", "/opt/google/chrome/vk_swiftshader_icd.json"].find(existsSync);
-  assert.ok(icd, "the native run needs SwiftShader's manifest");
-  const binary = process.env.BROOKLET_BINARY ?? join(ROOT, "target", "release", "brooklet");
-  const output = execFileSync(
-    binary,
-    ["run", "-m", join(CACHE, MODEL), "-p", prompt, "-n", "64", "--temp", "0", "--json", "--adapter", "SwiftShader", "--quiet"],
-    { env: { ...process.env, VK_DRIVER_FILES: icd, VK_ICD_FILENAMES: icd }, encoding: "utf8" },
-  );
-  const native = output.trim().split("\n").map((line) => JSON.parse(line));
-  const { summary } = native.pop();
-  assert.match(summary.adapter, /SwiftShader/);
-  const run = async ({ Engine, collect, keptModels }, { prompt, url, sum, n }) => {
-    const reports = [];
-    let most = 0;
-    const engine = await Engine.load({ model: url, sha256: sum, onProgress: (report) => reports.push(report) });
-    const stream = engine.stream(prompt, { temperature: 0, maxTokens: n });
-    const pieces = await collect(stream);
-    most = Math.max(engine.info.bytes.wasm, stream.stats.wasmBytes);
-    const { info } = engine;
-    await engine.unload();
-    return { pieces, stats: stream.stats, info, reports, most, kept: await keptModels() };
-  };
-  const argument = { prompt, url: `/models/${MODEL}`, sum: sha256(join(CACHE, MODEL)), n: 64 };
-  const first = await inPage(run, argument);
-  assert.deepEqual(ids(first.pieces), native.map(({ token }) => token));
-  assert.equal(first.pieces.map(({ text }) => text).join(""), native.map(({ text }) => text).join(""));
-  assert.deepEqual(first.pieces.map(({ index }) => index), native.map((_, i) => summary.prompt_tokens + i));
-  assert.equal(first.stats.stopReason, "length");
-  // wasm memory never shrinks, so this is the most there was during the load
-  assert.ok(first.most < 64 << 20, `the wasm heap took ${first.most} bytes`);
-  assert.equal(first.info.bytes.weights, summary.weight_bytes);
-  assert.ok(first.reports.some(({ from, loaded, total }) => from === "network" && loaded > 0 && loaded < total));
-  assert.equal(first.info.kept, true);
-  assert.deepEqual(first.kept.map(({ name, complete }) => [name, complete]), [[MODEL, true]]);
+test(
+  "the default model streams the tokens of the native binary, in a small heap, and is kept",
+  { timeout: 600_000 },
+  async () => {
+    const prompt = "The capital of France is";
+    const icd = ["/usr/lib/chromium/vk_swiftshader_icd.json", "/opt/google/chrome/vk_swiftshader_icd.json"].find(
+      existsSync,
+    );
+    assert.ok(icd, "the native run needs SwiftShader's manifest");
+    const binary = process.env.BROOKLET_BINARY ?? join(ROOT, "target", "release", "brooklet");
+    const output = execFileSync(
+      binary,
+      [
+        "run",
+        "-m",
+        join(CACHE, MODEL),
+        "-p",
+        prompt,
+        "-n",
+        "64",
+        "--temp",
+        "0",
+        "--json",
+        "--adapter",
+        "SwiftShader",
+        "--quiet",
+      ],
+      { env: { ...process.env, VK_DRIVER_FILES: icd, VK_ICD_FILENAMES: icd }, encoding: "utf8" },
+    );
+    const native = output
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line));
+    const { summary } = native.pop();
+    assert.match(summary.adapter, /SwiftShader/);
+    const run = async ({ Engine, collect, keptModels }, { prompt, url, sum, n }) => {
+      const reports = [];
+      let most = 0;
+      const engine = await Engine.load({ model: url, sha256: sum, onProgress: (report) => reports.push(report) });
+      const stream = engine.stream(prompt, { temperature: 0, maxTokens: n });
+      const pieces = await collect(stream);
+      most = Math.max(engine.info.bytes.wasm, stream.stats.wasmBytes);
+      const { info } = engine;
+      await engine.unload();
+      return { pieces, stats: stream.stats, info, reports, most, kept: await keptModels() };
+    };
+    const argument = { prompt, url: `/models/${MODEL}`, sum: sha256(join(CACHE, MODEL)), n: 64 };
+    const first = await here.inPage(run, argument);
+    assert.deepEqual(
+      ids(first.pieces),
+      native.map(({ token }) => token),
+    );
+    assert.equal(first.pieces.map(({ text }) => text).join(""), native.map(({ text }) => text).join(""));
+    assert.deepEqual(
+      first.pieces.map(({ index }) => index),
+      native.map((_, i) => summary.prompt_tokens + i),
+    );
+    assert.equal(first.stats.stopReason, "length");
+    // wasm memory never shrinks, so this is the most there was during the load
+    assert.ok(first.most < 64 << 20, `the wasm heap took ${first.most} bytes`);
+    assert.equal(first.info.bytes.weights, summary.weight_bytes);
+    assert.ok(first.reports.some(({ from, loaded, total }) => from === "network" && loaded > 0 && loaded < total));
+    assert.equal(first.info.kept, true);
+    assert.deepEqual(
+      first.kept.map(({ name, complete }) => [name, complete]),
+      [[MODEL, true]],
+    );
 
-  faults = (req, res) => req.url.endsWith(".gguf") && res.writeHead(503).end();
-  const second = await inPage(run, { ...argument, n: 2 });
-  assert.deepEqual(ids(second.pieces), ids(first.pieces).slice(0, 2));
-  assert.deepEqual([...new Set(second.reports.map(({ stage, from }) => `${stage} ${from}`))], ["verify cache", "load cache", "compile cache"]);
-});
+    here.faults = (req, res) => req.url.endsWith(".gguf") && res.writeHead(503).end();
+    const second = await here.inPage(run, { ...argument, n: 2 });
+    assert.deepEqual(ids(second.pieces), ids(first.pieces).slice(0, 2));
+    assert.deepEqual(
+      [...new Set(second.reports.map(({ stage, from }) => `${stage} ${from}`))],
+      ["verify cache", "load cache", "compile cache"],
+    );
+  },
+);
 
 test("what is not taken has never been: a stream that is left goes on exactly", async () => {
   for (const temperature of [0, 0.8]) {
-    const found = await inPage(
-      async ({ Engine, TINY, collect }, temperature) => {
-        const options = { temperature, seed: 5, maxTokens: 30 };
-        const load = () => Engine.load({ model: TINY, sinks: 4, window: 12, chunk: 8, kv: "f32" });
-        const [a, b] = [await load(), await load()];
-        const whole = await collect(a.stream("once upon", { ...options, temperature: 0 }));
-        const parts = [];
-        const positions = [];
-        for (const n of [1, 3, 2, 8]) {
-          // left in the middle of whatever was handed over at once
-          const stream = b.stream(parts.length ? "" : "once upon", { ...options, maxTokens: Infinity });
-          const some = await collect(stream, n);
-          parts.push(...some);
-          positions.push(stream.stats.position);
-        }
-        const position = b.stream("", options);
-        await position.next();
-        await position.stop();
-        await a.unload();
-        await b.reset();
-        const prompt = (await b.tokenize("once upon")).length;
-        await b.unload();
-        return { whole, parts, positions, prompt, last: position.stats };
-      },
-      temperature,
-    );
+    const found = await here.inPage(async ({ Engine, TINY, collect }, temperature) => {
+      const options = { temperature, seed: 5, maxTokens: 30 };
+      const load = () => Engine.load({ model: TINY, sinks: 4, window: 12, chunk: 8, kv: "f32" });
+      const [a, b] = [await load(), await load()];
+      const whole = await collect(a.stream("once upon", { ...options, temperature: 0 }));
+      const parts = [];
+      const positions = [];
+      for (const n of [1, 3, 2, 8]) {
+        // left in the middle of whatever was handed over at once
+        const stream = b.stream(parts.length ? "" : "once upon", { ...options, maxTokens: Infinity });
+        const some = await collect(stream, n);
+        parts.push(...some);
+        positions.push(stream.stats.position);
+      }
+      const position = b.stream("", options);
+      await position.next();
+      await position.stop();
+      await a.unload();
+      await b.reset();
+      const prompt = (await b.tokenize("once upon")).length;
+      await b.unload();
+      return { whole, parts, positions, prompt, last: position.stats };
+    }, temperature);
     const { whole, parts, positions, prompt, last } = found;
     assert.ok(parts, JSON.stringify(found));
     if (temperature === 0) assert.deepEqual(parts, whole.slice(0, parts.length));
-    assert.deepEqual(parts.map(({ index }) => index), parts.map((_, i) => prompt + i));
-    assert.deepEqual(positions, [1, 4, 6, 14].map((n) => prompt + n));
+    assert.deepEqual(
+      parts.map(({ index }) => index),
+      parts.map((_, i) => prompt + i),
+    );
+    assert.deepEqual(
+      positions,
+      [1, 4, 6, 14].map((n) => prompt + n),
+    );
     assert.deepEqual([last.position, last.stopReason], [prompt + 14 + 1, "stopped"]);
   }
 });
 
 test("seeds, stop texts, lengths, pauses, feeding, resetting, another policy", async () => {
-  const found = await inPage(async ({ Engine, TINY, collect }) => {
+  const found = await here.inPage(async ({ Engine, TINY, collect }) => {
     const engine = await Engine.load({ model: TINY, window: 40, sinks: 4 });
     const text = async (options, prompt = "abc") => {
       await engine.reset();
@@ -186,7 +186,23 @@ test("seeds, stop texts, lengths, pauses, feeding, resetting, another policy", a
     await engine.unload();
     await engine.unload();
     const dead = await engine.feed("x").catch((error) => error.code);
-    return { plain, again, other, middle, stopped, fed, continued, pair, ended, none, window, full, tokens, dead, info: engine.info };
+    return {
+      plain,
+      again,
+      other,
+      middle,
+      stopped,
+      fed,
+      continued,
+      pair,
+      ended,
+      none,
+      window,
+      full,
+      tokens,
+      dead,
+      info: engine.info,
+    };
   });
   assert.equal(found.plain.out, found.again.out);
   assert.notEqual(found.plain.out, found.other.out);
@@ -199,13 +215,16 @@ test("seeds, stop texts, lengths, pauses, feeding, resetting, another policy", a
   assert.deepEqual([found.none.out, found.none.stats.stopReason], ["", "length"]);
   assert.equal(found.window, "window");
   assert.deepEqual(found.full, [5, "cache full"]);
-  assert.deepEqual(found.tokens.map(({ text }) => text), ["et", " ", "a"]);
+  assert.deepEqual(
+    found.tokens.map(({ text }) => text),
+    ["et", " ", "a"],
+  );
   assert.equal(found.dead, "bad-option");
   assert.equal(found.info.cache.policy, "dense");
 });
 
 test("an engine in the page, one in the caller's worker, and two at once", async () => {
-  const found = await inPage(async ({ Engine, TINY, collect }) => {
+  const found = await here.inPage(async ({ Engine, TINY, collect }) => {
     const source = 'import "/brooklet/worker.js";';
     void source;
     const worker = new Worker("/brooklet/worker.js", { type: "module" });
@@ -238,143 +257,4 @@ test("an engine in the page, one in the caller's worker, and two at once", async
   assert.deepEqual(found.outputs[2], found.outputs[0]);
   assert.match(found.second, /has an engine already/);
   assert.deepEqual([found.devices, found.lost], [1, 1]);
-});
-
-test("wrong options are refused in words before anything starts", async () => {
-  const messages = await inPage(async ({ Engine, TINY }) => {
-    const refused = async (work) => {
-      try {
-        await work();
-        return "accepted";
-      } catch (error) {
-        return `${error.code}: ${error.message}`;
-      }
-    };
-    const load = (options) => refused(() => Engine.load({ model: TINY, ...options }));
-    const engine = await Engine.load({ model: TINY });
-    const stream = (options) => refused(() => engine.stream("x", options));
-    const all = [
-      await load({ window: 0 }),
-      await load({ window: 4.5 }),
-      await load({ policy: "best" }),
-      await load({ polcy: "dense" }),
-      await load({ model: 7 }),
-      await load({ model: "ftp://example.org/a.gguf" }),
-      await load({ sha256: "12" }),
-      await load({ policy: "window", sinks: 3 }),
-      await refused(() => Engine.load()),
-      await stream({ temperature: NaN }),
-      await stream({ topP: 2 }),
-      await stream({ stop: "x" }),
-      await stream({ maxTokens: -1 }),
-      await refused(() => engine.stream(5)),
-      await refused(() => engine.setPolicy("dense")),
-    ];
-    await engine.unload();
-    return all;
-  });
-  assert.ok(Array.isArray(messages), JSON.stringify(messages));
-  const expected = [
-    /^bad-option: window: 0; a whole number from 1/,
-    /^bad-option: window: 4.5/,
-    /^bad-option: policy: "best"; "streaming" or "window"/,
-    /^bad-option: polcy: there is no such option/,
-    /^bad-option: model: 7; a URL/,
-    /^bad-option: model: "ftp:.*http/,
-    /^bad-option: sha256/,
-    /^bad-option: sinks 3: only policy streaming has sinks/,
-    /^bad-option: options: undefined/,
-    /^bad-option: temperature: NaN/,
-    /^bad-option: topP: 2; a number from 0 to 1/,
-    /^bad-option: stop: "x"; a list of strings/,
-    /^bad-option: maxTokens: -1/,
-    /^bad-option: prompt: a string/,
-    /^bad-option: .*cannot become Dense/,
-  ];
-  expected.forEach((pattern, i) => assert.match(messages[i], pattern));
-});
-
-test("an abort is heard during a load and during a stream", async () => {
-  faults = (req, res) => {
-    if (!req.url.startsWith("/models/slow")) return false;
-    res.writeHead(200, { "content-length": "1000000" });
-    res.write(readFileSync(TINY).subarray(0, 50_000)); // and never the rest
-    return true;
-  };
-  const found = await inPage(async ({ Engine, TINY, collect }) => {
-    const code = (promise) => promise.then(() => "done", (error) => error.code);
-    const abort = new AbortController();
-    const load = Engine.load({ model: "/models/slow.gguf", signal: abort.signal });
-    setTimeout(() => abort.abort(), 300);
-    const during = await code(load);
-    const at_once = await code(Engine.load({ model: TINY, signal: AbortSignal.abort() }));
-    const engine = await Engine.load({ model: TINY });
-    const stop = new AbortController();
-    const stream = engine.stream("hello", { signal: stop.signal });
-    await stream.next();
-    stop.abort();
-    const streaming = await code(collect(stream));
-    const long = new AbortController();
-    const prompt = engine.stream("hello ".repeat(5000), { signal: long.signal });
-    setTimeout(() => long.abort(), 50);
-    const prefill = await code(prompt.next());
-    // and the engine goes on
-    await engine.reset();
-    const rest = await collect(engine.stream("a", { maxTokens: 3 }));
-    await engine.unload();
-    return { during, at_once, streaming, reason: stream.stats.stopReason, prefill, rest: rest.length };
-  });
-  assert.deepEqual(found, { during: "aborted", at_once: "aborted", streaming: "aborted", reason: "aborted", prefill: "aborted", rest: 3 });
-});
-
-test("a lost device is said, and another engine works", async () => {
-  const found = await inPage(async ({ Engine, TINY, collect }) => {
-    const engine = await Engine.load({ model: TINY });
-    const stream = engine.stream("hello");
-    await stream.next();
-    await engine[Symbol.for("brooklet.test.loseDevice")]();
-    const error = await collect(stream).catch((e) => e);
-    const again = await engine.feed("more").catch((e) => e.code);
-    await engine.unload();
-    const other = await Engine.load({ model: TINY });
-    const rest = await collect(other.stream("a", { maxTokens: 3 }));
-    await other.unload();
-    return { code: error.code, message: error.message, reason: stream.stats.stopReason, again, rest: rest.length };
-  });
-  assert.equal(found.code, "device-lost", JSON.stringify(found));
-  assert.match(found.message, /GPU device was lost/);
-  assert.deepEqual([found.reason, found.again, found.rest], ["error", "device-lost", 3]);
-});
-
-test("damaged and foreign files are refused in words, and not kept", async () => {
-  const tiny = readFileSync(TINY);
-  const files = {
-    "html.gguf": Buffer.from("<!doctype html><p>not here"),
-    "short.gguf": tiny.subarray(0, 100_000),
-    "counts.gguf": Buffer.concat([tiny.subarray(0, 8), Buffer.alloc(8, 0xff), tiny.subarray(16)]),
-    "empty.gguf": Buffer.alloc(0),
-    "falcon.gguf": Buffer.from(tiny.toString("latin1").replace("llama", "lamma"), "latin1"),
-  };
-  faults = (req, res) => {
-    const bytes = files[req.url.replace("/models/", "")];
-    if (!bytes) return false;
-    res.writeHead(200, { "content-length": bytes.length }).end(bytes);
-    return true;
-  };
-  const found = await inPage(async ({ Engine, keptModels }, names) => {
-    const errors = {};
-    for (const name of names) {
-      const error = await Engine.load({ model: `/models/${name}` }).catch((e) => e);
-      errors[name] = `${error.code}: ${error.message}`;
-    }
-    errors.text = await Engine.load({ model: new Blob(["hello"]) }).catch((e) => `${e.code}: ${e.message}`);
-    return { errors, kept: await keptModels() };
-  }, Object.keys(files));
-  assert.match(found.errors["html.gguf"], /^bad-model: html.gguf: byte 0: this is not a GGUF file: it begins with "<!do"/);
-  assert.match(found.errors["short.gguf"], /^bad-model: .*truncated/);
-  assert.match(found.errors["counts.gguf"], /^bad-model: /);
-  assert.match(found.errors["empty.gguf"], /^(bad-model|network): /);
-  assert.match(found.errors["falcon.gguf"], /^(unsupported|bad-model): /);
-  assert.match(found.errors.text, /^bad-model: the model: byte 0/);
-  assert.deepEqual(found.kept.filter(({ name }) => name !== "falcon.gguf"), []);
 });

@@ -1,6 +1,6 @@
 // The page, as a visitor meets it: at two sizes, in both colour schemes, with what can go wrong.
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, readdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -37,15 +37,21 @@ async function open(path = "/", context = chrome.context) {
 const state = (page, name, timeout = 30_000) => page.waitForSelector(`html[data-state=${name}]`, { timeout });
 const count = async (page) => Number((await page.t("tokens").textContent()).replace(/\D/g, ""));
 const reaches = (page, n) =>
-  page.waitForFunction((n) => Number(document.getElementById("tokens").textContent.replace(/\D/g, "")) >= n, n, { timeout: 120_000 });
+  page.waitForFunction((n) => Number(document.getElementById("tokens").textContent.replace(/\D/g, "")) >= n, n, {
+    timeout: 120_000,
+  });
 const shot = (page, name) => page.screenshot({ path: join(SHOTS, `${name}.png`) });
-const link = (more = {}) => `/#${new URLSearchParams({ prompt: "hello there", seed: 5, model: tiny, window: 64, ...more })}`;
+const link = (more = {}) =>
+  `/#${new URLSearchParams({ prompt: "hello there", seed: 5, model: tiny, window: 64, ...more })}`;
 
 async function axe(page, what) {
   // Playwright's own world: the page's policy allows no script of ours.
   await page.evaluate(readFileSync(AXE, "utf8"));
   const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
-  assert.deepEqual(violations.map(({ id, impact, nodes }) => `${what}: ${id} (${impact}) at ${nodes[0].target}`), []);
+  assert.deepEqual(
+    violations.map(({ id, impact, nodes }) => `${what}: ${id} (${impact}) at ${nodes[0].target}`),
+    [],
+  );
 }
 
 test("one click from opening to flowing text, at two sizes and in both schemes", { timeout: 240_000 }, async () => {
@@ -85,7 +91,10 @@ test("a link is filled in, waits for the visitor, and replays the same text", as
     await page.t("stop").click();
     await state(page, "stopped");
     texts.push((await page.t("stage").textContent()).slice(0, 120));
-    const copied = await page.t("link").click().then(() => page.evaluate(() => navigator.clipboard.readText()));
+    const copied = await page
+      .t("link")
+      .click()
+      .then(() => page.evaluate(() => navigator.clipboard.readText()));
     assert.match(copied, /#prompt=hello\+there&seed=5&temperature=0.7&window=64&stop=never&model=http/);
     await page.close();
   }
@@ -93,7 +102,10 @@ test("a link is filled in, waits for the visitor, and replays the same text", as
   // out of range is clamped, nonsense ignored
   const page = await open(link({ temperature: 99, topK: "x", policy: "best", sinks: -4, seed: "1e9" }));
   const value = (name) => page.locator(`[name=${name}]`).inputValue();
-  assert.deepEqual([await value("temperature"), await value("topK"), await value("policy"), await value("sinks"), await value("seed")], ["2", "40", "streaming", "0", ""]);
+  assert.deepEqual(
+    [await value("temperature"), await value("topK"), await value("policy"), await value("sinks"), await value("seed")],
+    ["2", "40", "streaming", "0", ""],
+  );
   await page.close();
 });
 
@@ -141,7 +153,8 @@ test("a dropped file, kept models, and a model that is none", async () => {
   await page.evaluate((bytes) => {
     const dataTransfer = new DataTransfer();
     dataTransfer.items.add(new File([new Uint8Array(bytes)], "mine.gguf"));
-    for (const type of ["dragenter", "dragover", "drop"]) dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
+    for (const type of ["dragenter", "dragover", "drop"])
+      dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
   }, bytes);
   await page.t("start").click();
   await state(page, "streaming");
@@ -213,7 +226,11 @@ test("the policy for scripts is in force, by the page itself", async () => {
   assert.match(html, /http-equiv="Content-Security-Policy"/);
   assert.doesNotMatch(html, /\sstyle=|<script(?![^>]*src=)|\son\w+=/);
   for (const file of ["main.js", "text.js", "view.js", "models.js", "alerts.js"]) {
-    assert.doesNotMatch(readFileSync(join(ROOT, "www", file), "utf8"), /innerHTML|insertAdjacentHTML|document\.write|eval\(/, file);
+    assert.doesNotMatch(
+      readFileSync(join(ROOT, "www", file), "utf8"),
+      /innerHTML|insertAdjacentHTML|document\.write|eval\(/,
+      file,
+    );
   }
   await page.close();
 });
@@ -236,6 +253,18 @@ test("it opens and streams without a network after the first visit", async () =>
     await chrome.context.setOffline(false);
   }
   await page.close();
+});
+
+test("everything that the page and the package are made of is there offline", () => {
+  const worker = readFileSync(join(ROOT, "www", "sw.js"), "utf8");
+  const list = worker.slice(worker.indexOf("FILES"), worker.indexOf("];"));
+  const page = readdirSync(join(ROOT, "www")).filter(
+    (name) => /\.(js|css|svg|webmanifest)$/.test(name) && name !== "sw.js",
+  );
+  const engine = readdirSync(join(ROOT, "web", "pkg")).filter((name) => /\.(js|wasm)$/.test(name));
+  for (const name of page) assert.ok(list.includes(`"${name}"`), name);
+  for (const name of engine)
+    assert.ok(list.includes(`"${name.replace(/\.js$/, "")}"`) || list.includes(`brooklet/${name}"`), name);
 });
 
 test("it works under any path of a static host", async () => {
@@ -292,34 +321,44 @@ test("without WebGPU or an adapter it says so, with what to do; the package too"
   }
 });
 
-test("10,000 tokens: the page stays small, and no task of its keeps a visitor waiting", { timeout: 300_000 }, async () => {
-  const page = await open(link());
-  const session = await chrome.context.newCDPSession(page);
-  await page.evaluate(() => {
-    globalThis.long = [];
-    const note = (list) => globalThis.long.push(...list.getEntries().map(({ duration, startTime }) => [startTime, duration]));
-    new PerformanceObserver(note).observe({ type: "longtask", buffered: false });
-  });
-  await page.t("start").click();
-  const measured = async (tokens) => {
-    await reaches(page, tokens);
-    await session.send("HeapProfiler.collectGarbage");
-    const { usedSize } = await session.send("Runtime.getHeapUsage");
-    const [wasm, nodes] = await page.evaluate(() => [document.getElementById("wasm-bytes").textContent, document.querySelectorAll("*").length]);
-    return { usedSize, wasm, nodes };
-  };
-  await state(page, "streaming");
-  await page.evaluate(() => (globalThis.long.length = 0));
-  const early = await measured(1000);
-  await page.evaluate(() => (globalThis.ignore = globalThis.long.splice(0))); // the collection asked for is one
-  await reaches(page, 9900);
-  const long = await page.evaluate(() => globalThis.long);
-  const late = await measured(10_000);
-  const rate = await page.t("tps").textContent();
-  console.log(`10,000 tokens at ${rate}/s: heap ${early.usedSize} to ${late.usedSize}, wasm ${early.wasm} to ${late.wasm}, elements ${early.nodes} to ${late.nodes}, tasks over 50 ms: ${JSON.stringify(long)}`);
-  assert.ok(late.usedSize - early.usedSize < 2 << 20, `the heap grew by ${late.usedSize - early.usedSize} bytes`);
-  assert.equal(late.wasm, early.wasm);
-  assert.ok(late.nodes - early.nodes < 100);
-  assert.deepEqual(long, []);
-  await page.close();
-});
+test(
+  "10,000 tokens: the page stays small, and no task of its keeps a visitor waiting",
+  { timeout: 300_000 },
+  async () => {
+    const page = await open(link());
+    const session = await chrome.context.newCDPSession(page);
+    await page.evaluate(() => {
+      globalThis.long = [];
+      const note = (list) =>
+        globalThis.long.push(...list.getEntries().map(({ duration, startTime }) => [startTime, duration]));
+      new PerformanceObserver(note).observe({ type: "longtask", buffered: false });
+    });
+    await page.t("start").click();
+    const measured = async (tokens) => {
+      await reaches(page, tokens);
+      await session.send("HeapProfiler.collectGarbage");
+      const { usedSize } = await session.send("Runtime.getHeapUsage");
+      const [wasm, nodes] = await page.evaluate(() => [
+        document.getElementById("wasm-bytes").textContent,
+        document.querySelectorAll("*").length,
+      ]);
+      return { usedSize, wasm, nodes };
+    };
+    await state(page, "streaming");
+    await page.evaluate(() => (globalThis.long.length = 0));
+    const early = await measured(1000);
+    await page.evaluate(() => (globalThis.ignore = globalThis.long.splice(0))); // the collection asked for is one
+    await reaches(page, 9900);
+    const long = await page.evaluate(() => globalThis.long);
+    const late = await measured(10_000);
+    const rate = await page.t("tps").textContent();
+    console.log(
+      `10,000 tokens at ${rate}/s: heap ${early.usedSize} to ${late.usedSize}, wasm ${early.wasm} to ${late.wasm}, elements ${early.nodes} to ${late.nodes}, tasks over 50 ms: ${JSON.stringify(long)}`,
+    );
+    assert.ok(late.usedSize - early.usedSize < 2 << 20, `the heap grew by ${late.usedSize - early.usedSize} bytes`);
+    assert.equal(late.wasm, early.wasm);
+    assert.ok(late.nodes - early.nodes < 100);
+    assert.deepEqual(long, []);
+    await page.close();
+  },
+);
