@@ -49,8 +49,7 @@ impl Session {
         let greedy = kernels.greedy(gpu, [&logits, &banned, &decode.act.tokens])?;
         let logits_back = Readback::new(gpu, vocab);
         let token_back = [Readback::new(gpu, 1), Readback::new(gpu, 1)];
-        gpu.check()?;
-        Ok(Self {
+        let session = Self {
             model,
             cache,
             prefill,
@@ -65,7 +64,10 @@ impl Session {
             epoch: 0,
             sinks_kept: true,
             recent: VecDeque::new(),
-        })
+        };
+        // A browser tells of what did not fit when the device gets there.
+        session.settle().await?;
+        Ok(session)
     }
 
     /// The model it streams from.

@@ -245,13 +245,14 @@ impl Gpu {
             })
             .await
             .map_err(|e| Error::NoDevice(e.to_string()))?;
-        let fault = Arc::new(Fault::default());
-        let seen = fault.clone();
+        let (fault, counters) = (Arc::new(Fault::default()), Arc::new(Counters::default()));
+        let (seen, counted) = (fault.clone(), counters.clone());
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
             seen.note(match error {
                 wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory {
-                    what: "a buffer".to_owned(),
-                    needed: 0,
+                    // A browser says so after the fact; by then more may have been asked for.
+                    what: "all that was asked for so far".to_owned(),
+                    needed: counted.snapshot()[5],
                     advice: "choose a smaller --window or a smaller model".to_owned(),
                 },
                 other => Error::Kernel { kernel: "wgpu", detail: other.to_string() },
@@ -265,7 +266,7 @@ impl Gpu {
             )));
         });
         let AdapterReport { tier, name, backend, driver, .. } = report;
-        Ok(Self { device, queue, fault, tier, name, backend, driver, counters: Arc::default() })
+        Ok(Self { device, queue, fault, tier, name, backend, driver, counters })
     }
 
     /// The first thing that went wrong outside any call, if anything did. Asked after every wait.
