@@ -10,11 +10,11 @@
 //
 //   grid:      [ceil(rows/4), beyond 65535 in y, 1] workgroups, four rows each
 //   requires:  K a multiple of 32; with SWIGLU an even number of rows
-//   uses:      lib/block.wgsl, lib/epilogue.wgsl, one lib/<type>.wgsl; lib/reduce4.wgsl, or
+//   uses:      lib/four_rows.wgsl, lib/block.wgsl, lib/epilogue.wgsl, one lib/<type>.wgsl; lib/reduce4.wgsl, or
 //              lib/reduce_subgroup.wgsl where a workgroup is one subgroup (matvec_<type>_subgroup)
 //   twin:      src/reference/matmul.rs
 //
-// The lanes share out the units of a row; x is read once for four rows. One barrier, or none.
+// One barrier, or none.
 
 struct Params {
     rows: u32,      // of this part
@@ -43,23 +43,7 @@ fn main(
     if row >= params.rows {
         return;
     }
-    let last = params.rows - 1u;
-    let row1 = min(row + 1u, last) * params.units;
-    let row2 = min(row + 2u, last) * params.units;
-    let row3 = min(row + 3u, last) * params.units;
-
-    var sums = vec4(0.0);
-    for (var unit = lane; unit < params.units; unit += WG) {
-        let at = 8u * unit;
-        let part = Block(
-            x[at], x[at + 1u], x[at + 2u], x[at + 3u], x[at + 4u], x[at + 5u], x[at + 6u], x[at + 7u],
-        );
-        sums.x += block_dot(weights(row * params.units + unit), part);
-        sums.y += block_dot(weights(row1 + unit), part);
-        sums.z += block_dot(weights(row2 + unit), part);
-        sums.w += block_dot(weights(row3 + unit), part);
-    }
-    sums = reduce_sum4(lane, sums);
+    let sums = reduce_sum4(lane, four_rows(row, lane));
     if lane == 0u {
         finish(0u, row, sums);
     }

@@ -43,7 +43,7 @@ impl Session {
         let logits = Tensor::zeros(gpu, "act.logits", &[1, vocab])?;
         let banned = Tensor::zeros(gpu, "banned", &[vocab.div_ceil(32)])?;
         let one = Activations::new(gpu, &model, 1)?;
-        let decode = Pass::new(&model, &kernels, &cache, one, &logits)?;
+        let decode = Pass::fused(&model, &kernels, &cache, one, &logits)?;
         let many = Activations::new(gpu, &model, settings.chunk)?;
         let prefill = Pass::new(&model, &kernels, &cache, many, &logits)?;
         let greedy = kernels.greedy(gpu, [&logits, &banned, &decode.act.tokens])?;

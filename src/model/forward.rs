@@ -4,8 +4,8 @@ use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::model::RopeLayout;
 use crate::ops::{
-    Argmax, Attention, AttentionParams, Epilogue, FRAME, GetRows, MatMul, RmsNorm, RopeStore,
-    RopeStoreParams, Sums,
+    Argmax, Attention, AttentionParams, Epilogue, FRAME, Fused, GetRows, MatMul, Normed, RmsNorm,
+    RopeStore, RopeStoreParams, Sums, most_partials,
 };
 
 /// Every kernel that a pass needs, compiled once for a session.
@@ -13,6 +13,7 @@ pub(crate) struct Kernels {
     get_rows: GetRows,
     norm: RmsNorm,
     matmul: MatMul,
+    fused: Fused,
     rope_store: RopeStore,
     attention: Attention,
     argmax: Argmax,
@@ -29,6 +30,7 @@ impl Kernels {
             get_rows: GetRows::new(gpu, &embedding).await?,
             norm: RmsNorm::new(gpu, sums).await?,
             matmul: MatMul::new(gpu, &dtypes, sums).await?,
+            fused: Fused::new(gpu, &dtypes, &embedding, sums).await?,
             rope_store: RopeStore::new(gpu, neox, kv_f16).await?,
             attention: Attention::new(gpu, kv_f16).await?,
             argmax: Argmax::new(gpu).await?,
@@ -57,6 +59,8 @@ pub(crate) struct Activations {
     att: Tensor,  // [T, H HD]
     h: Tensor,    // [T, F], F padded to a multiple of 32
     last: Tensor, // [1, D]
+    /// Partial sums of the squares of x, for one token alone.
+    squares: Tensor, // [about D/4]
 }
 
 impl Activations {
@@ -76,12 +80,13 @@ impl Activations {
             att: make("att", &[tokens, q_rows])?,
             h: make("h", &[tokens, c.n_ff.next_multiple_of(32)])?,
             last: make("last", &[1, c.n_embd])?,
+            squares: make("squares", &[most_partials(c.n_embd, model.weights.most_parts())])?,
         })
     }
 
     fn bytes(&self) -> u64 {
-        let Self { tokens, frame, x, xn, qkv, q, att, h, last } = self;
-        [tokens, frame, x, xn, qkv, q, att, h, last].map(Tensor::size).iter().sum()
+        let Self { tokens, frame, x, xn, qkv, q, att, h, last, squares } = self;
+        [tokens, frame, x, xn, qkv, q, att, h, last, squares].map(Tensor::size).iter().sum()
     }
 }
 
@@ -109,9 +114,27 @@ impl Pass {
         let mut head = Recording::default();
         let norm = [&act.frame, &act.x, &w.output_norm, &act.last];
         kernels.norm.record_last(&mut head, "output_norm", c.rms_eps, norm)?; // last [1, D]
-        let output = w.output.as_ref().unwrap_or(&w.token_embd);
         let tensors = [&act.frame, &act.last, logits];
-        kernels.matmul.record(&mut head, "output", Epilogue::Store, tensors, output, None)?; // logits [1, V]
+        kernels.matmul.record(&mut head, "output", Epilogue::Store, tensors, w.output(), None)?; // logits [1, V]
+        let (body, head) = (body.finish(&model.gpu), head.finish(&model.gpu));
+        Ok(Self { act, body, head })
+    }
+
+    /// The same for one token, with the norms folded into the products: six dispatches a layer.
+    pub(crate) fn fused(
+        model: &Model,
+        kernels: &Kernels,
+        cache: &Cache,
+        act: Activations,
+        logits: &Tensor,
+    ) -> Result<Self> {
+        let mut body = Recording::default();
+        let partials = record_fused(&mut body, model, kernels, cache, &act)?;
+        let mut head = Recording::default();
+        let (fused, store, eps) = (&kernels.fused, Epilogue::Store, model.config.rms_eps);
+        let last = Normed { xn: &act.xn, squares: &act.squares, partials };
+        let output = model.weights.output();
+        fused.record_normed(&mut head, "output", store, eps, last, logits, output, None)?; // logits [1, V]
         let (body, head) = (body.finish(&model.gpu), head.finish(&model.gpu));
         Ok(Self { act, body, head })
     }
@@ -119,6 +142,54 @@ impl Pass {
     pub(crate) fn bytes(&self) -> u64 {
         self.act.bytes()
     }
+}
+
+/// The ops between the products of a layer.
+fn params(model: &Model, cache: &Cache) -> (RopeStoreParams, AttentionParams) {
+    let (c, ring) = (&model.config, cache.geometry());
+    let [heads, kv_heads, head_dim] = [c.n_head, c.n_head_kv, c.head_dim].map(|n| n as u32);
+    let scale = (1.0 / f64::from(head_dim).sqrt()) as f32;
+    (
+        RopeStoreParams { heads, kv_heads, head_dim, rope_dim: c.rope.dim as u32, ring },
+        AttentionParams { heads, kv_heads, head_dim, ring, scale },
+    )
+}
+
+/// One token; how many partial sums of squares the last layer leaves.
+fn record_fused(
+    r: &mut Recording,
+    model: &Model,
+    kernels: &Kernels,
+    cache: &Cache,
+    act: &Activations,
+) -> Result<u32> {
+    let Kernels { fused, rope_store, attention, .. } = kernels;
+    let Activations { tokens, frame, x, xn, qkv, q, att, h, squares, .. } = act;
+    let (w, eps) = (&model.weights, model.config.rms_eps);
+    let (rope, attend) = params(model, cache);
+    let (store, swiglu) = (Epilogue::Store, Epilogue::SwiGlu);
+    let normed = |partials| Normed { xn, squares, partials };
+    // The gain of the norm that reads what layer i - 1 leaves.
+    let gain = |i: usize| w.layers.get(i).map_or(&w.output_norm, |layer| &layer.attn_norm);
+
+    let embedding = [tokens, gain(0), x, xn, squares];
+    let mut n = fused.record_get_rows(r, "token_embd", embedding, &w.token_embd)?; // x [1, D]
+    for (i, layer) in w.layers.iter().enumerate() {
+        let name = |op: &str| format!("blk.{i}/{op}");
+        let (k, v, turns) = (cache.k(i), cache.v(i), &cache.turns);
+        let (w, bias) = (layer, layer.qkv_bias.as_ref());
+        let label = name("attn_qkv");
+        fused.record_normed(r, &label, store, eps, normed(n), qkv, &w.attn_qkv, bias)?; // qkv [1, (H + 2 KV) HD]
+        rope_store.record(r, name("rope_store"), rope, [frame, qkv, turns, q, k, v])?; // q [1, 3, H HD]
+        attention.record(r, name("attention"), attend, [frame, q, k, v, att])?; // att [1, H HD]
+        let out = [att, &w.ffn_norm, x, xn, squares];
+        n = fused.record_residual(r, &name("attn_output"), out, &w.attn_output)?; // x += [1, D]
+        let label = name("ffn_gate_up");
+        fused.record_normed(r, &label, swiglu, eps, normed(n), h, &w.ffn_gate_up, None)?; // h [1, F]
+        let down = [h, gain(i + 1), x, xn, squares];
+        n = fused.record_residual(r, &name("ffn_down"), down, &w.ffn_down)?; // x += [1, D]
+    }
+    Ok(n)
 }
 
 fn record_body(
@@ -131,11 +202,8 @@ fn record_body(
     let Kernels { get_rows, norm, matmul, rope_store, attention, .. } = kernels;
     let Activations { tokens, frame, x, xn, qkv, q, att, h, .. } = act;
     let (c, w) = (&model.config, &model.weights);
-    let (ring, eps) = (cache.geometry(), c.rms_eps);
-    let [heads, kv_heads, head_dim] = [c.n_head, c.n_head_kv, c.head_dim].map(|n| n as u32);
-    let rope = RopeStoreParams { heads, kv_heads, head_dim, rope_dim: c.rope.dim as u32, ring };
-    let scale = (1.0 / f64::from(head_dim).sqrt()) as f32;
-    let attend = AttentionParams { heads, kv_heads, head_dim, ring, scale };
+    let eps = c.rms_eps;
+    let (rope, attend) = params(model, cache);
 
     get_rows.record(r, "token_embd", [frame, tokens, x], &w.token_embd)?; // x [T, D]
     for (i, layer) in w.layers.iter().enumerate() {

@@ -174,6 +174,16 @@ impl Weights {
         }
     }
 
+    /// The matrix of the logits.
+    pub(crate) fn output(&self) -> &Linear {
+        self.output.as_ref().unwrap_or(&self.token_embd)
+    }
+
+    /// The most parts that a matrix had to be cut into.
+    pub(crate) fn most_parts(&self) -> usize {
+        self.matrices().map(|matrix| matrix.parts.len()).max().unwrap_or(1)
+    }
+
     /// Every matrix.
     fn matrices(&self) -> impl Iterator<Item = &Linear> {
         let layers = self.layers.iter().flat_map(|layer| {

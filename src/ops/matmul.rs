@@ -26,6 +26,12 @@ pub struct MatMulParams {
     pub grid_x: u32,
 }
 
+/// The grid of workgroups that have four of `rows` rows each, as lines and their number.
+pub(super) fn split(rows: usize) -> (u32, u32) {
+    let groups = (rows as u32).div_ceil(4);
+    (groups.min(MAX_GRID), groups.div_ceil(MAX_GRID))
+}
+
 /// What becomes of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Epilogue {
@@ -53,7 +59,7 @@ impl MatMul {
     pub const MATVEC: [(DType, KernelSource); 13] = for_every_format!(
         "matvec",
         "",
-        ["lib/block.wgsl", "lib/epilogue.wgsl", "lib/reduce4.wgsl"],
+        ["lib/block.wgsl", "lib/epilogue.wgsl", "lib/four_rows.wgsl", "lib/reduce4.wgsl"],
         &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
         MatMulParams
     );
@@ -61,7 +67,13 @@ impl MatMul {
     pub const MATVEC_SUBGROUP: [(DType, KernelSource); 13] = for_every_format!(
         "matvec",
         "_subgroup",
-        ["lib/block.wgsl", "lib/epilogue.wgsl", "lib/reduce_subgroup.wgsl"],
+        [
+            "lib/block.wgsl",
+            "lib/epilogue.wgsl",
+            "lib/four_rows.wgsl",
+            "lib/five.wgsl",
+            "lib/reduce_subgroup.wgsl"
+        ],
         &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
         MatMulParams
     );
@@ -125,8 +137,7 @@ impl MatMul {
         }
         let label = label.into();
         for part in &w.parts {
-            let groups = (part.rows as u32).div_ceil(4);
-            let (grid_x, beyond) = (groups.min(MAX_GRID), groups.div_ceil(MAX_GRID));
+            let (grid_x, beyond) = split(part.rows);
             let params = MatMulParams {
                 rows: part.rows as u32,
                 row0: part.row0 as u32,

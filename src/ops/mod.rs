@@ -2,6 +2,7 @@
 mod argmax;
 mod attention;
 mod formats;
+mod fused;
 mod get_rows;
 mod linear;
 mod matmul;
@@ -12,6 +13,7 @@ mod subgroup;
 
 pub use argmax::{Argmax, ArgmaxParams, NO_TOKEN};
 pub use attention::{Attention, AttentionParams};
+pub use fused::{Fused, GetRowsNormedParams, Normed, NormedParams, ResidualParams, most_partials};
 pub use get_rows::{GetRows, GetRowsParams};
 pub use linear::{Join, Linear, Part};
 pub use matmul::{Epilogue, MatMul, MatMulParams};
@@ -24,7 +26,17 @@ use ring::expect_cache;
 
 /// Every kernel of the crate, for whoever looks at all of them.
 pub fn kernels() -> Vec<crate::gpu::KernelSource> {
-    let by_format = [GetRows::SOURCES, MatMul::MATVEC, MatMul::MATVEC_SUBGROUP, MatMul::MATMUL];
+    let by_format = [
+        GetRows::SOURCES,
+        MatMul::MATVEC,
+        MatMul::MATVEC_SUBGROUP,
+        MatMul::MATMUL,
+        Fused::NORMED,
+        Fused::NORMED_SUBGROUP,
+        Fused::RESIDUAL,
+        Fused::RESIDUAL_SUBGROUP,
+        Fused::GET_ROWS,
+    ];
     let by_format = by_format.into_iter().flatten().map(|(_, source)| source);
     let others = [RmsNorm::SOURCE, RmsNorm::SUBGROUP, RopeStore::SOURCE, Attention::SOURCE];
     others.into_iter().chain([Argmax::SOURCE, subgroup::SOURCE]).chain(by_format).collect()

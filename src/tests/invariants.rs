@@ -254,9 +254,9 @@ fn eight_nothing_grows_and_a_token_is_one_submit() {
         assert_eq!(bytes, (0, 0), "no device memory is taken");
         assert_eq!(submits, (100, 100), "one submit a token");
         assert_eq!(waits, (100, 100), "one wait a token");
-        // eight a layer, embedding, norm, output; greedy: the choice, and no id from the host
+        // six a layer, embedding, output; greedy: the choice, and no id from the host
         let greedy = u64::from(temperature == 0.0);
-        assert_eq!(dispatches.0, 100 * (8 * layers + 3 + greedy));
+        assert_eq!(dispatches.0, 100 * (6 * layers + 2 + greedy));
         assert_eq!(writes.0, 100 * (2 - greedy), "the frame, and the id where the host chose it");
         assert_eq!((dispatches.0, writes.0), (dispatches.1, writes.1));
     }

@@ -9,13 +9,13 @@ use crate::tests::support::{assert_close, gpu, noise};
 use pollster::block_on;
 
 /// Matrices in a file, and the same as plain numbers.
-struct Matrices {
+pub(super) struct Matrices {
     source: BytesSource,
     gguf: Gguf,
-    plain: Vec<Vec<f32>>,
+    pub(super) plain: Vec<Vec<f32>>,
 }
 
-fn matrices(shapes: &[(DType, usize, usize)]) -> Matrices {
+pub(super) fn matrices(shapes: &[(DType, usize, usize)]) -> Matrices {
     let mut file = GgufFile::new();
     let mut plain = Vec::new();
     for (i, &(dtype, rows, cols)) in shapes.iter().enumerate() {
@@ -32,7 +32,7 @@ fn matrices(shapes: &[(DType, usize, usize)]) -> Matrices {
 }
 
 impl Matrices {
-    fn load(&self, gpu: &Gpu, join: Join, limit: u64) -> Linear {
+    pub(super) fn load(&self, gpu: &Gpu, join: Join, limit: u64) -> Linear {
         let tensors: Vec<_> = self.gguf.tensors.iter().collect();
         let (mut done, size) = (0, self.gguf.tensors.iter().map(|t| t.size).sum::<u64>());
         let mut progress = |bytes| done += bytes;

@@ -1,0 +1,288 @@
+//! The decode step's products with the norms folded in: whoever writes the residual stream also writes it times the
+//! next norm's gain, and its squares; whoever reads that divides its result by the root of their mean.
+use super::formats::{ByFormat, for_every_format};
+use super::matmul::split;
+use super::{Epilogue, Linear, Sums};
+use crate::Result;
+use crate::format::DType;
+use crate::gpu::{Access, Gpu, KernelSource, Recording, Tensor};
+
+/// `Params` of `shaders/matvec_normed.wgsl`.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct NormedParams {
+    /// Rows of this part.
+    pub rows: u32,
+    /// Where the part starts in the whole matrix.
+    pub row0: u32,
+    /// K/32
+    pub units: u32,
+    /// Elements of a row of y.
+    pub y_stride: u32,
+    /// Whether a bias is added.
+    pub has_bias: u32,
+    /// Workgroups in a line of the grid.
+    pub grid_x: u32,
+    /// How many partial sums of squares there are.
+    pub partials: u32,
+    /// Elements that the mean is of.
+    pub cols: f32,
+    /// Added to the mean of the squares.
+    pub eps: f32,
+}
+
+/// `Params` of `shaders/matvec_residual.wgsl`.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct ResidualParams {
+    /// Rows of this part.
+    pub rows: u32,
+    /// Where the part starts in the whole matrix.
+    pub row0: u32,
+    /// K/32
+    pub units: u32,
+    /// Workgroups in a line of the grid.
+    pub grid_x: u32,
+    /// Where this part's partial sums start.
+    pub partial0: u32,
+}
+
+/// `Params` of `shaders/get_rows_normed.wgsl`.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct GetRowsNormedParams {
+    /// Rows of this part.
+    pub rows: u32,
+    /// Where the part starts.
+    pub row0: u32,
+    /// D/32
+    pub units: u32,
+}
+
+/// What the next norm needs of the residual stream.
+#[derive(Clone, Copy)]
+pub struct Normed<'a> {
+    /// The stream times the norm's gain: [1, D].
+    pub xn: &'a Tensor,
+    /// Partial sums of its squares: `[>= partials]`.
+    pub squares: &'a Tensor,
+    /// How many of them there are now.
+    pub partials: u32,
+}
+
+/// Partial sums of squares that any writer of `rows` elements in `parts` leaves at most.
+pub fn most_partials(rows: usize, parts: usize) -> usize {
+    rows.div_ceil(4) + parts
+}
+
+const WRITES_RESIDUAL: &[Access] = &[
+    Access::Read,
+    Access::Read,
+    Access::Read,
+    Access::Read,
+    Access::Write,
+    Access::Write,
+    Access::Write,
+];
+const READS_NORMED: &[Access] =
+    &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
+
+/// The fused kernels of one token.
+pub struct Fused {
+    store: ByFormat,
+    swiglu: ByFormat,
+    residual: ByFormat,
+    get_rows: ByFormat,
+    no_bias: Tensor,
+}
+
+impl Fused {
+    /// Products of a normed input.
+    pub const NORMED: [(DType, KernelSource); 13] = for_every_format!(
+        "matvec_normed",
+        "",
+        [
+            "lib/block.wgsl",
+            "lib/epilogue.wgsl",
+            "lib/four_rows.wgsl",
+            "lib/five.wgsl",
+            "lib/reduce5.wgsl"
+        ],
+        READS_NORMED,
+        NormedParams
+    );
+    /// The same where a workgroup is one subgroup.
+    pub const NORMED_SUBGROUP: [(DType, KernelSource); 13] = for_every_format!(
+        "matvec_normed",
+        "_subgroup",
+        [
+            "lib/block.wgsl",
+            "lib/epilogue.wgsl",
+            "lib/four_rows.wgsl",
+            "lib/five.wgsl",
+            "lib/reduce_subgroup.wgsl"
+        ],
+        READS_NORMED,
+        NormedParams
+    );
+    /// Products that are added to the residual stream.
+    pub const RESIDUAL: [(DType, KernelSource); 13] = for_every_format!(
+        "matvec_residual",
+        "",
+        ["lib/block.wgsl", "lib/four_rows.wgsl", "lib/reduce4.wgsl"],
+        WRITES_RESIDUAL,
+        ResidualParams
+    );
+    /// The same where a workgroup is one subgroup.
+    pub const RESIDUAL_SUBGROUP: [(DType, KernelSource); 13] = for_every_format!(
+        "matvec_residual",
+        "_subgroup",
+        ["lib/block.wgsl", "lib/four_rows.wgsl", "lib/five.wgsl", "lib/reduce_subgroup.wgsl"],
+        WRITES_RESIDUAL,
+        ResidualParams
+    );
+    /// The embedding of one token.
+    pub const GET_ROWS: [(DType, KernelSource); 13] = for_every_format!(
+        "get_rows_normed",
+        "",
+        ["lib/block.wgsl"],
+        WRITES_RESIDUAL,
+        GetRowsNormedParams
+    );
+
+    /// Compiles the kernels of a model's types; `embedding`: those of its embedding.
+    pub async fn new(gpu: &Gpu, dtypes: &[DType], embedding: &[DType], sums: Sums) -> Result<Self> {
+        let lanes = ("WG", f64::from(gpu.tier.lanes()));
+        let (normed, residual) = match sums {
+            Sums::Shared => (&Self::NORMED, &Self::RESIDUAL),
+            Sums::Subgroup => (&Self::NORMED_SUBGROUP, &Self::RESIDUAL_SUBGROUP),
+        };
+        let with = |epilogue: Epilogue| [lanes, ("EPILOGUE", f64::from(epilogue as u32))];
+        Ok(Self {
+            store: ByFormat::new(gpu, normed, dtypes, &with(Epilogue::Store)).await?,
+            swiglu: ByFormat::new(gpu, normed, dtypes, &with(Epilogue::SwiGlu)).await?,
+            residual: ByFormat::new(gpu, residual, dtypes, &[lanes]).await?,
+            get_rows: ByFormat::new(gpu, &Self::GET_ROWS, embedding, &[lanes]).await?,
+            no_bias: Tensor::zeros(gpu, "no_bias", &[1])?,
+        })
+    }
+
+    /// Records `x = w[token]` and what the norm of `gain` needs of it; how many partial sums there are then.
+    /// `token`: `[T]`, of which the first counts; `gain`: `[D]`; `x`, `xn`: [1, D].
+    pub fn record_get_rows(
+        &self,
+        recording: &mut Recording,
+        label: &str,
+        [token, gain, x, xn, squares]: [&Tensor; 5],
+        w: &Linear,
+    ) -> Result<u32> {
+        const OP: &str = "get_rows_normed";
+        let [_] = token.dims(OP)?;
+        gain.expect(OP, [w.cols])?;
+        x.expect(OP, [1, w.padded_cols()])?;
+        xn.expect(OP, [1, w.padded_cols()])?;
+        let units = w.padded_cols() as u32 / 32;
+        expect_partials(OP, squares, units)?;
+        for part in &w.parts {
+            let (rows, row0) = (part.rows as u32, part.row0 as u32);
+            let params = GetRowsNormedParams { rows, row0, units };
+            let tensors = [token, &part.quants, &part.scales, gain, x, xn, squares];
+            recording.dispatch(label, self.get_rows.get(part.dtype)?, params, &tensors, [1, 1, 1]);
+        }
+        Ok(units)
+    }
+
+    /// Records `y = epilogue(norm(x) w^T + bias)`, the norm folded in. `y`: [1, M], or [1, M/2] with SwiGLU,
+    /// either padded to whole units.
+    #[allow(clippy::too_many_arguments, reason = "as MatMul::record, and the norm")]
+    pub fn record_normed(
+        &self,
+        recording: &mut Recording,
+        label: &str,
+        epilogue: Epilogue,
+        eps: f32,
+        input: Normed,
+        y: &Tensor,
+        w: &Linear,
+        bias: Option<&Tensor>,
+    ) -> Result<()> {
+        const OP: &str = "matvec_normed";
+        let Normed { xn, squares, partials } = input;
+        let [_, width] = y.dims(OP)?;
+        xn.expect(OP, [1, w.padded_cols()])?;
+        expect_partials(OP, squares, partials)?;
+        let kernels = match epilogue {
+            Epilogue::Store => &self.store,
+            Epilogue::SwiGlu if w.rows.is_multiple_of(2) && bias.is_none() => &self.swiglu,
+            _ => return Err(y.misfit(OP, "Store, or SwiGLU of an even number of rows".into())),
+        };
+        let outputs = if epilogue == Epilogue::SwiGlu { w.rows / 2 } else { w.rows };
+        if width != outputs && width != outputs.next_multiple_of(32) {
+            return Err(y.misfit(OP, format!("[1, {outputs}]")));
+        }
+        if let Some(bias) = bias {
+            bias.expect(OP, [w.rows])?;
+        }
+        for part in &w.parts {
+            let (grid_x, beyond) = split(part.rows);
+            let params = NormedParams {
+                rows: part.rows as u32,
+                row0: part.row0 as u32,
+                units: w.padded_cols() as u32 / 32,
+                y_stride: width as u32,
+                has_bias: u32::from(bias.is_some()),
+                grid_x,
+                partials,
+                cols: w.cols as f32,
+                eps,
+            };
+            let bias = bias.unwrap_or(&self.no_bias);
+            let tensors = [xn, squares, &part.quants, &part.scales, bias, y];
+            let kernel = kernels.get(part.dtype)?;
+            recording.dispatch(label, kernel, params, &tensors, [grid_x, beyond, 1]);
+        }
+        Ok(())
+    }
+
+    /// Records `y += x w^T` and what the norm of `gain` needs of y; how many partial sums there are then. `x`:
+    /// [1, K]; `gain`: `[M]`; `y`, `yn`: [1, M].
+    pub fn record_residual(
+        &self,
+        recording: &mut Recording,
+        label: &str,
+        [x, gain, y, yn, squares]: [&Tensor; 5],
+        w: &Linear,
+    ) -> Result<u32> {
+        const OP: &str = "matvec_residual";
+        x.expect(OP, [1, w.padded_cols()])?;
+        gain.expect(OP, [w.rows])?;
+        y.expect(OP, [1, w.rows])?;
+        yn.expect(OP, [1, w.rows])?;
+        let groups = |rows: usize| rows.div_ceil(4) as u32;
+        let partials = w.parts.iter().map(|part| groups(part.rows)).sum();
+        expect_partials(OP, squares, partials)?;
+        let mut partial0 = 0;
+        for part in &w.parts {
+            let (grid_x, beyond) = split(part.rows);
+            let params = ResidualParams {
+                rows: part.rows as u32,
+                row0: part.row0 as u32,
+                units: w.padded_cols() as u32 / 32,
+                grid_x,
+                partial0,
+            };
+            partial0 += groups(part.rows);
+            let tensors = [x, &part.quants, &part.scales, gain, y, yn, squares];
+            let kernel = self.residual.get(part.dtype)?;
+            recording.dispatch(label, kernel, params, &tensors, [grid_x, beyond, 1]);
+        }
+        Ok(partials)
+    }
+}
+
+fn expect_partials(op: &'static str, squares: &Tensor, partials: u32) -> Result<()> {
+    match squares.shape[..] {
+        [room] if room >= partials as usize => Ok(()),
+        _ => Err(squares.misfit(op, format!("[{partials}] or more"))),
+    }
+}
