@@ -59,7 +59,7 @@ fn matrix(gpu: &Gpu, dtype: DType, rows: usize, cols: usize) -> Result<Linear> {
 async fn time(gpu: &Gpu, op: &MatMul, w: &Linear, columns: usize) -> Result<Vec<f64>> {
     let x = Tensor::upload(gpu, "x", &[columns, w.cols], &vec![0.5f32; columns * w.cols])?;
     let y = Tensor::zeros(gpu, "y", &[columns, w.rows])?;
-    let frame = Tensor::upload(gpu, "frame", &[FRAME], &[0, columns as u32, 1])?;
+    let frame = Tensor::upload(gpu, "frame", &[FRAME], &[0, columns as u32, 1, 0])?;
     let mut recording = Recording::default();
     for _ in 0..REPEAT {
         op.record(&mut recording, "bench", Epilogue::Store, [&frame, &x, &y], w, None)?;

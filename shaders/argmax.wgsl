@@ -5,19 +5,28 @@
 //   1        logits  read     f32    [V]           logits
 //   2        banned  read     u32    [ceil(V/32)]  one bit a token
 //   3        token   write    u32    [T]           the first element takes the id
+//   4        frame   write    u32    [4]           is moved on by a token and a step
+//   5        chosen  write    u32    [MOST]        the element of this step takes the id, too
 //
 //   grid:      [1, 1, 1], one workgroup
 //   requires:  WG a power of two
 //   twin:      src/reference/argmax.rs
 
+// So the next step can follow without a word from the host: it finds its token and its position here.
+
 struct Params {
     vocab: u32,
+    end: u32,    // S + 2N: a position that is reduced stays below
+    slots: u32,  // N
+    most: u32,   // steps that there is room for
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> logits: array<f32>;
 @group(0) @binding(2) var<storage, read> banned: array<u32>;
 @group(0) @binding(3) var<storage, read_write> token: array<u32>;
+@group(0) @binding(4) var<storage, read_write> frame: array<u32>;
+@group(0) @binding(5) var<storage, read_write> chosen: array<u32>;
 
 override WG: u32 = 256u;
 
@@ -56,5 +65,12 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     }
     if lane == 0u {
         token[0] = index_scratch[0];
+        let step = frame[3];
+        if step < params.most {
+            chosen[step] = index_scratch[0];
+        }
+        frame[3] = step + 1u;
+        let next = frame[0] + 1u;
+        frame[0] = select(next, next - params.slots, next == params.end);
     }
 }

@@ -3,7 +3,7 @@
 //
 //   binding  name    access   type       shape                  unit
 //   0        params  uniform  Params
-//   1        frame   read     u32        [3]                    n: position of the first token, tokens, sinks kept
+//   1        frame   read     u32        [4]                    n: position of the first token, tokens, sinks kept
 //   2        q       read     vec4<f32>  [T, 3, H HD/4]         queries at: this lap, lap before, sinks
 //   3        k       read     vec4<u32>  [S + N, KV HD words/4] keys, f16 pairs or f32 bits
 //   4        v       read     vec4<u32>  [S + N, KV HD words/4] values, the same

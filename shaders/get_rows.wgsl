@@ -2,7 +2,7 @@
 //
 //   binding  name    access   type       shape            unit
 //   0        params  uniform  Params
-//   1        frame   read     u32        [3]              n: position of the first token, tokens
+//   1        frame   read     u32        [4]              n: position of the first token, tokens
 //   2        tokens  read     u32        [T]              ids
 //   3        quants  read     vec4<u32>  [rows, by type]  weights of this part
 //   4        scales  read     u32        [rows, by type]  their scales

@@ -2,7 +2,7 @@
 //
 //   binding  name    access   type   shape         unit
 //   0        params  uniform  Params
-//   1        frame   read     u32    [3]           n: position of the first token, tokens: their number
+//   1        frame   read     u32    [4]           n: position of the first token, tokens: their number
 //   2        x       read     f32    [rows, cols]  activations
 //   3        w       read     f32    [cols]        gain
 //   4        y       write    f32    [rows, cols]  activations ([1, cols] with LAST)

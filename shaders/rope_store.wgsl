@@ -5,7 +5,7 @@
 //
 //   binding  name    access   type   shape                    unit
 //   0        params  uniform  Params
-//   1        frame   read     u32    [3]                      n: position of the first token, tokens
+//   1        frame   read     u32    [4]                      n: position of the first token, tokens
 //   2        qkv     read     f32    [T, (H + 2 KV) HD]       activations
 //   3        turns   read     f32    [S + 2N, R/2, 2]         cos and sin of each phase
 //   4        q       write    f32    [T, 3, H HD]             queries at: this lap, lap before, sinks

@@ -6,6 +6,7 @@ use crate::text::{Sampler, SamplerSettings};
 use crate::{Error, Result};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use web_time::Instant;
 
 /// One stream over one model. Its memory is fixed when it is made.
 pub struct Session {
@@ -18,12 +19,18 @@ pub struct Session {
     greedy: Program,
     logits: Tensor, // [1, V]
     banned: Tensor, // [ceil(V/32)] bits
+    /// What the steps of one submission chose.
+    chosen: Tensor, // [MOST_STEPS]
     logits_back: Readback,
-    token_back: [Readback; 2],
+    chosen_back: [Readback; 2],
     /// Tokens fed so far. Never wraps.
     position: u64,
     /// A token of the stream that was given out, but not fed yet.
     pending: Option<u32>,
+    /// Tokens that were fed, but not given out yet: a generation is that far ahead.
+    ahead: u64,
+    /// The last token that was fed and given out.
+    last: u32,
     /// Changes when the stream is led on by anything but a generation.
     epoch: u64,
     /// False while the policy of a `streaming` cache is `window`.
@@ -46,9 +53,10 @@ impl Session {
         let decode = Pass::fused(&model, &kernels, &cache, one, &logits)?;
         let many = Activations::new(gpu, &model, settings.chunk)?;
         let prefill = Pass::new(&model, &kernels, &cache, many, &logits)?;
-        let greedy = kernels.greedy(gpu, [&logits, &banned, &decode.act.tokens])?;
+        let chosen = Tensor::zeros(gpu, "chosen", &[MOST_STEPS])?;
+        let greedy = kernels.greedy(gpu, &cache, [&logits, &banned, &chosen], &decode.act)?;
         let logits_back = Readback::new(gpu, vocab);
-        let token_back = [Readback::new(gpu, 1), Readback::new(gpu, 1)];
+        let chosen_back = [Readback::new(gpu, MOST_STEPS), Readback::new(gpu, MOST_STEPS)];
         let session = Self {
             model,
             cache,
@@ -57,10 +65,13 @@ impl Session {
             greedy,
             logits,
             banned,
+            chosen,
             logits_back,
-            token_back,
+            chosen_back,
             position: 0,
             pending: None,
+            ahead: 0,
+            last: 0,
             epoch: 0,
             sinks_kept: true,
             recent: VecDeque::new(),
@@ -82,7 +93,7 @@ impl Session {
 
     /// Tokens of the stream so far: fed, or given out by a [`Generation`].
     pub fn position(&self) -> u64 {
-        self.position + u64::from(self.pending.is_some())
+        self.position - self.ahead + u64::from(self.pending.is_some())
     }
 
     /// Tokens that no query can look back on any more.
@@ -119,13 +130,15 @@ impl Session {
 
     /// Bytes of activations on the device.
     pub fn activation_bytes(&self) -> u64 {
-        self.prefill.bytes() + self.decode.bytes() + self.logits.size() + self.banned.size()
+        let own = [&self.logits, &self.banned, &self.chosen].map(Tensor::size);
+        self.prefill.bytes() + self.decode.bytes() + own.iter().sum::<u64>()
     }
 
     /// Starts anew. What the cache held is not seen again.
     pub fn reset(&mut self) {
         self.position = 0;
         self.pending = None;
+        self.ahead = 0;
         self.epoch += 1;
         self.recent.clear();
     }
@@ -134,9 +147,9 @@ impl Session {
     /// them. Exact; an error where the ring has already lost what a query would have to see.
     pub async fn rewind(&mut self, tokens: u64, last: u32) -> Result<()> {
         let ring = self.cache.geometry();
-        let (stored, spare) = (ring.sinks + ring.slots, u64::from(ring.slots - ring.window));
+        let (stored, spare) = (ring.sinks + ring.slots, self.spare());
         let given = u64::from(self.pending.is_some());
-        let fed = tokens.saturating_sub(given);
+        let fed = tokens.saturating_sub(given) + self.ahead;
         let recompute = self.cache.settings().policy == Policy::Recompute;
         let lost = recompute || self.position > u64::from(stored) && fed > spare;
         if fed > 0 && (lost || fed >= self.position) {
@@ -150,9 +163,28 @@ impl Session {
         if tokens > 0 {
             self.pending = None;
         }
+        self.last = last;
+        self.ahead = 0;
         if fed > 0 {
             self.position -= fed + 1;
             self.run_chunk(&[last], true, false);
+        }
+        Ok(())
+    }
+
+    /// Tokens that can be taken back from a ring that has gone round: N - W.
+    fn spare(&self) -> u64 {
+        let ring = self.cache.geometry();
+        u64::from(ring.slots - ring.window)
+    }
+
+    /// Makes the device's logits those of the last token that was given out.
+    async fn catch_up(&mut self) -> Result<()> {
+        if self.ahead > 0 {
+            return self.rewind(0, self.last).await;
+        }
+        if let Some(token) = self.pending.take() {
+            self.take_in(&[token]).await?;
         }
         Ok(())
     }
@@ -171,8 +203,13 @@ impl Session {
         }
         self.room_for(tokens.len() as u64)?;
         self.epoch += 1;
+        // What is ahead is overwritten, as if it had never been.
+        self.position -= std::mem::take(&mut self.ahead);
         if let Some(token) = self.pending.take() {
             self.take_in(&[token]).await?;
+        }
+        if let Some(&token) = tokens.last() {
+            self.last = token;
         }
         self.take_in(tokens).await
     }
@@ -227,9 +264,21 @@ impl Session {
         self.position += tokens.len() as u64;
     }
 
+    /// Submits so many steps that follow each other on the device, then the copy of what they chose; with 0, one
+    /// choice from the logits that are there.
+    fn submit_steps(&self, steps: usize, back: &Readback) {
+        let pass = &self.decode;
+        let step = [&pass.body, &pass.head, &self.greedy];
+        let copy = [(&self.chosen, back)];
+        match steps {
+            0 => self.model.gpu.run(&step[2..], &copy),
+            _ => self.model.gpu.run_times(steps, &step, &copy),
+        }
+    }
+
     fn frame(&self, tokens: usize) -> [u32; FRAME] {
         let kept = u32::from(self.sinks_kept);
-        [reduce(self.position, self.cache.geometry()), tokens as u32, kept]
+        [reduce(self.position, self.cache.geometry()), tokens as u32, kept, 0]
     }
 
     /// Keeps the last W tokens and runs them all from the start.
@@ -253,12 +302,15 @@ impl Session {
     /// Waits until the device has done what was submitted.
     async fn settle(&self) -> Result<()> {
         let gpu = &*self.model.gpu;
-        gpu.run(&[], &[(&self.decode.act.tokens, &self.token_back[0])]);
-        self.token_back[0].read(gpu, &mut [0u32]).await
+        gpu.run(&[], &[(&self.chosen, &self.chosen_back[0])]);
+        self.chosen_back[0].read(gpu, &mut [0u32]).await
     }
 
     /// The logits of the token fed last. `[V]`
     pub async fn logits(&mut self) -> Result<Vec<f32>> {
+        if self.ahead > 0 {
+            self.catch_up().await?;
+        }
         let mut logits = vec![0.0; self.model.config.n_vocab];
         self.read_logits(&mut logits).await?;
         Ok(logits)
@@ -285,21 +337,46 @@ impl Session {
         let on_gpu = settings.is_greedy() && self.cache.settings().policy != Policy::Recompute;
         let sampler = Sampler::new(settings, vocab, banned)?;
         let logits = vec![0.0; if on_gpu { 0 } else { vocab }];
-        Ok(Generation { sampler, logits, ahead_at: None, on_gpu, step: 0 })
+        // Twice as many less two are ahead; half of what can be taken back is left to who reads the stream.
+        let most = (self.spare() as usize / 4 + 1).clamp(1, MOST_STEPS);
+        Ok(Generation {
+            sampler,
+            logits,
+            on_gpu,
+            at: None,
+            queue: VecDeque::with_capacity(MOST_STEPS),
+            under_way: 0,
+            back: 0,
+            steps: 1,
+            most,
+            last_read: None,
+        })
     }
 }
 
-/// Tokens one after another. Greedy ones are chosen on the device, where the next step starts
-/// before the host has read the last. It can be dropped at any time: the session goes on from the last
-/// token that was given out, whether it is fed, rewound or generated from next.
+/// Steps that are submitted together at most.
+const MOST_STEPS: usize = 16;
+/// What a reader of a stream does not feel, in milliseconds: as many steps as fit are submitted together.
+const UNFELT_MS: f64 = 30.0;
+
+/// Tokens one after another. Greedy ones are chosen on the device, several steps to a submission, and the
+/// next submission starts before the host has read the last. It can be dropped at any time: the session goes on
+/// from the last token that was given out, whether it is fed, rewound or generated from next.
 pub struct Generation {
     sampler: Sampler,
     logits: Vec<f32>,
-    /// A choice is under way on the device, to be read from `token_back[step % 2]`: the one that follows so
-    /// many tokens of that epoch.
-    ahead_at: Option<(u64, u64)>,
     on_gpu: bool,
-    step: usize,
+    /// Where the stream was when this generation last led it on: epoch and position.
+    at: Option<(u64, u64)>,
+    /// Chosen, read, and not given out yet.
+    queue: VecDeque<u32>,
+    /// Choices that `chosen_back[back]` is waited for.
+    under_way: usize,
+    back: usize,
+    /// Steps of the next submission, and the most there may be.
+    steps: usize,
+    most: usize,
+    last_read: Option<Instant>,
 }
 
 impl Generation {
@@ -308,18 +385,28 @@ impl Generation {
         self.sampler.accept(token);
     }
 
+    /// Submits exactly so many steps together, if the ring allows, instead of what the device's speed suggests.
+    pub fn submit_together(&mut self, steps: usize) {
+        self.most = steps.clamp(1, self.most);
+        self.steps = self.most;
+        self.last_read = None;
+    }
+
     /// The next token; `None` when a dense cache is full.
     pub async fn next(&mut self, session: &mut Session) -> Result<Option<u32>> {
         if !session.has_room(0) {
             return Ok(None);
         }
         match self.on_gpu {
-            true => self.next_greedy(session).await,
+            true => self.next_greedy(session).await.map(Some),
             false => self.next_sampled(session).await.map(Some),
         }
     }
 
     async fn next_sampled(&mut self, session: &mut Session) -> Result<u32> {
+        if session.ahead > 0 {
+            session.catch_up().await?;
+        }
         match session.pending.take() {
             Some(token) if session.cache.settings().policy == Policy::Recompute => {
                 session.recompute(&[token]).await?;
@@ -334,42 +421,71 @@ impl Generation {
         let token = self.sampler.sample(&mut self.logits)?;
         self.sampler.accept(token);
         session.pending = Some(token);
+        session.last = token;
         Ok(token)
     }
 
-    async fn next_greedy(&mut self, session: &mut Session) -> Result<Option<u32>> {
-        if let Some(token) = session.pending.take() {
-            session.run_chunk(&[token], true, false);
+    async fn next_greedy(&mut self, session: &mut Session) -> Result<u32> {
+        if self.at != Some((session.epoch, session.position)) {
+            // Somebody else has led the stream on, or nobody yet.
+            session.catch_up().await?;
+            self.queue.clear();
+            session.decode.act.frame.write(&session.model.gpu, 0, &session.frame(1));
+            session.submit_steps(0, &session.chosen_back[self.back]);
+            self.under_way = 1;
         }
-        let gpu = &*session.model.gpu;
-        let tokens = &session.decode.act.tokens;
-        let back = self.step % 2;
-        if self.ahead_at != Some((session.epoch, session.position)) {
-            gpu.run(&[&session.greedy], &[(tokens, &session.token_back[back])]);
+        if self.queue.is_empty() {
+            self.refill(session).await?;
         }
-        // The step after the one awaited starts from the token on the device.
-        let room = session.has_room(1);
-        if room {
-            let pass = &session.decode;
-            pass.act.frame.write(gpu, 0, &session.frame(1));
-            let copy = (tokens, &session.token_back[1 - back]);
-            gpu.run(&[&pass.body, &pass.head, &session.greedy], &[copy]);
-            session.position += 1;
+        self.at = Some((session.epoch, session.position));
+        let Some(token) = self.queue.pop_front() else {
+            return Err(Error::Usage("the device chose no token; start the stream again".into()));
+        };
+        match session.ahead {
+            0 => session.pending = Some(token),
+            _ => session.ahead -= 1,
         }
-        self.ahead_at = room.then_some((session.epoch, session.position));
-        self.step += 1;
-        let mut token = [0u32];
-        session.token_back[back].read(gpu, &mut token).await?;
-        let [token] = token;
-        if token == NO_TOKEN {
+        session.last = token;
+        Ok(token)
+    }
+
+    /// Submits the next steps, then waits for the choices before them.
+    async fn refill(&mut self, session: &mut Session) -> Result<()> {
+        let (count, back) = (self.under_way, self.back);
+        let room = match session.cache.capacity() {
+            Some(capacity) => capacity.saturating_sub(session.position) as usize,
+            None => self.steps,
+        };
+        // The device goes on from the token it has chosen itself.
+        let steps = self.steps.min(room);
+        if steps > 0 {
+            session.decode.act.frame.write(&session.model.gpu, 0, &session.frame(1));
+            session.submit_steps(steps, &session.chosen_back[1 - back]);
+            session.position += steps as u64;
+            session.ahead += steps as u64;
+        }
+        self.under_way = steps;
+        self.back = 1 - back;
+        let mut tokens = [0; MOST_STEPS];
+        session.chosen_back[back].read(&session.model.gpu, &mut tokens[..count]).await?;
+        if tokens[..count].contains(&NO_TOKEN) {
             return Err(Error::Usage(
                 "the model's logits are not numbers; its file is damaged or not for this engine"
                     .into(),
             ));
         }
-        if !room {
-            session.pending = Some(token);
+        self.queue.extend(&tokens[..count]);
+        self.adapt(count);
+        Ok(())
+    }
+
+    /// As many steps as pass unfelt, at most twice as many as before.
+    fn adapt(&mut self, count: usize) {
+        let now = Instant::now();
+        if let Some(before) = self.last_read.replace(now) {
+            let step = (now - before).as_secs_f64() * 1e3 / count.max(1) as f64;
+            let unfelt = (UNFELT_MS / step.max(1e-3)) as usize;
+            self.steps = unfelt.clamp(1, self.most).min(2 * self.steps);
         }
-        Ok(Some(token))
     }
 }

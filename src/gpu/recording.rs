@@ -96,9 +96,15 @@ impl Gpu {
     /// Submits programs one after another in one pass and one submission, then the copies for the
     /// host.
     pub fn run(&self, programs: &[&Program], copies: &[(&Tensor, &Readback)]) {
+        self.run_times(1, programs, copies);
+    }
+
+    /// The same with the programs that many times over.
+    pub fn run_times(&self, times: usize, programs: &[&Program], copies: &[(&Tensor, &Readback)]) {
         let mut encoder = self.device.create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        for (bind_group, dispatch) in programs.iter().flat_map(|program| &program.steps) {
+        let steps = programs.iter().flat_map(|program| &program.steps);
+        for (bind_group, dispatch) in (0..times).flat_map(|_| steps.clone()) {
             let [x, y, z] = dispatch.grid;
             pass.set_pipeline(&dispatch.pipeline);
             pass.set_bind_group(0, bind_group, &[dispatch.params_offset]);

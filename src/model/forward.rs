@@ -38,10 +38,17 @@ impl Kernels {
     }
 
     /// The program that turns `logits` [1, V], less those in `banned` [ceil(V/32)] bits, into the
-    /// first of the next pass's `tokens` `[T]`.
-    pub(crate) fn greedy(&self, gpu: &Gpu, tensors: [&Tensor; 3]) -> Result<Program> {
+    /// first of `act`'s tokens, notes it in `chosen`, and moves `act`'s frame on: `act` is ready for a next step.
+    pub(crate) fn greedy(
+        &self,
+        gpu: &Gpu,
+        cache: &Cache,
+        [logits, banned, chosen]: [&Tensor; 3],
+        act: &Activations,
+    ) -> Result<Program> {
         let mut recording = Recording::default();
-        self.argmax.record(&mut recording, "argmax", tensors)?;
+        let tensors = [logits, banned, &act.tokens, &act.frame, chosen];
+        self.argmax.record(&mut recording, "argmax", cache.geometry(), tensors)?;
         Ok(recording.finish(gpu))
     }
 }
@@ -50,7 +57,7 @@ impl Kernels {
 pub(crate) struct Activations {
     /// `[T]` ids of this pass
     pub(crate) tokens: Tensor,
-    /// [3] n: the first token's position, reduced; tokens: how many of T are there; sinks kept
+    /// [4] n: the first token's position, reduced; tokens: how many of T are there; sinks kept; step
     pub(crate) frame: Tensor,
     x: Tensor,    // [T, D]
     xn: Tensor,   // [T, D]

@@ -1,4 +1,5 @@
 //! Greedy sampling, so that the next step can start from GPU memory.
+use super::{FRAME, RingParams};
 use crate::Result;
 use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, wgsl};
 
@@ -11,6 +12,12 @@ pub const NO_TOKEN: u32 = u32::MAX;
 pub struct ArgmaxParams {
     /// V
     pub vocab: u32,
+    /// S + 2N, which a reduced position stays below.
+    pub end: u32,
+    /// N
+    pub slots: u32,
+    /// Steps that there is room for.
+    pub most: u32,
 }
 
 /// The likeliest token that is not banned.
@@ -23,7 +30,7 @@ impl Argmax {
     pub const SOURCE: KernelSource = KernelSource {
         name: "argmax",
         wgsl: wgsl!("argmax.wgsl"),
-        bindings: &[Access::Read, Access::Read, Access::Write],
+        bindings: &[Access::Read, Access::Read, Access::Write, Access::Write, Access::Write],
         params_size: size_of::<ArgmaxParams>() as u64,
         subgroups: false,
     };
@@ -35,20 +42,25 @@ impl Argmax {
         Ok(Self { kernel: Kernel::new(gpu, Self::SOURCE, overrides).await? })
     }
 
-    /// Records the choice from `logits` [1, V], without those in `banned` [ceil(V/32)] bits, into
-    /// the first element of `token` `[T]`.
+    /// Records the choice from `logits` [1, V], without those in `banned` [ceil(V/32)] bits, into the
+    /// first element of `token` `[T]` and the one of this step of `chosen`, and moves `frame` [4] on.
     pub fn record(
         &self,
         recording: &mut Recording,
         label: impl Into<String>,
-        [logits, banned, token]: [&Tensor; 3],
+        ring: RingParams,
+        [logits, banned, token, frame, chosen]: [&Tensor; 5],
     ) -> Result<()> {
         let [_, vocab] = logits.dims("argmax")?;
         logits.expect("argmax", [1, vocab])?;
         banned.expect("argmax", [vocab.div_ceil(32)])?;
         let [_] = token.dims("argmax")?;
-        let params = ArgmaxParams { vocab: vocab as u32 };
-        recording.dispatch(label, &self.kernel, params, &[logits, banned, token], [1, 1, 1]);
+        frame.expect("argmax", [FRAME])?;
+        let [most] = chosen.dims("argmax")?;
+        let (end, slots) = (ring.phases() as u32, ring.slots);
+        let params = ArgmaxParams { vocab: vocab as u32, end, slots, most: most as u32 };
+        let tensors = [logits, banned, token, frame, chosen];
+        recording.dispatch(label, &self.kernel, params, &tensors, [1, 1, 1]);
         Ok(())
     }
 }

@@ -38,7 +38,7 @@ impl GetRows {
         Ok(Self { kernels: ByFormat::new(gpu, &Self::SOURCES, dtypes, &overrides).await? })
     }
 
-    /// Records `x[t] = w[tokens[t]]`. `frame`: `[3]`; `tokens`: `[T]`; `w`: `[V, D]`; `x`: [T, D].
+    /// Records `x[t] = w[tokens[t]]`. `frame`: `[4]`; `tokens`: `[T]`; `w`: `[V, D]`; `x`: [T, D].
     pub fn record(
         &self,
         recording: &mut Recording,

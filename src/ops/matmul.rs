@@ -110,7 +110,7 @@ impl MatMul {
         })
     }
 
-    /// Records `y = epilogue(x w^T + bias)`. `frame`: `[3]`; `x`: `[T, K]`; `w`: [M, K]; `bias`: `[M]`;
+    /// Records `y = epilogue(x w^T + bias)`. `frame`: `[4]`; `x`: `[T, K]`; `w`: [M, K]; `bias`: `[M]`;
     /// `y`: [T, M], or [T, M/2] with SwiGLU, either padded to whole units.
     pub fn record(
         &self,

@@ -3,8 +3,9 @@ use crate::Result;
 use crate::gpu::Tensor;
 
 /// Elements of the `frame` that a pass is told of: n, the first token's position, reduced; how many
-/// tokens; 1 where sinks are seen for ever, 0 where only while they are within the window.
-pub const FRAME: usize = 3;
+/// tokens; 1 where sinks are seen for ever, 0 where only while they are within the window; which of the
+/// steps that were submitted together this is.
+pub const FRAME: usize = 4;
 
 /// S, W and N, as the kernels take them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]

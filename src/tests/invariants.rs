@@ -243,6 +243,7 @@ fn eight_nothing_grows_and_a_token_is_one_submit() {
         block_on(stream.feed(&text(16, 50))).unwrap();
         let settings = SamplerSettings { temperature, ..SamplerSettings::default() };
         let mut generation = stream.generate(settings, &[256]).unwrap();
+        generation.submit_together(4);
         let mut run = |count| {
             (0..count).for_each(|_| _ = block_on(generation.next(&mut stream)).unwrap().unwrap());
             gpu.counters.snapshot()
@@ -252,12 +253,15 @@ fn eight_nothing_grows_and_a_token_is_one_submit() {
             std::array::from_fn(|i| (middle[i] - start[i], end[i] - middle[i]));
         assert_eq!(objects, (0, 0), "no buffer, bind group or pipeline is made");
         assert_eq!(bytes, (0, 0), "no device memory is taken");
-        assert_eq!(submits, (100, 100), "one submit a token");
-        assert_eq!(waits, (100, 100), "one wait a token");
-        // six a layer, embedding, output; greedy: the choice, and no id from the host
         let greedy = u64::from(temperature == 0.0);
+        // Four greedy steps to a submission; the host chooses the others one by one.
+        let each = 100 / if greedy == 1 { 4 } else { 1 };
+        assert_eq!(submits, (each, each), "submits");
+        assert_eq!(waits, (each, each), "waits");
+        // six a layer, embedding, output; greedy: the choice, and no id from the host
         assert_eq!(dispatches.0, 100 * (6 * layers + 2 + greedy));
-        assert_eq!(writes.0, 100 * (2 - greedy), "the frame, and the id where the host chose it");
+        let ids = 100 * (1 - greedy);
+        assert_eq!(writes.0, each + ids, "the frame, and the ids that the host chose");
         assert_eq!((dispatches.0, writes.0), (dispatches.1, writes.1));
     }
 }
@@ -298,14 +302,18 @@ fn nine_what_is_taken_back_has_never_been() {
 fn a_generation_can_be_dropped_and_its_tokens_fed_taken_back_or_gone_on_from() {
     let gpu = device();
     let model = Tiny::default().model(&gpu);
-    for settings in samplings() {
+    let [greedy, sampled] = samplings();
+    for (settings, together) in
+        [(greedy.clone(), 1), (greedy.clone(), 3), (greedy, 4), (sampled, 1)]
+    {
         let start = || {
-            let mut stream = session(&model, streaming(4, 12, 8, F32));
+            let mut stream = session(&model, streaming(4, 12, 20, F32));
             block_on(stream.feed(&text(22, 30))).unwrap();
             stream
         };
         let take = |stream: &mut Session, n| -> Vec<u32> {
             let mut generation = stream.generate(settings.clone(), &[256]).unwrap();
+            generation.submit_together(together);
             (0..n).map(|_| block_on(generation.next(stream)).unwrap().unwrap()).collect()
         };
         let (mut stream, mut told) = (start(), start());
@@ -321,7 +329,42 @@ fn a_generation_can_be_dropped_and_its_tokens_fed_taken_back_or_gone_on_from() {
         assert_eq!(take(&mut two, 2), more[..2]);
         block_on(stream.rewind(3, more[1])).unwrap();
         assert_eq!(stream.position(), two.position());
-        assert_eq!(take(&mut stream, 4), take(&mut two, 4), "{}", settings.temperature);
+        assert_eq!(
+            take(&mut stream, 4),
+            take(&mut two, 4),
+            "{} by {together}",
+            settings.temperature
+        );
+        let logits = [&mut stream, &mut two].map(|s| bits(&block_on(s.logits()).unwrap()));
+        assert_eq!(logits[0], logits[1], "the logits are those of what was given out");
+    }
+}
+
+#[test]
+fn greedy_tokens_do_not_depend_on_how_many_steps_go_together() {
+    let gpu = device();
+    let model = Tiny::default().model(&gpu);
+    let tokens = |policy: CacheSettings, together: usize| {
+        let mut stream = session(&model, policy);
+        block_on(stream.feed(&text(24, 9))).unwrap();
+        let [greedy, _] = samplings();
+        let mut generation = stream.generate(greedy, &[256]).unwrap();
+        generation.submit_together(together);
+        let mut ids = Vec::new();
+        while ids.len() < 150 {
+            let Some(id) = block_on(generation.next(&mut stream)).unwrap() else { break };
+            ids.push(id);
+        }
+        (ids, stream.position())
+    };
+    // over many laps, and up to the end of a cache that has one
+    let dense = dense(20, 8, F32);
+    assert_eq!(tokens(dense, 1).0.len(), 12, "eleven that are fed, and the last");
+    for settings in [streaming(4, 12, 64, F32), streaming(0, 7, 40, F16), dense] {
+        let expected = tokens(settings, 1);
+        for together in [2, 5, 16] {
+            assert_eq!(tokens(settings, together), expected, "{settings:?} by {together}");
+        }
     }
 }
 

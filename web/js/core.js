@@ -173,9 +173,10 @@ export class Host {
     const ids = nothingNew ? new Uint32Array() : await this.#feed(prompt, signal);
     const ms = performance.now() - start;
     this.#core.begin(JSON.stringify(settings), ids);
-    const { policy, chunk } = this.#info().cache;
-    // Everything that was not taken can be taken back: see `stop`.
-    const most = policy === "recompute" ? 1 : Math.max(1, chunk - 1);
+    const { ring, window } = this.#info().cache;
+    // Everything that was not taken can be taken back (see `stop`): half of what the ring allows; the other half is
+    // for the steps that the device is ahead.
+    const most = Math.max(1, (ring - window) >> 1);
     this.#stream = { left: maxTokens, most, before: ids.at(-1), tokens: [], stopAtEos: settings.stopAtEos };
     return { promptTokens: ids.length, ms };
   }

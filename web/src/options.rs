@@ -3,6 +3,9 @@ use brooklet::model::{CacheSettings, Config, KvType, Policy};
 use brooklet::text::SamplerSettings;
 use serde::Deserialize;
 
+/// Tokens that can be taken back at least.
+const SPARE: usize = 7;
+
 /// `CacheOptions` of `js/index.d.ts`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -16,12 +19,19 @@ pub(crate) struct CacheOptions {
 
 impl CacheOptions {
     pub(crate) fn settings(self, config: &Config) -> CacheSettings {
-        let default = CacheSettings::for_model(config, self.policy.unwrap_or(Policy::Streaming));
+        let policy = self.policy.unwrap_or(Policy::Streaming);
+        let default = CacheSettings::for_model(config, policy);
+        let window = self.window.unwrap_or(default.window);
+        let chunk = self.chunk.unwrap_or(default.chunk);
+        // What a page has not taken is taken back: the ring keeps a little more than small chunks need.
+        let spare = chunk.saturating_sub(1).max(SPARE);
+        let rolls = matches!(policy, Policy::Streaming | Policy::Window);
         CacheSettings {
             sinks: self.sinks.unwrap_or(default.sinks),
-            window: self.window.unwrap_or(default.window),
-            chunk: self.chunk.unwrap_or(default.chunk),
+            window,
+            chunk,
             kv: self.kv.unwrap_or(default.kv),
+            ring: rolls.then(|| window.saturating_add(spare)),
             ..default
         }
     }

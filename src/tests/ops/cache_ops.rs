@@ -84,7 +84,7 @@ fn check_rope_store(
     let words = old_words.len() / held;
     let upload = |shape: &[usize], data: &[f32]| Tensor::upload(gpu, "t", shape, data).unwrap();
     let cache = || Tensor::upload(gpu, "kv", &[held, words], &old_words).unwrap();
-    let frame = [reduce(n, ring), tokens as u32, 1];
+    let frame = [reduce(n, ring), tokens as u32, 1, 0];
     let frame = Tensor::upload(gpu, "frame", &[FRAME], &frame).unwrap();
     let qkv = upload(&[tokens, (h + 2 * kv) * hd], &qkv);
     let table = upload(&[ring.phases(), half, 2], &table);
@@ -136,7 +136,7 @@ fn attention() {
             reference::attention(params, (n, kept), &q, [&k, &v], &mut expected);
 
             let words = k_words.len() / held;
-            let frame = [reduce(n, ring), tokens as u32, u32::from(kept)];
+            let frame = [reduce(n, ring), tokens as u32, u32::from(kept), 0];
             let frame = Tensor::upload(&gpu, "frame", &[FRAME], &frame).unwrap();
             let q = Tensor::upload(&gpu, "q", &[tokens, 3, h * hd], &q).unwrap();
             let k = Tensor::upload(&gpu, "k", &[held, words], &k_words).unwrap();

@@ -1,7 +1,8 @@
 //! rms_norm and argmax against their twins.
 use super::{run, sums};
 use crate::gpu::{Gpu, Recording, Tensor};
-use crate::ops::{Argmax, FRAME, NO_TOKEN, RmsNorm, RmsNormParams, Sums};
+use crate::model::reduce;
+use crate::ops::{Argmax, FRAME, NO_TOKEN, RingParams, RmsNorm, RmsNormParams, Sums};
 use crate::reference;
 use crate::tests::support::{assert_close, gpu, noise};
 use pollster::block_on;
@@ -22,7 +23,7 @@ fn check_rms_norm(gpu: &Gpu, sums: Sums) {
         let mut expected = vec![0.0; rows * cols];
         reference::rms_norm(params, &x, &w, &mut expected);
         // One row more than there are tokens: it is left alone.
-        let frame = Tensor::upload(gpu, "frame", &[FRAME], &[9u32, rows as u32, 1]).unwrap();
+        let frame = Tensor::upload(gpu, "frame", &[FRAME], &[9u32, rows as u32, 1, 0]).unwrap();
         let mut padded = x.clone();
         padded.extend(noise(3, cols));
         let x = Tensor::upload(gpu, "x", &[rows + 1, cols], &padded).unwrap();
@@ -63,6 +64,33 @@ fn rms_norm_refuses_a_wrong_shape() {
     assert_eq!(error.to_string(), "rms_norm: w has shape [7], expected [8]");
 }
 
+fn ring() -> RingParams {
+    RingParams { sinks: 2, window: 3, slots: 5 }
+}
+
+#[test]
+fn argmax_moves_the_frame_on_as_the_host_would() {
+    let gpu = gpu();
+    let op = block_on(Argmax::new(&gpu)).unwrap();
+    let upload = |shape: &[usize], data: &[u32]| Tensor::upload(&gpu, "t", shape, data).unwrap();
+    let logits = Tensor::upload(&gpu, "logits", &[1, 3], &[1.0f32, 3.0, 2.0]).unwrap();
+    let (banned, token, chosen) = (upload(&[1], &[0]), upload(&[1], &[0]), upload(&[4], &[9; 4]));
+    for t in [0, 1, 5, 6, 7, 11, 12, 40, (1 << 33) + 3] {
+        let frame = upload(&[FRAME], &[reduce(t, ring()), 1, 0, 0]);
+        // six steps in one submission, two more than there is room for
+        let mut recording = Recording::default();
+        for _ in 0..6 {
+            let tensors = [&logits, &banned, &token, &frame, &chosen];
+            op.record(&mut recording, "test", ring(), tensors).unwrap();
+        }
+        run(&gpu, recording);
+        let found: Vec<u32> = block_on(frame.read(&gpu)).unwrap();
+        assert_eq!(found, [reduce(t + 6, ring()), 1, 0, 6], "t = {t}");
+        let noted: Vec<u32> = block_on(chosen.read(&gpu)).unwrap();
+        assert_eq!(noted, [1; 4]);
+    }
+}
+
 #[test]
 fn argmax() {
     let gpu = gpu();
@@ -89,9 +117,14 @@ fn argmax() {
         let tensor = Tensor::upload(&gpu, "logits", &shape, &logits).unwrap();
         let bits = Tensor::upload(&gpu, "banned", &[banned.len()], &banned).unwrap();
         let token = Tensor::upload(&gpu, "token", &[3], &[7u32, 8, 9]).unwrap();
+        let frame = Tensor::upload(&gpu, "frame", &[FRAME], &[3u32, 1, 1, 1]).unwrap();
+        let chosen = Tensor::upload(&gpu, "chosen", &[3], &[4u32, 5, 6]).unwrap();
         let mut recording = Recording::default();
-        op.record(&mut recording, "test", [&tensor, &bits, &token]).unwrap();
+        let tensors = [&tensor, &bits, &token, &frame, &chosen];
+        op.record(&mut recording, "test", ring(), tensors).unwrap();
         run(&gpu, recording);
+        let noted: Vec<u32> = block_on(chosen.read(&gpu)).unwrap();
+        assert_eq!(noted, [4, expected, 6], "the element of its step");
         let found: Vec<u32> = block_on(token.read(&gpu)).unwrap();
         assert_eq!(found, [expected, 8, 9], "{} logits without {bans:?}", logits.len());
         assert!(expected == NO_TOKEN || !bans.contains(&(expected as usize)));

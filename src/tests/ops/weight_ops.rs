@@ -75,7 +75,7 @@ fn check(gpu: &Gpu, op: &MatMul, case: &Case) {
     for (wide, x) in wide.chunks_exact_mut(padded).zip(x.chunks_exact(cols)) {
         wide[..cols].copy_from_slice(x);
     }
-    let frame = Tensor::upload(gpu, "frame", &[FRAME], &[5u32, tokens as u32, 1]).unwrap();
+    let frame = Tensor::upload(gpu, "frame", &[FRAME], &[5u32, tokens as u32, 1, 0]).unwrap();
     let x = Tensor::upload(gpu, "x", &[room, padded], &wide).unwrap();
     let y = Tensor::upload(gpu, "y", &[room, width], &start).unwrap();
     let bias = case.bias.then(|| Tensor::upload(gpu, "bias", &[rows], &bias).unwrap());
@@ -205,7 +205,8 @@ fn get_rows_of_every_format() {
             let linear = m.load(&gpu, Join::Concat, limit);
             let mut expected = vec![f32::NAN; room * cols];
             reference::get_rows(&tokens[..used], &m.plain[0], cols, &mut expected);
-            let frame = Tensor::upload(&gpu, "frame", &[FRAME], &[3u32, used as u32, 1]).unwrap();
+            let frame =
+                Tensor::upload(&gpu, "frame", &[FRAME], &[3u32, used as u32, 1, 0]).unwrap();
             let ids = Tensor::upload(&gpu, "tokens", &[room], &tokens).unwrap();
             let nan = vec![f32::NAN; room * cols];
             let x = Tensor::upload(&gpu, "x", &[room, cols], &nan).unwrap();
