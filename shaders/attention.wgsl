@@ -49,7 +49,7 @@ struct Eight {
 
 var<workgroup> q_scratch: array<vec4<f32>, 192>;    // three phases of at most 256 dimensions
 var<workgroup> p_scratch: array<f32, TILE>;
-var<workgroup> score_scratch: array<f32, TILE>;
+var<workgroup> lane_scratch: array<f32, WG>;
 var<workgroup> out_scratch: array<Eight, 32>;
 
 fn halves(w: vec4<u32>) -> Eight {
@@ -106,6 +106,7 @@ fn main(
     var total = 0.0;
     for (var first = 0u; first < stored; first += TILE) {
         let count = min(TILE, stored - first);
+        var most = LOWEST;
         for (var i = lane; i < count; i += WG) {
             let serves = ring_sees(ring, n, first + i);
             // A sink that is not kept is a token like others. Its index is its position.
@@ -122,25 +123,33 @@ fn main(
                 }
                 score = (dots.x + dots.y + dots.z + dots.w) * params.scale;
             }
-            score_scratch[i] = score;
+            p_scratch[i] = score;
+            most = max(most, score);
         }
+        lane_scratch[lane] = most;
         workgroupBarrier();
 
+        // Each lane looks at its own keys, then at what the other lanes found.
         var now = highest;
-        for (var i = 0u; i < count; i++) {
-            now = max(now, score_scratch[i]);
+        for (var other = 0u; other < WG; other++) {
+            now = max(now, lane_scratch[other]);
         }
         let shrink = exp(highest - now);
         highest = now;
+        var share = 0.0;
         for (var i = lane; i < count; i += WG) {
-            let score = score_scratch[i];
-            p_scratch[i] = select(0.0, exp(score - now), score > LOWEST);
+            let score = p_scratch[i];
+            let p = select(0.0, exp(score - now), score > LOWEST);
+            p_scratch[i] = p;
+            share += p;
         }
+        workgroupBarrier();
+        lane_scratch[lane] = share;
         workgroupBarrier();
 
         total *= shrink;
-        for (var i = 0u; i < count; i++) {
-            total += p_scratch[i];
+        for (var other = 0u; other < WG; other++) {
+            total += lane_scratch[other];
         }
         for (var e = lane; e < eights; e += WG) {
             var sum = out_scratch[e];
