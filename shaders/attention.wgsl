@@ -9,14 +9,16 @@
 //   4        v       read     vec4<u32>  [S + N, KV HD words/4] values, the same
 //   5        out     write    vec4<f32>  [T, H HD/4]            activations
 //
-//   grid:      [H, T, 1] workgroups, one a head and token
-//   requires:  HD a multiple of 8, at most 256
+//   grid:      [H/GROUP, T, 1] workgroups, one a token and GROUP heads that share keys and values
+//   requires:  HD a multiple of 8, HEAD_DIM = HD; GROUP at most 4, a divisor of H/KV
 //   uses:      lib/ring.wgsl
 //   twin:      src/reference/attention.rs
 //
 // Keys go by in tiles: scores, one a lane; the running maximum (online softmax); then each lane adds
 // up p v for its own dimensions. Tiles and the order inside them do not depend on the ring's size, so
 // two caches that hold the same keys at the same places give the same bits.
+// A key or value is read once for GROUP heads; those beyond GROUP cost nothing, as it is a constant by
+// the time this is compiled.
 
 struct Params {
     heads: u32,     // H
@@ -37,6 +39,8 @@ struct Params {
 
 override WG: u32 = 64u;
 override KV_F16: bool = true;
+override GROUP: u32 = 1u;
+override HEAD_DIM: u32 = 64u;
 
 const TILE: u32 = 64u;
 const LOWEST: f32 = -3.0e38;
@@ -47,10 +51,10 @@ struct Eight {
     b: vec4<f32>,
 }
 
-var<workgroup> q_scratch: array<vec4<f32>, 192>;    // three phases of at most 256 dimensions
-var<workgroup> p_scratch: array<f32, TILE>;
-var<workgroup> lane_scratch: array<f32, WG>;
-var<workgroup> out_scratch: array<Eight, 32>;
+var<workgroup> q_scratch: array<vec4<f32>, 3u * GROUP * HEAD_DIM / 4u>;  // [GROUP, 3, HD/4]
+var<workgroup> p_scratch: array<vec4<f32>, TILE>;                        // a component a head
+var<workgroup> lane_scratch: array<vec4<f32>, WG>;
+var<workgroup> out_scratch: array<Eight, GROUP * HEAD_DIM / 8u>;         // [GROUP, HD/8]
 
 fn halves(w: vec4<u32>) -> Eight {
     return Eight(
@@ -74,12 +78,99 @@ fn v8(at: u32) -> Eight {
     return Eight(bitcast<vec4<f32>>(v[2u * at]), bitcast<vec4<f32>>(v[2u * at + 1u]));
 }
 
+fn products(q_at: u32, key: Eight) -> vec4<f32> {
+    return q_scratch[q_at] * key.a + q_scratch[q_at + 1u] * key.b;
+}
+
+fn sum(v: vec4<f32>) -> f32 {
+    return v.x + v.y + v.z + v.w;
+}
+
+/// q . k of every head of the group; `serves`: which of the three queries.
+fn scores(key_at: u32, serves: u32) -> vec4<f32> {
+    let quarter = HEAD_DIM / 4u;
+    let head = 3u * quarter; // from one head's queries to the next's
+    let q_at = serves * quarter;
+    var d0 = vec4(0.0);
+    var d1 = vec4(0.0);
+    var d2 = vec4(0.0);
+    var d3 = vec4(0.0);
+    for (var e = 0u; e < HEAD_DIM / 8u; e++) {
+        let key = k8(key_at + e);
+        let at = q_at + 2u * e;
+        d0 += products(at, key);
+        if GROUP > 1u {
+            d1 += products(at + head, key);
+        }
+        if GROUP > 2u {
+            d2 += products(at + 2u * head, key);
+        }
+        if GROUP > 3u {
+            d3 += products(at + 3u * head, key);
+        }
+    }
+    return vec4(sum(d0), sum(d1), sum(d2), sum(d3)) * params.scale;
+}
+
+fn shrunk(at: u32, shrink: f32) -> Eight {
+    return Eight(out_scratch[at].a * shrink, out_scratch[at].b * shrink);
+}
+
+fn plus(sum: Eight, p: f32, value: Eight) -> Eight {
+    return Eight(sum.a + p * value.a, sum.b + p * value.b);
+}
+
+/// Adds `count` values, from `value_at` on, to eight dimensions of every head's sum.
+fn add_values(e: u32, value_at: u32, kv_stride: u32, count: u32, shrink: vec4<f32>) {
+    let eights = HEAD_DIM / 8u;
+    var s0 = shrunk(e, shrink.x);
+    var s1 = s0;
+    var s2 = s0;
+    var s3 = s0;
+    if GROUP > 1u {
+        s1 = shrunk(e + eights, shrink.y);
+    }
+    if GROUP > 2u {
+        s2 = shrunk(e + 2u * eights, shrink.z);
+    }
+    if GROUP > 3u {
+        s3 = shrunk(e + 3u * eights, shrink.w);
+    }
+    for (var i = 0u; i < count; i++) {
+        // A key that is not seen may hold anything: it is left out, not multiplied by zero.
+        let p = p_scratch[i];
+        if any(p > vec4(0.0)) {
+            let value = v8(value_at + i * kv_stride + e);
+            s0 = plus(s0, p.x, value);
+            if GROUP > 1u {
+                s1 = plus(s1, p.y, value);
+            }
+            if GROUP > 2u {
+                s2 = plus(s2, p.z, value);
+            }
+            if GROUP > 3u {
+                s3 = plus(s3, p.w, value);
+            }
+        }
+    }
+    out_scratch[e] = s0;
+    if GROUP > 1u {
+        out_scratch[e + eights] = s1;
+    }
+    if GROUP > 2u {
+        out_scratch[e + 2u * eights] = s2;
+    }
+    if GROUP > 3u {
+        out_scratch[e + 3u * eights] = s3;
+    }
+}
+
 @compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let head = group.x;
+    let head = GROUP * group.x;
     let token = group.y;
     if token >= frame[1] {
         return;
@@ -87,41 +178,33 @@ fn main(
     let ring = Ring(params.sinks, params.window, params.slots);
     let n = frame[0] + token;
     let stored = min(n + 1u, params.sinks + params.slots);
-    let eights = params.head_dim / 8u;
+    let eights = HEAD_DIM / 8u;
     let kv_head = head / (params.heads / params.kv_heads);
     let kv_stride = params.kv_heads * eights;
     let kv_at = kv_head * eights;
 
-    let quarter = params.head_dim / 4u;
-    for (var i = lane; i < 3u * quarter; i += WG) {
-        let row = token * 3u + i / quarter;
-        q_scratch[i] = q[(row * params.heads + head) * quarter + i % quarter];
+    let quarter = HEAD_DIM / 4u;
+    for (var i = lane; i < 3u * GROUP * quarter; i += WG) {
+        let row = token * 3u + (i / quarter) % 3u;
+        q_scratch[i] = q[(row * params.heads + head + i / (3u * quarter)) * quarter + i % quarter];
     }
-    for (var i = lane; i < eights; i += WG) {
+    for (var i = lane; i < GROUP * eights; i += WG) {
         out_scratch[i] = Eight(vec4(0.0), vec4(0.0));
     }
     workgroupBarrier();
 
-    var highest = LOWEST;
-    var total = 0.0;
+    var highest = vec4(LOWEST);
+    var total = vec4(0.0);
     for (var first = 0u; first < stored; first += TILE) {
         let count = min(TILE, stored - first);
-        var most = LOWEST;
+        var most = vec4(LOWEST);
         for (var i = lane; i < count; i += WG) {
             let serves = ring_sees(ring, n, first + i);
             // A sink that is not kept is a token like others. Its index is its position.
             let gone = serves == 2u && frame[2] == 0u && n - (first + i) >= params.window;
-            var score = LOWEST;
+            var score = vec4(LOWEST);
             if serves != NOT_SEEN && !gone {
-                let key_at = (first + i) * kv_stride + kv_at;
-                let q_at = serves * quarter;
-                var dots = vec4(0.0);
-                for (var e = 0u; e < eights; e++) {
-                    let key = k8(key_at + e);
-                    dots += q_scratch[q_at + 2u * e] * key.a;
-                    dots += q_scratch[q_at + 2u * e + 1u] * key.b;
-                }
-                score = (dots.x + dots.y + dots.z + dots.w) * params.scale;
+                score = scores((first + i) * kv_stride + kv_at, serves);
             }
             p_scratch[i] = score;
             most = max(most, score);
@@ -136,10 +219,10 @@ fn main(
         }
         let shrink = exp(highest - now);
         highest = now;
-        var share = 0.0;
+        var share = vec4(0.0);
         for (var i = lane; i < count; i += WG) {
             let score = p_scratch[i];
-            let p = select(0.0, exp(score - now), score > LOWEST);
+            let p = select(vec4(0.0), exp(score - now), score > vec4(LOWEST));
             p_scratch[i] = p;
             share += p;
         }
@@ -152,26 +235,15 @@ fn main(
             total += lane_scratch[other];
         }
         for (var e = lane; e < eights; e += WG) {
-            var sum = out_scratch[e];
-            sum.a *= shrink;
-            sum.b *= shrink;
-            for (var i = 0u; i < count; i++) {
-                // A key that is not seen may hold anything: it is left out, not multiplied by zero.
-                let p = p_scratch[i];
-                if p > 0.0 {
-                    let value = v8((first + i) * kv_stride + kv_at + e);
-                    sum.a += p * value.a;
-                    sum.b += p * value.b;
-                }
-            }
-            out_scratch[e] = sum;
+            add_values(e, first * kv_stride + kv_at, kv_stride, count, shrink);
         }
         workgroupBarrier();
     }
 
-    for (var e = lane; e < eights; e += WG) {
-        let at = (token * params.heads + head) * quarter + 2u * e;
-        out[at] = out_scratch[e].a / total;
-        out[at + 1u] = out_scratch[e].b / total;
+    for (var i = lane; i < GROUP * eights; i += WG) {
+        let at = (token * params.heads + head) * quarter + 2u * i;
+        let sum = out_scratch[i];
+        out[at] = sum.a / total[i / eights];
+        out[at + 1u] = sum.b / total[i / eights];
     }
 }

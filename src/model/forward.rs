@@ -4,8 +4,8 @@ use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::model::RopeLayout;
 use crate::ops::{
-    Argmax, Attention, AttentionParams, Epilogue, FRAME, Fused, GetRows, MatMul, Normed, RmsNorm,
-    RopeStore, RopeStoreParams, Sums, most_partials,
+    Argmax, Attention, AttentionParams, Epilogue, FRAME, Fused, GetRows, HeadShape, MatMul, Normed,
+    RmsNorm, RopeStore, RopeStoreParams, Sums, most_partials,
 };
 
 /// Every kernel that a pass needs, compiled once for a session.
@@ -25,6 +25,8 @@ impl Kernels {
         let neox = model.config.rope.layout == RopeLayout::Neox;
         let dtypes = model.weights.dtypes();
         let sums = Sums::of(gpu).await?;
+        let c = &model.config;
+        let heads = HeadShape { head_dim: c.head_dim, sharing: c.n_head / c.n_head_kv, kv_f16 };
         let embedding: Vec<_> = model.weights.token_embd.parts.iter().map(|p| p.dtype).collect();
         Ok(Self {
             get_rows: GetRows::new(gpu, &embedding).await?,
@@ -32,7 +34,7 @@ impl Kernels {
             matmul: MatMul::new(gpu, &dtypes, sums).await?,
             fused: Fused::new(gpu, &dtypes, &embedding, sums).await?,
             rope_store: RopeStore::new(gpu, neox, kv_f16).await?,
-            attention: Attention::new(gpu, kv_f16).await?,
+            attention: Attention::new(gpu, heads).await?,
             argmax: Argmax::new(gpu).await?,
         })
     }

@@ -43,7 +43,7 @@ impl Argmax {
     }
 
     /// Records the choice from `logits` [1, V], without those in `banned` [ceil(V/32)] bits, into the
-    /// first element of `token` `[T]` and the one of this step of `chosen`, and moves `frame` [4] on.
+    /// first element of `token` `[T]` and the one of this step of `chosen`, and moves `frame` `[4]` on.
     pub fn record(
         &self,
         recording: &mut Recording,

@@ -21,8 +21,38 @@ pub struct AttentionParams {
 
 /// Softmax attention of every query over what the cache holds and its window shows.
 pub struct Attention {
-    kernel: Kernel,
-    kv_f16: bool,
+    /// One head to a workgroup, and as many as share keys and values.
+    alone: Kernel,
+    grouped: Kernel,
+    shape: HeadShape,
+    lanes: usize,
+    cpu: bool,
+}
+
+/// What a kernel is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadShape {
+    /// HD
+    pub head_dim: usize,
+    /// H / KV
+    pub sharing: usize,
+    /// Whether K and V are f16.
+    pub kv_f16: bool,
+}
+
+/// Bytes of workgroup memory that every device has.
+const WORKGROUP_MEMORY: usize = 16 << 10;
+
+impl HeadShape {
+    /// The most heads that one workgroup can take on every device.
+    fn group(&self, lanes: usize) -> usize {
+        let queries_and_sums = 4 * self.head_dim * 4;
+        let fits = |&group: &usize| {
+            let bytes = group * queries_and_sums + 16 * (64 + lanes);
+            self.sharing.is_multiple_of(group) && bytes <= WORKGROUP_MEMORY
+        };
+        [4, 3, 2].into_iter().find(fits).unwrap_or(1)
+    }
 }
 
 impl Attention {
@@ -35,11 +65,20 @@ impl Attention {
         subgroups: false,
     };
 
-    /// Compiles the kernel for one type of K and V.
-    pub async fn new(gpu: &Gpu, kv_f16: bool) -> Result<Self> {
-        let flag = f64::from(u8::from(kv_f16));
-        let overrides = [("WG", f64::from(gpu.tier.lanes())), ("KV_F16", flag)];
-        Ok(Self { kernel: Kernel::new(gpu, Self::SOURCE, overrides).await?, kv_f16 })
+    /// Compiles the kernel for heads of one shape.
+    pub async fn new(gpu: &Gpu, shape: HeadShape) -> Result<Self> {
+        let lanes = gpu.tier.lanes() as usize;
+        let make = |group: usize| {
+            let overrides = [
+                ("WG", lanes as f64),
+                ("KV_F16", f64::from(u8::from(shape.kv_f16))),
+                ("GROUP", group as f64),
+                ("HEAD_DIM", shape.head_dim as f64),
+            ];
+            Kernel::new(gpu, Self::SOURCE, overrides)
+        };
+        let (alone, grouped) = (make(1).await?, make(shape.group(lanes)).await?);
+        Ok(Self { alone, grouped, shape, lanes, cpu: gpu.tier.cpu })
     }
 
     /// Records the attention of `q` [T, 3, H HD] over `k`, `v` [S + N, words] into `out` [T, H HD].
@@ -56,15 +95,23 @@ impl Attention {
         let [rows, _] = out.dims(OP)?;
         frame.expect(OP, [FRAME])?;
         q.expect(OP, [rows, 3, heads * head_dim])?;
-        expect_cache(OP, params.ring, kv_heads * head_dim, self.kv_f16, [k, v])?;
+        expect_cache(OP, params.ring, kv_heads * head_dim, self.shape.kv_f16, [k, v])?;
         out.expect(OP, [rows, heads * head_dim])?;
-        if !head_dim.is_multiple_of(8) || head_dim > 256 || !heads.is_multiple_of(kv_heads) {
-            return Err(
-                out.misfit(OP, "HD a multiple of 8, at most 256; H a multiple of KV".into())
-            );
+        let HeadShape { head_dim: expected, sharing, .. } = self.shape;
+        let fits = head_dim == expected && heads == kv_heads * sharing;
+        if !fits || !head_dim.is_multiple_of(8) || head_dim > 256 {
+            return Err(out.misfit(
+                OP,
+                format!("HD = {expected}, a multiple of 8, at most 256; H = {sharing} KV"),
+            ));
         }
-        let grid = [params.heads, rows as u32, 1];
-        recording.dispatch(label, &self.kernel, params, &[frame, q, k, v, out], grid);
+        // One token alone gives a GPU too few workgroups already; on a CPU what counts is what is read.
+        let (kernel, group) = match rows == 1 && !self.cpu {
+            true => (&self.alone, 1),
+            false => (&self.grouped, self.shape.group(self.lanes)),
+        };
+        let grid = [params.heads / group as u32, rows as u32, 1];
+        recording.dispatch(label, kernel, params, &[frame, q, k, v, out], grid);
         Ok(())
     }
 }

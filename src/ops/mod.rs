@@ -12,7 +12,7 @@ mod rope_store;
 mod subgroup;
 
 pub use argmax::{Argmax, ArgmaxParams, NO_TOKEN};
-pub use attention::{Attention, AttentionParams};
+pub use attention::{Attention, AttentionParams, HeadShape};
 pub use fused::{Fused, GetRowsNormedParams, Normed, NormedParams, ResidualParams, most_partials};
 pub use get_rows::{GetRows, GetRowsParams};
 pub use linear::{Join, Linear, Part};

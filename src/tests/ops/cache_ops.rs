@@ -2,7 +2,9 @@
 use super::{flags, run};
 use crate::gpu::{Gpu, Recording, Tensor};
 use crate::model::reduce;
-use crate::ops::{Attention, AttentionParams, FRAME, RingParams, RopeStore, RopeStoreParams};
+use crate::ops::{
+    Attention, AttentionParams, FRAME, HeadShape, RingParams, RopeStore, RopeStoreParams,
+};
 use crate::reference;
 use crate::tests::support::{assert_close, gpu, noise};
 use half::f16;
@@ -116,13 +118,15 @@ fn check_rope_store(
 #[test]
 fn attention() {
     let gpu = gpu();
-    let shapes = [(1, 1, 8), (4, 2, 16), (3, 1, 64), (2, 2, 256)];
+    // groups of one, two, three, four, and four of eight; heads of one size after the other
+    let shapes = [(1, 1, 8), (4, 2, 16), (3, 1, 64), (4, 1, 24), (16, 2, 32), (5, 5, 256)];
     for kv_f16 in [false, true] {
-        let op = block_on(Attention::new(&gpu, kv_f16)).unwrap();
         for (i, &(sinks, window, slots, n, tokens)) in PASSES.iter().enumerate() {
             let (heads, kv_heads, head_dim) = shapes[i % shapes.len()];
             let ring = RingParams { sinks, window, slots };
             let [h, kv, hd] = [heads, kv_heads, head_dim].map(|n| n as usize);
+            let shape = HeadShape { head_dim: hd, sharing: h / kv, kv_f16 };
+            let op = block_on(Attention::new(&gpu, shape)).unwrap();
             // not 1/sqrt(HD), so that a kernel with its own idea of it fails; sharp enough to matter
             let scale = 0.7;
             let params = AttentionParams { heads, kv_heads, head_dim, ring, scale };
@@ -157,7 +161,8 @@ fn attention() {
 #[test]
 fn attention_refuses_a_cache_of_another_size() {
     let gpu = gpu();
-    let op = block_on(Attention::new(&gpu, false)).unwrap();
+    let shape = HeadShape { head_dim: 8, sharing: 1, kv_f16: false };
+    let op = block_on(Attention::new(&gpu, shape)).unwrap();
     let ring = RingParams { sinks: 1, window: 4, slots: 4 };
     let params = AttentionParams { heads: 1, kv_heads: 1, head_dim: 8, ring, scale: 1.0 };
     let make = |name: &str, shape: &[usize]| Tensor::zeros(&gpu, name, shape).unwrap();
