@@ -57,8 +57,8 @@ fn json_names_everything_it_promises() {
     assert_eq!(summary["stop_reason"], "length");
     assert_eq!((&summary["sinks"], &summary["window"]), (&4.into(), &12.into()));
     assert_eq!(summary["ring"], 12 + 64 - 1);
-    let fed = summary["prompt_tokens"].as_u64().unwrap() + 40 - 1;
-    assert_eq!(summary["evicted"], fed - 4 - 12);
+    let given = summary["prompt_tokens"].as_u64().unwrap() + 40;
+    assert_eq!(summary["evicted"], given - 4 - 12);
     for key in ["prefill_tps", "decode_tps", "ttft_ms", "kv_bytes", "weight_bytes"] {
         assert!(summary[key].as_f64().unwrap() > 0.0, "{key}: {summary}");
     }
