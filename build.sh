@@ -439,7 +439,7 @@ lint() {
     RUSTDOCFLAGS='-D warnings' in_root cargo doc --workspace --no-deps --locked
     node_tools
     say "prettier --check"
-    (cd -- "$root/web" && node_modules/.bin/prettier --log-level warn --check js tests '*.js' '../www/*.js' '../www/*.css')
+    (cd -- "$root/web" && node_modules/.bin/prettier --log-level warn --check js tests '*.js' 'peers/*.mjs' '../www/*.js' '../www/*.css')
     if command -v shellcheck >/dev/null; then
         say "shellcheck"
         in_root shellcheck build.sh .ci/run

@@ -93,13 +93,15 @@ function read(file) {
 }
 
 function processes() {
-  return readdirSync("/proc").filter((name) => /^\d+$/.test(name)).flatMap((pid) => {
-    const stat = read(`/proc/${pid}/stat`);
-    if (!stat) return [];
-    // The name may hold spaces and brackets: the fields start after the last ")".
-    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-    return [{ pid, parent: fields[1], ticks: Number(fields[11]) + Number(fields[12]) }];
-  });
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .flatMap((pid) => {
+      const stat = read(`/proc/${pid}/stat`);
+      if (!stat) return [];
+      // The name may hold spaces and brackets: the fields start after the last ")".
+      const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+      return [{ pid, parent: fields[1], ticks: Number(fields[11]) + Number(fields[12]) }];
+    });
 }
 
 /** The browser started with this profile folder, and all its descendants. */
