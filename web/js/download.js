@@ -8,6 +8,7 @@ const MOST_AHEAD = 32 << 20;
 /** Waits between attempts, in milliseconds. */
 const RETRIES = [250, 1000, 3000];
 
+const rangeOf = (headers) => /^bytes (\d+)-\d+\/(\d+)$/.exec(headers.get("content-range") ?? "");
 const mb = (bytes) => `${(bytes / 1e6).toFixed(0)} MB`;
 
 export class Download {
@@ -97,7 +98,10 @@ export class Download {
     const headers = this.#have > 0 ? { Range: `bytes=${this.#have}-` } : {};
     let response = await this.#fetch(headers);
     const identity = response.headers.get("etag") ?? response.headers.get("last-modified") ?? undefined;
-    const changed = this.#have > 0 && this.#identity && identity && identity !== this.#identity;
+    // Some servers let other sites see no identity: then the length has to do.
+    const total = this.#totalOf(response);
+    const other = identity && this.#identity ? identity !== this.#identity : total && total !== this.length;
+    const changed = this.#have > 0 && this.length > 0 && other;
     if (response.status === 416 || changed) {
       await response.body?.cancel();
       if (this.#done) {
@@ -113,17 +117,21 @@ export class Download {
     return response;
   }
 
+  /** Bytes of the whole file, as far as this answer tells; else 0. */
+  #totalOf({ status, headers }) {
+    const said = Number(headers.get("content-length") ?? 0);
+    if (status === 206) return Number(rangeOf(headers)?.[2] ?? 0) || (said && this.#have + said);
+    return headers.get("content-encoding") ? 0 : said;
+  }
+
   #noteLength(response) {
-    const range = /^bytes (\d+)-\d+\/(\d+)$/.exec(response.headers.get("content-range") ?? "");
-    const encoded = response.headers.get("content-encoding");
-    const said = Number(response.headers.get("content-length") ?? 0);
-    const total = response.status === 206 ? Number(range?.[2] ?? 0) : encoded ? 0 : said;
-    // Where a server does not let the page see the range it sent, the length tells it.
+    // Where a server does not let the page see the range it sent, it is taken for the one that was asked for.
+    const range = rangeOf(response.headers);
     response.from = response.status !== 206 ? 0 : range ? Number(range[1]) : this.#have;
     if (response.from !== 0 && response.from !== this.#have) {
       throw new NetworkError(`${this.#url} sent another part of the file than it was asked for`);
     }
-    this.length ||= total || (response.status === 206 && said ? this.#have + said : 0);
+    this.length ||= this.#totalOf(response);
     if (this.#part && this.length) {
       this.#part.note({ url: this.#url, total: this.length, identity: this.#identity, complete: false });
     }
