@@ -348,7 +348,7 @@ browser_tests() {
     fi
     web
     say "node --test (web/tests)"
-    (cd -- "$root/web" && node --test --test-concurrency=1 --test-reporter=spec 'tests/*.test.js') || die "the browser's tests failed; see above"
+    (cd -- "$root/web" && node --test --test-concurrency=1 --test-reporter=spec tests/*.test.js) || die "the browser's tests failed; see above"
 }
 
 # ---- test ----
@@ -453,6 +453,7 @@ bench() {
     setup
     say "cargo bench"
     in_root cargo bench --locked --bench matvec
+    in_root cargo bench --locked --bench host -- "$BROOKLET_CACHE/$model"
 }
 
 command=${1:-help}

@@ -233,6 +233,22 @@ impl Gpu {
         Self::with_adapter(adapter, report).await
     }
 
+    /// A device that computes nothing, on purpose: what is left is what the host does.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub async fn open_noop() -> Result<Self> {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = wgpu::Backends::NOOP;
+        descriptor.flags = wgpu::InstanceFlags::empty();
+        descriptor.backend_options.noop.enable = true;
+        let options = wgpu::RequestAdapterOptions::default();
+        let adapter = wgpu::Instance::new(descriptor).request_adapter(&options).await;
+        let adapter = adapter.map_err(|e| Error::NoAdapter(e.to_string()))?;
+        let mut report = report(0, &adapter);
+        // What the leanest device has: the kernels' variants follow from it.
+        report.tier = Tier { subgroups: false, cpu: false, ..report.tier };
+        Self::with_adapter(adapter, report).await
+    }
+
     async fn with_adapter(adapter: wgpu::Adapter, report: AdapterReport) -> Result<Self> {
         let wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
         let (device, queue) = adapter
