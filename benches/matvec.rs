@@ -23,7 +23,8 @@ fn main() -> Result<()> {
         if !wanted.is_empty() && !wanted.iter().any(|name| name == dtype.name()) {
             continue;
         }
-        let op = block_on(MatMul::new(&gpu, &[dtype], sums))?;
+        let product = [(Epilogue::Store, dtype)];
+        let op = block_on(MatMul::new(&gpu, &product, &product, sums))?;
         for (rows, cols) in [(2048, 2048), (1536, 576)] {
             if cols % dtype.block_len() == 0 {
                 let w = matrix(&gpu, dtype, rows, cols)?;

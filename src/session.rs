@@ -12,8 +12,8 @@ use web_time::Instant;
 pub struct Session {
     model: Arc<Model>,
     cache: Cache,
-    /// A chunk of a prompt, and one token.
-    prefill: Pass,
+    /// A chunk of a prompt, if that is more than one token; and one token.
+    prefill: Option<Pass>,
     decode: Pass,
     /// From the logits to the next step's token.
     greedy: Program,
@@ -51,8 +51,13 @@ impl Session {
         let banned = Tensor::zeros(gpu, "banned", &[vocab.div_ceil(32)])?;
         let one = Activations::new(gpu, &model, 1)?;
         let decode = Pass::fused(&model, &kernels, &cache, one, &logits)?;
-        let many = Activations::new(gpu, &model, settings.chunk)?;
-        let prefill = Pass::new(&model, &kernels, &cache, many, &logits)?;
+        let prefill = match settings.chunk {
+            1 => None,
+            chunk => {
+                let many = Activations::new(gpu, &model, chunk)?;
+                Some(Pass::new(&model, &kernels, &cache, many, &logits)?)
+            }
+        };
         let chosen = Tensor::zeros(gpu, "chosen", &[MOST_STEPS])?;
         let greedy = kernels.greedy(gpu, &cache, [&logits, &banned, &chosen], &decode.act)?;
         let logits_back = Readback::new(gpu, vocab);
@@ -131,7 +136,8 @@ impl Session {
     /// Bytes of activations on the device.
     pub fn activation_bytes(&self) -> u64 {
         let own = [&self.logits, &self.banned, &self.chosen].map(Tensor::size);
-        self.prefill.bytes() + self.decode.bytes() + own.iter().sum::<u64>()
+        let passes = self.prefill.as_ref().map_or(0, Pass::bytes) + self.decode.bytes();
+        passes + own.iter().sum::<u64>()
     }
 
     /// Starts anew. What the cache held is not seen again.
@@ -255,7 +261,10 @@ impl Session {
     /// Submits one pass over at most a chunk of tokens. `read_logits`: and their copy to the host.
     fn run_chunk(&mut self, tokens: &[u32], with_logits: bool, read_logits: bool) {
         let gpu = &*self.model.gpu;
-        let pass = if tokens.len() == 1 { &self.decode } else { &self.prefill };
+        let pass = match &self.prefill {
+            Some(prefill) if tokens.len() > 1 => prefill,
+            _ => &self.decode,
+        };
         pass.act.tokens.write(gpu, 0, tokens);
         pass.act.frame.write(gpu, 0, &self.frame(tokens.len()));
         let programs = [&pass.body, &pass.head];

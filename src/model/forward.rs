@@ -23,7 +23,7 @@ impl Kernels {
     pub(crate) async fn new(model: &Model, kv: KvType) -> Result<Self> {
         let (gpu, kv_f16) = (&model.gpu, kv == KvType::F16);
         let neox = model.config.rope.layout == RopeLayout::Neox;
-        let dtypes = model.weights.dtypes();
+        let (layers, output) = (model.weights.layer_products(), model.weights.output_products());
         let sums = Sums::of(gpu).await?;
         let c = &model.config;
         let heads = HeadShape { head_dim: c.head_dim, sharing: c.n_head / c.n_head_kv, kv_f16 };
@@ -31,8 +31,9 @@ impl Kernels {
         Ok(Self {
             get_rows: GetRows::new(gpu, &embedding).await?,
             norm: RmsNorm::new(gpu, sums).await?,
-            matmul: MatMul::new(gpu, &dtypes, sums).await?,
-            fused: Fused::new(gpu, &dtypes, &embedding, sums).await?,
+            // A chunk gives the logits of its last token alone.
+            matmul: MatMul::new(gpu, &output, &layers, sums).await?,
+            fused: Fused::new(gpu, &[layers, output].concat(), &embedding, sums).await?,
             rope_store: RopeStore::new(gpu, neox, kv_f16).await?,
             attention: Attention::new(gpu, heads).await?,
             argmax: Argmax::new(gpu).await?,

@@ -2,9 +2,9 @@
 use super::Config;
 use super::config::need_tensor;
 use crate::Result;
-use crate::format::{DType, Gguf, Source, TensorInfo, dequantize};
+use crate::format::{Gguf, Source, TensorInfo, dequantize};
 use crate::gpu::{Gpu, Tensor};
-use crate::ops::{Join, Linear};
+use crate::ops::{Epilogue, Join, Linear, Product};
 use std::collections::HashMap;
 
 /// The weights of one layer. Matrices are quantised as they are in the file.
@@ -192,13 +192,23 @@ impl Weights {
         layers.chain([&self.token_embd]).chain(&self.output)
     }
 
-    /// The types of the matrices, each once.
-    pub(crate) fn dtypes(&self) -> Vec<DType> {
-        let parts = self.matrices().flat_map(|matrix| &matrix.parts);
-        let mut types: Vec<_> = parts.map(|part| part.dtype).collect();
-        types.sort_by_key(|dtype| dtype.name());
-        types.dedup();
-        types
+    /// The products of the layers, each kind once.
+    pub(crate) fn layer_products(&self) -> Vec<Product> {
+        let of = |epilogue, matrix: &Linear| -> Vec<Product> {
+            matrix.parts.iter().map(|part| (epilogue, part.dtype)).collect()
+        };
+        let products = self.layers.iter().flat_map(|layer| {
+            let stored = of(Epilogue::Store, &layer.attn_qkv);
+            let added = [&layer.attn_output, &layer.ffn_down].map(|w| of(Epilogue::Add, w));
+            let swiglu = of(Epilogue::SwiGlu, &layer.ffn_gate_up);
+            [stored, swiglu].into_iter().chain(added).flatten()
+        });
+        each_once(products)
+    }
+
+    /// The products that give the logits.
+    pub(crate) fn output_products(&self) -> Vec<Product> {
+        each_once(self.output().parts.iter().map(|part| (Epilogue::Store, part.dtype)))
     }
 
     /// Bytes on the GPU.
@@ -209,4 +219,14 @@ impl Weights {
         let vectors = vectors.flatten().chain([&self.output_norm]).map(Tensor::size);
         vectors.sum::<u64>() + self.matrices().map(Linear::bytes).sum::<u64>()
     }
+}
+
+fn each_once(products: impl Iterator<Item = Product>) -> Vec<Product> {
+    let mut once = Vec::new();
+    for product in products {
+        if !once.contains(&product) {
+            once.push(product);
+        }
+    }
+    once
 }

@@ -21,12 +21,12 @@ pub struct AttentionParams {
 
 /// Softmax attention of every query over what the cache holds and its window shows.
 pub struct Attention {
-    /// One head to a workgroup, and as many as share keys and values.
-    alone: Kernel,
+    /// Heads that share keys and values, `group` to a workgroup.
     grouped: Kernel,
+    group: u32,
+    /// One head to a workgroup: for one token on a GPU, which the groups would give too few.
+    alone: Option<Kernel>,
     shape: HeadShape,
-    lanes: usize,
-    cpu: bool,
 }
 
 /// What a kernel is compiled for.
@@ -77,8 +77,10 @@ impl Attention {
             ];
             Kernel::new(gpu, Self::SOURCE, overrides)
         };
-        let (alone, grouped) = (make(1).await?, make(shape.group(lanes)).await?);
-        Ok(Self { alone, grouped, shape, lanes, cpu: gpu.tier.cpu })
+        let group = shape.group(lanes);
+        // On a CPU what counts is what is read.
+        let alone = if gpu.tier.cpu || group == 1 { None } else { Some(make(1).await?) };
+        Ok(Self { grouped: make(group).await?, group: group as u32, alone, shape })
     }
 
     /// Records the attention of `q` [T, 3, H HD] over `k`, `v` [S + N, words] into `out` [T, H HD].
@@ -105,12 +107,11 @@ impl Attention {
                 format!("HD = {expected}, a multiple of 8, at most 256; H = {sharing} KV"),
             ));
         }
-        // One token alone gives a GPU too few workgroups already; on a CPU what counts is what is read.
-        let (kernel, group) = match rows == 1 && !self.cpu {
-            true => (&self.alone, 1),
-            false => (&self.grouped, self.shape.group(self.lanes)),
+        let (kernel, group) = match &self.alone {
+            Some(alone) if rows == 1 => (alone, 1),
+            _ => (&self.grouped, self.group),
         };
-        let grid = [params.heads / group as u32, rows as u32, 1];
+        let grid = [params.heads / group, rows as u32, 1];
         recording.dispatch(label, kernel, params, &[frame, q, k, v, out], grid);
         Ok(())
     }

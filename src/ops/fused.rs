@@ -1,8 +1,8 @@
 //! The decode step's products with the norms folded in: whoever writes the residual stream also writes it times the
 //! next norm's gain, and its squares; whoever reads that divides its result by the root of their mean.
 use super::formats::{ByFormat, for_every_format};
-use super::matmul::split;
-use super::{Epilogue, Linear, Sums};
+use super::matmul::{dtypes_with, expect_product, split};
+use super::{Epilogue, GetRowsParams, Linear, MatMulParams, Product, Sums};
 use crate::Result;
 use crate::format::DType;
 use crate::gpu::{Access, Gpu, KernelSource, Recording, Tensor};
@@ -11,18 +11,8 @@ use crate::gpu::{Access, Gpu, KernelSource, Recording, Tensor};
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct NormedParams {
-    /// Rows of this part.
-    pub rows: u32,
-    /// Where the part starts in the whole matrix.
-    pub row0: u32,
-    /// K/32
-    pub units: u32,
-    /// Elements of a row of y.
-    pub y_stride: u32,
-    /// Whether a bias is added.
-    pub has_bias: u32,
-    /// Workgroups in a line of the grid.
-    pub grid_x: u32,
+    /// As of every product.
+    pub product: MatMulParams,
     /// How many partial sums of squares there are.
     pub partials: u32,
     /// Elements that the mean is of.
@@ -45,18 +35,6 @@ pub struct ResidualParams {
     pub grid_x: u32,
     /// Where this part's partial sums start.
     pub partial0: u32,
-}
-
-/// `Params` of `shaders/get_rows_normed.wgsl`.
-#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C)]
-pub struct GetRowsNormedParams {
-    /// Rows of this part.
-    pub rows: u32,
-    /// Where the part starts.
-    pub row0: u32,
-    /// D/32
-    pub units: u32,
 }
 
 /// What the next norm needs of the residual stream.
@@ -147,21 +125,31 @@ impl Fused {
         "",
         ["lib/block.wgsl"],
         WRITES_RESIDUAL,
-        GetRowsNormedParams
+        GetRowsParams
     );
 
-    /// Compiles the kernels of a model's types; `embedding`: those of its embedding.
-    pub async fn new(gpu: &Gpu, dtypes: &[DType], embedding: &[DType], sums: Sums) -> Result<Self> {
+    /// Compiles the kernels of the given products, Add being the residual's; `embedding`: the types of the
+    /// embedding.
+    pub async fn new(
+        gpu: &Gpu,
+        products: &[Product],
+        embedding: &[DType],
+        sums: Sums,
+    ) -> Result<Self> {
         let lanes = ("WG", f64::from(gpu.tier.lanes()));
         let (normed, residual) = match sums {
             Sums::Shared => (&Self::NORMED, &Self::RESIDUAL),
             Sums::Subgroup => (&Self::NORMED_SUBGROUP, &Self::RESIDUAL_SUBGROUP),
         };
-        let with = |epilogue: Epilogue| [lanes, ("EPILOGUE", f64::from(epilogue as u32))];
+        let make = async |sources, epilogue, told: bool| {
+            let overrides = [lanes, ("EPILOGUE", f64::from(epilogue as u32))];
+            let dtypes = dtypes_with(products, epilogue);
+            ByFormat::new(gpu, sources, &dtypes, &overrides[..1 + usize::from(told)]).await
+        };
         Ok(Self {
-            store: ByFormat::new(gpu, normed, dtypes, &with(Epilogue::Store)).await?,
-            swiglu: ByFormat::new(gpu, normed, dtypes, &with(Epilogue::SwiGlu)).await?,
-            residual: ByFormat::new(gpu, residual, dtypes, &[lanes]).await?,
+            store: make(normed, Epilogue::Store, true).await?,
+            swiglu: make(normed, Epilogue::SwiGlu, true).await?,
+            residual: make(residual, Epilogue::Add, false).await?,
             get_rows: ByFormat::new(gpu, &Self::GET_ROWS, embedding, &[lanes]).await?,
             no_bias: Tensor::zeros(gpu, "no_bias", &[1])?,
         })
@@ -185,7 +173,7 @@ impl Fused {
         expect_partials(OP, squares, units)?;
         for part in &w.parts {
             let (rows, row0) = (part.rows as u32, part.row0 as u32);
-            let params = GetRowsNormedParams { rows, row0, units };
+            let params = GetRowsParams { rows, row0, units };
             let tensors = [token, &part.quants, &part.scales, gain, x, xn, squares];
             recording.dispatch(label, self.get_rows.get(part.dtype)?, params, &tensors, [1, 1, 1]);
         }
@@ -208,34 +196,19 @@ impl Fused {
     ) -> Result<()> {
         const OP: &str = "matvec_normed";
         let Normed { xn, squares, partials } = input;
-        let [_, width] = y.dims(OP)?;
         xn.expect(OP, [1, w.padded_cols()])?;
         expect_partials(OP, squares, partials)?;
+        let [_, width] = expect_product(OP, epilogue, y, w, bias)?;
+        y.expect(OP, [1, width])?;
         let kernels = match epilogue {
             Epilogue::Store => &self.store,
-            Epilogue::SwiGlu if w.rows.is_multiple_of(2) && bias.is_none() => &self.swiglu,
-            _ => return Err(y.misfit(OP, "Store, or SwiGLU of an even number of rows".into())),
+            Epilogue::SwiGlu => &self.swiglu,
+            Epilogue::Add => return Err(y.misfit(OP, "Store or SwiGLU".into())),
         };
-        let outputs = if epilogue == Epilogue::SwiGlu { w.rows / 2 } else { w.rows };
-        if width != outputs && width != outputs.next_multiple_of(32) {
-            return Err(y.misfit(OP, format!("[1, {outputs}]")));
-        }
-        if let Some(bias) = bias {
-            bias.expect(OP, [w.rows])?;
-        }
         for part in &w.parts {
             let (grid_x, beyond) = split(part.rows);
-            let params = NormedParams {
-                rows: part.rows as u32,
-                row0: part.row0 as u32,
-                units: w.padded_cols() as u32 / 32,
-                y_stride: width as u32,
-                has_bias: u32::from(bias.is_some()),
-                grid_x,
-                partials,
-                cols: w.cols as f32,
-                eps,
-            };
+            let product = MatMulParams::of(part, w, width, bias.is_some());
+            let params = NormedParams { product, partials, cols: w.cols as f32, eps };
             let bias = bias.unwrap_or(&self.no_bias);
             let tensors = [xn, squares, &part.quants, &part.scales, bias, y];
             let kernel = kernels.get(part.dtype)?;

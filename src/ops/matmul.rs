@@ -1,6 +1,6 @@
 //! Products with quantised matrices: one token (`matvec`) or a chunk of them (`matmul`).
 use super::formats::{ByFormat, for_every_format};
-use super::{FRAME, Linear, Sums};
+use super::{FRAME, Linear, Part, Sums};
 use crate::Result;
 use crate::format::DType;
 use crate::gpu::{Access, Gpu, KernelSource, Recording, Tensor};
@@ -26,6 +26,43 @@ pub struct MatMulParams {
     pub grid_x: u32,
 }
 
+impl MatMulParams {
+    /// Of one part of `w`, whose product goes to rows of `y_stride` elements.
+    pub(super) fn of(part: &Part, w: &Linear, y_stride: usize, has_bias: bool) -> Self {
+        Self {
+            rows: part.rows as u32,
+            row0: part.row0 as u32,
+            units: w.padded_cols() as u32 / 32,
+            y_stride: y_stride as u32,
+            has_bias: u32::from(has_bias),
+            grid_x: split(part.rows).0,
+        }
+    }
+}
+
+/// An error unless `y` [T, M] takes the product of `w` and `bias`: [T, M/2] with SwiGLU, either padded to whole
+/// units. Gives T and the width of `y`.
+pub(super) fn expect_product(
+    op: &'static str,
+    epilogue: Epilogue,
+    y: &Tensor,
+    w: &Linear,
+    bias: Option<&Tensor>,
+) -> Result<[usize; 2]> {
+    let [tokens, width] = y.dims(op)?;
+    let outputs = if epilogue == Epilogue::SwiGlu { w.rows / 2 } else { w.rows };
+    if width != outputs && width != outputs.next_multiple_of(32) {
+        return Err(y.misfit(op, format!("[{tokens}, {outputs}]")));
+    }
+    if epilogue == Epilogue::SwiGlu && (!w.rows.is_multiple_of(2) || bias.is_some()) {
+        return Err(y.misfit(op, "an even number of rows and no bias with SwiGLU".into()));
+    }
+    if let Some(bias) = bias {
+        bias.expect(op, [w.rows])?;
+    }
+    Ok([tokens, width])
+}
+
 /// The grid of workgroups that have four of `rows` rows each, as lines and their number.
 pub(super) fn split(rows: usize) -> (u32, u32) {
     let groups = (rows as u32).div_ceil(4);
@@ -43,9 +80,15 @@ pub enum Epilogue {
     SwiGlu,
 }
 
-const EPILOGUES: [Epilogue; 3] = [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu];
+/// What is compiled for: an epilogue and a type of weights.
+pub type Product = (Epilogue, DType);
 
-/// Both kernels, for every epilogue.
+/// The types that some product with this epilogue has.
+pub(super) fn dtypes_with(products: &[Product], epilogue: Epilogue) -> Vec<DType> {
+    products.iter().filter(|(e, _)| *e == epilogue).map(|(_, dtype)| *dtype).collect()
+}
+
+/// Both kernels, by epilogue.
 pub struct MatMul {
     matvec: [ByFormat; 3],
     matmul: [ByFormat; 3],
@@ -86,16 +129,17 @@ impl MatMul {
         MatMulParams
     );
 
-    /// Compiles the kernels of the given types.
-    pub async fn new(gpu: &Gpu, dtypes: &[DType], sums: Sums) -> Result<Self> {
+    /// Compiles the kernels of the given products: of one token, and of many.
+    pub async fn new(gpu: &Gpu, one: &[Product], many: &[Product], sums: Sums) -> Result<Self> {
         let lanes = f64::from(gpu.tier.lanes());
         // Sums of a workgroup's tokens fill its memory: 16 KiB on every device.
         let columns = if gpu.tier.cpu { 16 } else { 8 };
-        let make = async |sources, tile: &[(&str, f64)], epilogue: Epilogue| {
+        let make = async |sources, tile: &[(&str, f64)], products: &[Product], epilogue| {
             let shared = [("WG", lanes), ("EPILOGUE", f64::from(epilogue as u32))];
-            ByFormat::new(gpu, sources, dtypes, &[&shared, tile].concat()).await
+            let dtypes = dtypes_with(products, epilogue);
+            ByFormat::new(gpu, sources, &dtypes, &[&shared, tile].concat()).await
         };
-        let [a, b, c] = EPILOGUES;
+        let [a, b, c] = [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu];
         let v = match sums {
             Sums::Shared => &Self::MATVEC[..],
             Sums::Subgroup => &Self::MATVEC_SUBGROUP[..],
@@ -103,8 +147,16 @@ impl MatMul {
         let m = &Self::MATMUL[..];
         let tile = &[("COLUMNS", f64::from(columns))][..];
         Ok(Self {
-            matvec: [make(v, &[], a).await?, make(v, &[], b).await?, make(v, &[], c).await?],
-            matmul: [make(m, tile, a).await?, make(m, tile, b).await?, make(m, tile, c).await?],
+            matvec: [
+                make(v, &[], one, a).await?,
+                make(v, &[], one, b).await?,
+                make(v, &[], one, c).await?,
+            ],
+            matmul: [
+                make(m, tile, many, a).await?,
+                make(m, tile, many, b).await?,
+                make(m, tile, many, c).await?,
+            ],
             no_bias: Tensor::zeros(gpu, "no_bias", &[1])?,
             columns,
         })
@@ -122,30 +174,14 @@ impl MatMul {
         bias: Option<&Tensor>,
     ) -> Result<()> {
         const OP: &str = "matmul";
-        let [tokens, width] = y.dims(OP)?;
+        let [tokens, _] = y.dims(OP)?;
         frame.expect(OP, [FRAME])?;
         x.expect(OP, [tokens, w.padded_cols()])?;
-        let outputs = if epilogue == Epilogue::SwiGlu { w.rows / 2 } else { w.rows };
-        if width != outputs && width != outputs.next_multiple_of(32) {
-            return Err(y.misfit(OP, format!("[{tokens}, {outputs}]")));
-        }
-        if epilogue == Epilogue::SwiGlu && (!w.rows.is_multiple_of(2) || bias.is_some()) {
-            return Err(y.misfit(OP, "an even number of rows and no bias with SwiGLU".into()));
-        }
-        if let Some(bias) = bias {
-            bias.expect(OP, [w.rows])?;
-        }
+        let [_, width] = expect_product(OP, epilogue, y, w, bias)?;
         let label = label.into();
         for part in &w.parts {
             let (grid_x, beyond) = split(part.rows);
-            let params = MatMulParams {
-                rows: part.rows as u32,
-                row0: part.row0 as u32,
-                units: w.padded_cols() as u32 / 32,
-                y_stride: width as u32,
-                has_bias: u32::from(bias.is_some()),
-                grid_x,
-            };
+            let params = MatMulParams::of(part, w, width, bias.is_some());
             let bias = bias.unwrap_or(&self.no_bias);
             if tokens == 1 {
                 let kernel = self.matvec[epilogue as usize].get(part.dtype)?;

@@ -13,10 +13,10 @@ mod subgroup;
 
 pub use argmax::{Argmax, ArgmaxParams, NO_TOKEN};
 pub use attention::{Attention, AttentionParams, HeadShape};
-pub use fused::{Fused, GetRowsNormedParams, Normed, NormedParams, ResidualParams, most_partials};
+pub use fused::{Fused, Normed, NormedParams, ResidualParams, most_partials};
 pub use get_rows::{GetRows, GetRowsParams};
 pub use linear::{Join, Linear, Part};
-pub use matmul::{Epilogue, MatMul, MatMulParams};
+pub use matmul::{Epilogue, MatMul, MatMulParams, Product};
 pub use ring::{FRAME, RingParams};
 pub use rms_norm::{RmsNorm, RmsNormParams};
 pub use rope_store::{RopeStore, RopeStoreParams};

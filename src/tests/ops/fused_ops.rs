@@ -1,5 +1,5 @@
 //! The fused products of the decode step against the twins of what they fuse.
-use super::weight_ops::{Matrices, matrices};
+use super::weight_ops::{Matrices, matrices, products};
 use super::{run, sums};
 use crate::format::DType;
 use crate::gpu::{Gpu, Recording, Tensor};
@@ -81,7 +81,7 @@ fn norms_folded_into_products_of_every_format() {
     let gpu = gpu();
     for sums in sums(&gpu) {
         for dtype in DType::ALL {
-            let op = block_on(Fused::new(&gpu, &[dtype], &[dtype], sums)).unwrap();
+            let op = block_on(Fused::new(&gpu, &products(&[dtype]), &[dtype], sums)).unwrap();
             for (rows, cols) in [(1, 256), (66, 768), (37, 512)] {
                 let m = matrices(&[(dtype, rows, cols)]);
                 let what = format!("{dtype} {rows}x{cols} {sums:?}");
@@ -99,7 +99,7 @@ fn norms_folded_into_products_of_every_format() {
 fn matrices_in_slices_and_of_two_types_leave_every_partial_sum() {
     let gpu = gpu();
     let types = [DType::Q4_1, DType::F16];
-    let op = block_on(Fused::new(&gpu, &types, &[], Sums::Shared)).unwrap();
+    let op = block_on(Fused::new(&gpu, &products(&types), &[], Sums::Shared)).unwrap();
     let m = matrices(&[(DType::Q4_1, 7, 256), (DType::F16, 5, 256), (DType::Q4_1, 26, 256)]);
     for limit in [u64::MAX, 3_000] {
         let what = format!("slices of {limit}");
@@ -142,7 +142,8 @@ fn the_embedding_of_one_token_of_every_format() {
 #[test]
 fn fused_products_refuse_wrong_shapes() {
     let gpu = gpu();
-    let op = block_on(Fused::new(&gpu, &[DType::F32], &[DType::F32], Sums::Shared)).unwrap();
+    let op =
+        block_on(Fused::new(&gpu, &products(&[DType::F32]), &[DType::F32], Sums::Shared)).unwrap();
     let linear = matrices(&[(DType::F32, 4, 64)]).load(&gpu, Join::Concat, u64::MAX);
     let make = |shape: &[usize]| Tensor::zeros(&gpu, "t", shape).unwrap();
     let recording = &mut Recording::default();

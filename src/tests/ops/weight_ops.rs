@@ -2,7 +2,7 @@
 use super::{run, sums};
 use crate::format::{BytesSource, DType, Gguf, dequantize};
 use crate::gpu::{Gpu, Recording, Tensor};
-use crate::ops::{Epilogue, FRAME, GetRows, Join, Linear, MatMul, Sums};
+use crate::ops::{Epilogue, FRAME, GetRows, Join, Linear, MatMul, Product, Sums};
 use crate::reference;
 use crate::tests::gguf_file::{GgufFile, random_blocks};
 use crate::tests::support::{assert_close, gpu, noise};
@@ -43,6 +43,18 @@ impl Matrices {
         assert_eq!(done, size, "progress tells of every byte");
         linear
     }
+}
+
+/// Every product of the given types, of one token and of many.
+fn every_product(gpu: &Gpu, dtypes: &[DType], sums: Sums) -> MatMul {
+    let products = products(dtypes);
+    block_on(MatMul::new(gpu, &products, &products, sums)).unwrap()
+}
+
+/// The given types with every epilogue.
+pub(super) fn products(dtypes: &[DType]) -> Vec<Product> {
+    let epilogues = [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu];
+    dtypes.iter().flat_map(|&dtype| epilogues.map(|epilogue| (epilogue, dtype))).collect()
 }
 
 struct Case<'a> {
@@ -100,7 +112,7 @@ fn matvec_and_matmul_of_every_format() {
     let gpu = gpu();
     let every = sums(&gpu).into_iter().flat_map(|sums| DType::ALL.map(|dtype| (sums, dtype)));
     for (sums, dtype) in every {
-        let op = block_on(MatMul::new(&gpu, &[dtype], sums)).unwrap();
+        let op = every_product(&gpu, &[dtype], sums);
         for (rows, units, room, tokens) in SHAPES {
             let m = matrices(&[(dtype, rows, 32 * units)]);
             let linear = &m.load(&gpu, Join::Concat, u64::MAX);
@@ -127,7 +139,7 @@ fn matvec_and_matmul_of_every_format() {
 fn rows_that_do_not_fill_a_unit_are_padded() {
     let gpu = gpu();
     for dtype in [DType::F32, DType::F16, DType::BF16] {
-        let op = block_on(MatMul::new(&gpu, &[dtype], Sums::Shared)).unwrap();
+        let op = every_product(&gpu, &[dtype], Sums::Shared);
         for (cols, room) in [(1, 1), (33, 1), (172, 3)] {
             let m = matrices(&[(dtype, 7, cols)]);
             let linear = &m.load(&gpu, Join::Concat, u64::MAX);
@@ -144,7 +156,7 @@ fn slices_and_joined_tensors_are_one_matrix() {
     let types = [DType::Q4_0, DType::Q5_0, DType::Q8_0, DType::Q6K, DType::F32];
     for (i, &dtype) in types.iter().enumerate() {
         let other = types[(i + 1) % types.len()];
-        let op = block_on(MatMul::new(&gpu, &[dtype, other], Sums::Shared)).unwrap();
+        let op = every_product(&gpu, &[dtype, other], Sums::Shared);
         // an odd number of units before a join, where two share a word; another type in between
         for (units, middle) in
             [(8, dtype), (if dtype == DType::Q6K { 8 } else { 9 }, dtype), (8, other)]
@@ -173,7 +185,7 @@ fn slices_and_joined_tensors_are_one_matrix() {
 fn gate_and_up_are_interleaved() {
     let gpu = gpu();
     for dtype in [DType::Q4_1, DType::Q4K, DType::F16] {
-        let op = block_on(MatMul::new(&gpu, &[dtype], Sums::Shared)).unwrap();
+        let op = every_product(&gpu, &[dtype], Sums::Shared);
         let m = matrices(&[(dtype, 19, 256), (dtype, 19, 256)]);
         let rows = m.plain[0].chunks_exact(256).zip(m.plain[1].chunks_exact(256));
         let plain: Vec<f32> = rows.flat_map(|(gate, up)| [gate, up].concat()).collect();
@@ -225,7 +237,7 @@ fn get_rows_of_every_format() {
 #[test]
 fn matmul_refuses_a_wrong_shape() {
     let gpu = gpu();
-    let op = block_on(MatMul::new(&gpu, &[DType::Q8_0], Sums::Shared)).unwrap();
+    let op = every_product(&gpu, &[DType::Q8_0], Sums::Shared);
     let linear = matrices(&[(DType::Q8_0, 4, 64)]).load(&gpu, Join::Concat, u64::MAX);
     let make = |name: &str, shape: &[usize]| Tensor::zeros(&gpu, name, shape).unwrap();
     let [frame, x, y] = [make("frame", &[FRAME]), make("x", &[1, 32]), make("y", &[1, 4])];
