@@ -1,7 +1,7 @@
 //! What a token costs the host: the default model on wgpu's noop backend, which computes nothing.
 //! `cargo bench --bench host -- [MODEL.gguf]`
 #![allow(clippy::print_stdout, reason = "a bench speaks on stdout")]
-use brooklet::format::{FileSource, Gguf};
+use brooklet::format::{FileSource, Gguf, default_model};
 use brooklet::gpu::Gpu;
 use brooklet::model::{CacheSettings, Model, Policy};
 use brooklet::session::Session;
@@ -39,14 +39,6 @@ fn main() -> Result<()> {
         println!("{:8.1}  {what}", runs[RUNS / 2]);
     }
     Ok(())
-}
-
-fn default_model() -> Option<PathBuf> {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let folder = set("BROOKLET_CACHE")
-        .or_else(|| set("XDG_CACHE_HOME").map(|folder| folder.join("brooklet")))
-        .or_else(|| std::env::home_dir().map(|home| home.join(".cache").join("brooklet")))?;
-    Some(folder.join("SmolLM2-135M-Instruct.Q4_1.gguf"))
 }
 
 async fn run(model: &Arc<Model>, temperature: f32, together: usize) -> Result<f64> {

@@ -9,7 +9,8 @@ import { fileURLToPath } from "node:url";
 import sirv from "sirv";
 
 const WWW = join(dirname(fileURLToPath(import.meta.url)), "..", "www");
-const CACHE = env.BROOKLET_CACHE || join(env.XDG_CACHE_HOME || join(homedir(), ".cache"), "brooklet");
+/** Where the default model is kept: the binary's rule. */
+export const CACHE = env.BROOKLET_CACHE || join(env.XDG_CACHE_HOME || join(homedir(), ".cache"), "brooklet");
 
 /** The same policy as the page's own, where a host can send headers. */
 export const CSP =

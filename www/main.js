@@ -272,11 +272,14 @@ const openModels = (brooklet) =>
     },
   });
 
+const chooseLinked = ({ model }) => model && models?.chooseUrl(model);
+
 const openLink = () => {
   const link = parseLink(location.hash);
   settings.fill(link);
-  if (link.model) models?.chooseUrl(link.model);
+  chooseLinked(link);
   showSinks();
+  return link;
 };
 
 const listen = () => {
@@ -331,7 +334,7 @@ const open = async () => {
   });
   ring.use(slots);
   watchLook({ ring, chart, dock: $("dock"), drawAll });
-  openLink();
+  const link = openLink();
   view.showCaption(slots, -1, touched);
   let brooklet;
   try {
@@ -347,7 +350,7 @@ const open = async () => {
     $("start").focus();
   });
   await models.refresh();
-  openLink();
+  chooseLinked(link);
   if (!isSecureContext) return refuse("insecure", "");
   if (!navigator.gpu) return refuse("no-webgpu", "This browser has no WebGPU, or it is switched off.");
   session = createSession(brooklet, on);

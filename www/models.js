@@ -130,9 +130,6 @@ export const createModels = ({ brooklet, modelOf, onChange, onProblem }) => {
     refresh,
     chooseUrl,
     chooseFile,
-    get name() {
-      return chosen.name;
-    },
     get url() {
       return chosen.kind === "url" ? chosen.url : "";
     },

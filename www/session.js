@@ -132,9 +132,6 @@ export const createSession = (brooklet, on) => {
     get info() {
       return engine?.info ?? null;
     },
-    get stats() {
-      return stream?.stats ?? null;
-    },
     get canContinue() {
       return Boolean(engine);
     },

@@ -1,6 +1,6 @@
 //! From a path to a model on the GPU.
 use super::args::{ModelArgs, TextArgs};
-use brooklet::format::{FileSource, Gguf};
+use brooklet::format::{DEFAULT_MODEL, FileSource, Gguf, default_model};
 use brooklet::gpu::{AdapterChoice, Gpu};
 use brooklet::model::{Config, Model};
 use brooklet::text::{Tokenizer, Vocab};
@@ -8,11 +8,9 @@ use brooklet::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use pollster::block_on;
 use std::io::{IsTerminal, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-/// What `./build.sh setup` puts into the cache folder.
-const DEFAULT_MODEL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 /// A prompt is text: this is some 50 million tokens.
 const MAX_TEXT: u64 = 256 << 20;
 
@@ -23,26 +21,16 @@ pub(crate) struct File {
     pub(crate) tokenizer: Tokenizer,
 }
 
-fn cache_folder() -> Option<PathBuf> {
-    let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    set("BROOKLET_CACHE")
-        .or_else(|| set("XDG_CACHE_HOME").map(|folder| folder.join("brooklet")))
-        .or_else(|| std::env::home_dir().map(|home| home.join(".cache").join("brooklet")))
-}
-
 impl File {
     pub(crate) fn open(args: &ModelArgs) -> Result<Self> {
         let path = match &args.model {
             Some(path) => path.clone(),
-            None => {
-                let default = cache_folder().map(|folder| folder.join(DEFAULT_MODEL));
-                default.filter(|path| path.exists()).ok_or_else(|| {
-                    Error::Usage(format!(
-                        "{DEFAULT_MODEL} is not in the cache folder: run ./build.sh setup to get \
-                         it, or name a GGUF file with -m FILE"
-                    ))
-                })?
-            }
+            None => default_model().filter(|path| path.exists()).ok_or_else(|| {
+                Error::Usage(format!(
+                    "{DEFAULT_MODEL} is not in the cache folder: run ./build.sh setup to get it, \
+                     or name a GGUF file with -m FILE"
+                ))
+            })?,
         };
         let source = FileSource::open(&path)?;
         let gguf = block_on(Gguf::read(&source))?;
@@ -54,13 +42,7 @@ impl File {
     pub(crate) fn load(&self, adapter: AdapterChoice, quiet: bool) -> Result<Model> {
         // What cannot run is said before a device is opened.
         let config = Config::from_gguf(&self.gguf)?;
-        if config.n_vocab != self.tokenizer.len() {
-            return Err(Error::Unsupported(format!(
-                "the embedding has {} rows and the tokenizer {} tokens",
-                config.n_vocab,
-                self.tokenizer.len()
-            )));
-        }
+        config.expect_tokens(self.tokenizer.len())?;
         let gpu = Arc::new(block_on(Gpu::open(adapter))?);
         let shown = !quiet && std::io::stderr().is_terminal();
         let bar = if shown { ProgressBar::new(0) } else { ProgressBar::hidden() };
@@ -117,11 +99,10 @@ pub(crate) fn text(args: &TextArgs) -> Result<Option<String>> {
 
 /// The ids of a prompt; never none.
 pub(crate) fn prompt_ids(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
-    let ids = tokenizer.encode(text, true)?;
-    if !ids.is_empty() {
-        return Ok(ids);
+    let ids = tokenizer.encode_first(text)?;
+    if ids.is_empty() {
+        let why = "the prompt is empty and the model names no first token; give a text";
+        return Err(Error::Usage(why.into()));
     }
-    tokenizer.bos().map(|bos| vec![bos]).ok_or_else(|| {
-        Error::Usage("the prompt is empty and the model names no first token; give a text".into())
-    })
+    Ok(ids)
 }

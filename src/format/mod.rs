@@ -25,7 +25,7 @@ pub use blocks::{DType, dequantize};
 pub use gguf::{Gguf, TensorInfo};
 pub use inspect::describe;
 pub use repack::{Packed, repack, words_of_eight_units};
-#[cfg(not(target_arch = "wasm32"))]
-pub use source::FileSource;
 pub use source::{BytesSource, Source};
+#[cfg(not(target_arch = "wasm32"))]
+pub use source::{DEFAULT_MODEL, FileSource, default_model};
 pub use value::{Array, Value};

@@ -36,6 +36,11 @@ impl Counters {
         counter.fetch_add(n, Ordering::Relaxed);
     }
 
+    /// Bytes of device memory now held in tensors.
+    pub fn held(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     /// The counters as plain numbers: dispatches, submits, waits, writes, objects, bytes.
     pub fn snapshot(&self) -> [u64; 6] {
         [&self.dispatches, &self.submits, &self.waits, &self.writes, &self.objects, &self.bytes]

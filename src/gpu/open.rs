@@ -117,13 +117,24 @@ pub struct Gpu {
     pub counters: Arc<Counters>,
 }
 
-fn instance() -> wgpu::Instance {
+fn instance(backends: wgpu::Backends) -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    descriptor.backends = wgpu::Backends::PRIMARY;
+    descriptor.backends = backends;
+    descriptor.backend_options.noop.enable = backends.contains(wgpu::Backends::NOOP);
     descriptor.flags = wgpu::InstanceFlags::empty();
     // An allocation that would push the machine into swapping is refused instead.
     descriptor.memory_budget_thresholds.for_resource_creation = Some(95);
     wgpu::Instance::new(descriptor)
+}
+
+/// The one adapter that is there, or that the system thinks fastest.
+async fn fastest(backends: wgpu::Backends) -> Result<wgpu::Adapter> {
+    let options = wgpu::RequestAdapterOptions {
+        power_preference: wgpu::PowerPreference::HighPerformance,
+        ..Default::default()
+    };
+    let adapter = instance(backends).request_adapter(&options).await;
+    adapter.map_err(|e| Error::NoAdapter(e.to_string()))
 }
 
 fn tier(adapter: &wgpu::Adapter) -> Tier {
@@ -153,7 +164,8 @@ fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
 }
 
 async fn usable() -> Vec<wgpu::Adapter> {
-    let mut adapters = instance().enumerate_adapters(wgpu::Backends::PRIMARY).await;
+    let mut adapters =
+        instance(wgpu::Backends::PRIMARY).enumerate_adapters(wgpu::Backends::PRIMARY).await;
     // Never a null device that fakes results.
     adapters.retain(|adapter| adapter.get_info().backend != wgpu::Backend::Noop);
     adapters
@@ -219,12 +231,7 @@ impl Gpu {
 
     /// Opens the adapter that the browser gives.
     pub async fn open_in_browser(browser: BrowserAdapter) -> Result<Self> {
-        let options = wgpu::RequestAdapterOptions {
-            power_preference: wgpu::PowerPreference::HighPerformance,
-            ..Default::default()
-        };
-        let adapter = instance().request_adapter(&options).await;
-        let adapter = adapter.map_err(|e| Error::NoAdapter(e.to_string()))?;
+        let adapter = fastest(wgpu::Backends::PRIMARY).await?;
         let mut report = report(0, &adapter);
         report.name = browser.name;
         report.driver = browser.driver;
@@ -236,13 +243,7 @@ impl Gpu {
     /// A device that computes nothing, on purpose: what is left is what the host does.
     #[cfg(not(target_arch = "wasm32"))]
     pub async fn open_noop() -> Result<Self> {
-        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-        descriptor.backends = wgpu::Backends::NOOP;
-        descriptor.flags = wgpu::InstanceFlags::empty();
-        descriptor.backend_options.noop.enable = true;
-        let options = wgpu::RequestAdapterOptions::default();
-        let adapter = wgpu::Instance::new(descriptor).request_adapter(&options).await;
-        let adapter = adapter.map_err(|e| Error::NoAdapter(e.to_string()))?;
+        let adapter = fastest(wgpu::Backends::NOOP).await?;
         let mut report = report(0, &adapter);
         // What the leanest device has: the kernels' variants follow from it.
         report.tier = Tier { subgroups: false, cpu: false, ..report.tier };
@@ -268,7 +269,7 @@ impl Gpu {
                 wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory {
                     // A browser says so after the fact; by then more may have been asked for.
                     what: "all that was asked for so far".to_owned(),
-                    needed: counted.snapshot()[5],
+                    needed: counted.held(),
                     advice: "choose a smaller --window or a smaller model".to_owned(),
                 },
                 other => Error::Kernel { kernel: "wgpu", detail: other.to_string() },

@@ -140,6 +140,17 @@ pub struct Config {
 const MOST: u32 = 1 << 24;
 
 impl Config {
+    /// An error unless the embedding has a row for each of the tokenizer's `tokens`.
+    pub fn expect_tokens(&self, tokens: usize) -> Result<()> {
+        match self.n_vocab == tokens {
+            true => Ok(()),
+            false => Err(Error::Unsupported(format!(
+                "the embedding has {} rows and the tokenizer {tokens} tokens",
+                self.n_vocab
+            ))),
+        }
+    }
+
     /// Reads and checks a config; what this engine does not do is refused by name.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self> {
         let architecture = gguf.need_str("general.architecture")?.to_owned();

@@ -6,7 +6,6 @@ use crate::model::{CacheSettings, KvType, Model, Policy};
 use crate::text::{Tokenizer, Vocab};
 use pollster::block_on;
 use serde::Deserialize;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 #[derive(Deserialize)]
@@ -35,13 +34,8 @@ fn golden(engine: &str) -> Golden {
 }
 
 /// The default model. Its absence is a failure, not a skip.
-fn default_model() -> (FileSource, Gguf) {
-    let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let folder = set("BROOKLET_CACHE")
-        .or_else(|| set("XDG_CACHE_HOME").map(|folder| folder.join("brooklet")))
-        .or_else(|| std::env::home_dir().map(|home| home.join(".cache/brooklet")))
-        .unwrap();
-    let path = folder.join("SmolLM2-135M-Instruct.Q4_1.gguf");
+fn opened() -> (FileSource, Gguf) {
+    let path = crate::format::default_model().unwrap();
     let source = FileSource::open(&path).expect("run ./build.sh setup to get the default model");
     let gguf = block_on(Gguf::read(&source)).unwrap();
     (source, gguf)
@@ -55,7 +49,7 @@ fn load(source: &FileSource, gguf: &Gguf) -> Arc<Model> {
 
 #[test]
 fn the_default_model_has_the_ids_and_logits_of_other_engines() {
-    let (source, gguf) = default_model();
+    let (source, gguf) = opened();
     let tokenizer = Tokenizer::new(Vocab::from_gguf(&gguf).unwrap()).unwrap();
     let model = load(&source, &gguf);
     let settings = CacheSettings {
@@ -99,7 +93,7 @@ fn the_default_model_has_the_ids_and_logits_of_other_engines() {
 /// A prompt far longer than the window, in chunks of any size.
 #[test]
 fn a_long_prompt_gives_the_same_logits_in_any_chunks() {
-    let (source, gguf) = default_model();
+    let (source, gguf) = opened();
     let model = load(&source, &gguf);
     // The golden prompts' ids, over and over: 5 windows' worth.
     let prompts = golden("torch_fp32").prompts;

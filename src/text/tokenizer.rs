@@ -130,6 +130,12 @@ impl Tokenizer {
         Ok(ids.chain(wanted(self.after)).filter(|&id| (id as usize) < self.len()).collect())
     }
 
+    /// The ids of a text that a stream begins with. Those of an empty one are BOS, where the model has one.
+    pub fn encode_first(&self, text: &str) -> Result<Vec<u32>> {
+        let ids = self.encode(text, true)?;
+        Ok(if ids.is_empty() { self.bos.into_iter().collect() } else { ids })
+    }
+
     /// A token as the vocabulary writes it.
     pub fn piece(&self, id: u32) -> &str {
         self.tokens.get(id as usize).map_or("", String::as_str)

@@ -2,7 +2,7 @@
 import init, { Core, Hasher, kernels } from "./brooklet.js";
 import { NoAdapterError, NoWebGpuError, BadOptionError, aborted } from "./errors.js";
 import { noWebGpu } from "./advice.js";
-import { openModel } from "./source.js";
+import { corrupt, openModel } from "./source.js";
 
 /** Tokens are handed over at least this often, in milliseconds. */
 const BATCH_MS = 30;
@@ -129,7 +129,7 @@ export class Host {
       await loadFrom(file);
     } catch (error) {
       if (error?.code !== "bad-model" || file.from !== "cache") throw error;
-      warn(`the kept copy of ${file.name} is corrupt (${error.message}): it is fetched anew`);
+      warn(corrupt(file, error.message));
       await loadFrom(await openModel(model, options));
     }
     return this.#info();

@@ -52,6 +52,8 @@ async function sha256Of(file, { report, hasher }) {
   }
 }
 
+export const corrupt = ({ name }, why) => `the kept copy of ${name} is corrupt (${why}): it is fetched anew`;
+
 /** The kept copy of a model, if there is one that can be trusted. */
 async function keptFile(url, { sha256, warn, signal, ...rest }) {
   const copy = await kept(url);
@@ -62,7 +64,7 @@ async function keptFile(url, { sha256, warn, signal, ...rest }) {
   const found = whole && sha256 ? await sha256Of(file, rest) : sha256;
   if (whole && found === sha256) return file;
   const why = whole ? `its sha256 is ${found}` : `it has ${file.length} bytes instead of ${copy.facts.total}`;
-  warn(`the kept copy of ${file.name} is corrupt (${why}): it is fetched anew`);
+  warn(corrupt(file, why));
   await file.discard();
   return undefined;
 }

@@ -5,16 +5,15 @@
 //   python make_model.py               their model files, into the cache folder
 //   node peers.mjs [--only NAME,NAME] [--out FILE] [--patience SECONDS]
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { homedir, loadavg, tmpdir } from "node:os";
+import { loadavg, tmpdir } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { chromium } from "playwright-core";
+import { CACHE } from "../serve.js";
 import { engines, GGUF, PACKAGE } from "./engines.mjs";
 import { browserTree, cpuMeter, memory, peakPss, quiet, serve } from "./host.mjs";
 
 const HERE = import.meta.dirname;
-const { BROOKLET_CACHE, XDG_CACHE_HOME } = process.env;
-const CACHE = BROOKLET_CACHE || path.join(XDG_CACHE_HOME || path.join(homedir(), ".cache"), "brooklet");
 const MODELS = path.join(CACHE, "peers");
 const PROMPT = "Once upon a time";
 // As long as PROMPT in tokens but with no common start: it warms the same

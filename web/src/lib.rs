@@ -103,13 +103,7 @@ impl Core {
         settings.geometry()?;
         let info = ModelInfo::new(&gguf, &config, brooklet::format::Source::len(file))?;
         let tokenizer = Tokenizer::new(Vocab::from_gguf(&gguf)?)?;
-        if config.n_vocab != tokenizer.len() {
-            return Err(Error::Unsupported(format!(
-                "the embedding has {} rows and the tokenizer {} tokens",
-                config.n_vocab,
-                tokenizer.len()
-            )));
-        }
+        config.expect_tokens(tokenizer.len())?;
         let gpu = Arc::new(Gpu::open_in_browser(adapter).await?);
         let mut told = |loaded: u64, total: u64| {
             // Told for the eyes alone: a listener that throws must not end the load.
@@ -137,6 +131,10 @@ impl Core {
 
     fn session(&self) -> Result<&Session> {
         self.session.as_ref().ok_or_else(no_session)
+    }
+
+    fn session_mut(&mut self) -> Result<&mut Session> {
+        self.session.as_mut().ok_or_else(no_session)
     }
 
     /// Model, adapter, tier, cache and bytes, as JSON.
@@ -173,7 +171,7 @@ impl Core {
                 "weights": weights,
                 "kv": kv,
                 "activations": activations,
-                "gpu": gpu.counters.snapshot()[5],
+                "gpu": gpu.counters.held(),
             },
         });
         Ok(info.to_string())
@@ -181,33 +179,26 @@ impl Core {
 
     /// The ids of a text that follows what was fed so far.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Thrown> {
-        let first = self.session()?.position() == 0;
-        let ids = self.tokenizer.encode(text, first)?;
-        match self.tokenizer.bos() {
-            Some(bos) if first && ids.is_empty() => Ok(vec![bos]),
-            _ => Ok(ids),
-        }
+        Ok(match self.session()?.position() {
+            0 => self.tokenizer.encode_first(text)?,
+            _ => self.tokenizer.encode(text, false)?,
+        })
     }
 
     /// The text of one token by itself.
     pub fn piece(&self, id: u32) -> String {
-        let known = (id as usize) < self.tokenizer.len();
-        if known {
-            String::from_utf8_lossy(self.tokenizer.bytes(id)).into_owned()
-        } else {
-            String::new()
-        }
+        String::from_utf8_lossy(self.tokenizer.bytes(id)).into_owned()
     }
 
     /// Takes tokens in.
     pub async fn feed(&mut self, ids: Vec<u32>) -> Result<(), Thrown> {
-        Ok(self.session.as_mut().ok_or_else(no_session)?.feed(&ids).await?)
+        Ok(self.session_mut()?.feed(&ids).await?)
     }
 
     /// Gets ready to generate after `prompt`, which was fed. `options`: JSON.
     pub fn begin(&mut self, options: &str, prompt: Vec<u32>) -> Result<(), Thrown> {
         let options: StreamOptions = parsed("stream options", options)?;
-        let session = self.session.as_ref().ok_or_else(no_session)?;
+        let session = self.session()?;
         let banned = if options.stop_at_eos { &[] } else { self.tokenizer.eog() };
         let mut generation = session.generate(options.sampler(), banned)?;
         prompt.into_iter().for_each(|id| generation.accept(id));
@@ -253,8 +244,7 @@ impl Core {
 
     /// Takes back the last tokens; `last` is the one before them.
     pub async fn rewind(&mut self, tokens: u32, last: u32) -> Result<(), Thrown> {
-        let session = self.session.as_mut().ok_or_else(no_session)?;
-        Ok(session.rewind(u64::from(tokens), last).await?)
+        Ok(self.session_mut()?.rewind(u64::from(tokens), last).await?)
     }
 
     /// Tokens of the stream so far.
@@ -270,14 +260,14 @@ impl Core {
     /// Switches a running stream between `streaming` and `window`. `policy`: JSON.
     pub fn set_policy(&mut self, policy: &str) -> Result<(), Thrown> {
         let policy: Policy = parsed("policy", policy)?;
-        Ok(self.session.as_mut().ok_or_else(no_session)?.set_policy(policy)?)
+        Ok(self.session_mut()?.set_policy(policy)?)
     }
 
     /// Starts anew; with options (JSON), with another cache.
     pub async fn reset(&mut self, cache: Option<String>) -> Result<(), Thrown> {
         self.generation = None;
         let Some(cache) = cache else {
-            self.session.as_mut().ok_or_else(no_session)?.reset();
+            self.session_mut()?.reset();
             return Ok(());
         };
         let settings =

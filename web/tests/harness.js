@@ -1,17 +1,18 @@
 // A browser and a server for the browser tests.
 import { createHash } from "node:crypto";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { homedir, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { env } from "node:process";
 import { after, afterEach, before, beforeEach } from "node:test";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
-import { CSP, serve } from "../serve.js";
+import { CACHE, CSP, serve } from "../serve.js";
+
+export { CACHE };
 
 export const ROOT = join(dirname(fileURLToPath(import.meta.url)), "..", "..");
 export const TINY = join(ROOT, "tests", "fixtures", "tiny.gguf");
-export const CACHE = env.BROOKLET_CACHE || join(env.XDG_CACHE_HOME || join(homedir(), ".cache"), "brooklet");
 export const MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
 const ARGUMENTS = [

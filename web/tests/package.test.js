@@ -225,8 +225,6 @@ test("seeds, stop texts, lengths, pauses, feeding, resetting, another policy", a
 
 test("an engine in the page, one in the caller's worker, and two at once", async () => {
   const found = await here.inPage(async ({ Engine, TINY, collect }) => {
-    const source = 'import "/brooklet/worker.js";';
-    void source;
     const worker = new Worker("/brooklet/worker.js", { type: "module" });
     const bytes = await (await fetch(TINY)).arrayBuffer();
     const engines = await Promise.all([
