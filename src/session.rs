@@ -1,5 +1,5 @@
 //! A stream: feed it tokens, take tokens from it, for ever. What the command line and the web share.
-use crate::gpu::{Program, Readback, Tensor};
+use crate::gpu::{KernelTime, Program, Readback, Tensor};
 use crate::model::{Activations, Cache, CacheSettings, Kernels, Model, Pass, Policy, reduce};
 use crate::ops::{FRAME, NO_TOKEN};
 use crate::text::{Sampler, SamplerSettings};
@@ -283,6 +283,22 @@ impl Session {
             0 => self.model.gpu.run(&step[2..], &copy),
             _ => self.model.gpu.run_times(steps, &step, &copy),
         }
+    }
+
+    /// Runs one step anew from where the stream is, with every dispatch timed by itself. Changes nothing that a
+    /// later token depends on.
+    pub async fn profile(&mut self) -> Result<Vec<KernelTime>> {
+        self.catch_up().await?;
+        if self.position == 0 {
+            return Err(Error::Usage("there is no step to time yet: feed a token first".into()));
+        }
+        let pass = &self.decode;
+        self.position -= 1;
+        pass.act.tokens.write(&self.model.gpu, 0, &[self.last]);
+        pass.act.frame.write(&self.model.gpu, 0, &self.frame(1));
+        self.position += 1;
+        self.epoch += 1;
+        self.model.gpu.profile(&[&pass.body, &pass.head, &self.greedy]).await
     }
 
     fn frame(&self, tokens: usize) -> [u32; FRAME] {

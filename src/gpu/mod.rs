@@ -1,6 +1,7 @@
 //! The only module that names wgpu: a device, tensors, kernels, recordings.
 mod kernel;
 mod open;
+mod profile;
 mod readback;
 mod recording;
 mod tensor;
@@ -8,6 +9,7 @@ mod tensor;
 pub(crate) use kernel::wgsl;
 pub use kernel::{Access, Kernel, KernelSource};
 pub use open::{AdapterChoice, AdapterReport, BrowserAdapter, Gpu, Tier, adapters};
+pub use profile::KernelTime;
 pub use readback::Readback;
 pub use recording::{Program, Recording};
 pub use tensor::Tensor;
@@ -17,18 +19,66 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// What the engine has asked of the device so far. Speed is counted before it is timed.
 #[derive(Debug, Default)]
 pub struct Counters {
+    dispatches: AtomicU64,
+    passes: AtomicU64,
+    submits: AtomicU64,
+    waits: AtomicU64,
+    writes: AtomicU64,
+    objects: AtomicU64,
+    held: AtomicU64,
+    weight_bytes: AtomicU64,
+    cache_bytes: AtomicU64,
+    activation_bytes: AtomicU64,
+}
+
+/// The counters as plain numbers; the difference of two is what happened in between.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counts {
     /// Compute dispatches encoded.
-    pub dispatches: AtomicU64,
+    pub dispatches: u64,
+    /// Compute passes encoded.
+    pub passes: u64,
     /// Submissions to the queue.
-    pub submits: AtomicU64,
+    pub submits: u64,
     /// Times the host waited for the device.
-    pub waits: AtomicU64,
+    pub waits: u64,
     /// Small writes from the host (frame, token ids).
-    pub writes: AtomicU64,
+    pub writes: u64,
     /// Buffers, bind groups and pipelines made.
-    pub objects: AtomicU64,
-    /// Bytes of device memory now held in tensors.
-    pub bytes: AtomicU64,
+    pub objects: u64,
+    /// Bytes of weights that kernels were bound to read.
+    pub weight_bytes: u64,
+    /// Bytes of keys and values that kernels were bound to read.
+    pub cache_bytes: u64,
+    /// Bytes of activations that products were bound to read, once for each workgroup that does.
+    pub activation_bytes: u64,
+}
+
+impl std::ops::Sub for Counts {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self {
+            dispatches: self.dispatches - before.dispatches,
+            passes: self.passes - before.passes,
+            submits: self.submits - before.submits,
+            waits: self.waits - before.waits,
+            writes: self.writes - before.writes,
+            objects: self.objects - before.objects,
+            weight_bytes: self.weight_bytes - before.weight_bytes,
+            cache_bytes: self.cache_bytes - before.cache_bytes,
+            activation_bytes: self.activation_bytes - before.activation_bytes,
+        }
+    }
+}
+
+/// Bytes that one dispatch is bound to read from the device's memory, by what they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Reads {
+    /// Weights and their scales.
+    pub weights: u64,
+    /// Inputs of products, once for each workgroup that reads them.
+    pub activations: u64,
 }
 
 impl Counters {
@@ -36,14 +86,29 @@ impl Counters {
         counter.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// Bytes of device memory now held in tensors.
-    pub fn held(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+    /// Notes keys and values that a step will read.
+    pub(crate) fn read_cache(&self, bytes: u64) {
+        Self::add(&self.cache_bytes, bytes);
     }
 
-    /// The counters as plain numbers: dispatches, submits, waits, writes, objects, bytes.
-    pub fn snapshot(&self) -> [u64; 6] {
-        [&self.dispatches, &self.submits, &self.waits, &self.writes, &self.objects, &self.bytes]
-            .map(|counter| counter.load(Ordering::Relaxed))
+    /// Bytes of device memory now held in tensors.
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// The counters as they are now.
+    pub fn snapshot(&self) -> Counts {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            dispatches: get(&self.dispatches),
+            passes: get(&self.passes),
+            submits: get(&self.submits),
+            waits: get(&self.waits),
+            writes: get(&self.writes),
+            objects: get(&self.objects),
+            weight_bytes: get(&self.weight_bytes),
+            cache_bytes: get(&self.cache_bytes),
+            activation_bytes: get(&self.activation_bytes),
+        }
     }
 }

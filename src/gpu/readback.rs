@@ -24,8 +24,12 @@ impl Readback {
     }
 
     pub(super) fn encode(&self, encoder: &mut wgpu::CommandEncoder, from: &Tensor) {
-        let bytes = self.buffer.size().min(from.buffer.size());
-        encoder.copy_buffer_to_buffer(&from.buffer, 0, &self.buffer, 0, Some(bytes));
+        self.encode_buffer(encoder, &from.buffer);
+    }
+
+    pub(super) fn encode_buffer(&self, encoder: &mut wgpu::CommandEncoder, from: &wgpu::Buffer) {
+        let bytes = self.buffer.size().min(from.size());
+        encoder.copy_buffer_to_buffer(from, 0, &self.buffer, 0, Some(bytes));
     }
 
     pub(super) fn submitted(&self, index: wgpu::SubmissionIndex) {

@@ -1,11 +1,13 @@
 //! Dispatches noted down once, then replayed for every token.
-use super::{Counters, Gpu, Kernel, Readback, Tensor};
+use super::{Counters, Gpu, Kernel, Readback, Reads, Tensor};
 
 /// Uniform offsets must be multiples of this on every WebGPU device.
 const UNIFORM_ALIGN: usize = 256;
 
-struct Dispatch {
-    label: String,
+pub(super) struct Dispatch {
+    pub(super) label: String,
+    pub(super) kernel: &'static str,
+    reads: Reads,
     pipeline: wgpu::ComputePipeline,
     layout: wgpu::BindGroupLayout,
     buffers: Vec<wgpu::Buffer>,
@@ -38,6 +40,8 @@ impl Recording {
         self.uniforms.resize(self.uniforms.len().next_multiple_of(UNIFORM_ALIGN), 0);
         self.dispatches.push(Dispatch {
             label: label.into(),
+            kernel: kernel.source.name,
+            reads: Reads::default(),
             pipeline: kernel.pipeline.clone(),
             layout: kernel.layout.clone(),
             buffers: tensors.iter().map(|tensor| tensor.buffer.clone()).collect(),
@@ -45,6 +49,13 @@ impl Recording {
             params_offset,
             grid,
         });
+    }
+
+    /// Notes what the last dispatch reads.
+    pub fn reads(&mut self, reads: Reads) {
+        if let Some(dispatch) = self.dispatches.last_mut() {
+            dispatch.reads = reads;
+        }
     }
 
     /// Makes the bind groups and uploads every `Params`.
@@ -82,7 +93,25 @@ impl Recording {
 
 /// A finished recording: ready-made bind groups, to be encoded as often as wanted.
 pub struct Program {
-    steps: Vec<(wgpu::BindGroup, Dispatch)>,
+    pub(super) steps: Vec<Step>,
+}
+
+/// One dispatch and what it is bound to.
+pub(super) type Step = (wgpu::BindGroup, Dispatch);
+
+impl Dispatch {
+    pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, bind_group: &wgpu::BindGroup) {
+        let [x, y, z] = self.grid;
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, bind_group, &[self.params_offset]);
+        pass.dispatch_workgroups(x, y, z);
+    }
+
+    fn count(&self, counters: &Counters) {
+        Counters::add(&counters.dispatches, 1);
+        Counters::add(&counters.weight_bytes, self.reads.weights);
+        Counters::add(&counters.activation_bytes, self.reads.activations);
+    }
 }
 
 impl Program {
@@ -105,13 +134,11 @@ impl Gpu {
         let mut pass = encoder.begin_compute_pass(&Default::default());
         let steps = programs.iter().flat_map(|program| &program.steps);
         for (bind_group, dispatch) in (0..times).flat_map(|_| steps.clone()) {
-            let [x, y, z] = dispatch.grid;
-            pass.set_pipeline(&dispatch.pipeline);
-            pass.set_bind_group(0, bind_group, &[dispatch.params_offset]);
-            pass.dispatch_workgroups(x, y, z);
-            Counters::add(&self.counters.dispatches, 1);
+            dispatch.encode(&mut pass, bind_group);
+            dispatch.count(&self.counters);
         }
         drop(pass);
+        Counters::add(&self.counters.passes, 1);
         for (tensor, readback) in copies {
             readback.encode(&mut encoder, tensor);
         }

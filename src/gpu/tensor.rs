@@ -16,7 +16,7 @@ pub struct Tensor {
 
 impl Drop for Tensor {
     fn drop(&mut self) {
-        self.counters.bytes.fetch_sub(self.buffer.size(), std::sync::atomic::Ordering::Relaxed);
+        self.counters.held.fetch_sub(self.buffer.size(), std::sync::atomic::Ordering::Relaxed);
     }
 }
 
@@ -48,7 +48,7 @@ impl Tensor {
             other => other,
         })?;
         Counters::add(&gpu.counters.objects, 1);
-        Counters::add(&gpu.counters.bytes, buffer.size());
+        Counters::add(&gpu.counters.held, buffer.size());
         Ok(Self { label, shape: shape.to_vec(), buffer, counters: gpu.counters.clone() })
     }
 
