@@ -5,7 +5,7 @@
 use brooklet::Result;
 use brooklet::format::{DType, repack};
 use brooklet::gpu::{AdapterChoice, Gpu, Recording, Tensor};
-use brooklet::ops::{Epilogue, FRAME, Linear, MatMul, Part, Sums};
+use brooklet::ops::{Epilogue, FRAME, Linear, MatMul, Part, Variant};
 use pollster::block_on;
 use std::time::Instant;
 
@@ -16,15 +16,15 @@ const RUNS: usize = 7;
 fn main() -> Result<()> {
     let wanted: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let gpu = block_on(Gpu::open(AdapterChoice::Best))?;
-    let sums = block_on(Sums::of(&gpu))?;
-    println!("{} ({}), {} lanes, sums {sums:?}", gpu.name, gpu.backend, gpu.tier.lanes());
+    let variant = block_on(Variant::of(&gpu))?;
+    println!("{} ({}), {} lanes, {variant:?}", gpu.name, gpu.backend, gpu.tier.lanes());
     println!("format  shape      columns      min   median    GB/s");
     for dtype in DType::ALL {
         if !wanted.is_empty() && !wanted.iter().any(|name| name == dtype.name()) {
             continue;
         }
         let product = [(Epilogue::Store, dtype)];
-        let op = block_on(MatMul::new(&gpu, &product, &product, sums))?;
+        let op = block_on(MatMul::new(&gpu, &product, &product, variant))?;
         for (rows, cols) in [(2048, 2048), (1536, 576)] {
             if cols % dtype.block_len() == 0 {
                 let w = matrix(&gpu, dtype, rows, cols)?;

@@ -8,10 +8,11 @@
 //   4        bias    read     f32        [M] or [1]       added where has_bias
 //   5        y       write    f32        [1, M]           activations ([1, M/2] with SWIGLU)
 //
-//   grid:      [ceil(rows/4), beyond 65535 in y, 1] workgroups, four rows each
+//   grid:      [ceil(rows/ROWS), beyond 65535 in y, 1] workgroups, ROWS rows each
 //   requires:  K a multiple of 32; with SWIGLU an even number of rows
-//   uses:      lib/four_rows.wgsl, lib/block.wgsl, lib/epilogue.wgsl, one lib/<type>.wgsl; lib/reduce4.wgsl, or
-//              lib/reduce_subgroup.wgsl where a workgroup is one subgroup (matvec_<type>_subgroup)
+//   uses:      lib/four_rows.wgsl, or lib/many_rows.wgsl in matvec_<type>_many; lib/block.wgsl, lib/epilogue.wgsl, one
+//              lib/<type>.wgsl and what that uses; lib/reduce4.wgsl, or lib/reduce_subgroup.wgsl where a workgroup is one
+//              subgroup (matvec_<type>_subgroup, _many)
 //   twin:      src/reference/matmul.rs
 //
 // One barrier, or none.
@@ -34,17 +35,20 @@ struct Params {
 
 override WG: u32 = 64u;
 
+fn done(row: u32, lane: u32, sums: vec4<f32>) {
+    if lane == 0u {
+        finish(0u, row, sums);
+    }
+}
+
 @compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let row = 4u * (group.x + group.y * params.grid_x);
+    let row = ROWS * (group.x + group.y * params.grid_x);
     if row >= params.rows {
         return;
     }
-    let sums = reduce_sum4(lane, four_rows(row, lane));
-    if lane == 0u {
-        finish(0u, row, sums);
-    }
+    multiply(row, lane);
 }

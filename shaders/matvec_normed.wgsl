@@ -10,9 +10,9 @@
 //   5        bias     read     f32        [M] or [1]       added where has_bias
 //   6        y        write    f32        [1, M]           activations ([1, M/2] with SWIGLU)
 //
-//   grid:      [ceil(rows/4), beyond 65535 in y, 1] workgroups, four rows each
+//   grid:      [ceil(rows/ROWS), beyond 65535 in y, 1] workgroups, ROWS rows each
 //   requires:  K a multiple of 32; with SWIGLU an even number of rows
-//   uses:      as matvec; lib/reduce5.wgsl for lib/reduce4.wgsl
+//   uses:      as matvec
 //   twin:      src/reference/rms_norm.rs, then src/reference/matmul.rs
 //
 // The norm is one number, so it multiplies the product instead of every input.
@@ -39,12 +39,18 @@ struct Params {
 
 override WG: u32 = 64u;
 
+fn done(row: u32, lane: u32, sums: vec4<f32>) {
+    if lane == 0u {
+        finish(0u, row, sums / sqrt(noted() / params.cols + params.eps));
+    }
+}
+
 @compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let row = 4u * (group.x + group.y * params.grid_x);
+    let row = ROWS * (group.x + group.y * params.grid_x);
     if row >= params.rows {
         return;
     }
@@ -52,9 +58,6 @@ fn main(
     for (var i = lane; i < params.partials; i += WG) {
         square += squares[i];
     }
-    let sums = reduce_sum5(lane, four_rows(row, lane), square);
-    if lane == 0u {
-        let scale = 1.0 / sqrt(sums.fifth / params.cols + params.eps);
-        finish(0u, row, sums.four * scale);
-    }
+    note(lane, square);
+    multiply(row, lane);
 }

@@ -8,11 +8,11 @@
 //   4        gain     read     f32        [M]              of the norm that comes next
 //   5        y        write    f32        [1, M]           the residual stream
 //   6        yn       write    f32        [1, M]           y times gain
-//   7        squares  write    f32        [partials]       y squared, summed over the four rows of a workgroup
+//   7        squares  write    f32        [partials]       y squared, summed over the rows of a workgroup
 //
-//   grid:      [ceil(rows/4), beyond 65535 in y, 1] workgroups, four rows each
+//   grid:      [ceil(rows/ROWS), beyond 65535 in y, 1] workgroups, ROWS rows each
 //   requires:  K a multiple of 32
-//   uses:      lib/four_rows.wgsl, lib/block.wgsl, one lib/<type>.wgsl; lib/reduce4.wgsl, or lib/reduce_subgroup.wgsl
+//   uses:      as matvec, without lib/epilogue.wgsl
 //   twin:      src/reference/matmul.rs
 //
 // Whoever owns the residual writes the next input: the norm costs no dispatch of its own.
@@ -48,20 +48,30 @@ fn add(row: u32, sum: f32) -> f32 {
     return value * value;
 }
 
+/// Of the rows that lane 0 has finished.
+var<private> square: f32;
+
+fn done(row: u32, lane: u32, sums: vec4<f32>) {
+    if lane == 0u {
+        let near = add(row, sums.x) + add(row + 1u, sums.y);
+        let far = add(row + 2u, sums.z) + add(row + 3u, sums.w);
+        square += near + far;
+    }
+}
+
 @compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
     let partial = group.x + group.y * params.grid_x;
-    let row = 4u * partial;
+    let row = ROWS * partial;
     if row >= params.rows {
         return;
     }
-    let sums = reduce_sum4(lane, four_rows(row, lane));
+    square = 0.0;
+    multiply(row, lane);
     if lane == 0u {
-        let near = add(row, sums.x) + add(row + 1u, sums.y);
-        let far = add(row + 2u, sums.z) + add(row + 3u, sums.w);
-        squares[params.partial0 + partial] = near + far;
+        squares[params.partial0 + partial] = square;
     }
 }

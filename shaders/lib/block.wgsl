@@ -1,6 +1,10 @@
 // lib/block.wgsl — 32 neighbouring weights or activations, and how packed integers become numbers.
 //
-// Every lib/<format>.wgsl builds on it and gives  weights(unit) -> Block
+// Every lib/<format>.wgsl builds on it and gives numbers(unit) and scaling(unit); lib/plain.wgsl or lib/nibbles.wgsl
+// gives prepared(x) and numbers_dot(unit, x). From these:
+//
+// Gives:  weights(unit) -> the 32 weights of a unit
+//         unit_dot(unit, x, sums) -> their product with 32 activations
 
 struct Block {
     a: vec4<f32>,
@@ -13,29 +17,52 @@ struct Block {
     h: vec4<f32>,
 }
 
+/// How numbers become weights: d q + m, for the first 16 and the last.
+struct Scaling {
+    d: vec2<f32>,
+    m: vec2<f32>,
+}
+
+fn sum4(v: vec4<f32>) -> f32 {
+    return (v.x + v.y) + (v.z + v.w);
+}
+
+/// Sums of u v over the first 16 and over the last.
+fn block_dots(u: Block, v: Block) -> vec2<f32> {
+    let near = fma(u.a, v.a, u.b * v.b) + fma(u.c, v.c, u.d * v.d);
+    let far = fma(u.e, v.e, u.f * v.f) + fma(u.g, v.g, u.h * v.h);
+    return vec2(sum4(near), sum4(far));
+}
+
 fn block_dot(u: Block, v: Block) -> f32 {
-    let near = u.a * v.a + u.b * v.b + u.c * v.c + u.d * v.d;
-    let far = u.e * v.e + u.f * v.f + u.g * v.g + u.h * v.h;
-    let sum = near + far;
-    return (sum.x + sum.y) + (sum.z + sum.w);
+    let sums = block_dots(u, v);
+    return sums.x + sums.y;
 }
 
-/// scale * q + offset
-fn block_scaled(q: Block, scale: f32, offset: f32) -> Block {
-    return Block(
-        q.a * scale + offset, q.b * scale + offset, q.c * scale + offset, q.d * scale + offset,
-        q.e * scale + offset, q.f * scale + offset, q.g * scale + offset, q.h * scale + offset,
-    );
+/// The sums of the first 16 and of the last.
+fn block_sums(v: Block) -> vec2<f32> {
+    return vec2(sum4((v.a + v.b) + (v.c + v.d)), sum4((v.e + v.f) + (v.g + v.h)));
 }
 
-/// The same with one scale and offset for each half.
-fn block_scaled_by_halves(q: Block, scale: vec2<f32>, offset: vec2<f32>) -> Block {
+/// scale q + offset, of the first 16 and of the last
+fn block_scaled(q: Block, scale: vec2<f32>, offset: vec2<f32>) -> Block {
     return Block(
         q.a * scale.x + offset.x, q.b * scale.x + offset.x,
         q.c * scale.x + offset.x, q.d * scale.x + offset.x,
         q.e * scale.y + offset.y, q.f * scale.y + offset.y,
         q.g * scale.y + offset.y, q.h * scale.y + offset.y,
     );
+}
+
+fn weights(unit: u32) -> Block {
+    let by = scaling(unit);
+    return block_scaled(numbers(unit), by.d, by.m);
+}
+
+/// The product of a unit of weights with 32 activations: `x` as `prepared` gives them, `sums` as block_sums.
+fn unit_dot(unit: u32, x: Block, sums: vec2<f32>) -> f32 {
+    let by = scaling(unit);
+    return dot(by.d, numbers_dot(unit, x)) + dot(by.m, sums);
 }
 
 fn block_sum(u: Block, v: Block) -> Block {
@@ -53,11 +80,18 @@ fn signed_bytes(word: u32) -> vec4<f32> {
     return vec4<f32>(bitcast<vec4<i32>>(vec4(word) << vec4(24u, 16u, 8u, 0u)) >> vec4(24u));
 }
 
+fn unsigned_bytes(word: u32) -> vec4<f32> {
+    return vec4<f32>((vec4(word) >> vec4(0u, 8u, 16u, 24u)) & vec4(255u));
+}
+
 /// 32 numbers of four bits: byte i holds number i low and number i + 16 high.
 fn block_of_nibbles(q: vec4<u32>) -> Block {
+    // Bytes first: AMD's GPUs turn any byte of a word into a float in one instruction.
+    let low = q & vec4(0x0f0f0f0fu);
+    let high = (q >> vec4(4u)) & vec4(0x0f0f0f0fu);
     return Block(
-        of_bytes(q.x, 0u, 15u), of_bytes(q.y, 0u, 15u), of_bytes(q.z, 0u, 15u), of_bytes(q.w, 0u, 15u),
-        of_bytes(q.x, 4u, 15u), of_bytes(q.y, 4u, 15u), of_bytes(q.z, 4u, 15u), of_bytes(q.w, 4u, 15u),
+        unsigned_bytes(low.x), unsigned_bytes(low.y), unsigned_bytes(low.z), unsigned_bytes(low.w),
+        unsigned_bytes(high.x), unsigned_bytes(high.y), unsigned_bytes(high.z), unsigned_bytes(high.w),
     );
 }
 

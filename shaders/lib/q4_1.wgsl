@@ -1,10 +1,15 @@
 // lib/q4_1.wgsl — weights of type Q4_1: d q + m; a word of scales a unit: d, m
 //
-// Needs from the kernel:  quants: array<vec4<u32>>, scales: array<u32>   (as src/format/repack.rs lays them out)
-// Gives:                  weights(unit) -> the 32 weights of a unit
-// Uses:                   lib/block.wgsl
+// Needs:                  read_quants(i) -> vec4<u32>, read_scales(i) -> u32   (as src/format/repack.rs lays them out)
+// Gives:                  numbers(unit) -> 32 numbers q; scaling(unit) -> d, m of the first 16, then of the last:
+//                         a weight is d q + m
+// Uses:                   lib/block.wgsl, lib/nibbles.wgsl
 
-fn weights(unit: u32) -> Block {
-    let dm = unpack2x16float(scales[unit]);
-    return block_scaled(block_of_nibbles(quants[unit]), dm.x, dm.y);
+fn numbers(unit: u32) -> Block {
+    return block_of_nibbles(read_quants(unit));
+}
+
+fn scaling(unit: u32) -> Scaling {
+    let dm = unpack2x16float(read_scales(unit));
+    return Scaling(dm.xx, dm.yy);
 }

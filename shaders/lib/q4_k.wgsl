@@ -1,10 +1,15 @@
 // lib/q4_k.wgsl — weights of type Q4_K: d s q - dmin t; four words of scales for eight units
 //
-// Needs from the kernel:  quants: array<vec4<u32>>, scales: array<u32>   (as src/format/repack.rs lays them out)
-// Gives:                  weights(unit) -> the 32 weights of a unit
-// Uses:                   lib/block.wgsl, lib/scale_min.wgsl
+// Needs:                  read_quants(i) -> vec4<u32>, read_scales(i) -> u32   (as src/format/repack.rs lays them out)
+// Gives:                  numbers(unit) -> 32 numbers q; scaling(unit) -> d, m of the first 16, then of the last:
+//                         a weight is d q + m
+// Uses:                   lib/block.wgsl, lib/nibbles.wgsl, lib/scale_min.wgsl
 
-fn weights(unit: u32) -> Block {
+fn numbers(unit: u32) -> Block {
+    return block_of_nibbles(read_quants(unit));
+}
+
+fn scaling(unit: u32) -> Scaling {
     let st = scale_min(unit / 8u * 4u, unit % 8u);
-    return block_scaled(block_of_nibbles(quants[unit]), st.x, -st.y);
+    return Scaling(st.xx, -st.yy);
 }

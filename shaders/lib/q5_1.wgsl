@@ -1,11 +1,15 @@
 // lib/q5_1.wgsl — weights of type Q5_1: d q + m; two words of scales a unit: d and m, the fifth bits
 //
-// Needs from the kernel:  quants: array<vec4<u32>>, scales: array<u32>   (as src/format/repack.rs lays them out)
-// Gives:                  weights(unit) -> the 32 weights of a unit
-// Uses:                   lib/block.wgsl
+// Needs:                  read_quants(i) -> vec4<u32>, read_scales(i) -> u32   (as src/format/repack.rs lays them out)
+// Gives:                  numbers(unit) -> 32 numbers q; scaling(unit) -> d, m of the first 16, then of the last:
+//                         a weight is d q + m
+// Uses:                   lib/block.wgsl, lib/plain.wgsl
 
-fn weights(unit: u32) -> Block {
-    let dm = unpack2x16float(scales[2u * unit]);
-    let q = block_sum(block_of_nibbles(quants[unit]), block_of_bits(scales[2u * unit + 1u], 16u));
-    return block_scaled(q, dm.x, dm.y);
+fn numbers(unit: u32) -> Block {
+    return block_sum(block_of_nibbles(read_quants(unit)), block_of_bits(read_scales(2u * unit + 1u), 16u));
+}
+
+fn scaling(unit: u32) -> Scaling {
+    let dm = unpack2x16float(read_scales(2u * unit));
+    return Scaling(dm.xx, dm.yy);
 }

@@ -1,11 +1,15 @@
 // lib/q8_0.wgsl — weights of type Q8_0: d q; the f16 scales of two units share a word
 //
-// Needs from the kernel:  quants: array<vec4<u32>>, scales: array<u32>   (as src/format/repack.rs lays them out)
-// Gives:                  weights(unit) -> the 32 weights of a unit
-// Uses:                   lib/block.wgsl
+// Needs:                  read_quants(i) -> vec4<u32>, read_scales(i) -> u32   (as src/format/repack.rs lays them out)
+// Gives:                  numbers(unit) -> 32 numbers q; scaling(unit) -> d, m of the first 16, then of the last:
+//                         a weight is d q + m
+// Uses:                   lib/block.wgsl, lib/plain.wgsl
 
-fn weights(unit: u32) -> Block {
-    let pair = unpack2x16float(scales[unit / 2u]);
-    let d = select(pair.x, pair.y, unit % 2u == 1u);
-    return block_scaled(block_of_bytes(quants[2u * unit], quants[2u * unit + 1u]), d, 0.0);
+fn numbers(unit: u32) -> Block {
+    return block_of_bytes(read_quants(2u * unit), read_quants(2u * unit + 1u));
+}
+
+fn scaling(unit: u32) -> Scaling {
+    let pair = unpack2x16float(read_scales(unit / 2u));
+    return Scaling(vec2(select(pair.x, pair.y, unit % 2u == 1u)), vec2(0.0));
 }

@@ -56,13 +56,17 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Compiles `source` with the given values for its `override`s.
+    /// Compiles `source` with the given values for those of its `override`s that are among them.
     pub async fn new(
         gpu: &Gpu,
         source: KernelSource,
         overrides: impl AsRef<[(&str, f64)]>,
     ) -> Result<Self> {
         let name = source.name;
+        // A value for an override that the kernel does not have would be an error.
+        let declared = |name: &str| source.wgsl.contains(&format!("override {name}:"));
+        let overrides = overrides.as_ref().iter().copied();
+        let overrides: Vec<_> = overrides.filter(|(name, _)| declared(name)).collect();
         let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let layout = gpu.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: Some(name),
@@ -93,7 +97,7 @@ impl Kernel {
             module: &module,
             entry_point: Some("main"),
             compilation_options: wgpu::PipelineCompilationOptions {
-                constants: overrides.as_ref(),
+                constants: &overrides,
                 // Our kernels write workgroup memory before they read it.
                 zero_initialize_workgroup_memory: false,
             },

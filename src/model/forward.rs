@@ -5,7 +5,7 @@ use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::model::RopeLayout;
 use crate::ops::{
     Argmax, Attention, AttentionParams, Epilogue, FRAME, Fused, GetRows, HeadShape, MatMul, Normed,
-    RmsNorm, RopeStore, RopeStoreParams, Sums, most_partials,
+    RmsNorm, RopeStore, RopeStoreParams, Variant, most_partials,
 };
 
 /// Every kernel that a pass needs, compiled once for a session.
@@ -24,16 +24,16 @@ impl Kernels {
         let (gpu, kv_f16) = (&model.gpu, kv == KvType::F16);
         let neox = model.config.rope.layout == RopeLayout::Neox;
         let (layers, output) = (model.weights.layer_products(), model.weights.output_products());
-        let sums = Sums::of(gpu).await?;
+        let variant = Variant::of(gpu).await?;
         let c = &model.config;
         let heads = HeadShape { head_dim: c.head_dim, sharing: c.n_head / c.n_head_kv, kv_f16 };
         let embedding: Vec<_> = model.weights.token_embd.parts.iter().map(|p| p.dtype).collect();
         Ok(Self {
             get_rows: GetRows::new(gpu, &embedding).await?,
-            norm: RmsNorm::new(gpu, sums).await?,
+            norm: RmsNorm::new(gpu, variant.sums).await?,
             // A chunk gives the logits of its last token alone.
-            matmul: MatMul::new(gpu, &output, &layers, sums).await?,
-            fused: Fused::new(gpu, &[layers, output].concat(), &embedding, sums).await?,
+            matmul: MatMul::new(gpu, &output, &layers, variant).await?,
+            fused: Fused::new(gpu, &[layers, output].concat(), &embedding, variant).await?,
             rope_store: RopeStore::new(gpu, neox, kv_f16).await?,
             attention: Attention::new(gpu, heads).await?,
             argmax: Argmax::new(gpu).await?,

@@ -1,8 +1,8 @@
 //! The decode step's products with the norms folded in: whoever writes the residual stream also writes it times the
 //! next norm's gain, and its squares; whoever reads that divides its result by the root of their mean.
 use super::formats::{ByFormat, for_every_format};
-use super::matmul::{dtypes_with, expect_product, split};
-use super::{Epilogue, GetRowsParams, Linear, MatMulParams, Product, Sums};
+use super::matmul::{dtypes_with, expect_product, reads, split};
+use super::{Epilogue, GetRowsParams, Linear, MatMulParams, Product, Variant};
 use crate::Result;
 use crate::format::DType;
 use crate::gpu::{Access, Gpu, KernelSource, Recording, Tensor};
@@ -72,6 +72,8 @@ pub struct Fused {
     residual: ByFormat,
     get_rows: ByFormat,
     no_bias: Tensor,
+    /// Rows of a workgroup.
+    rows: u32,
 }
 
 impl Fused {
@@ -79,12 +81,13 @@ impl Fused {
     pub const NORMED: [(DType, KernelSource); 13] = for_every_format!(
         "matvec_normed",
         "",
+        "lib/plain.wgsl",
         [
             "lib/block.wgsl",
+            "lib/reads.wgsl",
             "lib/epilogue.wgsl",
             "lib/four_rows.wgsl",
-            "lib/five.wgsl",
-            "lib/reduce5.wgsl"
+            "lib/reduce4.wgsl"
         ],
         READS_NORMED,
         NormedParams
@@ -93,11 +96,27 @@ impl Fused {
     pub const NORMED_SUBGROUP: [(DType, KernelSource); 13] = for_every_format!(
         "matvec_normed",
         "_subgroup",
+        "lib/plain.wgsl",
         [
             "lib/block.wgsl",
+            "lib/reads.wgsl",
             "lib/epilogue.wgsl",
             "lib/four_rows.wgsl",
-            "lib/five.wgsl",
+            "lib/reduce_subgroup.wgsl"
+        ],
+        READS_NORMED,
+        NormedParams
+    );
+    /// The same for software drivers.
+    pub const NORMED_MANY: [(DType, KernelSource); 13] = for_every_format!(
+        "matvec_normed",
+        "_many",
+        "lib/nibbles.wgsl",
+        [
+            "lib/block.wgsl",
+            "lib/reads.wgsl",
+            "lib/epilogue.wgsl",
+            "lib/many_rows.wgsl",
             "lib/reduce_subgroup.wgsl"
         ],
         READS_NORMED,
@@ -107,7 +126,8 @@ impl Fused {
     pub const RESIDUAL: [(DType, KernelSource); 13] = for_every_format!(
         "matvec_residual",
         "",
-        ["lib/block.wgsl", "lib/four_rows.wgsl", "lib/reduce4.wgsl"],
+        "lib/plain.wgsl",
+        ["lib/block.wgsl", "lib/reads.wgsl", "lib/four_rows.wgsl", "lib/reduce4.wgsl"],
         WRITES_RESIDUAL,
         ResidualParams
     );
@@ -115,7 +135,17 @@ impl Fused {
     pub const RESIDUAL_SUBGROUP: [(DType, KernelSource); 13] = for_every_format!(
         "matvec_residual",
         "_subgroup",
-        ["lib/block.wgsl", "lib/four_rows.wgsl", "lib/five.wgsl", "lib/reduce_subgroup.wgsl"],
+        "lib/plain.wgsl",
+        ["lib/block.wgsl", "lib/reads.wgsl", "lib/four_rows.wgsl", "lib/reduce_subgroup.wgsl"],
+        WRITES_RESIDUAL,
+        ResidualParams
+    );
+    /// The same for software drivers.
+    pub const RESIDUAL_MANY: [(DType, KernelSource); 13] = for_every_format!(
+        "matvec_residual",
+        "_many",
+        "lib/nibbles.wgsl",
+        ["lib/block.wgsl", "lib/reads.wgsl", "lib/many_rows.wgsl", "lib/reduce_subgroup.wgsl"],
         WRITES_RESIDUAL,
         ResidualParams
     );
@@ -123,7 +153,8 @@ impl Fused {
     pub const GET_ROWS: [(DType, KernelSource); 13] = for_every_format!(
         "get_rows_normed",
         "",
-        ["lib/block.wgsl"],
+        "lib/plain.wgsl",
+        ["lib/block.wgsl", "lib/reads.wgsl"],
         WRITES_RESIDUAL,
         GetRowsParams
     );
@@ -134,24 +165,24 @@ impl Fused {
         gpu: &Gpu,
         products: &[Product],
         embedding: &[DType],
-        sums: Sums,
+        variant: Variant,
     ) -> Result<Self> {
         let lanes = ("WG", f64::from(gpu.tier.lanes()));
-        let (normed, residual) = match sums {
-            Sums::Shared => (&Self::NORMED, &Self::RESIDUAL),
-            Sums::Subgroup => (&Self::NORMED_SUBGROUP, &Self::RESIDUAL_SUBGROUP),
-        };
-        let make = async |sources, epilogue, told: bool| {
-            let overrides = [lanes, ("EPILOGUE", f64::from(epilogue as u32))];
-            let dtypes = dtypes_with(products, epilogue);
-            ByFormat::new(gpu, sources, &dtypes, &overrides[..1 + usize::from(told)]).await
+        let normed = variant.pick(&[&Self::NORMED, &Self::NORMED_SUBGROUP, &Self::NORMED_MANY]);
+        let residual =
+            variant.pick(&[&Self::RESIDUAL, &Self::RESIDUAL_SUBGROUP, &Self::RESIDUAL_MANY]);
+        let make = async |sources, epilogue| {
+            let rows = ("ROWS", f64::from(variant.rows));
+            let overrides = [lanes, rows, ("EPILOGUE", f64::from(epilogue as u32))];
+            ByFormat::new(gpu, sources, &dtypes_with(products, epilogue), &overrides).await
         };
         Ok(Self {
-            store: make(normed, Epilogue::Store, true).await?,
-            swiglu: make(normed, Epilogue::SwiGlu, true).await?,
-            residual: make(residual, Epilogue::Add, false).await?,
+            store: make(normed, Epilogue::Store).await?,
+            swiglu: make(normed, Epilogue::SwiGlu).await?,
+            residual: make(residual, Epilogue::Add).await?,
             get_rows: ByFormat::new(gpu, &Self::GET_ROWS, embedding, &[lanes]).await?,
             no_bias: Tensor::zeros(gpu, "no_bias", &[1])?,
+            rows: variant.rows,
         })
     }
 
@@ -206,13 +237,15 @@ impl Fused {
             Epilogue::Add => return Err(y.misfit(OP, "Store or SwiGLU".into())),
         };
         for part in &w.parts {
-            let (grid_x, beyond) = split(part.rows);
-            let product = MatMulParams::of(part, w, width, bias.is_some());
+            let (grid_x, beyond) = split(part.rows, self.rows);
+            let product = MatMulParams::of(part, w, width, bias.is_some(), grid_x);
             let params = NormedParams { product, partials, cols: w.cols as f32, eps };
             let bias = bias.unwrap_or(&self.no_bias);
             let tensors = [xn, squares, &part.quants, &part.scales, bias, y];
             let kernel = kernels.get(part.dtype)?;
             recording.dispatch(label, kernel, params, &tensors, [grid_x, beyond, 1]);
+            let groups = (part.rows as u32).div_ceil(self.rows);
+            recording.reads(reads(part, groups, 4 * (w.padded_cols() + partials as usize)));
         }
         Ok(())
     }
@@ -231,12 +264,12 @@ impl Fused {
         gain.expect(OP, [w.rows])?;
         y.expect(OP, [1, w.rows])?;
         yn.expect(OP, [1, w.rows])?;
-        let groups = |rows: usize| rows.div_ceil(4) as u32;
+        let groups = |rows: usize| (rows as u32).div_ceil(self.rows);
         let partials = w.parts.iter().map(|part| groups(part.rows)).sum();
         expect_partials(OP, squares, partials)?;
         let mut partial0 = 0;
         for part in &w.parts {
-            let (grid_x, beyond) = split(part.rows);
+            let (grid_x, beyond) = split(part.rows, self.rows);
             let params = ResidualParams {
                 rows: part.rows as u32,
                 row0: part.row0 as u32,
@@ -248,6 +281,7 @@ impl Fused {
             let tensors = [x, &part.quants, &part.scales, gain, y, yn, squares];
             let kernel = self.residual.get(part.dtype)?;
             recording.dispatch(label, kernel, params, &tensors, [grid_x, beyond, 1]);
+            recording.reads(reads(part, groups(part.rows), 4 * w.padded_cols()));
         }
         Ok(partials)
     }

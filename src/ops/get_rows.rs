@@ -27,7 +27,8 @@ impl GetRows {
     pub const SOURCES: [(DType, KernelSource); 13] = for_every_format!(
         "get_rows",
         "",
-        ["lib/block.wgsl"],
+        "lib/plain.wgsl",
+        ["lib/block.wgsl", "lib/reads.wgsl"],
         &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
         GetRowsParams
     );

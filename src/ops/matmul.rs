@@ -1,12 +1,16 @@
 //! Products with quantised matrices: one token (`matvec`) or a chunk of them (`matmul`).
 use super::formats::{ByFormat, for_every_format};
-use super::{FRAME, Linear, Part, Sums};
+use super::{FRAME, Linear, Part, Variant};
 use crate::Result;
 use crate::format::DType;
-use crate::gpu::{Access, Gpu, KernelSource, Recording, Tensor};
+use crate::gpu::{Access, Gpu, KernelSource, Reads, Recording, Tensor};
 
 /// Workgroups that one dimension of a grid may have on every WebGPU device.
 const MAX_GRID: u32 = 65_535;
+/// Bytes of workgroup memory that every device has.
+const WORKGROUP_MEMORY: u32 = 16 << 10;
+/// Rows of a workgroup at most, so that small matrices have a workgroup for every core.
+const MOST_ROWS: u32 = 48;
 
 /// `Params` of `shaders/matvec.wgsl` and `shaders/matmul.wgsl`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -28,14 +32,20 @@ pub struct MatMulParams {
 
 impl MatMulParams {
     /// Of one part of `w`, whose product goes to rows of `y_stride` elements.
-    pub(super) fn of(part: &Part, w: &Linear, y_stride: usize, has_bias: bool) -> Self {
+    pub(super) fn of(
+        part: &Part,
+        w: &Linear,
+        y_stride: usize,
+        has_bias: bool,
+        grid_x: u32,
+    ) -> Self {
         Self {
             rows: part.rows as u32,
             row0: part.row0 as u32,
             units: w.padded_cols() as u32 / 32,
             y_stride: y_stride as u32,
             has_bias: u32::from(has_bias),
-            grid_x: split(part.rows).0,
+            grid_x,
         }
     }
 }
@@ -63,10 +73,16 @@ pub(super) fn expect_product(
     Ok([tokens, width])
 }
 
-/// The grid of workgroups that have four of `rows` rows each, as lines and their number.
-pub(super) fn split(rows: usize) -> (u32, u32) {
-    let groups = (rows as u32).div_ceil(4);
+/// The grid of workgroups that have `each` of `rows` rows, as lines and their number.
+pub(super) fn split(rows: usize, each: u32) -> (u32, u32) {
+    let groups = (rows as u32).div_ceil(each);
     (groups.min(MAX_GRID), groups.div_ceil(MAX_GRID))
+}
+
+/// What the workgroups of a product are bound to read: the weights once, `x` bytes each of the activations.
+pub(super) fn reads(part: &Part, groups: u32, x: usize) -> Reads {
+    let weights = part.quants.size() + part.scales.size();
+    Reads { weights, activations: u64::from(groups) * x as u64 }
 }
 
 /// What becomes of a product.
@@ -93,72 +109,121 @@ pub struct MatMul {
     matvec: [ByFormat; 3],
     matmul: [ByFormat; 3],
     no_bias: Tensor,
-    /// Tokens that one workgroup of `matmul` takes.
-    columns: u32,
+    variant: Variant,
+    /// Rows and tokens that one workgroup of a chunk's product takes.
+    tile: [u32; 2],
 }
+
+const ONE: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
+const MANY: &[Access] =
+    &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
 
 impl MatMul {
     /// The kernel of one token for every type.
     pub const MATVEC: [(DType, KernelSource); 13] = for_every_format!(
         "matvec",
         "",
-        ["lib/block.wgsl", "lib/epilogue.wgsl", "lib/four_rows.wgsl", "lib/reduce4.wgsl"],
-        &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
+        "lib/plain.wgsl",
+        [
+            "lib/block.wgsl",
+            "lib/reads.wgsl",
+            "lib/epilogue.wgsl",
+            "lib/four_rows.wgsl",
+            "lib/reduce4.wgsl"
+        ],
+        ONE,
         MatMulParams
     );
     /// The same where a workgroup is one subgroup.
     pub const MATVEC_SUBGROUP: [(DType, KernelSource); 13] = for_every_format!(
         "matvec",
         "_subgroup",
+        "lib/plain.wgsl",
         [
             "lib/block.wgsl",
+            "lib/reads.wgsl",
             "lib/epilogue.wgsl",
             "lib/four_rows.wgsl",
-            "lib/five.wgsl",
             "lib/reduce_subgroup.wgsl"
         ],
-        &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
+        ONE,
+        MatMulParams
+    );
+    /// The same for software drivers.
+    pub const MATVEC_MANY: [(DType, KernelSource); 13] = for_every_format!(
+        "matvec",
+        "_many",
+        "lib/nibbles.wgsl",
+        [
+            "lib/block.wgsl",
+            "lib/reads.wgsl",
+            "lib/epilogue.wgsl",
+            "lib/many_rows.wgsl",
+            "lib/reduce_subgroup.wgsl"
+        ],
+        ONE,
         MatMulParams
     );
     /// The kernel of many tokens for every type.
     pub const MATMUL: [(DType, KernelSource); 13] = for_every_format!(
         "matmul",
         "",
-        ["lib/block.wgsl", "lib/epilogue.wgsl"],
-        &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
+        "lib/plain.wgsl",
+        ["lib/block.wgsl", "lib/reads.wgsl", "lib/epilogue.wgsl"],
+        MANY,
+        MatMulParams
+    );
+    /// The same for software drivers.
+    pub const MATMUL_COLUMNS: [(DType, KernelSource); 13] = for_every_format!(
+        "matmul_columns",
+        "_subgroup",
+        "lib/plain.wgsl",
+        ["lib/block.wgsl", "lib/reads_broadcast.wgsl", "lib/epilogue.wgsl"],
+        MANY,
         MatMulParams
     );
 
     /// Compiles the kernels of the given products: of one token, and of many.
-    pub async fn new(gpu: &Gpu, one: &[Product], many: &[Product], sums: Sums) -> Result<Self> {
-        let lanes = f64::from(gpu.tier.lanes());
-        // Sums of a workgroup's tokens fill its memory: 16 KiB on every device.
-        let columns = if gpu.tier.cpu { 16 } else { 8 };
-        let make = async |sources, tile: &[(&str, f64)], products: &[Product], epilogue| {
-            let shared = [("WG", lanes), ("EPILOGUE", f64::from(epilogue as u32))];
-            let dtypes = dtypes_with(products, epilogue);
-            ByFormat::new(gpu, sources, &dtypes, &[&shared, tile].concat()).await
+    pub async fn new(
+        gpu: &Gpu,
+        one: &[Product],
+        many: &[Product],
+        variant: Variant,
+    ) -> Result<Self> {
+        let lanes = gpu.tier.lanes();
+        let tile = match variant.columns {
+            true => [WORKGROUP_MEMORY / (32 * lanes) / 4 * 4, 8 * lanes],
+            // Sums of a workgroup's tokens fill its memory.
+            false => [4, if gpu.tier.cpu { 16 } else { 8 }],
+        };
+        let tile = [tile[0].min(MOST_ROWS), tile[1]];
+        let make = async |sources, rows: u32, products: &[Product], epilogue| {
+            let overrides = [
+                ("WG", f64::from(lanes)),
+                ("EPILOGUE", f64::from(epilogue as u32)),
+                ("ROWS", f64::from(rows)),
+                ("COLUMNS", f64::from(tile[1])),
+            ];
+            ByFormat::new(gpu, sources, &dtypes_with(products, epilogue), &overrides).await
         };
         let [a, b, c] = [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu];
-        let v = match sums {
-            Sums::Shared => &Self::MATVEC[..],
-            Sums::Subgroup => &Self::MATVEC_SUBGROUP[..],
-        };
-        let m = &Self::MATMUL[..];
-        let tile = &[("COLUMNS", f64::from(columns))][..];
+        let v = variant.pick(&[&Self::MATVEC, &Self::MATVEC_SUBGROUP, &Self::MATVEC_MANY]);
+        let m = if variant.columns { &Self::MATMUL_COLUMNS } else { &Self::MATMUL };
+        let rows = variant.rows;
         Ok(Self {
             matvec: [
-                make(v, &[], one, a).await?,
-                make(v, &[], one, b).await?,
-                make(v, &[], one, c).await?,
+                make(v, rows, one, a).await?,
+                make(v, rows, one, b).await?,
+                make(v, rows, one, c).await?,
             ],
             matmul: [
-                make(m, tile, many, a).await?,
-                make(m, tile, many, b).await?,
-                make(m, tile, many, c).await?,
+                make(m, tile[0], many, a).await?,
+                make(m, tile[0], many, b).await?,
+                make(m, tile[0], many, c).await?,
             ],
             no_bias: Tensor::zeros(gpu, "no_bias", &[1])?,
-            columns,
+            variant,
+            tile,
         })
     }
 
@@ -180,17 +245,23 @@ impl MatMul {
         let [_, width] = expect_product(OP, epilogue, y, w, bias)?;
         let label = label.into();
         for part in &w.parts {
-            let (grid_x, beyond) = split(part.rows);
-            let params = MatMulParams::of(part, w, width, bias.is_some());
+            let rows = if tokens == 1 { self.variant.rows } else { self.tile[0] };
+            let (grid_x, beyond) = split(part.rows, rows);
+            let params = MatMulParams::of(part, w, width, bias.is_some(), grid_x);
             let bias = bias.unwrap_or(&self.no_bias);
             if tokens == 1 {
                 let kernel = self.matvec[epilogue as usize].get(part.dtype)?;
                 let tensors = [x, &part.quants, &part.scales, bias, y];
                 recording.dispatch(&label, kernel, params, &tensors, [grid_x, beyond, 1]);
+                recording.reads(reads(
+                    part,
+                    (part.rows as u32).div_ceil(rows),
+                    4 * w.padded_cols(),
+                ));
             } else {
                 let kernel = self.matmul[epilogue as usize].get(part.dtype)?;
                 let tensors = [frame, x, &part.quants, &part.scales, bias, y];
-                let grid = [grid_x, (tokens as u32).div_ceil(self.columns), beyond];
+                let grid = [grid_x, (tokens as u32).div_ceil(self.tile[1]), beyond];
                 recording.dispatch(&label, kernel, params, &tensors, grid);
             }
         }

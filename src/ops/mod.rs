@@ -10,6 +10,7 @@ mod ring;
 mod rms_norm;
 mod rope_store;
 mod subgroup;
+mod variant;
 
 pub use argmax::{Argmax, ArgmaxParams, NO_TOKEN};
 pub use attention::{Attention, AttentionParams, HeadShape};
@@ -21,6 +22,7 @@ pub use ring::{FRAME, RingParams};
 pub use rms_norm::{RmsNorm, RmsNormParams};
 pub use rope_store::{RopeStore, RopeStoreParams};
 pub use subgroup::{SubgroupCheckParams, Sums};
+pub use variant::Variant;
 
 use ring::expect_cache;
 
@@ -30,11 +32,15 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         GetRows::SOURCES,
         MatMul::MATVEC,
         MatMul::MATVEC_SUBGROUP,
+        MatMul::MATVEC_MANY,
         MatMul::MATMUL,
+        MatMul::MATMUL_COLUMNS,
         Fused::NORMED,
         Fused::NORMED_SUBGROUP,
+        Fused::NORMED_MANY,
         Fused::RESIDUAL,
         Fused::RESIDUAL_SUBGROUP,
+        Fused::RESIDUAL_MANY,
         Fused::GET_ROWS,
     ];
     let by_format = by_format.into_iter().flatten().map(|(_, source)| source);

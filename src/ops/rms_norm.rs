@@ -31,7 +31,7 @@ impl RmsNorm {
     /// The same where a workgroup is one subgroup.
     pub const SUBGROUP: KernelSource = KernelSource {
         name: "rms_norm_subgroup",
-        wgsl: wgsl!("lib/five.wgsl", "lib/reduce_subgroup.wgsl", "rms_norm.wgsl"),
+        wgsl: wgsl!("lib/reduce_subgroup.wgsl", "rms_norm.wgsl"),
         subgroups: true,
         ..Self::SOURCE
     };

@@ -4,7 +4,8 @@ use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, wgsl};
 use crate::reference;
 
 /// How the lanes of a workgroup add up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Sums {
     /// Through workgroup memory, behind barriers: everywhere.
     Shared,

@@ -1,9 +1,9 @@
 //! The fused products of the decode step against the twins of what they fuse.
 use super::weight_ops::{Matrices, matrices, products};
-use super::{run, sums};
+use super::{run, variants};
 use crate::format::DType;
 use crate::gpu::{Gpu, Recording, Tensor};
-use crate::ops::{Epilogue, Fused, Join, Normed, RmsNormParams, Sums, most_partials};
+use crate::ops::{Epilogue, Fused, Join, Normed, RmsNormParams, Variant, most_partials};
 use crate::reference;
 use crate::tests::support::{assert_close, gpu, noise};
 use pollster::block_on;
@@ -79,12 +79,12 @@ fn check_residual(gpu: &Gpu, op: &Fused, m: &Matrices, what: &str, limit: u64) {
 #[test]
 fn norms_folded_into_products_of_every_format() {
     let gpu = gpu();
-    for sums in sums(&gpu) {
+    for variant in variants(&gpu) {
         for dtype in DType::ALL {
-            let op = block_on(Fused::new(&gpu, &products(&[dtype]), &[dtype], sums)).unwrap();
+            let op = block_on(Fused::new(&gpu, &products(&[dtype]), &[dtype], variant)).unwrap();
             for (rows, cols) in [(1, 256), (66, 768), (37, 512)] {
                 let m = matrices(&[(dtype, rows, cols)]);
-                let what = format!("{dtype} {rows}x{cols} {sums:?}");
+                let what = format!("{dtype} {rows}x{cols} {variant:?}");
                 check_normed(&gpu, &op, &m, &what, Epilogue::Store, u64::MAX);
                 check_residual(&gpu, &op, &m, &what, u64::MAX);
                 if rows % 2 == 0 {
@@ -99,7 +99,7 @@ fn norms_folded_into_products_of_every_format() {
 fn matrices_in_slices_and_of_two_types_leave_every_partial_sum() {
     let gpu = gpu();
     let types = [DType::Q4_1, DType::F16];
-    let op = block_on(Fused::new(&gpu, &products(&types), &[], Sums::Shared)).unwrap();
+    let op = block_on(Fused::new(&gpu, &products(&types), &[], Variant::PLAIN)).unwrap();
     let m = matrices(&[(DType::Q4_1, 7, 256), (DType::F16, 5, 256), (DType::Q4_1, 26, 256)]);
     for limit in [u64::MAX, 3_000] {
         let what = format!("slices of {limit}");
@@ -112,7 +112,7 @@ fn matrices_in_slices_and_of_two_types_leave_every_partial_sum() {
 fn the_embedding_of_one_token_of_every_format() {
     let gpu = gpu();
     for dtype in DType::ALL {
-        let op = block_on(Fused::new(&gpu, &[], &[dtype], Sums::Shared)).unwrap();
+        let op = block_on(Fused::new(&gpu, &[], &[dtype], Variant::PLAIN)).unwrap();
         let (rows, cols) = (37, 256);
         let m = matrices(&[(dtype, rows, cols)]);
         for (limit, id) in [(u64::MAX, 36u32), (u64::MAX, 0), (4_096, 17)] {
@@ -142,8 +142,8 @@ fn the_embedding_of_one_token_of_every_format() {
 #[test]
 fn fused_products_refuse_wrong_shapes() {
     let gpu = gpu();
-    let op =
-        block_on(Fused::new(&gpu, &products(&[DType::F32]), &[DType::F32], Sums::Shared)).unwrap();
+    let op = block_on(Fused::new(&gpu, &products(&[DType::F32]), &[DType::F32], Variant::PLAIN))
+        .unwrap();
     let linear = matrices(&[(DType::F32, 4, 64)]).load(&gpu, Join::Concat, u64::MAX);
     let make = |shape: &[usize]| Tensor::zeros(&gpu, "t", shape).unwrap();
     let recording = &mut Recording::default();

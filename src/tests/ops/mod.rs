@@ -5,7 +5,7 @@ mod row_ops;
 mod weight_ops;
 
 use crate::gpu::{Gpu, Recording};
-use crate::ops::Sums;
+use crate::ops::{Sums, Variant};
 use pollster::block_on;
 
 /// Runs what was recorded and waits for nothing: a read waits.
@@ -16,6 +16,11 @@ pub(super) fn run(gpu: &Gpu, recording: Recording) {
 /// Every pair of two switches.
 fn flags() -> [[bool; 2]; 4] {
     [[false, false], [false, true], [true, false], [true, true]]
+}
+
+/// Every variant of the products that this device has.
+fn variants(gpu: &Gpu) -> Vec<Variant> {
+    block_on(Variant::all(gpu)).unwrap()
 }
 
 /// Every way of adding up that this device has.

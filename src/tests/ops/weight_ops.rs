@@ -1,8 +1,8 @@
 //! matvec, matmul and get_rows of every format against their twins on dequantised weights.
-use super::{run, sums};
+use super::{run, variants};
 use crate::format::{BytesSource, DType, Gguf, dequantize};
 use crate::gpu::{Gpu, Recording, Tensor};
-use crate::ops::{Epilogue, FRAME, GetRows, Join, Linear, MatMul, Product, Sums};
+use crate::ops::{Epilogue, FRAME, GetRows, Join, Linear, MatMul, Product, Variant};
 use crate::reference;
 use crate::tests::gguf_file::{GgufFile, random_blocks};
 use crate::tests::support::{assert_close, gpu, noise};
@@ -46,9 +46,9 @@ impl Matrices {
 }
 
 /// Every product of the given types, of one token and of many.
-fn every_product(gpu: &Gpu, dtypes: &[DType], sums: Sums) -> MatMul {
+fn every_product(gpu: &Gpu, dtypes: &[DType], variant: Variant) -> MatMul {
     let products = products(dtypes);
-    block_on(MatMul::new(gpu, &products, &products, sums)).unwrap()
+    block_on(MatMul::new(gpu, &products, &products, variant)).unwrap()
 }
 
 /// The given types with every epilogue.
@@ -110,15 +110,15 @@ const SHAPES: [(usize, usize, usize, usize); 6] =
 #[test]
 fn matvec_and_matmul_of_every_format() {
     let gpu = gpu();
-    let every = sums(&gpu).into_iter().flat_map(|sums| DType::ALL.map(|dtype| (sums, dtype)));
-    for (sums, dtype) in every {
-        let op = every_product(&gpu, &[dtype], sums);
+    let every = variants(&gpu).into_iter().flat_map(|v| DType::ALL.map(|dtype| (v, dtype)));
+    for (variant, dtype) in every {
+        let op = every_product(&gpu, &[dtype], variant);
         for (rows, units, room, tokens) in SHAPES {
             let m = matrices(&[(dtype, rows, 32 * units)]);
             let linear = &m.load(&gpu, Join::Concat, u64::MAX);
             assert_eq!(linear.parts.len(), 1);
             let case = |epilogue, bias| Case {
-                what: format!("{dtype} {sums:?}"),
+                what: format!("{dtype} {variant:?}"),
                 linear,
                 plain: &m.plain[0],
                 epilogue,
@@ -139,7 +139,7 @@ fn matvec_and_matmul_of_every_format() {
 fn rows_that_do_not_fill_a_unit_are_padded() {
     let gpu = gpu();
     for dtype in [DType::F32, DType::F16, DType::BF16] {
-        let op = every_product(&gpu, &[dtype], Sums::Shared);
+        let op = every_product(&gpu, &[dtype], Variant::PLAIN);
         for (cols, room) in [(1, 1), (33, 1), (172, 3)] {
             let m = matrices(&[(dtype, 7, cols)]);
             let linear = &m.load(&gpu, Join::Concat, u64::MAX);
@@ -156,7 +156,7 @@ fn slices_and_joined_tensors_are_one_matrix() {
     let types = [DType::Q4_0, DType::Q5_0, DType::Q8_0, DType::Q6K, DType::F32];
     for (i, &dtype) in types.iter().enumerate() {
         let other = types[(i + 1) % types.len()];
-        let op = every_product(&gpu, &[dtype, other], Sums::Shared);
+        let op = every_product(&gpu, &[dtype, other], Variant::PLAIN);
         // an odd number of units before a join, where two share a word; another type in between
         for (units, middle) in
             [(8, dtype), (if dtype == DType::Q6K { 8 } else { 9 }, dtype), (8, other)]
@@ -185,7 +185,7 @@ fn slices_and_joined_tensors_are_one_matrix() {
 fn gate_and_up_are_interleaved() {
     let gpu = gpu();
     for dtype in [DType::Q4_1, DType::Q4K, DType::F16] {
-        let op = every_product(&gpu, &[dtype], Sums::Shared);
+        let op = every_product(&gpu, &[dtype], Variant::PLAIN);
         let m = matrices(&[(dtype, 19, 256), (dtype, 19, 256)]);
         let rows = m.plain[0].chunks_exact(256).zip(m.plain[1].chunks_exact(256));
         let plain: Vec<f32> = rows.flat_map(|(gate, up)| [gate, up].concat()).collect();
@@ -237,7 +237,7 @@ fn get_rows_of_every_format() {
 #[test]
 fn matmul_refuses_a_wrong_shape() {
     let gpu = gpu();
-    let op = every_product(&gpu, &[DType::Q8_0], Sums::Shared);
+    let op = every_product(&gpu, &[DType::Q8_0], Variant::PLAIN);
     let linear = matrices(&[(DType::Q8_0, 4, 64)]).load(&gpu, Join::Concat, u64::MAX);
     let make = |name: &str, shape: &[usize]| Tensor::zeros(&gpu, name, shape).unwrap();
     let [frame, x, y] = [make("frame", &[FRAME]), make("x", &[1, 32]), make("y", &[1, 4])];

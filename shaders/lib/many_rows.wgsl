@@ -1,0 +1,41 @@
+// lib/many_rows.wgsl — the products of neighbouring rows with one token, for software drivers.
+//
+// Needs from the kernel:  params (rows, units), x: array<vec4<f32>>, override WG: u32; done(row, lane, sums)
+// Gives:                  multiply(first, lane): calls done for each four of ROWS rows from `first` on
+// Uses:                   lib/block.wgsl, one lib/<type>.wgsl; lib/reduce_subgroup.wgsl
+//
+// As lib/four_rows.wgsl, but x is read once for all of ROWS: there every word that a lane reads costs it ten
+// instructions, and the activations of a unit are 32 words where its weights are five. Sums wait in workgroup memory,
+// each lane's own, so that the loop over rows stays a loop.
+
+override ROWS: u32 = 48u;
+
+var<workgroup> sum_scratch: array<vec4<f32>, ROWS / 4u * WG>;
+
+fn multiply(first: u32, lane: u32) {
+    let last = params.rows - 1u;
+    let fours = (min(ROWS, params.rows - first) + 3u) / 4u;
+    for (var i = 0u; i < fours; i++) {
+        sum_scratch[i * WG + lane] = vec4(0.0);
+    }
+    for (var unit = lane; unit < params.units; unit += WG) {
+        let at = 8u * unit;
+        let whole = Block(
+            x[at], x[at + 1u], x[at + 2u], x[at + 3u], x[at + 4u], x[at + 5u], x[at + 6u], x[at + 7u],
+        );
+        let total = block_sums(whole);
+        let part = prepared(whole);
+        for (var i = 0u; i < fours; i++) {
+            let row = first + 4u * i;
+            sum_scratch[i * WG + lane] += vec4(
+                unit_dot(row * params.units + unit, part, total),
+                unit_dot(min(row + 1u, last) * params.units + unit, part, total),
+                unit_dot(min(row + 2u, last) * params.units + unit, part, total),
+                unit_dot(min(row + 3u, last) * params.units + unit, part, total),
+            );
+        }
+    }
+    for (var i = 0u; i < fours; i++) {
+        done(first + 4u * i, lane, reduce_sum4(lane, sum_scratch[i * WG + lane]));
+    }
+}
