@@ -28,6 +28,7 @@ usage: ./build.sh COMMAND
   test     all tests, then the kernels' tests again on a second driver, then the browser's
   lint     rustfmt, clippy and rustdoc without warnings, prettier, shellcheck if installed
   bench    the benchmarks
+  isa      what AMD's compiler makes of the kernels, held to llama.cpp's; no GPU needed
   help     this text
 
 The model is kept in \$BROOKLET_CACHE, else \$XDG_CACHE_HOME/brooklet, else ~/.cache/brooklet.
@@ -442,7 +443,7 @@ lint() {
     (cd -- "$root/web" && node_modules/.bin/prettier --log-level warn --check js tests '*.js' 'peers/*.mjs' '../www/*.js' '../www/*.css')
     if command -v shellcheck >/dev/null; then
         say "shellcheck"
-        in_root shellcheck build.sh .ci/run
+        in_root shellcheck build.sh .ci/run tools/*/*.sh
     else
         say "shellcheck is not installed: the shell scripts were not checked"
     fi
@@ -456,12 +457,19 @@ bench() {
     in_root cargo bench --locked --bench host -- "$BROOKLET_CACHE/$model"
 }
 
+isa() {
+    toolchain
+    driver # whose libraries RADV shares
+    say "tools/isa-stats/run.sh check"
+    "$root/tools/isa-stats/run.sh" check || die "not every kernel is what it has to be on AMD's GPUs; see above"
+}
+
 command=${1:-help}
 [ $# -eq 0 ] || shift
 case $command in
 run) run "$@" ;;
 serve) serve "$@" ;;
-setup | web | native | test | lint | bench)
+setup | web | native | test | lint | bench | isa)
     if [ $# -ne 0 ]; then
         say "'$command' takes no arguments, found: $*"
         exit 2

@@ -1,0 +1,66 @@
+//! What must hold of the kernels that GPUs run.
+use crate::gpu::Family;
+use crate::measure::Measured;
+use crate::shader::Shader;
+use crate::yardstick::Yardstick;
+use brooklet::format::DType;
+
+/// Subgroups that a SIMD of navi21 must hold, so that one computes while others wait for memory.
+const WAVES: u64 = 8;
+
+/// A sentence for everything that does not hold.
+pub fn violations(
+    family: Family,
+    shader: &Shader,
+    measured: &Measured,
+    yardstick: &Yardstick,
+) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut say = |what: String| found.push(format!("{}: {}: {what}", family.name, shader.name));
+    if measured.spills > 0 {
+        say(format!("{} registers or bytes of scratch memory are spilled", measured.spills));
+    }
+    if family.name == "navi21" && measured.waves < WAVES {
+        say(format!(
+            "a SIMD holds {} subgroups of {} lanes, {WAVES} are wanted ({} registers, {} bytes of workgroup memory)",
+            measured.waves, measured.subgroup, measured.vgprs, measured.lds
+        ));
+    }
+    if shader.needs_subgroups && measured.subgroup != measured.lanes {
+        say(format!(
+            "its workgroup of {} lanes is to be one subgroup, the driver makes subgroups of {}",
+            measured.lanes, measured.subgroup
+        ));
+    }
+    let Some(hot) = &measured.hot else {
+        say("no loop reads weights, so nothing could be counted".into());
+        return found;
+    };
+    let narrow: u32 =
+        hot.quant_loads.iter().filter(|(bytes, _)| **bytes != 16).map(|(_, n)| n).sum();
+    if narrow > 0 {
+        let all: u32 = hot.quant_loads.values().sum();
+        say(format!("{narrow} of its {all} loads of weights are not of 16 bytes"));
+    }
+    if let Some(peer) = shader.reads.format.and_then(|f| yardstick.best(family, f, is_int8(shader)))
+        && rounded(hot.per_byte()) > peer.per_byte
+    {
+        say(format!(
+            "{:.2} instructions per weight byte, llama.cpp's {} has {:.2}",
+            hot.per_byte(),
+            peer.name,
+            peer.per_byte
+        ));
+    }
+    found
+}
+
+/// Whether activations are bytes.
+pub fn is_int8(shader: &Shader) -> bool {
+    shader.reads.format.is_some_and(|format| format != DType::F32)
+        && shader.reads.activations.is_none()
+}
+
+fn rounded(figure: f64) -> f64 {
+    (figure * 100.0).round() / 100.0
+}
