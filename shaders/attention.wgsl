@@ -11,7 +11,7 @@
 //
 //   grid:      [H/GROUP, T, 1] workgroups, one a token and GROUP heads that share keys and values
 //   requires:  HD a multiple of 8, HEAD_DIM = HD; GROUP at most 4, a divisor of H/KV
-//   uses:      lib/ring.wgsl
+//   uses:      lib/ring.wgsl, lib/kv.wgsl
 //   twin:      src/reference/attention.rs
 //
 // Keys go by in tiles: scores, one a lane; the running maximum (online softmax); then each lane adds
@@ -38,45 +38,16 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
 
 override WG: u32 = 64u;
-override KV_F16: bool = true;
 override GROUP: u32 = 1u;
 override HEAD_DIM: u32 = 64u;
 
 const TILE: u32 = 64u;
 const LOWEST: f32 = -3.0e38;
 
-/// Eight neighbouring dimensions.
-struct Eight {
-    a: vec4<f32>,
-    b: vec4<f32>,
-}
-
 var<workgroup> q_scratch: array<vec4<f32>, 3u * GROUP * HEAD_DIM / 4u>;  // [GROUP, 3, HD/4]
 var<workgroup> p_scratch: array<vec4<f32>, TILE>;                        // a component a head
 var<workgroup> lane_scratch: array<vec4<f32>, WG>;
 var<workgroup> out_scratch: array<Eight, GROUP * HEAD_DIM / 8u>;         // [GROUP, HD/8]
-
-fn halves(w: vec4<u32>) -> Eight {
-    return Eight(
-        vec4(unpack2x16float(w.x), unpack2x16float(w.y)),
-        vec4(unpack2x16float(w.z), unpack2x16float(w.w)),
-    );
-}
-
-/// The eight keys (values) that start at dimension 8 `at`.
-fn k8(at: u32) -> Eight {
-    if KV_F16 {
-        return halves(k[at]);
-    }
-    return Eight(bitcast<vec4<f32>>(k[2u * at]), bitcast<vec4<f32>>(k[2u * at + 1u]));
-}
-
-fn v8(at: u32) -> Eight {
-    if KV_F16 {
-        return halves(v[at]);
-    }
-    return Eight(bitcast<vec4<f32>>(v[2u * at]), bitcast<vec4<f32>>(v[2u * at + 1u]));
-}
 
 fn products(q_at: u32, key: Eight) -> vec4<f32> {
     return q_scratch[q_at] * key.a + q_scratch[q_at + 1u] * key.b;

@@ -1,8 +1,5 @@
 // rope_store — splits qkv; turns every query at its three phases and every key at its one; stores K and V
 //
-//   (a, b) -> (a cos - b sin, a sin + b cos) for each pair of the first R dimensions of a head;
-//   a pair is (2i, 2i + 1), or (i, i + R/2) with NEOX; the other dimensions pass
-//
 //   binding  name    access   type   shape                    unit
 //   0        params  uniform  Params
 //   1        frame   read     u32    [4]                      n: position of the first token, tokens
@@ -14,7 +11,7 @@
 //
 //   grid:      [H + 2 KV, T, 1] workgroups, one a head and token
 //   requires:  HD and R even
-//   uses:      lib/ring.wgsl
+//   uses:      lib/ring.wgsl, lib/rope.wgsl
 //   twin:      src/reference/rope_store.rs
 
 struct Params {
@@ -36,23 +33,7 @@ struct Params {
 @group(0) @binding(6) var<storage, read_write> v: array<u32>;
 
 override WG: u32 = 64u;
-override NEOX: bool = false;
 override KV_F16: bool = true;
-
-fn turned(head: u32, d: u32, phase: u32) -> f32 {
-    let half = params.rope_dim / 2u;
-    if d >= params.rope_dim {
-        return qkv[head + d];
-    }
-    let first = select(d % 2u == 0u, d < half, NEOX);
-    let pair = select(d / 2u, d % half, NEOX);
-    let reach = select(1u, half, NEOX);
-    let turn = turns[phase * half + pair];
-    if first {
-        return qkv[head + d] * turn.x - qkv[head + d + reach] * turn.y;
-    }
-    return qkv[head + d - reach] * turn.y + qkv[head + d] * turn.x;
-}
 
 fn turned_pair(head: u32, d: u32, phase: u32) -> vec2<f32> {
     return vec2(turned(head, d, phase), turned(head, d + 1u, phase));

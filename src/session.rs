@@ -49,12 +49,12 @@ impl Session {
         let kernels = Kernels::new(&model, settings.kv).await?;
         let logits = Tensor::zeros(gpu, "act.logits", &[1, vocab])?;
         let banned = Tensor::zeros(gpu, "banned", &[vocab.div_ceil(32)])?;
-        let one = Activations::new(gpu, &model, 1)?;
+        let one = Activations::new(gpu, &model, &cache, 1)?;
         let decode = Pass::fused(&model, &kernels, &cache, one, &logits)?;
         let prefill = match settings.chunk {
             1 => None,
             chunk => {
-                let many = Activations::new(gpu, &model, chunk)?;
+                let many = Activations::new(gpu, &model, &cache, chunk)?;
                 Some(Pass::new(&model, &kernels, &cache, many, &logits)?)
             }
         };

@@ -4,8 +4,9 @@ use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::model::RopeLayout;
 use crate::ops::{
-    Argmax, Attention, AttentionParams, Epilogue, FRAME, Fused, GetRows, HeadShape, MatMul, Normed,
-    RmsNorm, RopeStore, RopeStoreParams, Variant, most_partials,
+    Argmax, Attention, AttentionOne, AttentionOneParams, AttentionParams, Epilogue, FRAME, Fused,
+    GetRows, HeadShape, MatMul, Normed, RmsNorm, RopeStore, RopeStoreParams, Variant,
+    most_partials, splits,
 };
 
 /// Every kernel that a pass needs, compiled once for a session.
@@ -16,6 +17,7 @@ pub(crate) struct Kernels {
     fused: Fused,
     rope_store: RopeStore,
     attention: Attention,
+    attention_one: Option<AttentionOne>,
     argmax: Argmax,
 }
 
@@ -36,6 +38,7 @@ impl Kernels {
             fused: Fused::new(gpu, &[layers, output].concat(), &embedding, variant).await?,
             rope_store: RopeStore::new(gpu, neox, kv_f16).await?,
             attention: Attention::new(gpu, heads).await?,
+            attention_one: AttentionOne::new(gpu, heads, neox, variant.sums).await?,
             argmax: Argmax::new(gpu).await?,
         })
     }
@@ -71,13 +74,16 @@ pub(crate) struct Activations {
     last: Tensor, // [1, D]
     /// Partial sums of the squares of x, for one token alone.
     squares: Tensor, // [about D/4]
+    /// What each split of the cache gives, for one token alone.
+    parts: Tensor, // [splits, H, HD + 2]
 }
 
 impl Activations {
-    pub(crate) fn new(gpu: &Gpu, model: &Model, tokens: usize) -> Result<Self> {
+    pub(crate) fn new(gpu: &Gpu, model: &Model, cache: &Cache, tokens: usize) -> Result<Self> {
         let c = &model.config;
         let q_rows = c.n_head * c.head_dim;
         let kv_rows = c.n_head_kv * c.head_dim;
+        let parts = [splits(cache.geometry()) as usize, c.n_head, c.head_dim + 2];
         let make =
             |name: &str, shape: &[usize]| Tensor::zeros(gpu, format!("act.{name}.{tokens}"), shape);
         Ok(Self {
@@ -90,13 +96,14 @@ impl Activations {
             att: make("att", &[tokens, q_rows])?,
             h: make("h", &[tokens, c.n_ff.next_multiple_of(32)])?,
             last: make("last", &[1, c.n_embd])?,
+            parts: make("parts", &if tokens == 1 { parts } else { [1, 1, 1] })?,
             squares: make("squares", &[most_partials(c.n_embd, model.weights.most_parts())])?,
         })
     }
 
     fn bytes(&self) -> u64 {
-        let Self { tokens, frame, x, xn, qkv, q, att, h, last, squares } = self;
-        [tokens, frame, x, xn, qkv, q, att, h, last, squares].map(Tensor::size).iter().sum()
+        let Self { tokens, frame, x, xn, qkv, q, att, h, last, squares, parts } = self;
+        [tokens, frame, x, xn, qkv, q, att, h, last, squares, parts].map(Tensor::size).iter().sum()
     }
 }
 
@@ -173,10 +180,13 @@ fn record_fused(
     cache: &Cache,
     act: &Activations,
 ) -> Result<u32> {
-    let Kernels { fused, rope_store, attention, .. } = kernels;
-    let Activations { tokens, frame, x, xn, qkv, q, att, h, squares, .. } = act;
+    let Kernels { fused, rope_store, attention, attention_one, .. } = kernels;
+    let Activations { tokens, frame, x, xn, qkv, q, att, h, squares, parts, .. } = act;
     let (w, eps) = (&model.weights, model.config.rms_eps);
     let (rope, attend) = params(model, cache);
+    let RopeStoreParams { heads, kv_heads, head_dim, rope_dim, ring } = rope;
+    let (scale, splits) = (attend.scale, splits(ring));
+    let one = AttentionOneParams { heads, kv_heads, head_dim, rope_dim, ring, scale, splits };
     let (store, swiglu) = (Epilogue::Store, Epilogue::SwiGlu);
     let normed = |partials| Normed { xn, squares, partials };
     // The gain of the norm that reads what layer i - 1 leaves.
@@ -190,8 +200,16 @@ fn record_fused(
         let (w, bias) = (layer, layer.qkv_bias.as_ref());
         let label = name("attn_qkv");
         fused.record_normed(r, &label, store, eps, normed(n), qkv, &w.attn_qkv, bias)?; // qkv [1, (H + 2 KV) HD]
-        rope_store.record(r, name("rope_store"), rope, [frame, qkv, turns, q, k, v])?; // q [1, 3, H HD]
-        attention.record(r, name("attention"), attend, [frame, q, k, v, att])?; // att [1, H HD]
+        match attention_one {
+            Some(op) => {
+                let tensors = [frame, qkv, turns, k, v, parts, att];
+                op.record(r, &name("attention"), one, tensors)?; // att [1, H HD]
+            }
+            None => {
+                rope_store.record(r, name("rope_store"), rope, [frame, qkv, turns, q, k, v])?; // q [1, 3, H HD]
+                attention.record(r, name("attention"), attend, [frame, q, k, v, att])?; // att [1, H HD]
+            }
+        }
         let out = [att, &w.ffn_norm, x, xn, squares];
         n = fused.record_residual(r, &name("attn_output"), out, &w.attn_output)?; // x += [1, D]
         let label = name("ffn_gate_up");

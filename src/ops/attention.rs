@@ -45,7 +45,7 @@ const WORKGROUP_MEMORY: usize = 16 << 10;
 
 impl HeadShape {
     /// The most heads that one workgroup can take on every device.
-    fn group(&self, lanes: usize) -> usize {
+    pub(super) fn group(&self, lanes: usize) -> usize {
         let queries_and_sums = 4 * self.head_dim * 4;
         let fits = |&group: &usize| {
             let bytes = group * queries_and_sums + 16 * (64 + lanes);
@@ -59,7 +59,7 @@ impl Attention {
     /// The kernel and its bindings.
     pub const SOURCE: KernelSource = KernelSource {
         name: "attention",
-        wgsl: wgsl!("lib/ring.wgsl", "attention.wgsl"),
+        wgsl: wgsl!("lib/ring.wgsl", "lib/kv.wgsl", "attention.wgsl"),
         bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
         params_size: size_of::<AttentionParams>() as u64,
         subgroups: false,

@@ -1,6 +1,7 @@
 //! One file an op: its `Params`, its kernel, its `record`.
 mod argmax;
 mod attention;
+mod attention_one;
 mod formats;
 mod fused;
 mod get_rows;
@@ -14,6 +15,7 @@ mod variant;
 
 pub use argmax::{Argmax, ArgmaxParams, NO_TOKEN};
 pub use attention::{Attention, AttentionParams, HeadShape};
+pub use attention_one::{AttentionJoinParams, AttentionOne, AttentionOneParams, splits};
 pub use fused::{Fused, Normed, NormedParams, ResidualParams, most_partials};
 pub use get_rows::{GetRows, GetRowsParams};
 pub use linear::{Join, Linear, Part};
@@ -45,5 +47,6 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
     ];
     let by_format = by_format.into_iter().flatten().map(|(_, source)| source);
     let others = [RmsNorm::SOURCE, RmsNorm::SUBGROUP, RopeStore::SOURCE, Attention::SOURCE];
-    others.into_iter().chain([Argmax::SOURCE, subgroup::SOURCE]).chain(by_format).collect()
+    let one = [AttentionOne::SOURCE, AttentionOne::JOIN, Argmax::SOURCE, subgroup::SOURCE];
+    others.into_iter().chain(one).chain(by_format).collect()
 }

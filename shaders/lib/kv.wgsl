@@ -1,0 +1,33 @@
+// lib/kv.wgsl — eight neighbouring dimensions of a stored key or value: f16 pairs without shader-f16, or f32 bits.
+//
+// Needs from the kernel:  k, v: array<vec4<u32>>
+// Gives:                  k8(at), v8(at) -> the eight dimensions from 8 `at` on
+
+override KV_F16: bool = true;
+
+/// Eight neighbouring dimensions.
+struct Eight {
+    a: vec4<f32>,
+    b: vec4<f32>,
+}
+
+fn halves(w: vec4<u32>) -> Eight {
+    return Eight(
+        vec4(unpack2x16float(w.x), unpack2x16float(w.y)),
+        vec4(unpack2x16float(w.z), unpack2x16float(w.w)),
+    );
+}
+
+fn k8(at: u32) -> Eight {
+    if KV_F16 {
+        return halves(k[at]);
+    }
+    return Eight(bitcast<vec4<f32>>(k[2u * at]), bitcast<vec4<f32>>(k[2u * at + 1u]));
+}
+
+fn v8(at: u32) -> Eight {
+    if KV_F16 {
+        return halves(v[at]);
+    }
+    return Eight(bitcast<vec4<f32>>(v[2u * at]), bitcast<vec4<f32>>(v[2u * at + 1u]));
+}
