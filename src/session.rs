@@ -1,7 +1,7 @@
 //! A stream: feed it tokens, take tokens from it, for ever. What the command line and the web share.
 use crate::gpu::{KernelTime, Program, Readback, Tensor};
 use crate::model::{Activations, Cache, CacheSettings, Kernels, Model, Pass, Policy, reduce};
-use crate::ops::{FRAME, NO_TOKEN};
+use crate::ops::{Draws, FRAME, NO_TOKEN};
 use crate::text::{Sampler, SamplerSettings};
 use crate::{Error, Result};
 use std::collections::VecDeque;
@@ -15,8 +15,7 @@ pub struct Session {
     /// A chunk of a prompt, if that is more than one token; and one token.
     prefill: Option<Pass>,
     decode: Pass,
-    /// From the logits to the next step's token.
-    greedy: Program,
+    kernels: Kernels,
     logits: Tensor, // [1, V]
     banned: Tensor, // [ceil(V/32)] bits
     /// What the steps of one submission chose.
@@ -59,7 +58,6 @@ impl Session {
             }
         };
         let chosen = Tensor::zeros(gpu, "chosen", &[MOST_STEPS])?;
-        let greedy = kernels.greedy(gpu, &cache, [&logits, &banned, &chosen], &decode.act)?;
         let logits_back = Readback::new(gpu, vocab);
         let chosen_back = [Readback::new(gpu, MOST_STEPS), Readback::new(gpu, MOST_STEPS)];
         let session = Self {
@@ -67,7 +65,7 @@ impl Session {
             cache,
             prefill,
             decode,
-            greedy,
+            kernels,
             logits,
             banned,
             chosen,
@@ -173,7 +171,7 @@ impl Session {
         self.ahead = 0;
         if fed > 0 {
             self.position -= fed + 1;
-            self.run_chunk(&[last], true, false);
+            self.run_chunk(&[last], true);
         }
         Ok(())
     }
@@ -232,7 +230,7 @@ impl Session {
         let chunks = tokens.chunks(self.cache.settings().chunk);
         let last = chunks.len().saturating_sub(1);
         for (i, chunk) in chunks.enumerate() {
-            self.run_chunk(chunk, i == last, false);
+            self.run_chunk(chunk, i == last);
             if i % 2 == 1 {
                 // Bounds the work that is under way, so that an abort is quick.
                 self.settle().await?;
@@ -258,8 +256,8 @@ impl Session {
         self.room_for(more).is_ok()
     }
 
-    /// Submits one pass over at most a chunk of tokens. `read_logits`: and their copy to the host.
-    fn run_chunk(&mut self, tokens: &[u32], with_logits: bool, read_logits: bool) {
+    /// Submits one pass over at most a chunk of tokens.
+    fn run_chunk(&mut self, tokens: &[u32], with_logits: bool) {
         let gpu = &*self.model.gpu;
         let pass = match &self.prefill {
             Some(prefill) if tokens.len() > 1 => prefill,
@@ -268,16 +266,21 @@ impl Session {
         pass.act.tokens.write(gpu, 0, tokens);
         pass.act.frame.write(gpu, 0, &self.frame(tokens.len()));
         let programs = [&pass.body, &pass.head];
-        let copies = [(&self.logits, &self.logits_back)];
-        gpu.run(&programs[..1 + usize::from(with_logits)], &copies[..usize::from(read_logits)]);
+        gpu.run(&programs[..1 + usize::from(with_logits)], &[]);
         self.position += tokens.len() as u64;
+    }
+
+    /// From the logits to the next step's token: by `draws`, or the likeliest.
+    fn choice(&self, draws: Option<&Draws>) -> Result<Program> {
+        let tensors = [&self.logits, &self.banned, &self.chosen];
+        self.kernels.choice(&self.model.gpu, &self.cache, tensors, &self.decode.act, draws)
     }
 
     /// Submits so many steps that follow each other on the device, then the copy of what they chose; with 0, one
     /// choice from the logits that are there.
-    fn submit_steps(&self, steps: usize, back: &Readback) {
+    fn submit_steps(&self, steps: usize, choice: &Program, back: &Readback) {
         let pass = &self.decode;
-        let step = [&pass.body, &pass.head, &self.greedy];
+        let step = [&pass.body, &pass.head, choice];
         let copy = [(&self.chosen, back)];
         match steps {
             0 => self.model.gpu.run(&step[2..], &copy),
@@ -298,7 +301,8 @@ impl Session {
         pass.act.frame.write(&self.model.gpu, 0, &self.frame(1));
         self.position += 1;
         self.epoch += 1;
-        self.model.gpu.profile(&[&pass.body, &pass.head, &self.greedy]).await
+        let choice = self.choice(None)?;
+        self.model.gpu.profile(&[&pass.body, &pass.head, &choice]).await
     }
 
     fn frame(&self, tokens: usize) -> [u32; FRAME] {
@@ -359,7 +363,12 @@ impl Session {
             bits[id as usize / 32] |= 1 << (id % 32);
         }
         self.banned.write(&self.model.gpu, 0, &bits);
-        let on_gpu = settings.is_greedy() && self.cache.settings().policy != Policy::Recompute;
+        let on_gpu = self.cache.settings().policy != Policy::Recompute;
+        let draws = match settings.is_greedy() {
+            true => None,
+            false => Some(Draws::new(&self.model.gpu, &settings, vocab)?),
+        };
+        let choice = if on_gpu { Some(self.choice(draws.as_ref())?) } else { None };
         let sampler = Sampler::new(settings, vocab, banned)?;
         let logits = vec![0.0; if on_gpu { 0 } else { vocab }];
         // Twice as many less two are ahead; half of what can be taken back is left to who reads the stream.
@@ -367,13 +376,15 @@ impl Session {
         Ok(Generation {
             sampler,
             logits,
-            on_gpu,
+            choice,
+            draws,
             at: None,
             queue: VecDeque::with_capacity(MOST_STEPS),
             under_way: 0,
             back: 0,
             steps: 1,
             most,
+            pinned: false,
             last_read: None,
         })
     }
@@ -384,13 +395,15 @@ const MOST_STEPS: usize = 16;
 /// What a reader of a stream does not feel, in milliseconds: as many steps as fit are submitted together.
 const UNFELT_MS: f64 = 30.0;
 
-/// Tokens one after another. Greedy ones are chosen on the device, several steps to a submission, and the
+/// Tokens one after another. They are chosen on the device, several steps to a submission, and the
 /// next submission starts before the host has read the last. It can be dropped at any time: the session goes on
 /// from the last token that was given out, whether it is fed, rewound or generated from next.
 pub struct Generation {
     sampler: Sampler,
     logits: Vec<f32>,
-    on_gpu: bool,
+    /// What chooses on the device; none where every token is computed anew, and the host chooses.
+    choice: Option<Program>,
+    draws: Option<Draws>,
     /// Where the stream was when this generation last led it on: epoch and position.
     at: Option<(u64, u64)>,
     /// Chosen, read, and not given out yet.
@@ -401,6 +414,8 @@ pub struct Generation {
     /// Steps of the next submission, and the most there may be.
     steps: usize,
     most: usize,
+    /// The caller has said how many.
+    pinned: bool,
     last_read: Option<Instant>,
 }
 
@@ -408,13 +423,16 @@ impl Generation {
     /// Tells the penalties of a token that was not generated here, such as the prompt's.
     pub fn accept(&mut self, token: u32) {
         self.sampler.accept(token);
+        // The device's own list of recent tokens is not it.
+        if self.sampler.penalises() {
+            self.at = None;
+        }
     }
 
     /// Submits exactly so many steps together, if the ring allows, instead of what the device's speed suggests.
     pub fn submit_together(&mut self, steps: usize) {
-        self.most = steps.clamp(1, self.most);
-        self.steps = self.most;
-        self.last_read = None;
+        self.steps = steps.clamp(1, self.most);
+        self.pinned = true;
     }
 
     /// The next token; `None` when a dense cache is full.
@@ -422,9 +440,9 @@ impl Generation {
         if !session.has_room(0) {
             return Ok(None);
         }
-        match self.on_gpu {
-            true => self.next_greedy(session).await.map(Some),
-            false => self.next_sampled(session).await.map(Some),
+        match self.choice {
+            Some(_) => self.next_chosen(session).await.map(Some),
+            None => self.next_sampled(session).await.map(Some),
         }
     }
 
@@ -432,17 +450,10 @@ impl Generation {
         if session.ahead > 0 {
             session.catch_up().await?;
         }
-        match session.pending.take() {
-            Some(token) if session.cache.settings().policy == Policy::Recompute => {
-                session.recompute(&[token]).await?;
-                session.read_logits(&mut self.logits).await?;
-            }
-            Some(token) => {
-                session.run_chunk(&[token], true, true);
-                session.logits_back.read(&session.model.gpu, &mut self.logits).await?;
-            }
-            None => session.read_logits(&mut self.logits).await?,
+        if let Some(token) = session.pending.take() {
+            session.recompute(&[token]).await?;
         }
+        session.read_logits(&mut self.logits).await?;
         let token = self.sampler.sample(&mut self.logits)?;
         self.sampler.accept(token);
         session.pending = Some(token);
@@ -450,13 +461,18 @@ impl Generation {
         Ok(token)
     }
 
-    async fn next_greedy(&mut self, session: &mut Session) -> Result<u32> {
+    async fn next_chosen(&mut self, session: &mut Session) -> Result<u32> {
+        let Some(choice) = &self.choice else { return self.next_sampled(session).await };
         if self.at != Some((session.epoch, session.position)) {
             // Somebody else has led the stream on, or nobody yet.
             session.catch_up().await?;
             self.queue.clear();
+            if let Some(draws) = &self.draws {
+                let (recent, count) = self.sampler.state();
+                draws.set(&session.model.gpu, count, recent);
+            }
             session.decode.act.frame.write(&session.model.gpu, 0, &session.frame(1));
-            session.submit_steps(0, &session.chosen_back[self.back]);
+            session.submit_steps(0, choice, &session.chosen_back[self.back]);
             self.under_way = 1;
         }
         if self.queue.is_empty() {
@@ -471,6 +487,7 @@ impl Generation {
             _ => session.ahead -= 1,
         }
         session.last = token;
+        self.sampler.drawn(token);
         Ok(token)
     }
 
@@ -483,9 +500,9 @@ impl Generation {
         };
         // The device goes on from the token it has chosen itself.
         let steps = self.steps.min(room);
-        if steps > 0 {
+        if let (1.., Some(choice)) = (steps, &self.choice) {
             session.decode.act.frame.write(&session.model.gpu, 0, &session.frame(1));
-            session.submit_steps(steps, &session.chosen_back[1 - back]);
+            session.submit_steps(steps, choice, &session.chosen_back[1 - back]);
             session.position += steps as u64;
             session.ahead += steps as u64;
         }
@@ -495,7 +512,8 @@ impl Generation {
         session.chosen_back[back].read(&session.model.gpu, &mut tokens[..count]).await?;
         if tokens[..count].contains(&NO_TOKEN) {
             return Err(Error::Usage(
-                "the model's logits are not numbers; its file is damaged or not for this engine"
+                "there is no token to choose: every one is banned, or the model's logits are not numbers \
+                 and its file is damaged or not for this engine"
                     .into(),
             ));
         }
@@ -506,6 +524,9 @@ impl Generation {
 
     /// As many steps as pass unfelt, at most twice as many as before.
     fn adapt(&mut self, count: usize) {
+        if self.pinned {
+            return;
+        }
         let now = Instant::now();
         if let Some(before) = self.last_read.replace(now) {
             let step = (now - before).as_secs_f64() * 1e3 / count.max(1) as f64;

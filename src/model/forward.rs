@@ -4,9 +4,9 @@ use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::model::RopeLayout;
 use crate::ops::{
-    Argmax, Attention, AttentionOne, AttentionOneParams, AttentionParams, Epilogue, FRAME, Fused,
-    GetRows, HeadShape, MatMul, Normed, RmsNorm, RopeStore, RopeStoreParams, Variant,
-    most_partials, splits,
+    Argmax, Attention, AttentionOne, AttentionOneParams, AttentionParams, Draws, Epilogue, FRAME,
+    Fused, GetRows, HeadShape, MatMul, Normed, RmsNorm, RopeStore, RopeStoreParams, Sample,
+    Variant, most_partials, splits,
 };
 
 /// Every kernel that a pass needs, compiled once for a session.
@@ -19,6 +19,7 @@ pub(crate) struct Kernels {
     attention: Attention,
     attention_one: Option<AttentionOne>,
     argmax: Argmax,
+    sample: Sample,
 }
 
 impl Kernels {
@@ -40,21 +41,28 @@ impl Kernels {
             attention: Attention::new(gpu, heads).await?,
             attention_one: AttentionOne::new(gpu, heads, neox, variant.sums).await?,
             argmax: Argmax::new(gpu).await?,
+            sample: Sample::new(gpu).await?,
         })
     }
 
     /// The program that turns `logits` [1, V], less those in `banned` [ceil(V/32)] bits, into the
     /// first of `act`'s tokens, notes it in `chosen`, and moves `act`'s frame on: `act` is ready for a next step.
-    pub(crate) fn greedy(
+    /// By `draws`, or the likeliest.
+    pub(crate) fn choice(
         &self,
         gpu: &Gpu,
         cache: &Cache,
         [logits, banned, chosen]: [&Tensor; 3],
         act: &Activations,
+        draws: Option<&Draws>,
     ) -> Result<Program> {
         let mut recording = Recording::default();
         let tensors = [logits, banned, &act.tokens, &act.frame, chosen];
-        self.argmax.record(&mut recording, "argmax", cache.geometry(), tensors)?;
+        let ring = cache.geometry();
+        match draws {
+            Some(draws) => self.sample.record(&mut recording, "sample", ring, draws, tensors)?,
+            None => self.argmax.record(&mut recording, "argmax", ring, tensors)?,
+        }
         Ok(recording.finish(gpu))
     }
 }

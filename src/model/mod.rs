@@ -66,6 +66,11 @@ impl Model {
         Ok(Self { gpu, config, weights })
     }
 
+    /// Bytes of weights that a step has to read: every matrix once, less the embedding where it is not the output.
+    pub fn step_bytes(&self) -> u64 {
+        self.weights.step_bytes()
+    }
+
     /// Bytes of weights on the GPU.
     pub fn bytes(&self) -> u64 {
         self.weights.bytes()

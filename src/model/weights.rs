@@ -211,6 +211,12 @@ impl Weights {
         each_once(self.output().parts.iter().map(|part| (Epilogue::Store, part.dtype)))
     }
 
+    /// Bytes of the matrices that a step multiplies with.
+    pub(crate) fn step_bytes(&self) -> u64 {
+        let embedding = if self.output.is_some() { self.token_embd.bytes() } else { 0 };
+        self.matrices().map(Linear::bytes).sum::<u64>() - embedding
+    }
+
     /// Bytes on the GPU.
     pub(crate) fn bytes(&self) -> u64 {
         let vectors = self.layers.iter().flat_map(|layer| {

@@ -20,6 +20,25 @@ pub struct ArgmaxParams {
     pub most: u32,
 }
 
+impl ArgmaxParams {
+    /// For a choice from `logits` [1, V], without those in `banned` [ceil(V/32)], into `token` `[T]` and `chosen`
+    /// `[most]`, that moves `frame` `[4]` on.
+    pub(super) fn of(
+        op: &'static str,
+        ring: RingParams,
+        [logits, banned, token, frame, chosen]: [&Tensor; 5],
+    ) -> Result<Self> {
+        let [_, vocab] = logits.dims(op)?;
+        logits.expect(op, [1, vocab])?;
+        banned.expect(op, [vocab.div_ceil(32)])?;
+        let [_] = token.dims(op)?;
+        frame.expect(op, [FRAME])?;
+        let [most] = chosen.dims(op)?;
+        let (end, slots) = (ring.phases() as u32, ring.slots);
+        Ok(Self { vocab: vocab as u32, end, slots, most: most as u32 })
+    }
+}
+
 /// The likeliest token that is not banned.
 pub struct Argmax {
     kernel: Kernel,
@@ -42,24 +61,16 @@ impl Argmax {
         Ok(Self { kernel: Kernel::new(gpu, Self::SOURCE, overrides).await? })
     }
 
-    /// Records the choice from `logits` [1, V], without those in `banned` [ceil(V/32)] bits, into the
+    /// Records, with `logits, banned, token, frame, chosen`, the choice from `logits` [1, V], without those in `banned` [ceil(V/32)] bits, into the
     /// first element of `token` `[T]` and the one of this step of `chosen`, and moves `frame` `[4]` on.
     pub fn record(
         &self,
         recording: &mut Recording,
         label: impl Into<String>,
         ring: RingParams,
-        [logits, banned, token, frame, chosen]: [&Tensor; 5],
+        tensors: [&Tensor; 5],
     ) -> Result<()> {
-        let [_, vocab] = logits.dims("argmax")?;
-        logits.expect("argmax", [1, vocab])?;
-        banned.expect("argmax", [vocab.div_ceil(32)])?;
-        let [_] = token.dims("argmax")?;
-        frame.expect("argmax", [FRAME])?;
-        let [most] = chosen.dims("argmax")?;
-        let (end, slots) = (ring.phases() as u32, ring.slots);
-        let params = ArgmaxParams { vocab: vocab as u32, end, slots, most: most as u32 };
-        let tensors = [logits, banned, token, frame, chosen];
+        let params = ArgmaxParams::of("argmax", ring, tensors)?;
         recording.dispatch(label, &self.kernel, params, &tensors, [1, 1, 1]);
         Ok(())
     }

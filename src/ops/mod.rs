@@ -10,6 +10,7 @@ mod matmul;
 mod ring;
 mod rms_norm;
 mod rope_store;
+mod sample;
 mod subgroup;
 mod variant;
 
@@ -23,6 +24,7 @@ pub use matmul::{Epilogue, MatMul, MatMulParams, Product};
 pub use ring::{FRAME, RingParams};
 pub use rms_norm::{RmsNorm, RmsNormParams};
 pub use rope_store::{RopeStore, RopeStoreParams};
+pub use sample::{Draws, Sample};
 pub use subgroup::{SubgroupCheckParams, Sums};
 pub use variant::Variant;
 
@@ -47,6 +49,12 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
     ];
     let by_format = by_format.into_iter().flatten().map(|(_, source)| source);
     let others = [RmsNorm::SOURCE, RmsNorm::SUBGROUP, RopeStore::SOURCE, Attention::SOURCE];
-    let one = [AttentionOne::SOURCE, AttentionOne::JOIN, Argmax::SOURCE, subgroup::SOURCE];
+    let one = [
+        Sample::SOURCE,
+        AttentionOne::SOURCE,
+        AttentionOne::JOIN,
+        Argmax::SOURCE,
+        subgroup::SOURCE,
+    ];
     others.into_iter().chain(one).chain(by_format).collect()
 }

@@ -72,9 +72,9 @@ fn every_kernel_and_library_opens_with_what_it_is() {
         for part in [&format!("// {stem} — "), "binding  name", "grid:", "requires:", "twin:"] {
             assert!(text.contains(part), "{stem}.wgsl does not say {part:?}");
         }
-        let twin = format!("{}/src/reference", env!("CARGO_MANIFEST_DIR"));
         let line = text.lines().find(|line| line.contains("twin:")).unwrap();
-        let twin = format!("{twin}/{}", line.rsplit('/').next().unwrap());
+        let (_, twin) = line.rsplit_once(' ').unwrap();
+        let twin = format!("{}/{twin}", env!("CARGO_MANIFEST_DIR"));
         assert!(std::path::Path::new(&twin).exists(), "{stem}.wgsl: {twin}");
     }
     for (stem, text) in files("lib") {

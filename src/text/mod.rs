@@ -10,6 +10,7 @@
 //! | `stop` | texts that end a stream |
 mod detokenizer;
 mod pre;
+mod random;
 mod sampler;
 mod stop;
 mod tokenizer;

@@ -1,7 +1,7 @@
-//! Logits to an id: penalties, then top-k, top-p, min-p, temperature, in llama.cpp's order.
+//! Logits to an id: penalties, then top-k, top-p, min-p, temperature, in llama.cpp's order. What the device's own
+//! sampler (`shaders/sample.wgsl`) is held to.
+use super::random::random;
 use crate::{Error, Result};
-use rand_chacha::ChaCha12Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::collections::VecDeque;
 
 /// How a token is chosen. The defaults are llama.cpp's.
@@ -65,7 +65,8 @@ impl SamplerSettings {
         }
     }
 
-    fn penalises(&self) -> bool {
+    /// Whether recent tokens matter.
+    pub fn penalises(&self) -> bool {
         let off = self.repeat_penalty == 1.0
             && self.presence_penalty == 0.0
             && self.frequency_penalty == 0.0;
@@ -81,12 +82,13 @@ impl SamplerSettings {
 /// Draws tokens. Nothing is allocated for a token once warm.
 pub struct Sampler {
     settings: SamplerSettings,
-    rng: ChaCha12Rng,
+    /// Draws so far: the next one's counter.
+    draws: u64,
     banned: Vec<u32>,
     recent: VecDeque<u32>,
     /// How often each id is among the recent.
     counts: Vec<u32>,
-    /// Ids and logits, likeliest first as far as that matters.
+    /// Ids and logits of what may be drawn.
     candidates: Vec<(u32, f32)>,
     weights: Vec<f64>,
 }
@@ -95,11 +97,10 @@ impl Sampler {
     /// For a vocabulary of `n_vocab` tokens, of which `banned` are never drawn.
     pub fn new(settings: SamplerSettings, n_vocab: usize, banned: &[u32]) -> Result<Self> {
         settings.check()?;
-        let rng = ChaCha12Rng::seed_from_u64(settings.seed);
         let counts = if settings.penalises() { vec![0; n_vocab] } else { Vec::new() };
         let (banned, recent) = (banned.to_vec(), VecDeque::new());
-        let (candidates, weights) = (Vec::with_capacity(n_vocab), Vec::new());
-        Ok(Self { settings, rng, banned, recent, counts, candidates, weights })
+        let (candidates, weights) = (Vec::new(), Vec::new());
+        Ok(Self { settings, draws: 0, banned, recent, counts, candidates, weights })
     }
 
     /// Notes a token of the stream, for the penalties.
@@ -136,11 +137,13 @@ impl Sampler {
         let Some((likeliest, _)) = likeliest else {
             return Err(Error::Usage("every token is banned; there is nothing to draw".into()));
         };
+        let draw = self.draws;
+        self.draws += 1;
         if self.settings.temperature == 0.0 {
             return Ok(likeliest);
         }
         self.narrow();
-        Ok(self.draw())
+        Ok(self.draw(draw))
     }
 
     fn adjust(&mut self, logits: &mut [f32]) {
@@ -195,15 +198,16 @@ impl Sampler {
         }
     }
 
-    fn draw(&mut self) -> u32 {
+    /// Walks the candidates in the order of their ids.
+    fn draw(&mut self, draw: u64) -> u32 {
         let highest = f64::from(self.candidates[0].1);
+        self.candidates.sort_unstable_by_key(|&(id, _)| id);
         let temperature = f64::from(self.settings.temperature);
         let weight = |&(_, logit): &(u32, f32)| ((f64::from(logit) - highest) / temperature).exp();
         self.weights.clear();
         self.weights.extend(self.candidates.iter().map(weight));
         let total: f64 = self.weights.iter().sum();
-        // 53 random bits: every f64 in [0, 1) that is a multiple of 2^-53
-        let mut left = (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64 * total;
+        let mut left = f64::from(random(self.settings.seed, draw)) / 2f64.powi(32) * total;
         for (candidate, weight) in self.candidates.iter().zip(&self.weights) {
             if left < *weight {
                 return candidate.0;
@@ -211,5 +215,26 @@ impl Sampler {
             left -= weight;
         }
         self.candidates[0].0
+    }
+
+    /// Whether recent tokens matter.
+    pub fn penalises(&self) -> bool {
+        self.settings.penalises()
+    }
+
+    /// Leaves out draws that another has made.
+    pub fn set_draws(&mut self, draws: u64) {
+        self.draws = draws;
+    }
+
+    /// The ids that count as recent, oldest first, and the draws so far: what a draw depends on beside the settings.
+    pub fn state(&self) -> (impl Iterator<Item = u32> + '_, u64) {
+        (self.recent.iter().copied(), self.draws)
+    }
+
+    /// Notes a token that the device has drawn by the same settings.
+    pub fn drawn(&mut self, id: u32) {
+        self.draws += 1;
+        self.accept(id);
     }
 }

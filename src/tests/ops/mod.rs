@@ -2,6 +2,7 @@
 mod cache_ops;
 mod fused_ops;
 mod row_ops;
+mod sample_op;
 mod weight_ops;
 
 use crate::gpu::{Gpu, Recording};

@@ -1,0 +1,145 @@
+//! Drawing on the device against the sampler on the host, draw by draw, and against the probabilities themselves.
+use crate::gpu::{Gpu, Recording, Tensor};
+use crate::ops::{Draws, FRAME, NO_TOKEN, RingParams, Sample};
+use crate::tests::support::{gpu, noise};
+use crate::text::{Sampler, SamplerSettings};
+use pollster::block_on;
+
+const RING: RingParams = RingParams { sinks: 2, window: 5, slots: 9 };
+
+/// `count` draws on the device from the same logits, after the ids of `recent`.
+fn drawn(
+    gpu: &Gpu,
+    by: &SamplerSettings,
+    logits: &[f32],
+    banned: &[u32],
+    recent: &[u32],
+    count: usize,
+) -> Vec<u32> {
+    let vocab = logits.len();
+    let op = block_on(Sample::new(gpu)).unwrap();
+    let draws = Draws::new(gpu, by, vocab).unwrap();
+    let kept = recent.len().saturating_sub(by.penalty_last_n as usize);
+    draws.set(gpu, 0, recent[kept..].iter().copied());
+    let mut bits = vec![0u32; vocab.div_ceil(32)];
+    banned.iter().for_each(|&id| bits[id as usize / 32] |= 1 << (id % 32));
+    let logits = Tensor::upload(gpu, "logits", &[1, vocab], logits).unwrap();
+    let banned = Tensor::upload(gpu, "banned", &[bits.len()], &bits).unwrap();
+    let token = Tensor::upload(gpu, "token", &[1], &[9u32]).unwrap();
+    let frame = Tensor::upload(gpu, "frame", &[FRAME], &[3u32, 1, 1, 0]).unwrap();
+    let chosen = Tensor::upload(gpu, "chosen", &[count], &vec![7u32; count]).unwrap();
+    let mut recording = Recording::default();
+    let tensors = [&logits, &banned, &token, &frame, &chosen];
+    op.record(&mut recording, "test", RING, &draws, tensors).unwrap();
+    let program = recording.finish(gpu);
+    gpu.run_times(count, &[&program], &[]);
+    let chosen: Vec<u32> = block_on(chosen.read(gpu)).unwrap();
+    let last: Vec<u32> = block_on(token.read(gpu)).unwrap();
+    assert_eq!(last[0], *chosen.last().unwrap());
+    chosen
+}
+
+/// The same on the host.
+fn expected(
+    by: &SamplerSettings,
+    logits: &[f32],
+    banned: &[u32],
+    recent: &[u32],
+    count: usize,
+) -> Vec<u32> {
+    let mut sampler = Sampler::new(by.clone(), logits.len(), banned).unwrap();
+    recent.iter().for_each(|&id| sampler.accept(id));
+    let mut draw = || {
+        let token = sampler.sample(&mut logits.to_vec()).unwrap();
+        sampler.accept(token);
+        token
+    };
+    (0..count).map(|_| draw()).collect()
+}
+
+#[test]
+fn draws_equal_the_host_draw_by_draw() {
+    let gpu = gpu();
+    let off = SamplerSettings { top_k: 0, top_p: 1.0, min_p: 0.0, ..SamplerSettings::default() };
+    let penalties = SamplerSettings {
+        repeat_penalty: 1.3,
+        presence_penalty: 0.2,
+        frequency_penalty: 0.4,
+        penalty_last_n: 6,
+        ..off.clone()
+    };
+    let cases = [
+        off.clone(),
+        SamplerSettings { temperature: 0.1, ..off.clone() },
+        SamplerSettings { temperature: 3.0, ..off.clone() },
+        SamplerSettings { top_k: 1, ..off.clone() },
+        SamplerSettings { top_k: 5, ..off.clone() },
+        SamplerSettings { top_k: 40, ..off.clone() },
+        SamplerSettings { top_p: 0.5, ..off.clone() },
+        SamplerSettings { top_p: 0.0, ..off.clone() },
+        SamplerSettings { top_k: 7, top_p: 0.9, ..off.clone() },
+        SamplerSettings { min_p: 0.3, ..off.clone() },
+        SamplerSettings::default(),
+        penalties.clone(),
+        SamplerSettings { top_k: 3, top_p: 0.8, min_p: 0.1, ..penalties.clone() },
+        SamplerSettings { temperature: 0.0, ..penalties },
+    ];
+    for (i, by) in cases.iter().enumerate() {
+        for (seed, vocab) in [(1u64, 1usize), (2, 37), (3, 1000), (1 << 40, 5003)] {
+            let by = SamplerSettings { seed, ..by.clone() };
+            let plain: Vec<f32> = noise(seed, vocab).iter().map(|v| 6.0 * v).collect();
+            // many that are equal, so that the order of ids decides
+            let equal: Vec<f32> = plain.iter().map(|v| (v / 1.5).round() * 1.5).collect();
+            let banned = if vocab > 1 { vec![vocab as u32 / 2, 0] } else { vec![] };
+            let recent: Vec<u32> = (0..9).map(|n| n * 5 % vocab as u32).collect();
+            for logits in [&plain, &equal] {
+                let found = drawn(&gpu, &by, logits, &banned, &recent, 12);
+                let expected = expected(&by, logits, &banned, &recent, 12);
+                assert_eq!(found, expected, "case {i}, {vocab} tokens: {by:?}");
+                assert!(found.iter().all(|id| !banned.contains(id)));
+            }
+        }
+    }
+}
+
+#[test]
+fn draws_follow_the_probabilities() {
+    let gpu = gpu();
+    let logits: Vec<f32> = noise(5, 12).iter().map(|v| 2.0 * v).collect();
+    let (count, temperature) = (4096, 0.7);
+    let by = SamplerSettings {
+        temperature,
+        top_k: 8,
+        top_p: 1.0,
+        min_p: 0.0,
+        seed: 11,
+        ..SamplerSettings::default()
+    };
+    let found = drawn(&gpu, &by, &logits, &[], &[], count);
+    let mut order: Vec<usize> = (0..12).collect();
+    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+    let weight = |i: usize| f64::from(logits[i] / temperature).exp();
+    let total: f64 = order[..8].iter().map(|&i| weight(i)).sum();
+    let times = |i: usize| found.iter().filter(|&&id| id as usize == i).count() as f64;
+    let chi2: f64 = order[..8]
+        .iter()
+        .map(|&i| {
+            let mean = count as f64 * weight(i) / total;
+            (times(i) - mean).powi(2) / mean
+        })
+        .sum();
+    // seven degrees of freedom: 24.3 is passed once in a thousand times
+    assert!(chi2 < 24.3, "chi squared {chi2}");
+    assert_eq!(order[8..].iter().map(|&i| times(i)).sum::<f64>(), 0.0, "top-k lets eight through");
+}
+
+#[test]
+fn nothing_to_draw_from_is_told() {
+    let gpu = gpu();
+    let by = SamplerSettings::default();
+    let none = [NO_TOKEN; 2];
+    assert_eq!(drawn(&gpu, &by, &[1.0, 2.0], &[0, 1], &[], 2), none);
+    assert_eq!(drawn(&gpu, &by, &[1.0, f32::NAN], &[], &[], 2), none);
+    assert_eq!(drawn(&gpu, &by, &[f32::INFINITY, 0.0], &[], &[], 2), none);
+    assert_eq!(drawn(&gpu, &by, &[f32::NEG_INFINITY, 0.0], &[], &[], 2), [1, 1]);
+}
