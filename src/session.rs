@@ -227,9 +227,14 @@ impl Session {
 
     /// Passes over all the tokens, the last with logits.
     async fn run_chunks(&mut self, tokens: &[u32]) -> Result<()> {
-        let chunks = tokens.chunks(self.cache.settings().chunk);
+        let chunk = self.cache.settings().chunk;
+        // A pass over a chunk is made for a full one.
+        let few = self.kernels.few_tokens();
+        let (whole, rest) = tokens.split_at(tokens.len() / chunk * chunk);
+        let rest = rest.chunks(if rest.len() <= few { 1 } else { chunk });
+        let chunks: Vec<_> = whole.chunks(chunk).chain(rest).collect();
         let last = chunks.len().saturating_sub(1);
-        for (i, chunk) in chunks.enumerate() {
+        for (i, chunk) in chunks.into_iter().enumerate() {
             self.run_chunk(chunk, i == last);
             if i % 2 == 1 {
                 // Bounds the work that is under way, so that an abort is quick.
@@ -267,7 +272,15 @@ impl Session {
         pass.act.frame.write(gpu, 0, &self.frame(tokens.len()));
         let programs = [&pass.body, &pass.head];
         gpu.run(&programs[..1 + usize::from(with_logits)], &[]);
+        self.count_cache(tokens.len() as u64, tokens.len());
         self.position += tokens.len() as u64;
+    }
+
+    /// Notes what attention reads of the cache for the next `tokens`, in passes of so many.
+    fn count_cache(&self, tokens: u64, pass: usize) {
+        let readers = self.kernels.cache_readers(pass) as u64;
+        let held = (1..=tokens).map(|i| self.cache.filled_bytes(self.position + i));
+        self.model.gpu.counters.read_cache(readers * held.sum::<u64>());
     }
 
     /// From the logits to the next step's token: by `draws`, or the likeliest.
@@ -284,7 +297,10 @@ impl Session {
         let copy = [(&self.chosen, back)];
         match steps {
             0 => self.model.gpu.run(&step[2..], &copy),
-            _ => self.model.gpu.run_times(steps, &step, &copy),
+            _ => {
+                self.count_cache(steps as u64, 1);
+                self.model.gpu.run_times(steps, &step, &copy);
+            }
         }
     }
 

@@ -174,6 +174,13 @@ impl Cache {
         self.k.iter().chain(&self.v).chain([&self.turns]).map(Tensor::size).sum()
     }
 
+    /// Bytes of keys and values that the cache holds once `tokens` have been stored.
+    pub fn filled_bytes(&self, tokens: u64) -> u64 {
+        let stored = u64::from(self.ring.sinks) + u64::from(self.ring.slots);
+        let all: u64 = self.k.iter().chain(&self.v).map(Tensor::size).sum();
+        all / stored * tokens.min(stored)
+    }
+
     /// Tokens that fit before the stream must end, where it must.
     pub fn capacity(&self) -> Option<u64> {
         match self.settings.policy {

@@ -20,6 +20,7 @@ pub(crate) struct Kernels {
     attention_one: Option<AttentionOne>,
     argmax: Argmax,
     sample: Sample,
+    variant: Variant,
 }
 
 impl Kernels {
@@ -42,7 +43,21 @@ impl Kernels {
             attention_one: AttentionOne::new(gpu, heads, neox, variant.sums).await?,
             argmax: Argmax::new(gpu).await?,
             sample: Sample::new(gpu).await?,
+            variant,
         })
+    }
+
+    /// So few tokens go through faster one by one than in a pass that is made for many.
+    pub(crate) fn few_tokens(&self) -> usize {
+        if self.variant.columns { 6 } else { 1 }
+    }
+
+    /// How often a token of a pass of so many reads each key and value that is stored.
+    pub(crate) fn cache_readers(&self, tokens: usize) -> usize {
+        match &self.attention_one {
+            Some(one) if tokens == 1 => one.readers(),
+            _ => self.attention.readers(tokens),
+        }
     }
 
     /// The program that turns `logits` [1, V], less those in `banned` [ceil(V/32)] bits, into the

@@ -83,6 +83,14 @@ impl Attention {
         Ok(Self { grouped: make(group).await?, group: group as u32, alone, shape })
     }
 
+    /// Workgroups that read each key and value, for each of `tokens`.
+    pub fn readers(&self, tokens: usize) -> usize {
+        match self.alone {
+            Some(_) if tokens == 1 => self.shape.sharing,
+            _ => self.shape.sharing / self.group as usize,
+        }
+    }
+
     /// Records the attention of `q` [T, 3, H HD] over `k`, `v` [S + N, words] into `out` [T, H HD].
     pub fn record(
         &self,

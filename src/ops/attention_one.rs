@@ -113,6 +113,11 @@ impl AttentionOne {
         }))
     }
 
+    /// Workgroups that read each key and value.
+    pub fn readers(&self) -> usize {
+        self.shape.sharing / self.group as usize
+    }
+
     /// Records the attention of the token whose products are in `qkv` [1, (H + 2 KV) HD] over the cache `k`, `v`
     /// [S + N, words], where its own come, into `out` [1, H HD]. `turns`: [S + 2N, R/2, 2]; `parts`: [splits, H, HD + 2].
     pub fn record(

@@ -44,7 +44,6 @@ impl Variant {
             return Ok(vec![plain]);
         }
         let subgroup = Self { sums: Sums::Subgroup, ..plain };
-        let many = |rows, columns| Self { rows, columns, ..subgroup };
-        Ok(vec![plain, subgroup, many(16, false), many(MANY, true)])
+        Ok(vec![plain, subgroup, Self { rows: 16, columns: true, ..subgroup }])
     }
 }
