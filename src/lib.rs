@@ -11,7 +11,9 @@
 //! | [`reference`](mod@reference) | what each kernel should compute, in plain Rust |
 //! | [`model`] | config, weights, the sink-and-ring cache, the forward pass |
 //! | [`session`] | a stream: feed, generate, stop |
+//! | [`eval`] | measurements |
 pub mod error;
+pub mod eval;
 pub mod format;
 pub mod gpu;
 pub mod model;

@@ -1,0 +1,2 @@
+//! What makes the claims checkable: measurements.
+pub mod latency;
