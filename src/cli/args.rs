@@ -354,6 +354,9 @@ pub(crate) struct BenchMode {
     /// The time of each token in caches of such sizes (sinks and window together)
     #[arg(long, value_name = "C,…", value_delimiter = ',', conflicts_with = "window")]
     pub(crate) cache: Vec<usize>,
+    /// Draw what benches/peers/peers.mjs has measured
+    #[arg(long, num_args = 2, value_names = ["JSON", "SVG"], hide = true)]
+    pub(crate) chart: Vec<PathBuf>,
 }
 
 impl BenchArgs {

@@ -2,6 +2,7 @@
 mod caches;
 mod counters;
 mod memory;
+mod peers;
 mod profile;
 mod speed;
 
@@ -24,6 +25,9 @@ const SHORT: usize = 16;
 const SENTENCE: &str = "The brook runs past the mill, and past the mill the brook runs on. ";
 
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
+    if let [json, svg] = &args.what.chart[..] {
+        return peers::chart(json, svg);
+    }
     interrupt::watch()?;
     match &args.what {
         what if what.counters => counters::run(args),
