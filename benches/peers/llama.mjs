@@ -44,7 +44,7 @@ const median = (list) => [...list].sort((a, b) => a - b)[list.length >> 1];
 
 let sizes, ids, sequence;
 
-async function start({ gpu, model: modelPath, modules, sizes: wanted }) {
+async function start({ gpu, flash, model: modelPath, modules, sizes: wanted }) {
   sizes = wanted;
   const entry = path.join(modules, "node_modules", "node-llama-cpp", "dist", "index.js");
   const { getLlama, LlamaLogLevel, getModuleVersion } = await import(pathToFileURL(entry));
@@ -57,7 +57,7 @@ async function start({ gpu, model: modelPath, modules, sizes: wanted }) {
     contextSize: sizes.context + sizes.tokens + 64,
     batchSize: sizes.prefill,
     threads,
-    flashAttention: process.env.PEERS_FLASH !== "0",
+    flashAttention: flash,
   });
   sequence = context.getSequence();
   const text = SENTENCE.repeat(sizes.context);

@@ -1,7 +1,7 @@
 // Measures brooklet beside llama.cpp on one driver, in turns: A B C A B C …, so that what else the machine does falls on all.
 //
 //   node peers.mjs --brooklet BINARY --model FILE.gguf --modules FOLDER [--onnx FILE.onnx --python PYTHON]
-//                  [--rounds 5] [--only 'NAME;NAME'] [--out FILE.json]
+//                  [--flash] [--rounds 5] [--only 'NAME;NAME'] [--out FILE.json]
 //
 // FOLDER holds node_modules with node-llama-cpp as package-lock.json pins it; PYTHON has what requirements.txt pins, and
 // web/peers/make_model.py makes the ONNX file. `./build.sh bench --peers` sees to all of it.
@@ -26,6 +26,8 @@ const { values: flags } = parseArgs({
     modules: { type: "string" },
     onnx: { type: "string" },
     python: { type: "string" },
+    // llama.cpp's flash attention on Vulkan too. On lavapipe it is eight times slower after 1,000 tokens.
+    flash: { type: "boolean", default: false },
     rounds: { type: "string", default: "5" },
     only: { type: "string" },
     out: { type: "string" },
@@ -65,11 +67,16 @@ class Brooklet {
 }
 
 const sizes = { prefill: PREFILL, context: CONTEXT, short: SHORT, tokens: TOKENS };
-const llama = (name, gpu) => new Llama(name, { gpu, model: flags.model, modules: flags.modules, sizes });
-const engines = [new Brooklet(), llama("llama.cpp on Vulkan", "vulkan"), llama("llama.cpp on its CPU", false)];
+const llama = (name, gpu, flash) => new Llama(name, { gpu, flash, model: flags.model, modules: flags.modules, sizes });
+const engines = [
+  new Brooklet(),
+  llama("llama.cpp, Vulkan", "vulkan", flags.flash),
+  llama("llama.cpp, its CPU", false, true),
+];
 if (flags.onnx) {
   const options = { python: flags.python, model: flags.onnx, device: "WebGPU on the same driver" };
-  engines.splice(2, 0, new Ort("ONNX Runtime, WebGPU", { ...options, ...sizes }));
+  // It is slow where the others are measured; a quarter of the tokens will do.
+  engines.splice(2, 0, new Ort("ONNX Runtime, WebGPU", { ...options, ...sizes, tokens: TOKENS / 4 }));
 }
 const chosen = flags.only?.split(";");
 const measured = engines.filter(({ name }) => !chosen || chosen.includes(name));

@@ -153,4 +153,11 @@ for (const entry of engines.filter(({ name }) => !chosen || chosen.includes(name
   if (flags.out) writeFileSync(flags.out, report());
 }
 if (!flags.out) process.stdout.write(report());
+else {
+  console.log(`${GGUF}, "${PROMPT}", medians`);
+  for (const { name, backend, tokensPerSecond, firstTokenMs, error } of results) {
+    const figures = error ?? `${tokensPerSecond} tokens/s, first token after ${firstTokenMs} ms`;
+    console.log(`${name.padEnd(16)} ${backend.padEnd(20)} ${figures}`);
+  }
+}
 server.close();
