@@ -27,7 +27,8 @@ usage: ./build.sh COMMAND
                ./build.sh run -- -p "Once upon a time"
   test     all tests, then the kernels' tests again on a second driver, then the browser's
   lint     rustfmt, clippy and rustdoc without warnings, prettier, shellcheck if installed
-  bench    the benchmarks
+  bench    the benchmarks: kernels, the host's share, then \`brooklet bench\`; with --peers also other engines
+           beside it, in turns, natively and in a browser; what they give is left in target/bench
   isa      what AMD's compiler makes of the kernels, held to llama.cpp's; no GPU needed
   help     this text
 
@@ -342,9 +343,11 @@ serve() { # [PORT]
     exec node "$root/web/serve.js" "$@"
 }
 
+has_chromium() { [ -e "${BROOKLET_CHROMIUM:-/usr/bin/chromium}" ] || [ -e /usr/bin/google-chrome ] || [ -e /usr/bin/chromium-browser ]; }
+
 browser_tests() {
     [ "$(uname -s)" = Linux ] || [ -n "${BROOKLET_CHROMIUM:-}" ] || { say "the browser's tests need BROOKLET_CHROMIUM, a Chromium to drive" && return; }
-    if ! [ -e "${BROOKLET_CHROMIUM:-/usr/bin/chromium}" ] && ! [ -e /usr/bin/google-chrome ] && ! [ -e /usr/bin/chromium-browser ]; then
+    if ! has_chromium; then
         need chromium "no Chromium was found for the browser's tests (BROOKLET_CHROMIUM names one elsewhere)"
     fi
     web
@@ -440,7 +443,7 @@ lint() {
     RUSTDOCFLAGS='-D warnings' in_root cargo doc --workspace --no-deps --locked
     node_tools
     say "prettier --check"
-    (cd -- "$root/web" && node_modules/.bin/prettier --log-level warn --check js tests '*.js' 'peers/*.mjs' '../www/*.js' '../www/*.css')
+    (cd -- "$root/web" && node_modules/.bin/prettier --log-level warn --check js tests '*.js' 'peers/*.mjs' '../benches/peers/*.mjs' '../www/*.js' '../www/*.css')
     if command -v shellcheck >/dev/null; then
         say "shellcheck"
         in_root shellcheck build.sh .ci/run tools/*/*.sh
@@ -450,11 +453,66 @@ lint() {
     say "no complaints"
 }
 
-bench() {
+bench() { # [--peers]
+    results=$root/target/bench
+    mkdir -p -- "$results"
     setup
+    native
     say "cargo bench"
     in_root cargo bench --locked --bench matvec
     in_root cargo bench --locked --bench host -- "$BROOKLET_CACHE/$model"
+    say "brooklet bench"
+    "$binary" bench | tee "$results/speed.txt"
+    "$binary" bench --counters | tee "$results/counters.txt"
+    "$binary" bench --profile | tee "$results/profile.txt"
+    if [ "${1:-}" = --peers ]; then
+        peers
+        browser_peers
+    fi
+    say "what was measured is in $results"
+}
+
+# Other engines come by package name, into the cache folder; what is not to be had is left out, and said.
+peers() {
+    local cache=$BROOKLET_CACHE/peers-native here=$root/benches/peers onnx=$BROOKLET_CACHE/peers/smollm2/onnx/model_q4.onnx
+    local options=()
+    node_tools
+    mkdir -p -- "$cache"
+    if [ ! -e "$cache/node_modules/.package-lock.json" ] || ! cmp -s "$here/package-lock.json" "$cache/package-lock.json"; then
+        say "npm ci (node-llama-cpp, 730 MB for a moment, 190 MB then) into $cache"
+        cp -- "$here/package.json" "$here/package-lock.json" "$cache"
+        (cd -- "$cache" && npm ci --ignore-scripts --no-fund --no-audit --loglevel=error </dev/null >&2) || die "npm could not fetch the other engines; see above"
+        rm -rf -- "$cache"/node_modules/@node-llama-cpp/*cuda*
+    fi
+    if [ ! -e "$onnx" ]; then
+        say "ONNX Runtime is left out: its model is not in $BROOKLET_CACHE/peers; web/peers/make_model.py makes it (5.5 GB of packages)"
+    elif python3 -m venv "$cache/venv" && "$cache/venv/bin/pip" -q install -r "$here/requirements.txt" >&2; then
+        options=(--onnx "$onnx" --python "$cache/venv/bin/python")
+    else
+        say "ONNX Runtime is left out: pip could not fetch it; see above"
+    fi
+    say "other engines beside brooklet, in turns"
+    (
+        case $("$binary" devices --json) in
+        *'"cpu":false'*) ;;
+        # llama.cpp passes software devices over unless one is named, and believes lavapipe's promise of f16.
+        *) export GGML_VK_VISIBLE_DEVICES=0 GGML_VK_DISABLE_F16=1 ;;
+        esac
+        node "$here/peers.mjs" --brooklet "$binary" --model "$BROOKLET_CACHE/$model" --modules "$cache" \
+            ${options[@]+"${options[@]}"} --out "$results/peers.json"
+    ) | tee "$results/peers.txt"
+    "$binary" bench --chart "$results/peers.json" "$results/peers.svg"
+}
+
+browser_peers() {
+    has_chromium || { say "the browser's engines are left out: no Chromium was found (BROOKLET_CHROMIUM names one)" && return; }
+    web
+    say "npm ci (web/peers)"
+    (cd -- "$root/web/peers" && npm ci --ignore-scripts --no-fund --no-audit --loglevel=error </dev/null >&2) || die "npm could not fetch the browser's engines; see above"
+    say "engines in a browser, one after another"
+    node "$root/web/peers/peers.mjs" --patience 30 --out "$results/browser.json" | tee "$results/browser.txt"
+    say "what a token costs the host in wasm"
+    node "$root/web/peers/wasm_cost.mjs" | tee "$results/wasm_cost.json"
 }
 
 isa() {
@@ -469,7 +527,16 @@ command=${1:-help}
 case $command in
 run) run "$@" ;;
 serve) serve "$@" ;;
-setup | web | native | test | lint | bench | isa)
+bench)
+    case "$*" in
+    '' | --peers) bench "$@" ;;
+    *)
+        say "'bench' takes --peers or nothing, found: $*"
+        exit 2
+        ;;
+    esac
+    ;;
+setup | web | native | test | lint | isa)
     if [ $# -ne 0 ]; then
         say "'$command' takes no arguments, found: $*"
         exit 2

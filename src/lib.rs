@@ -11,7 +11,10 @@
 //! | [`reference`](mod@reference) | what each kernel should compute, in plain Rust |
 //! | [`model`] | config, weights, the sink-and-ring cache, the forward pass |
 //! | [`session`] | a stream: feed, generate, stop |
+//! | `eval` | perplexity, pictures, and what else makes the claims checkable; native only |
 pub mod error;
+#[cfg(feature = "cli")]
+pub mod eval;
 pub mod format;
 pub mod gpu;
 pub mod model;

@@ -154,6 +154,101 @@ fn devices_names_the_adapter_that_runs() {
     assert_eq!(summary["adapter"], first["name"]);
 }
 
+/// The object of a `bench --json`.
+fn bench(args: &[&str]) -> Value {
+    let (code, stdout, stderr) = outcome(&[&["bench", "-m", TINY, "--json"], args].concat());
+    assert_eq!(code, 0, "{args:?}: {stderr}");
+    serde_json::from_str(&stdout).unwrap()
+}
+
+#[test]
+fn bench_gives_every_figure_with_its_spread() {
+    let short = ["--runs", "2", "-n", "6", "--prefill", "40", "--context", "20"];
+    for how in [&[][..], &["--sampled"], &["--policy", "dense", "--window", "64"]] {
+        let report = bench(&[&short[..], how].concat());
+        assert_eq!((&report["runs"], &report["interrupted"]), (&2.into(), &false.into()));
+        assert_eq!(report["sampled"], how.contains(&"--sampled"));
+        for figure in [
+            "load_ms",
+            "first_token_ms",
+            "prefill_tps",
+            "decode_tps",
+            "decode_late_tps",
+            "latency_ratio",
+            "steps_per_submission",
+        ] {
+            let value = |which: &str| report[figure][which].as_f64().unwrap();
+            let (least, median, most) = (value("least"), value("median"), value("most"));
+            assert!(0.0 < least && least <= median && median <= most, "{figure}: {report}");
+        }
+        let bytes = |name: &str| report[name].as_u64().unwrap();
+        assert!(bytes("device_bytes") > bytes("weight_bytes"), "{report}");
+    }
+    let (_, table, _) = outcome(&[&["bench", "-m", TINY], &short[..]].concat());
+    for part in ["prefill of 40", "decode after 16", "decode after 20", "memory: host"] {
+        assert!(table.contains(part), "{part:?} is not in {table}");
+    }
+}
+
+#[test]
+fn bench_counts_whole_submissions() {
+    let report = bench(&["--counters", "-n", "10"]);
+    for (how, dispatches) in [("greedy", 6 * 2 + 3), ("sampled", 6 * 2 + 2)] {
+        let cost = &report[how];
+        let count = |name: &str| cost[name].as_u64().unwrap();
+        let (tokens, steps) = (count("tokens"), count("steps"));
+        assert!(tokens >= 10 && tokens % steps == 0, "{cost}");
+        assert_eq!(count("dispatches"), dispatches * tokens, "{cost}");
+        for name in ["passes", "submits", "waits"] {
+            assert_eq!(count(name) * steps, tokens, "{name}: {cost}");
+        }
+        assert_eq!(count("objects"), 0, "{cost}");
+        assert!(count("host_allocations") > 0, "wgpu allocates when it encodes: {cost}");
+    }
+    let (_, table, _) = outcome(&["bench", "-m", TINY, "--counters", "-n", "10"]);
+    assert!(table.contains("dispatches") && table.contains("bytes of weights"), "{table}");
+}
+
+#[test]
+fn bench_profiles_every_dispatch_once() {
+    let report = bench(&["--profile", "--runs", "2"]);
+    let ops = report["ops"].as_array().unwrap();
+    let sum = |key: &str| ops.iter().map(|op| op[key].as_f64().unwrap()).sum::<f64>();
+    assert_eq!(sum("dispatches"), 6.0 * 2.0 + 3.0, "{report}");
+    assert!((sum("share") - 1.0).abs() < 1e-9, "{report}");
+    assert!(ops.iter().any(|op| op["op"] == "attention" && op["dispatches"] == 2), "{report}");
+    let (_, chart, _) = outcome(&["bench", "-m", TINY, "--profile", "--runs", "1"]);
+    assert!(chart.contains("attention") && chart.contains('█'), "{chart}");
+}
+
+#[test]
+fn bench_times_each_token_while_caches_fill_and_go_round() {
+    let folder = tempfile::tempdir().unwrap();
+    let csv = folder.path().join("tokens.csv");
+    let policies = ["--policy", "streaming,recompute,dense", "--csv", csv.to_str().unwrap()];
+    let report =
+        bench(&[&["--cache", "24,40", "--chunk", "8", "--laps", "2"], &policies[..]].concat());
+    let cells = report["cells"].as_array().unwrap();
+    let lines = std::fs::read_to_string(&csv).unwrap();
+    assert_eq!(lines.lines().next(), Some("policy,cache,index,ms"));
+    let mut written = 1;
+    for (cell, (policy, cache, tokens)) in cells.iter().zip([
+        ("streaming", 24, 24 - 16 + 2 * (20 + 7)),
+        ("streaming", 40, 40 - 16 + 2 * (36 + 7)),
+        ("recompute", 24, 4),
+        ("recompute", 40, 4),
+        ("dense", 24, 24 - 12),
+        ("dense", 40, 40 - 16),
+    ]) {
+        assert_eq!((&cell["policy"], &cell["cache"]), (&policy.into(), &cache.into()));
+        assert_eq!(cell["all"]["tokens"], tokens, "{cell}");
+        let of = |key: &str| cell["all"][key].as_f64().unwrap();
+        assert!(0.0 < of("p50") && of("p50") <= of("p99") && of("p99") <= of("max"), "{cell}");
+        written += tokens;
+    }
+    assert_eq!((cells.len(), lines.lines().count()), (6, written));
+}
+
 #[test]
 fn wrong_usage_ends_with_2_and_says_which() {
     fails(2, &["run", "--policy", "best"], &["--policy", "streaming"]);
@@ -167,6 +262,13 @@ fn wrong_usage_ends_with_2_and_says_which() {
     fails(2, &["run", "-p", "a", "-f", "b"], &["cannot be used with"]);
     fails(2, &["logits", "-m", TINY], &["needs a text"]);
     fails(2, &["nonsense"], &["nonsense"]);
+    fails(2, &["bench", "--counters", "--profile"], &["cannot be used with"]);
+    fails(2, &["bench", "--csv", "tokens.csv"], &["--cache"]);
+    fails(2, &["bench", "--runs", "0"], &["--runs"]);
+    fails(2, &["bench", "-m", TINY, "--cache", "4"], &["--cache 4", "sinks"]);
+    fails(2, &["bench", "-m", TINY, "--policy", "window,dense"], &["--policy"]);
+    let full = ["bench", "-m", TINY, "--policy", "dense", "--window", "20", "--runs", "1"];
+    fails(2, &full, &["dense cache is full", "--window"]);
     let long = "word ".repeat(300);
     let dense = ["run", "-m", TINY, "--policy", "dense", "--window", "64", "-p", &long];
     fails(2, &dense, &["dense cache holds 64 tokens"]);
@@ -232,6 +334,30 @@ mod unix {
         let summary: Value = serde_json::from_str(rest.lines().last().unwrap()).unwrap();
         assert_eq!(summary["summary"]["stop_reason"], "interrupted");
         assert!(stderr.contains("generated") && stderr.contains("interrupted"), "{stderr}");
+    }
+
+    fn interrupted_after(args: &[&str], wait: Duration) -> std::process::Output {
+        let mut command = std::process::Command::new(BINARY);
+        let command = command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        std::thread::sleep(wait);
+        let pid = child.id().to_string();
+        let kill = std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap();
+        assert!(kill.success());
+        child.wait_with_output().unwrap()
+    }
+
+    #[test]
+    fn ctrl_c_ends_a_bench_with_what_it_has() {
+        let args = ["bench", "-m", TINY, "--cache", "24", "-n", "100000000", "--json"];
+        // While it loads, Ctrl-C ends it at once, with 1: then it was too early.
+        let output = (0..6)
+            .map(|i| interrupted_after(&args, Duration::from_secs(1 << i)))
+            .find(|output| output.status.code() == Some(0))
+            .unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["interrupted"], true);
+        assert!(report["cells"][0]["all"]["tokens"].as_u64().unwrap() > 0, "{report}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 use brooklet::gpu::AdapterChoice;
 use brooklet::model::{CacheSettings, Config, KvType, Policy};
 use brooklet::text::SamplerSettings;
+use brooklet::{Error, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -30,6 +31,9 @@ pub(crate) enum Command {
     Tokenize(TokenizeArgs),
     /// Print the largest logits after a text, to compare with other engines.
     Logits(LogitsArgs),
+    /// Measure: how fast it loads, reads and writes here, what a token costs, what each kernel takes.
+    #[command(after_help = BENCH_EXAMPLES)]
+    Bench(Box<BenchArgs>),
 }
 
 const RUN_EXAMPLES: &str = "Examples:
@@ -38,6 +42,12 @@ const RUN_EXAMPLES: &str = "Examples:
   cat book.txt | brooklet run - --window 252          a prompt of any length
   brooklet run --policy window --window 60            what happens without sinks
   brooklet run --json -n 10 | jq -r .text             for programs";
+
+const BENCH_EXAMPLES: &str = "Examples:
+  brooklet bench                                      medians of five runs
+  brooklet bench --counters                           what a token costs, exactly
+  brooklet bench --profile                            the time of each kernel
+  brooklet bench --cache 256,1024,4096 --policy streaming,recompute --csv tokens.csv";
 
 /// Where a text comes from.
 #[derive(Args)]
@@ -92,12 +102,37 @@ enum KvArg {
     F32,
 }
 
+impl From<PolicyArg> for Policy {
+    fn from(policy: PolicyArg) -> Self {
+        match policy {
+            PolicyArg::Streaming => Self::Streaming,
+            PolicyArg::Window => Self::Window,
+            PolicyArg::Dense => Self::Dense,
+            PolicyArg::Recompute => Self::Recompute,
+        }
+    }
+}
+
 #[derive(Args)]
 #[command(next_help_heading = "Cache")]
 pub(crate) struct CacheArgs {
     /// Which tokens attention looks back on
     #[arg(long, value_enum, default_value = "streaming")]
     policy: PolicyArg,
+    #[command(flatten)]
+    shape: ShapeArgs,
+}
+
+impl CacheArgs {
+    pub(crate) fn settings(&self, config: &Config) -> CacheSettings {
+        self.shape.settings(config, self.policy.into())
+    }
+}
+
+/// A cache but for its policy.
+#[derive(Args)]
+#[command(next_help_heading = "Cache")]
+pub(crate) struct ShapeArgs {
     /// First tokens that are kept for ever [default: 4 with streaming, else 0]
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     sinks: Option<usize>,
@@ -113,14 +148,8 @@ pub(crate) struct CacheArgs {
     kv: KvArg,
 }
 
-impl CacheArgs {
-    pub(crate) fn settings(&self, config: &Config) -> CacheSettings {
-        let policy = match self.policy {
-            PolicyArg::Streaming => Policy::Streaming,
-            PolicyArg::Window => Policy::Window,
-            PolicyArg::Dense => Policy::Dense,
-            PolicyArg::Recompute => Policy::Recompute,
-        };
+impl ShapeArgs {
+    pub(crate) fn settings(&self, config: &Config, policy: Policy) -> CacheSettings {
         let kv = match self.kv {
             KvArg::F16 => KvType::F16,
             KvArg::F32 => KvType::F32,
@@ -260,4 +289,92 @@ pub(crate) struct LogitsArgs {
     pub(crate) adapter: AdapterArgs,
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) what: BenchMode,
+    /// Runs; the figures are medians
+    #[arg(long, value_name = "R", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) runs: u32,
+    /// Tokens that are decoded and timed [default: 64; with --cache what fills it, and --laps laps of it, but 4
+    /// with recompute]
+    #[arg(short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) n: Option<u32>,
+    /// Tokens of the prompt whose prefill is timed
+    #[arg(long, value_name = "P", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) prefill: u32,
+    /// Tokens of context after which decoding is timed again [default: 1000]; with --counters and --profile,
+    /// before what is measured [default: 16]
+    #[arg(long, value_name = "C", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) context: Option<u32>,
+    /// Laps of the ring with --cache, after the cache is full
+    #[arg(long, value_name = "L", default_value_t = 3)]
+    pub(crate) laps: u32,
+    /// Start from a cache that a prompt has filled; with --cache. Always so with recompute
+    #[arg(long, requires = "cache")]
+    pub(crate) prefilled: bool,
+    /// Write a line for each token to FILE; with --cache
+    #[arg(long, value_name = "FILE", requires = "cache")]
+    pub(crate) csv: Option<PathBuf>,
+    /// Sample (temperature 0.8, top-k 40) instead of taking the likeliest token
+    #[arg(long)]
+    pub(crate) sampled: bool,
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) adapter: AdapterArgs,
+    /// Which tokens attention looks back on; several with --cache
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "streaming",
+        help_heading = "Cache"
+    )]
+    policy: Vec<PolicyArg>,
+    #[command(flatten)]
+    pub(crate) shape: ShapeArgs,
+}
+
+/// What is measured, if not speed as a whole.
+#[derive(Args)]
+#[group(multiple = false)]
+pub(crate) struct BenchMode {
+    /// What a token costs: dispatches, submissions, bytes read, allocations
+    #[arg(long)]
+    pub(crate) counters: bool,
+    /// The time of each kernel of a token, by the device's own clock where it has one
+    #[arg(long)]
+    pub(crate) profile: bool,
+    /// The time of each token in caches of such sizes (sinks and window together)
+    #[arg(long, value_name = "C,…", value_delimiter = ',', conflicts_with = "window")]
+    pub(crate) cache: Vec<usize>,
+    /// Draw what benches/peers/peers.mjs has measured
+    #[arg(long, num_args = 2, value_names = ["JSON", "SVG"], hide = true)]
+    pub(crate) chart: Vec<PathBuf>,
+}
+
+impl BenchArgs {
+    /// The policies asked for; one at least.
+    pub(crate) fn policies(&self) -> impl Iterator<Item = Policy> {
+        self.policy.iter().map(|&policy| policy.into())
+    }
+
+    /// The one policy, where there can be only one.
+    pub(crate) fn policy(&self) -> Result<Policy> {
+        match self.policy[..] {
+            [policy] => Ok(policy.into()),
+            _ => Err(Error::Usage("--policy: one of them, unless --cache is given".into())),
+        }
+    }
+
+    pub(crate) fn sampling(&self) -> SamplerSettings {
+        let temperature = if self.sampled { 0.8 } else { 0.0 };
+        SamplerSettings { temperature, seed: 1, ..SamplerSettings::default() }
+    }
 }

@@ -1,6 +1,8 @@
 //! The native binary: arguments in, text and figures out. Exit codes: 0 done, 1 failed, 2 wrong usage.
 #![allow(clippy::print_stdout, reason = "stdout is what a command line is for")]
 mod args;
+mod bench;
+mod interrupt;
 mod look;
 mod model;
 mod output;
@@ -19,6 +21,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Inspect(args) => look::inspect(args),
         Command::Tokenize(args) => look::tokenize(args),
         Command::Logits(args) => look::logits(args),
+        Command::Bench(args) => bench::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

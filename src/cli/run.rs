@@ -1,5 +1,6 @@
 //! `brooklet run`: a stream in the terminal.
 use super::args::RunArgs;
+use super::interrupt;
 use super::model::{File, prompt_ids, text};
 use super::output::{Output, human};
 use brooklet::session::{Generation, Session};
@@ -8,32 +9,10 @@ use brooklet::{Error, Result};
 use pollster::block_on;
 use serde::Serialize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 /// What a stream starts from when the user says nothing.
 const DEFAULT_PROMPT: &str = "Once upon a time";
-
-/// What Ctrl-C means now.
-static STAGE: AtomicU8 = AtomicU8::new(LOADING);
-const LOADING: u8 = 0;
-const STREAMING: u8 = 1;
-const STOPPED: u8 = 2;
-
-fn stopped() -> bool {
-    STAGE.load(Ordering::Relaxed) == STOPPED
-}
-
-fn watch_for_ctrl_c() -> Result<()> {
-    ctrlc::set_handler(|| {
-        // The first one during a stream ends it after the token under way; any other at once.
-        if STAGE.swap(STOPPED, Ordering::Relaxed) != STREAMING {
-            eprintln!("brooklet: stopped");
-            std::process::exit(1);
-        }
-    })
-    .map_err(|e| Error::Usage(format!("Ctrl-C cannot be watched for: {e}")))
-}
 
 #[derive(Serialize)]
 struct TokenLine<'a> {
@@ -85,7 +64,7 @@ fn rate(count: u64, spent: Duration) -> f64 {
 pub(crate) fn run(args: Box<RunArgs>) -> Result<()> {
     let sampling = args.sampling.settings();
     sampling.check()?;
-    watch_for_ctrl_c()?;
+    interrupt::watch()?;
     let given = text(&args.text)?;
     let file = File::open(&args.model)?;
     let ids = prompt_ids(&file.tokenizer, given.as_deref().unwrap_or(DEFAULT_PROMPT))?;
@@ -102,14 +81,15 @@ pub(crate) fn run(args: Box<RunArgs>) -> Result<()> {
     let mut session = block_on(Session::new(model, settings))?;
     let mut output = Output::new();
     let (mut generated, mut times) = (0, None);
-    if STAGE.swap(STREAMING, Ordering::Relaxed) == STOPPED {
+    if !interrupt::only_asks() {
         return Ok(());
     }
     let ended = block_on(async {
         let start = Instant::now();
-        let now = feed(&mut session, &ids, start).await?;
-        let times = times.insert(now);
-        if stopped() {
+        interrupt::feed(&mut session, &ids).await?;
+        let now = Instant::now();
+        let times = times.insert(Times { start, prefilled: now, first: None, last: now });
+        if interrupt::pressed() {
             return Ok("interrupted");
         }
         if !args.json && given.is_none() {
@@ -146,19 +126,6 @@ pub(crate) fn run(args: Box<RunArgs>) -> Result<()> {
     error.map_or(finished, Err)
 }
 
-/// Prefill, in pieces between which Ctrl-C is heard.
-async fn feed(session: &mut Session, ids: &[u32], start: Instant) -> Result<Times> {
-    let piece = session.cache().settings().chunk * 4;
-    for part in ids.chunks(piece) {
-        session.feed(part).await?;
-        if stopped() {
-            break;
-        }
-    }
-    let now = Instant::now();
-    Ok(Times { start, prefilled: now, first: None, last: now })
-}
-
 async fn stream(
     args: &RunArgs,
     tokenizer: &Tokenizer,
@@ -173,7 +140,7 @@ async fn stream(
         if *generated == limit {
             break "length";
         }
-        if stopped() {
+        if interrupt::pressed() {
             break "interrupted";
         }
         let Some(token) = generation.next(session).await? else { break "cache full" };

@@ -1,6 +1,6 @@
 //! Time per dispatch, one pass each: by the device's own clock where it has one, else by the host's.
 use super::recording::Step;
-use super::{Gpu, Program, Readback, Tensor};
+use super::{Gpu, Program, Readback, Reads, Tensor};
 use crate::Result;
 use web_time::Instant;
 
@@ -13,6 +13,8 @@ pub struct KernelTime {
     pub kernel: &'static str,
     /// Nanoseconds.
     pub ns: f64,
+    /// Bytes it is bound to read.
+    pub reads: Reads,
 }
 
 /// Dispatches that are timed together: two timestamps each fit every device's query sets.
@@ -33,6 +35,7 @@ impl Gpu {
                 label: dispatch.label.clone(),
                 kernel: dispatch.kernel,
                 ns,
+                reads: dispatch.reads,
             }));
         }
         Ok(times)

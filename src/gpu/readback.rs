@@ -1,13 +1,64 @@
 //! From the device to the host, through a staging buffer made once.
 use super::{Counters, Gpu, Tensor};
 use crate::{Error, Result};
-use std::sync::Mutex;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
 
 /// A staging buffer of four-byte elements. At most one copy may be under way in it.
 pub struct Readback {
     buffer: wgpu::Buffer,
     /// The submission whose copy is awaited.
     submission: Mutex<Option<wgpu::SubmissionIndex>>,
+    /// Made once, so that a read allocates nothing.
+    mapping: Arc<Mapping>,
+}
+
+/// An error without words: the device gave no answer.
+type Mapped = Result<(), Option<wgpu::BufferAsyncError>>;
+
+/// What has become of a mapping, and who waits to hear it.
+#[derive(Default)]
+struct Mapping(Mutex<(Option<Mapped>, Option<Waker>)>);
+
+impl Mapping {
+    fn lock(&self) -> MutexGuard<'_, (Option<Mapped>, Option<Waker>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first that is told counts.
+    fn tell(&self, result: Mapped) {
+        let mut state = self.lock();
+        state.0.get_or_insert(result);
+        let waker = state.1.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    async fn told(&self) -> Mapped {
+        poll_fn(|context| {
+            let mut state = self.lock();
+            match state.0.take() {
+                Some(result) => Poll::Ready(result),
+                None => {
+                    state.1 = Some(context.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// The one who tells; a device that goes away may drop it before it could.
+struct Teller(Arc<Mapping>);
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        self.0.tell(Err(None));
+    }
 }
 
 impl Readback {
@@ -20,7 +71,7 @@ impl Readback {
             usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
-        Self { buffer, submission: Mutex::new(None) }
+        Self { buffer, submission: Mutex::new(None), mapping: Arc::default() }
     }
 
     pub(super) fn encode(&self, encoder: &mut wgpu::CommandEncoder, from: &Tensor) {
@@ -47,11 +98,11 @@ impl Readback {
     /// Waits for the copy that was submitted last, and gives its elements.
     pub async fn read<E: bytemuck::Pod>(&self, gpu: &Gpu, out: &mut [E]) -> Result<()> {
         let failed = |detail: String| Error::Readback("a staging buffer".to_owned(), detail);
-        let (send, receive) = futures_channel::oneshot::channel();
+        *self.mapping.lock() = (None, None);
+        let teller = Teller(self.mapping.clone());
         let bytes = size_of_val(out) as u64;
         self.buffer.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
-            // The receiver is gone only when the reader was dropped: nobody waits.
-            let _ = send.send(result);
+            teller.0.tell(result.map_err(Some));
         });
         Counters::add(&gpu.counters.waits, 1);
         // A browser drives the queue by itself, and must not be blocked.
@@ -64,9 +115,11 @@ impl Readback {
             // What was submitted is refused or never ends on a lost device alone.
             polled.map_err(|e| Error::DeviceLost(e.to_string()))?;
         }
-        let mapped = receive.await;
+        let mapped = self.mapping.told().await;
         gpu.check()?;
-        mapped.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
+        mapped.map_err(|error| {
+            failed(error.map_or_else(|| "the device gave no answer".into(), |e| e.to_string()))
+        })?;
         let view = self.buffer.get_mapped_range(..bytes).map_err(|e| failed(e.to_string()))?;
         out.copy_from_slice(bytemuck::cast_slice(&view));
         drop(view);

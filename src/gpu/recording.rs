@@ -7,7 +7,7 @@ const UNIFORM_ALIGN: usize = 256;
 pub(super) struct Dispatch {
     pub(super) label: String,
     pub(super) kernel: &'static str,
-    reads: Reads,
+    pub(super) reads: Reads,
     pipeline: wgpu::ComputePipeline,
     layout: wgpu::BindGroupLayout,
     buffers: Vec<wgpu::Buffer>,

@@ -4,6 +4,8 @@
     reason = "a test that unwraps what is not there should fail right there"
 )]
 mod blocks;
+#[cfg(feature = "cli")]
+mod chart;
 mod config;
 mod gguf;
 mod gguf_file;

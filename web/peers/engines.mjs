@@ -114,7 +114,7 @@ const versionOf = (name) =>
   JSON.parse(readFileSync(path.join(import.meta.dirname, "node_modules", name, "package.json"))).version;
 
 function wllama(name, backend, load) {
-  const options = { model: `/models/${GGUF}`, load };
+  const options = { model: `/gguf/${GGUF}`, load };
   const version = versionOf("@wllama/wllama");
   return { name, engine: "wllama", version, backend, options, setup: setupWllama };
 }
@@ -134,7 +134,7 @@ export const engines = [
     engine: "brooklet",
     version: JSON.parse(readFileSync(path.join(PACKAGE, "package.json"))).version,
     backend: "webgpu",
-    options: { module: "/brooklet/index.js", model: `/models/${GGUF}` },
+    options: { module: "/brooklet/index.js", model: `/gguf/${GGUF}` },
     setup: setupBrooklet,
   },
   wllama("wllama-1", "wasm, 1 thread", { n_threads: 1, n_gpu_layers: 0 }),

@@ -4,12 +4,12 @@
 //   npm ci --ignore-scripts            the other engines (in this folder)
 //   python make_model.py               their model files, into the cache folder
 //   node peers.mjs [--only NAME,NAME] [--out FILE] [--patience SECONDS]
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { loadavg, tmpdir } from "node:os";
+import { existsSync, writeFileSync } from "node:fs";
+import { loadavg } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
-import { chromium } from "playwright-core";
 import { CACHE } from "../serve.js";
+import { visitPage } from "./browser.mjs";
 import { engines, GGUF, PACKAGE } from "./engines.mjs";
 import { browserTree, cpuMeter, memory, peakPss, quiet, serve } from "./host.mjs";
 
@@ -21,16 +21,6 @@ const PROMPT = "Once upon a time";
 const WARM_UP = "A dog ran home";
 const BUDGET_MS = 90_000;
 const CAP_MS = 600_000;
-const ARGS = [
-  "--no-sandbox",
-  "--enable-unsafe-webgpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-];
-
 const { values: flags } = parseArgs({
   options: {
     only: { type: "string" },
@@ -119,38 +109,32 @@ async function measure(entry, page, profile, server) {
 async function visit(entry, server) {
   const { name, engine, version, backend } = entry;
   const quietness = await quiet(Number(flags.patience) * 1000);
-  const profile = mkdtempSync(path.join(tmpdir(), "peers-"));
-  const context = await chromium.launchPersistentContext(profile, {
-    executablePath: "/usr/bin/chromium",
-    headless: true,
-    args: ARGS,
-  });
   const messages = [];
   let timer;
   const base = { name, engine, version, backend, before: quietness };
   try {
-    const page = context.pages()[0] ?? (await context.newPage());
-    page.on("console", (message) => {
-      if (["warning", "error"].includes(message.type())) messages.push(message.text());
+    return await visitPage(async (page, context, profile) => {
+      page.on("console", (message) => {
+        if (["warning", "error"].includes(message.type())) messages.push(message.text());
+      });
+      server.forget();
+      await page.goto(server.origin);
+      const cap = new Promise((_, reject) => {
+        timer = setTimeout(() => reject(new Error(`over ${CAP_MS} ms`)), CAP_MS);
+      });
+      const result = await Promise.race([measure(entry, page, profile, server), cap]);
+      return { ...base, chromium: context.browser()?.version(), ...result, messages: messages.slice(0, 5) };
     });
-    server.forget();
-    await page.goto(server.origin);
-    const cap = new Promise((_, reject) => {
-      timer = setTimeout(() => reject(new Error(`over ${CAP_MS} ms`)), CAP_MS);
-    });
-    const result = await Promise.race([measure(entry, page, profile, server), cap]);
-    return { ...base, chromium: context.browser()?.version(), ...result, messages: messages.slice(0, 5) };
   } catch (error) {
     return { ...base, error: String(error), messages: messages.slice(0, 10) };
   } finally {
     clearTimeout(timer);
-    await context.close();
-    rmSync(profile, { recursive: true, force: true });
   }
 }
 
 const mounts = {
   "/node_modules/": path.join(HERE, "node_modules"),
+  "/gguf/": CACHE,
   "/models/": MODELS,
   "/brooklet/": PACKAGE,
 };
@@ -160,9 +144,20 @@ const results = [];
 const report = () => JSON.stringify({ prompt: PROMPT, model: GGUF, results }, null, 2) + "\n";
 for (const entry of engines.filter(({ name }) => !chosen || chosen.includes(name))) {
   console.error(entry.name);
+  if (entry.engine === "transformers.js" && !existsSync(path.join(MODELS, "smollm2"))) {
+    console.error(`left out: its model files are not in ${MODELS}; make_model.py makes them`);
+    continue;
+  }
   results.push(await visit(entry, server));
   // Written after each engine, so that a broken run leaves what it had.
   if (flags.out) writeFileSync(flags.out, report());
 }
 if (!flags.out) process.stdout.write(report());
+else {
+  console.log(`${GGUF}, "${PROMPT}", medians`);
+  for (const { name, backend, tokensPerSecond, firstTokenMs, error } of results) {
+    const figures = error ?? `${tokensPerSecond} tokens/s, first token after ${firstTokenMs} ms`;
+    console.log(`${name.padEnd(16)} ${backend.padEnd(20)} ${figures}`);
+  }
+}
 server.close();

@@ -1,0 +1,241 @@
+//! The time of each token while a cache fills and goes round, for sizes and policies.
+use super::memory::HostMemory;
+use super::{SHORT, Subject, decode, ms, name, progress, prompt};
+use crate::cli::args::BenchArgs;
+use crate::cli::interrupt;
+use crate::cli::model::File;
+use crate::cli::output::{Output, human};
+use brooklet::eval::latency::Latency;
+use brooklet::model::{CacheSettings, Config, Model, Policy};
+use brooklet::session::Session;
+use brooklet::{Error, Result};
+use pollster::block_on;
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufWriter, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Recompute takes as long for each of its tokens as for a whole prompt.
+const RECOMPUTED: usize = 4;
+/// Tokens before anything is timed.
+const WARM: usize = 4;
+
+/// One cache of one policy.
+#[derive(Serialize)]
+struct Cell {
+    policy: Policy,
+    cache: usize,
+    sinks: usize,
+    window: usize,
+    prompt_tokens: usize,
+    /// Milliseconds of every token.
+    all: Option<Latency>,
+    /// Of those after the cache was full.
+    full: Option<Latency>,
+    device_bytes: u64,
+    kv_bytes: u64,
+    host_bytes: HostMemory,
+}
+
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    subject: Subject,
+    sampled: bool,
+    interrupted: bool,
+    cells: Vec<Cell>,
+}
+
+/// What one cell is to do.
+struct Plan {
+    cache: usize,
+    settings: CacheSettings,
+    prompt: usize,
+    tokens: usize,
+}
+
+pub(super) fn run(args: &BenchArgs) -> Result<()> {
+    let file = File::open(&args.model)?;
+    let config = Config::from_gguf(&file.gguf)?;
+    // What cannot be is said before anything is measured.
+    let mut plans = Vec::new();
+    for policy in args.policies() {
+        for &cache in &args.what.cache {
+            plans.push(plan(args, &config, policy, cache)?);
+        }
+    }
+    let mut csv = args.csv.as_ref().map(Csv::create).transpose()?;
+    let model = Arc::new(file.load(args.adapter.choice(), args.json)?);
+    interrupt::only_asks();
+    let mut cells = Vec::new();
+    for plan in &plans {
+        if interrupt::pressed() {
+            break;
+        }
+        let (cell, times) = block_on(one(args, &file, &model, plan))?;
+        if let Some(csv) = &mut csv {
+            csv.append(&cell, &times)?;
+        }
+        cells.push(cell);
+    }
+    let interrupted = interrupt::pressed();
+    let subject = Subject::new(&file, &model);
+    let report = Report { subject, sampled: args.sampled, interrupted, cells };
+    match args.json {
+        true => Output::new().json(&report),
+        false => Output::new().text(&table(&report)),
+    }
+}
+
+fn plan(args: &BenchArgs, config: &Config, policy: Policy, cache: usize) -> Result<Plan> {
+    let mut settings = args.shape.settings(config, policy);
+    if cache <= settings.sinks {
+        return Err(Error::Usage(format!(
+            "--cache {cache}: {} sinks leave no room for a window in it",
+            settings.sinks
+        )));
+    }
+    settings.window = cache - settings.sinks;
+    let slots = settings.geometry()?.slots as usize;
+    let (prompt, fallback) = match policy {
+        Policy::Recompute => (cache, RECOMPUTED),
+        Policy::Dense if args.prefilled => {
+            let why =
+                "--prefilled: a dense cache that is full ends; leave it out or --policy dense";
+            return Err(Error::Usage(why.into()));
+        }
+        Policy::Dense => {
+            let prompt = SHORT.min(cache.div_ceil(2));
+            (prompt, cache - prompt)
+        }
+        _ => {
+            let prompt = if args.prefilled { cache } else { SHORT.min(cache) };
+            (prompt, cache - prompt + args.laps as usize * slots)
+        }
+    };
+    let tokens = args.n.map_or(fallback, |n| n as usize);
+    Ok(Plan { cache, settings, prompt, tokens })
+}
+
+async fn one(
+    args: &BenchArgs,
+    file: &File,
+    model: &Arc<Model>,
+    plan: &Plan,
+) -> Result<(Cell, Vec<f64>)> {
+    let Plan { cache, settings, prompt: prompt_tokens, tokens } = *plan;
+    let what = format!("{} {cache}", name(settings.policy));
+    let bar = progress(tokens as u64, &format!("{what}: {{bar:30}} {{pos}}/{{len}} {{eta}}"));
+    let mut session = Session::new(model.clone(), settings).await?;
+    // The first tokens of a session are slower on some drivers.
+    session.feed(&prompt(&file.tokenizer, 1)?).await?;
+    let mut generation = super::generate(args, file, &session)?;
+    decode(&mut session, &mut generation, WARM, |_| ()).await?;
+    session.reset();
+    interrupt::feed(&mut session, &prompt(&file.tokenizer, prompt_tokens)?).await?;
+    let mut generation = super::generate(args, file, &session)?;
+    // A token's time is its own where it has a submission of its own.
+    generation.submit_together(1);
+    let mut times = Vec::with_capacity(tokens.min(1 << 20));
+    decode(&mut session, &mut generation, tokens, |spent| {
+        times.push(ms(spent));
+        bar.inc(1);
+    })
+    .await?;
+    bar.finish_and_clear();
+    let full = times.get((cache - prompt_tokens)..).unwrap_or_default();
+    let cell = Cell {
+        policy: settings.policy,
+        cache,
+        sinks: settings.sinks,
+        window: settings.window,
+        prompt_tokens,
+        all: Latency::of(&times),
+        full: Latency::of(full),
+        device_bytes: model.gpu.counters.held(),
+        kv_bytes: session.cache().bytes(),
+        host_bytes: HostMemory::now(),
+    };
+    Ok((cell, times))
+}
+
+/// A line for each token.
+struct Csv {
+    path: String,
+    file: BufWriter<fs::File>,
+}
+
+impl Csv {
+    fn create(path: &PathBuf) -> Result<Self> {
+        let named = path.display().to_string();
+        let file =
+            fs::File::create(path).map_err(|source| Error::Io { path: named.clone(), source })?;
+        let mut csv = Self { path: named, file: BufWriter::new(file) };
+        csv.written(|file| writeln!(file, "policy,cache,index,ms"))?;
+        Ok(csv)
+    }
+
+    fn append(&mut self, cell: &Cell, times: &[f64]) -> Result<()> {
+        let policy = name(cell.policy);
+        self.written(|file| {
+            for (i, ms) in times.iter().enumerate() {
+                writeln!(file, "{policy},{},{},{ms:.4}", cell.cache, cell.prompt_tokens + i)?;
+            }
+            file.flush()
+        })
+    }
+
+    fn written(
+        &mut self,
+        write: impl FnOnce(&mut BufWriter<fs::File>) -> std::io::Result<()>,
+    ) -> Result<()> {
+        write(&mut self.file).map_err(|source| Error::Io { path: self.path.clone(), source })
+    }
+}
+
+fn table(report: &Report) -> String {
+    let mut text = report.subject.head();
+    // Writing into a String does not fail.
+    let _ = writeln!(
+        text,
+        "{:38} {:^29} {:^29}\n{:<10} {:>6} {:>7} {:>12} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "",
+        "ms, all tokens",
+        "ms, once it is full",
+        "policy",
+        "cache",
+        "tokens",
+        "device",
+        "p50",
+        "p99",
+        "max",
+        "p50",
+        "p99",
+        "max"
+    );
+    for cell in &report.cells {
+        let _ = write!(
+            text,
+            "{:<10} {:>6} {:>7} {:>12}",
+            name(cell.policy),
+            cell.cache,
+            cell.all.map_or(0, |all| all.tokens),
+            human(cell.device_bytes),
+        );
+        for latency in [cell.all, cell.full] {
+            let _ = match latency {
+                Some(Latency { p50, p99, max, .. }) => {
+                    write!(text, " {p50:>9.2} {p99:>9.2} {max:>9.2}")
+                }
+                None => write!(text, " {:>9} {:>9} {:>9}", "-", "-", "-"),
+            };
+        }
+        text.push('\n');
+    }
+    if report.interrupted {
+        text.push_str("\nstopped before all was measured\n");
+    }
+    text
+}

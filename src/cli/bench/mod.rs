@@ -1,0 +1,145 @@
+//! `brooklet bench`: how fast it is here, and what that is made of.
+mod caches;
+mod counters;
+mod memory;
+mod peers;
+mod profile;
+mod speed;
+
+use super::args::BenchArgs;
+use super::interrupt;
+use super::model::File;
+use brooklet::model::{Config, Model, Policy};
+use brooklet::session::{Generation, Session};
+use brooklet::text::Tokenizer;
+use brooklet::{Error, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Tokens of the prompt before what is timed at a short context.
+const SHORT: usize = 16;
+/// Said over and over: what a text says does not change what it costs.
+const SENTENCE: &str = "The brook runs past the mill, and past the mill the brook runs on. ";
+
+pub(crate) fn run(args: &BenchArgs) -> Result<()> {
+    if let [json, svg] = &args.what.chart[..] {
+        return peers::chart(json, svg);
+    }
+    interrupt::watch()?;
+    match &args.what {
+        what if what.counters => counters::run(args),
+        what if what.profile => profile::run(args),
+        what if !what.cache.is_empty() => caches::run(args),
+        _ => speed::run(args),
+    }
+}
+
+/// What was measured, and on what.
+#[derive(Serialize)]
+struct Subject {
+    engine: &'static str,
+    model: String,
+    weight_bytes: u64,
+    adapter: String,
+    backend: String,
+    driver: String,
+    /// A software driver that runs on the CPU.
+    cpu: bool,
+}
+
+impl Subject {
+    fn new(file: &File, model: &Model) -> Self {
+        let gpu = &model.gpu;
+        Self {
+            engine: env!("CARGO_PKG_VERSION"),
+            model: file.gguf.file().to_owned(),
+            weight_bytes: model.bytes(),
+            adapter: gpu.name.clone(),
+            backend: gpu.backend.clone(),
+            driver: gpu.driver.clone(),
+            cpu: gpu.tier.cpu,
+        }
+    }
+
+    /// The lines above a table.
+    fn head(&self) -> String {
+        let software = if self.cpu { ", a software driver" } else { "" };
+        let Self { engine, model, adapter, backend, driver, .. } = self;
+        format!("{model}\n{adapter} on {backend}{software} ({driver}), brooklet {engine}\n\n")
+    }
+}
+
+/// A prompt of exactly so many tokens.
+fn prompt(tokenizer: &Tokenizer, len: usize) -> Result<Vec<u32>> {
+    let ids = tokenizer.encode_first(SENTENCE)?;
+    if ids.is_empty() {
+        return Err(Error::Tokenizer("it makes no tokens of a sentence".into()));
+    }
+    Ok(ids.into_iter().cycle().take(len).collect())
+}
+
+/// The model and a session over it, with the device that the user chose.
+fn load(args: &BenchArgs, policy: Policy) -> Result<(File, Session)> {
+    let file = File::open(&args.model)?;
+    let model = Arc::new(file.load(args.adapter.choice(), true)?);
+    let settings = args.shape.settings(&model.config, policy);
+    let session = pollster::block_on(Session::new(model, settings))?;
+    Ok((file, session))
+}
+
+fn generate(args: &BenchArgs, file: &File, session: &Session) -> Result<Generation> {
+    session.generate(args.sampling(), file.tokenizer.eog())
+}
+
+/// Decodes tokens until there are so many or Ctrl-C is pressed; `told` gets the time of each.
+async fn decode(
+    session: &mut Session,
+    generation: &mut Generation,
+    tokens: usize,
+    mut told: impl FnMut(Duration),
+) -> Result<()> {
+    let mut before = Instant::now();
+    for _ in 0..tokens {
+        if interrupt::pressed() {
+            break;
+        }
+        if generation.next(session).await?.is_none() {
+            let why = "the dense cache is full; give a larger --window or a smaller -n";
+            return Err(Error::Usage(why.into()));
+        }
+        let now = Instant::now();
+        told(now - before);
+        before = now;
+    }
+    Ok(())
+}
+
+fn ms(spent: Duration) -> f64 {
+    spent.as_secs_f64() * 1e3
+}
+
+/// What goes on, in one line of a terminal.
+fn progress(steps: u64, template: &str) -> ProgressBar {
+    let bar = match std::io::stderr().is_terminal() {
+        true => ProgressBar::new(steps),
+        false => ProgressBar::hidden(),
+    };
+    bar.set_style(
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    bar
+}
+
+/// "4 + 1020", as the cache is described.
+fn shape(args: &BenchArgs, config: &Config, policy: Policy) -> String {
+    let settings = args.shape.settings(config, policy);
+    format!("{} {} + {}", name(policy), settings.sinks, settings.window)
+}
+
+/// As on the command line.
+fn name(policy: Policy) -> String {
+    format!("{policy:?}").to_lowercase()
+}

@@ -1,0 +1,223 @@
+//! How fast a model loads, reads and writes, as medians of several runs.
+use super::memory::HostMemory;
+use super::{SHORT, Subject, decode, generate, load, ms, progress, prompt, shape};
+use crate::cli::args::BenchArgs;
+use crate::cli::interrupt;
+use crate::cli::model::File;
+use crate::cli::output::{Output, human};
+use brooklet::Result;
+use brooklet::eval::latency::Spread;
+use brooklet::session::{Generation, Session};
+use indicatif::ProgressBar;
+use pollster::block_on;
+use serde::Serialize;
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+const TOKENS: u32 = 64;
+const CONTEXT: u32 = 1000;
+
+/// What the runs came to; Ctrl-C leaves some of them short.
+#[derive(Default)]
+struct Samples {
+    load_ms: Vec<f64>,
+    first_token_ms: Vec<f64>,
+    prefill_tps: Vec<f64>,
+    decode_tps: Vec<f64>,
+    decode_late_tps: Vec<f64>,
+    latency_ratio: Vec<f64>,
+    steps_per_submission: Vec<f64>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    subject: Subject,
+    cache: String,
+    sampled: bool,
+    runs: usize,
+    interrupted: bool,
+    prefill_tokens: usize,
+    context_tokens: usize,
+    decode_tokens: usize,
+    load_ms: Option<Spread>,
+    first_token_ms: Option<Spread>,
+    prefill_tps: Option<Spread>,
+    decode_tps: Option<Spread>,
+    decode_late_tps: Option<Spread>,
+    latency_ratio: Option<Spread>,
+    steps_per_submission: Option<Spread>,
+    host_bytes: HostMemory,
+    device_bytes: u64,
+}
+
+pub(super) fn run(args: &BenchArgs) -> Result<()> {
+    let mut samples = Samples::default();
+    let bar = progress(u64::from(args.runs), "run {pos} of {len}: {msg}");
+    let mut report = None;
+    for run in 1..=args.runs {
+        bar.set_position(u64::from(run));
+        bar.set_message("loading");
+        let start = Instant::now();
+        let (file, mut session) = load(args, args.policy()?)?;
+        samples.load_ms.push(ms(start.elapsed()));
+        // The first time, Ctrl-C has ended everything until here.
+        if run == 1 && !interrupt::only_asks() {
+            break;
+        }
+        if !interrupt::pressed() {
+            block_on(one(args, &file, &mut session, start, &mut samples, &bar))?;
+        }
+        let interrupted = interrupt::pressed();
+        if interrupted || run == args.runs {
+            let subject = Subject::new(&file, session.model());
+            report = Some(summarise(args, subject, &session, &samples, interrupted));
+            break;
+        }
+    }
+    bar.finish_and_clear();
+    match report {
+        Some(report) if args.json => Output::new().json(&report),
+        Some(report) => Output::new().text(&table(&report)),
+        None => Ok(()),
+    }
+}
+
+/// One run from a prompt on, up to Ctrl-C.
+async fn one(
+    args: &BenchArgs,
+    file: &File,
+    session: &mut Session,
+    start: Instant,
+    samples: &mut Samples,
+    bar: &ProgressBar,
+) -> Result<()> {
+    let (prefill, context, tokens) = lengths(args);
+    let ids = prompt(&file.tokenizer, prefill.max(context).max(SHORT))?;
+
+    bar.set_message("decoding");
+    session.feed(&ids[..SHORT]).await?;
+    let mut generation = generate(args, file, session)?;
+    decode(session, &mut generation, 1, |_| ()).await?;
+    samples.first_token_ms.push(ms(start.elapsed()));
+    let before = session.model().gpu.counters.snapshot();
+    let early = timed(session, &mut generation, tokens).await?;
+    let Some(early) = early else { return Ok(()) };
+    let submits = (session.model().gpu.counters.snapshot() - before).submits;
+    samples.decode_tps.push(tokens as f64 / early.as_secs_f64());
+    samples.steps_per_submission.push(tokens as f64 / submits.max(1) as f64);
+
+    bar.set_message("reading a prompt");
+    session.reset();
+    let started = Instant::now();
+    interrupt::feed(session, &ids[..prefill]).await?;
+    if interrupt::pressed() {
+        return Ok(());
+    }
+    samples.prefill_tps.push(prefill as f64 / started.elapsed().as_secs_f64());
+
+    bar.set_message("decoding after a long context");
+    if prefill > context {
+        session.reset();
+        interrupt::feed(session, &ids[..context]).await?;
+    } else {
+        interrupt::feed(session, &ids[prefill..context]).await?;
+    }
+    let mut generation = generate(args, file, session)?;
+    decode(session, &mut generation, 1, |_| ()).await?;
+    let Some(late) = timed(session, &mut generation, tokens).await? else { return Ok(()) };
+    samples.decode_late_tps.push(tokens as f64 / late.as_secs_f64());
+    samples.latency_ratio.push(late.as_secs_f64() / early.as_secs_f64());
+    Ok(())
+}
+
+/// What so many tokens take; nothing when Ctrl-C came between.
+async fn timed(
+    session: &mut Session,
+    generation: &mut Generation,
+    tokens: usize,
+) -> Result<Option<Duration>> {
+    let mut spent = Duration::ZERO;
+    decode(session, generation, tokens, |token| spent += token).await?;
+    Ok((!interrupt::pressed()).then_some(spent))
+}
+
+/// Tokens of the prompt, of the long context, and decoded.
+fn lengths(args: &BenchArgs) -> (usize, usize, usize) {
+    let context = args.context.unwrap_or(CONTEXT);
+    (args.prefill as usize, context as usize, args.n.unwrap_or(TOKENS) as usize)
+}
+
+fn summarise(
+    args: &BenchArgs,
+    subject: Subject,
+    session: &Session,
+    samples: &Samples,
+    interrupted: bool,
+) -> Report {
+    let model = session.model();
+    let (prefill_tokens, context_tokens, decode_tokens) = lengths(args);
+    Report {
+        subject,
+        cache: shape(args, &model.config, session.policy()),
+        sampled: args.sampled,
+        runs: samples.load_ms.len(),
+        interrupted,
+        prefill_tokens,
+        context_tokens,
+        decode_tokens,
+        load_ms: Spread::of(&samples.load_ms),
+        first_token_ms: Spread::of(&samples.first_token_ms),
+        prefill_tps: Spread::of(&samples.prefill_tps),
+        decode_tps: Spread::of(&samples.decode_tps),
+        decode_late_tps: Spread::of(&samples.decode_late_tps),
+        latency_ratio: Spread::of(&samples.latency_ratio),
+        steps_per_submission: Spread::of(&samples.steps_per_submission),
+        host_bytes: HostMemory::now(),
+        device_bytes: model.gpu.counters.held(),
+    }
+}
+
+fn table(report: &Report) -> String {
+    let mut text = report.subject.head();
+    let how = if report.sampled { "sampled" } else { "greedy" };
+    // Writing into a String does not fail.
+    let _ = writeln!(
+        text,
+        "{:<46} {:>9} {:>9} {:>9}",
+        format!("{how}, {}, runs: {}", report.cache, report.runs),
+        "median",
+        "least",
+        "most"
+    );
+    let Report { prefill_tokens, context_tokens, .. } = report;
+    for (what, spread, digits) in [
+        ("load, ms".to_owned(), report.load_ms, 0),
+        (format!("first token, prompt of {SHORT}, from the start, ms"), report.first_token_ms, 0),
+        (format!("prefill of {prefill_tokens}, tokens/s"), report.prefill_tps, 2),
+        (format!("decode after {SHORT}, tokens/s"), report.decode_tps, 2),
+        (format!("decode after {context_tokens}, tokens/s"), report.decode_late_tps, 2),
+        ("its time a token, times the one before".to_owned(), report.latency_ratio, 2),
+        ("steps per submission".to_owned(), report.steps_per_submission, 1),
+    ] {
+        let _ = match spread {
+            Some(Spread { median, least, most }) => writeln!(
+                text,
+                "{what:<46} {median:>9.digits$} {least:>9.digits$} {most:>9.digits$}"
+            ),
+            None => writeln!(text, "{what:<46} {:>9}", "-"),
+        };
+    }
+    let bytes = |bytes: Option<u64>| bytes.map_or_else(|| "unknown".to_owned(), human);
+    let _ = writeln!(
+        text,
+        "\nmemory: host {}, at most {}; device {}",
+        bytes(report.host_bytes.resident),
+        bytes(report.host_bytes.peak),
+        human(report.device_bytes)
+    );
+    if report.interrupted {
+        text.push_str("stopped before all runs were through\n");
+    }
+    text
+}

@@ -1,0 +1,43 @@
+//! Ctrl-C: the first one ends the work with what it has come to so far, any other at once.
+use brooklet::session::Session;
+use brooklet::{Error, Result};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// What Ctrl-C means now.
+static STAGE: AtomicU8 = AtomicU8::new(ENDS);
+const ENDS: u8 = 0;
+const ASKS: u8 = 1;
+const PRESSED: u8 = 2;
+
+/// From now on Ctrl-C is heard. It ends the process until [`only_asks`] is called.
+pub(crate) fn watch() -> Result<()> {
+    ctrlc::set_handler(|| {
+        if STAGE.swap(PRESSED, Ordering::Relaxed) != ASKS {
+            eprintln!("brooklet: stopped");
+            std::process::exit(1);
+        }
+    })
+    .map_err(|e| Error::Usage(format!("Ctrl-C cannot be watched for: {e}")))
+}
+
+/// From now on the first Ctrl-C only asks the work to end. False when it has been pressed already.
+pub(crate) fn only_asks() -> bool {
+    STAGE.swap(ASKS, Ordering::Relaxed) != PRESSED
+}
+
+/// Whether the work should end.
+pub(crate) fn pressed() -> bool {
+    STAGE.load(Ordering::Relaxed) == PRESSED
+}
+
+/// Prefill, in pieces between which Ctrl-C is heard.
+pub(crate) async fn feed(session: &mut Session, ids: &[u32]) -> Result<()> {
+    let piece = session.cache().settings().chunk * 4;
+    for part in ids.chunks(piece) {
+        session.feed(part).await?;
+        if pressed() {
+            break;
+        }
+    }
+    Ok(())
+}

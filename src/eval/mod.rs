@@ -1,0 +1,3 @@
+//! What makes the claims checkable: measurements and pictures of them. Native only.
+pub mod chart;
+pub mod latency;
