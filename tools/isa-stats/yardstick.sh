@@ -17,7 +17,7 @@ folder=$(shaders)
 version=$(sed -n 's/^set(GGML_VERSION_[A-Z]* \([0-9]*\)).*/\1/p' "$folder"/../../../CMakeLists.txt | paste -sd .)
 
 # Builds shaderc as its crate holds it.
-glslc=$(cargo build --quiet --release --locked --package glslc --manifest-path "$here/Cargo.toml" --message-format=json-render-diagnostics |
+glslc=$(cargo build --quiet --release --package glslc --manifest-path "$here/Cargo.toml" --message-format=json-render-diagnostics |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 
 # The names and definitions of vulkan-shaders-gen.cpp.

@@ -32,6 +32,9 @@ pub fn violations(
             measured.lanes, measured.subgroup
         ));
     }
+    if shader.reads.weights.is_empty() {
+        return found; // it joins what others have read
+    }
     let Some(hot) = &measured.hot else {
         say("no loop reads weights, so nothing could be counted".into());
         return found;
