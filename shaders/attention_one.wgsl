@@ -18,7 +18,7 @@
 //   twin:      src/reference/rope_store.rs, then src/reference/attention.rs
 //
 // A lane owns a key of a tile of WG when scores are computed, and eight dimensions when values are added up: queries
-// and weights go from lane to lane by subgroupShuffle, so that there is no barrier and no workgroup memory. A key or a
+// and weights go from lane to lane by subgroupShuffle, or queries through workgroup memory behind one barrier. A key or a
 // value is read once for GROUP heads. The token's own key is not read back but added last, so that no workgroup waits
 // for another; tiles do not depend on the ring's size, so two caches that hold the same keys at the same places give
 // the same bits.
@@ -47,8 +47,12 @@ override WG: u32 = 64u;
 override GROUP: u32 = 1u;
 override HEAD_DIM: u32 = 64u;
 override SPLIT: u32 = 128u;
+/// Queries wait in workgroup memory, which costs a GPU fewer registers; with 0 they come from lane to lane.
+override QUERIES: u32 = 1u;
 
 const LOWEST: f32 = -3.0e38;
+
+var<workgroup> q_scratch: array<Eight, QUERIES * 3u * GROUP * HEAD_DIM / 8u + 1u>; // [3, GROUP, HD/8]
 
 /// Eight dimensions of up to four heads.
 struct Heads {
@@ -85,8 +89,26 @@ fn dot8(q: Eight, key: Eight) -> vec4<f32> {
     return fma(q.a, key.a, q.b * key.b);
 }
 
-fn of_lane(q: Eight, lane: u32) -> Eight {
-    return Eight(subgroupShuffle(q.a, lane), subgroupShuffle(q.b, lane));
+/// Eight dimensions of the query of one head at phase `kind`; `q`: what the lane has of them.
+fn query(q: Eight, kind: u32, head: u32, e: u32) -> Eight {
+    if QUERIES == 1u {
+        return q_scratch[(kind * GROUP + head) * (HEAD_DIM / 8u) + e];
+    }
+    return Eight(subgroupShuffle(q.a, e), subgroupShuffle(q.b, e));
+}
+
+fn keep(q: Heads, kind: u32, e: u32) {
+    let at = kind * GROUP * (HEAD_DIM / 8u) + e;
+    q_scratch[at] = q.h0;
+    if GROUP > 1u {
+        q_scratch[at + HEAD_DIM / 8u] = q.h1;
+    }
+    if GROUP > 2u {
+        q_scratch[at + 2u * (HEAD_DIM / 8u)] = q.h2;
+    }
+    if GROUP > 3u {
+        q_scratch[at + 3u * (HEAD_DIM / 8u)] = q.h3;
+    }
 }
 
 fn sum(v: vec4<f32>) -> f32 {
@@ -94,22 +116,23 @@ fn sum(v: vec4<f32>) -> f32 {
 }
 
 /// The products of every head's query with the lane's own key.
-fn scores(q: Heads, key_at: u32) -> vec4<f32> {
+fn scores(q: Heads, kind: u32, key_at: u32) -> vec4<f32> {
     var d0 = vec4(0.0);
     var d1 = vec4(0.0);
     var d2 = vec4(0.0);
     var d3 = vec4(0.0);
-    for (var e = 0u; e < HEAD_DIM / 8u; e++) {
+    // Not a constant for the compiler: unrolled, this takes twice the registers.
+    for (var e = 0u; e < params.head_dim / 8u; e++) {
         let key = k8(key_at + e);
-        d0 += dot8(of_lane(q.h0, e), key);
+        d0 += dot8(query(q.h0, kind, 0u, e), key);
         if GROUP > 1u {
-            d1 += dot8(of_lane(q.h1, e), key);
+            d1 += dot8(query(q.h1, kind, 1u, e), key);
         }
         if GROUP > 2u {
-            d2 += dot8(of_lane(q.h2, e), key);
+            d2 += dot8(query(q.h2, kind, 2u, e), key);
         }
         if GROUP > 3u {
-            d3 += dot8(of_lane(q.h3, e), key);
+            d3 += dot8(query(q.h3, kind, 3u, e), key);
         }
     }
     return vec4(sum(d0), sum(d1), sum(d2), sum(d3)) * params.scale;
@@ -180,6 +203,14 @@ fn main(
     let q_this = queries(head, 8u * e, phases.x);
     let q_before = queries(head, 8u * e, phases.y);
     let q_sinks = queries(head, 8u * e, phases.z);
+    if QUERIES == 1u {
+        if team == 0u {
+            keep(q_this, 0u, e);
+            keep(q_before, 1u, e);
+            keep(q_sinks, 2u, e);
+        }
+        workgroupBarrier();
+    }
     let nothing = Eight(vec4(0.0), vec4(0.0));
     var sums = Heads(nothing, nothing, nothing, nothing);
     var highest = vec4(LOWEST);
@@ -195,13 +226,13 @@ fn main(
         // Which of the three a tile needs is the same for all lanes; most need one.
         var score = vec4(LOWEST);
         if first < params.sinks {
-            score = select(score, scores(q_sinks, key_at), serves == 2u);
+            score = select(score, scores(q_sinks, 2u, key_at), serves == 2u);
         }
         if first + WG > params.sinks && first <= place {
-            score = select(score, scores(q_this, key_at), serves == 0u);
+            score = select(score, scores(q_this, 0u, key_at), serves == 0u);
         }
         if first + WG > params.sinks && first + WG > place + 1u {
-            score = select(score, scores(q_before, key_at), serves == 1u);
+            score = select(score, scores(q_before, 1u, key_at), serves == 1u);
         }
         let now = max(highest, subgroupMax(score));
         var shrink = exp(highest - now);

@@ -3,6 +3,7 @@
 //! Every allocation is recorded with its stack. It is the engine's own if, going outwards, a function of this crate
 //! comes before one of wgpu; what wgpu was called for by the engine is wgpu's.
 #![allow(clippy::unwrap_used, reason = "a test that unwraps what is not there should fail there")]
+#![allow(clippy::print_stdout, reason = "what wgpu allocates is told, not held to anything")]
 use brooklet::format::{FileSource, Gguf};
 use brooklet::gpu::Gpu;
 use brooklet::model::{CacheSettings, Model, Policy};

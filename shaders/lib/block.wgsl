@@ -65,17 +65,6 @@ fn unit_dot(unit: u32, x: Block, sums: vec2<f32>) -> f32 {
     return dot(by.d, numbers_dot(unit, x)) + dot(by.m, sums);
 }
 
-fn block_sum(u: Block, v: Block) -> Block {
-    return Block(
-        u.a + v.a, u.b + v.b, u.c + v.c, u.d + v.d, u.e + v.e, u.f + v.f, u.g + v.g, u.h + v.h,
-    );
-}
-
-/// The bits of `mask` of each byte, from bit `at` on.
-fn of_bytes(word: u32, at: u32, mask: u32) -> vec4<f32> {
-    return vec4<f32>((vec4(word) >> (vec4(0u, 8u, 16u, 24u) + at)) & vec4(mask));
-}
-
 fn signed_bytes(word: u32) -> vec4<f32> {
     return vec4<f32>(bitcast<vec4<i32>>(vec4(word) << vec4(24u, 16u, 8u, 0u)) >> vec4(24u));
 }
@@ -84,37 +73,45 @@ fn unsigned_bytes(word: u32) -> vec4<f32> {
     return vec4<f32>((vec4(word) >> vec4(0u, 8u, 16u, 24u)) & vec4(255u));
 }
 
-/// 32 numbers of four bits: byte i holds number i low and number i + 16 high.
-fn block_of_nibbles(q: vec4<u32>) -> Block {
-    // Bytes first: AMD's GPUs turn any byte of a word into a float in one instruction.
-    let low = q & vec4(0x0f0f0f0fu);
-    let high = (q >> vec4(4u)) & vec4(0x0f0f0f0fu);
+/// 32 numbers in the bytes of eight words: AMD's GPUs turn any byte into a float in one instruction, so that what is
+/// joined of several bits is joined before.
+fn block_of_words(low: vec4<u32>, high: vec4<u32>) -> Block {
     return Block(
         unsigned_bytes(low.x), unsigned_bytes(low.y), unsigned_bytes(low.z), unsigned_bytes(low.w),
         unsigned_bytes(high.x), unsigned_bytes(high.y), unsigned_bytes(high.z), unsigned_bytes(high.w),
     );
 }
 
+/// 32 numbers of four bits: byte i holds number i low and number i + 16 high.
+fn low_nibbles(q: vec4<u32>) -> vec4<u32> {
+    return q & vec4(0x0f0f0f0fu);
+}
+
+fn high_nibbles(q: vec4<u32>) -> vec4<u32> {
+    return (q >> vec4(4u)) & vec4(0x0f0f0f0fu);
+}
+
+fn block_of_nibbles(q: vec4<u32>) -> Block {
+    return block_of_words(low_nibbles(q), high_nibbles(q));
+}
+
 /// 32 numbers of two bits: byte i holds numbers i, i + 8, i + 16 and i + 24, the first lowest.
-fn block_of_pairs(q: vec2<u32>) -> Block {
-    return Block(
-        of_bytes(q.x, 0u, 3u), of_bytes(q.y, 0u, 3u), of_bytes(q.x, 2u, 3u), of_bytes(q.y, 2u, 3u),
-        of_bytes(q.x, 4u, 3u), of_bytes(q.y, 4u, 3u), of_bytes(q.x, 6u, 3u), of_bytes(q.y, 6u, 3u),
-    );
+fn low_pairs(q: vec2<u32>) -> vec4<u32> {
+    return (q.xyxy >> vec4(0u, 0u, 2u, 2u)) & vec4(0x03030303u);
 }
 
-fn four_bits(word: u32, at: u32, value: u32) -> vec4<f32> {
-    return vec4<f32>(((vec4(word) >> (vec4(0u, 1u, 2u, 3u) + at)) & vec4(1u)) * value);
+fn high_pairs(q: vec2<u32>) -> vec4<u32> {
+    return (q.xyxy >> vec4(4u, 4u, 6u, 6u)) & vec4(0x03030303u);
 }
 
-/// Bit i of the word, as number i, worth `value`.
-fn block_of_bits(word: u32, value: u32) -> Block {
-    return Block(
-        four_bits(word, 0u, value), four_bits(word, 4u, value),
-        four_bits(word, 8u, value), four_bits(word, 12u, value),
-        four_bits(word, 16u, value), four_bits(word, 20u, value),
-        four_bits(word, 24u, value), four_bits(word, 28u, value),
-    );
+/// 32 numbers of one bit, worth `value`, a power of two up to 16: byte i holds numbers i, i + 4, ... i + 28, the first lowest.
+fn low_bits(bits: u32, value: u32) -> vec4<u32> {
+    let wide = vec4(bits, bits >> 1u, bits >> 2u, bits >> 3u) & vec4(0x01010101u);
+    return wide * value;
+}
+
+fn high_bits(bits: u32, value: u32) -> vec4<u32> {
+    return low_bits(bits >> 4u, value);
 }
 
 fn block_of_bytes(q: vec4<u32>, r: vec4<u32>) -> Block {

@@ -22,10 +22,11 @@ fn multiply(first: u32, lane: u32) {
         );
         let total = block_sums(whole);
         let part = prepared(whole);
-        sums += vec4(
-            unit_dot(row0 + unit, part, total), unit_dot(row1 + unit, part, total),
-            unit_dot(row2 + unit, part, total), unit_dot(row3 + unit, part, total),
-        );
+        // One after the other: what is in flight for all four at once takes more registers.
+        sums.x += unit_dot(row0 + unit, part, total);
+        sums.y += unit_dot(row1 + unit, part, total);
+        sums.z += unit_dot(row2 + unit, part, total);
+        sums.w += unit_dot(row3 + unit, part, total);
     }
     done(first, lane, reduce_sum4(lane, sums));
 }

@@ -7,7 +7,8 @@
 
 fn numbers(unit: u32) -> Block {
     let words = read_quants(unit / 2u);
-    return block_of_pairs(select(words.xy, words.zw, unit % 2u == 1u));
+    let q = select(words.xy, words.zw, unit % 2u == 1u);
+    return block_of_words(low_pairs(q), high_pairs(q));
 }
 
 fn scaling(unit: u32) -> Scaling {

@@ -7,8 +7,9 @@
 
 fn numbers(unit: u32) -> Block {
     let words = read_quants(unit / 2u);
-    let low = block_of_pairs(select(words.xy, words.zw, unit % 2u == 1u));
-    return block_sum(low, block_of_bits(read_scales(unit / 8u * 12u + 4u + unit % 8u), 4u));
+    let q = select(words.xy, words.zw, unit % 2u == 1u);
+    let third = read_scales(unit / 8u * 12u + 4u + unit % 8u);
+    return block_of_words(low_pairs(q) | low_bits(third, 4u), high_pairs(q) | high_bits(third, 4u));
 }
 
 /// Six bits of s for part p of 16.

@@ -6,8 +6,9 @@
 // Uses:                   lib/block.wgsl, lib/plain.wgsl
 
 fn numbers(unit: u32) -> Block {
-    let bits = read_scales(unit / 2u * 3u + 1u + unit % 2u);
-    return block_sum(block_of_nibbles(read_quants(unit)), block_of_bits(bits, 16u));
+    let q = read_quants(unit);
+    let fifth = read_scales(unit / 2u * 3u + 1u + unit % 2u);
+    return block_of_words(low_nibbles(q) | low_bits(fifth, 16u), high_nibbles(q) | high_bits(fifth, 16u));
 }
 
 fn scaling(unit: u32) -> Scaling {

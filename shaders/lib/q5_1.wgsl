@@ -6,7 +6,9 @@
 // Uses:                   lib/block.wgsl, lib/plain.wgsl
 
 fn numbers(unit: u32) -> Block {
-    return block_sum(block_of_nibbles(read_quants(unit)), block_of_bits(read_scales(2u * unit + 1u), 16u));
+    let q = read_quants(unit);
+    let fifth = read_scales(2u * unit + 1u);
+    return block_of_words(low_nibbles(q) | low_bits(fifth, 16u), high_nibbles(q) | high_bits(fifth, 16u));
 }
 
 fn scaling(unit: u32) -> Scaling {

@@ -7,13 +7,17 @@
 
 fn numbers(unit: u32) -> Block {
     let upper = unit / 8u * 21u + 5u + 2u * (unit % 8u);
-    let pairs = block_of_pairs(vec2(read_scales(upper), read_scales(upper + 1u)));
-    return block_sum(block_of_nibbles(read_quants(unit)), block_scaled(pairs, vec2(16.0), vec2(-32.0)));
+    let pairs = vec2(read_scales(upper), read_scales(upper + 1u));
+    let q = read_quants(unit);
+    return block_of_words(
+        low_nibbles(q) | (low_pairs(pairs) << vec4(4u)), high_nibbles(q) | (high_pairs(pairs) << vec4(4u)),
+    );
 }
 
 fn scaling(unit: u32) -> Scaling {
     let at = unit / 8u * 21u;
     let d = unpack2x16float(read_scales(at + 4u)).x;
-    let bytes = signed_bytes(read_scales(at + unit % 8u / 2u));
-    return Scaling(d * select(bytes.xy, bytes.zw, unit % 2u == 1u), vec2(0.0));
+    let s = unpack4xI8(read_scales(at + unit % 8u / 2u) >> (16u * (unit % 2u)));
+    let by = d * vec2<f32>(s.xy);
+    return Scaling(by, -32.0 * by);
 }

@@ -60,13 +60,14 @@ pub fn repack(dtype: DType, bytes: &[u8], cols: usize) -> Packed {
         }),
         DType::Q5_0 => pairs(bytes, 22, |first, second| {
             out.scales.push(u16_at(first, 0) | second.map_or(0, |b| u16_at(b, 0)) << 16);
-            words(&mut out.scales, &first[2..6]);
-            out.scales.push(second.map_or(0, |b| u32_at(b, 2)));
+            out.scales.push(spread(u32_at(first, 2)));
+            out.scales.push(second.map_or(0, |b| spread(u32_at(b, 2))));
             words(&mut out.quants, &first[6..]);
             words(&mut out.quants, second.map_or(&[], |b| &b[6..]));
         }),
         DType::Q5_1 => rows(bytes, 24, |block| {
-            words(&mut out.scales, &block[..8]);
+            words(&mut out.scales, &block[..4]);
+            out.scales.push(spread(u32_at(block, 4)));
             words(&mut out.quants, &block[8..]);
         }),
         DType::Q2K => rows(bytes, 84, |block| {
@@ -161,9 +162,14 @@ fn word(byte: impl Fn(usize) -> u32) -> u32 {
     (0..4).fold(0, |word, j| word | byte(j) << (8 * j))
 }
 
-/// The lowest bit of each of 32 numbers.
+/// The lowest bit of each of 32 numbers: byte i holds those of numbers i, i + 4, ... i + 28, the first lowest.
 fn bits(get: impl Fn(usize) -> u8) -> u32 {
-    (0..32).fold(0, |word, e| word | u32::from(get(e) & 1) << e)
+    (0..32).fold(0, |word, e| word | u32::from(get(e) & 1) << (e % 4 * 8 + e / 4))
+}
+
+/// The same of 32 bits in the order of the numbers.
+fn spread(of: u32) -> u32 {
+    bits(|e| (of >> e) as u8)
 }
 
 /// Number `e` of a unit in the two-bit quants of Q2_K and Q3_K: 32 bytes hold 128 weights.

@@ -104,6 +104,8 @@ impl AttentionOne {
             ("GROUP", group as f64),
             ("HEAD_DIM", shape.head_dim as f64),
             ("SPLIT", f64::from(SPLIT)),
+            // A software driver reads workgroup memory lane by lane.
+            ("QUERIES", flag(!gpu.tier.cpu)),
         ];
         Ok(Some(Self {
             one: Kernel::new(gpu, Self::SOURCE, overrides).await?,
