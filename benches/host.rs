@@ -29,7 +29,7 @@ fn main() -> Result<()> {
     for (what, temperature, together) in [
         ("greedy, 1 step a submission", 0.0, 1),
         ("greedy, 16 steps a submission", 0.0, 16),
-        ("sampled on the host (temperature 0.8, top-k 40)", 0.8, 1),
+        ("sampled (temperature 0.8, top-k 40)", 0.8, 1),
     ] {
         let mut runs = Vec::new();
         for _ in 0..RUNS {

@@ -10,9 +10,8 @@
 //
 //   grid:      [1, 1, 1], one workgroup
 //   requires:  WG a power of two
+//   uses:      lib/advance.wgsl
 //   twin:      src/reference/argmax.rs
-
-// So the next step can follow without a word from the host: it finds its token and its position here.
 
 struct Params {
     vocab: u32,
@@ -64,13 +63,6 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         workgroupBarrier();
     }
     if lane == 0u {
-        token[0] = index_scratch[0];
-        let step = frame[3];
-        if step < params.most {
-            chosen[step] = index_scratch[0];
-        }
-        frame[3] = step + 1u;
-        let next = frame[0] + 1u;
-        frame[0] = select(next, next - params.slots, next == params.end);
+        advance(index_scratch[0]);
     }
 }

@@ -11,7 +11,7 @@
 //
 //   grid:      [ceil(rows/4), ceil(T/COLUMNS), beyond 65535 in z] workgroups, 4 rows x COLUMNS tokens
 //   requires:  K a multiple of 32; with SWIGLU an even number of rows
-//   uses:      lib/block.wgsl, lib/epilogue.wgsl, one lib/<type>.wgsl
+//   uses:      lib/block.wgsl, lib/inputs.wgsl, lib/epilogue.wgsl, one lib/<type>.wgsl
 //   twin:      src/reference/matmul.rs
 //
 // As matvec, but what is unpacked of a weight serves COLUMNS tokens.
@@ -51,10 +51,7 @@ struct Rows {
 var<workgroup> sum_scratch: array<vec4<f32>, COLUMNS * WG>;
 
 fn dots(rows: Rows, token: u32, unit: u32) -> vec4<f32> {
-    let at = 8u * (token * params.units + unit);
-    let part = Block(
-        x[at], x[at + 1u], x[at + 2u], x[at + 3u], x[at + 4u], x[at + 5u], x[at + 6u], x[at + 7u],
-    );
+    let part = inputs(token * params.units + unit);
     return vec4(
         block_dot(rows.a, part), block_dot(rows.b, part),
         block_dot(rows.c, part), block_dot(rows.d, part),

@@ -11,7 +11,7 @@
 //
 //   grid:      [ceil(rows/ROWS), ceil(T/(8 WG)), beyond 65535 in z] workgroups, ROWS rows x 8 WG tokens
 //   requires:  K a multiple of 32; with SWIGLU an even number of rows; ROWS a multiple of 4; a workgroup is one subgroup
-//   uses:      lib/block.wgsl, lib/epilogue.wgsl, one lib/<type>.wgsl and what that uses,
+//   uses:      lib/block.wgsl, lib/inputs.wgsl, lib/epilogue.wgsl, one lib/<type>.wgsl and what that uses,
 //              lib/reads_broadcast.wgsl
 //   twin:      src/reference/matmul.rs
 //
@@ -48,10 +48,7 @@ struct Eight {
 var<workgroup> sum_scratch: array<Eight, ROWS * WG>;
 
 fn column(token: u32, unit: u32) -> Block {
-    let at = 8u * (token * params.units + unit);
-    return Block(
-        x[at], x[at + 1u], x[at + 2u], x[at + 3u], x[at + 4u], x[at + 5u], x[at + 6u], x[at + 7u],
-    );
+    return inputs(token * params.units + unit);
 }
 
 fn one_of(v: Eight, i: u32) -> f32 {

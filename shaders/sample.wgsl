@@ -13,7 +13,7 @@
 //
 //   grid:      [1, 1, 1], one workgroup
 //   requires:  WG a power of two, at most 256
-//   uses:      lib/random.wgsl
+//   uses:      lib/random.wgsl, lib/advance.wgsl
 //   twin:      src/text/sampler.rs
 //
 // No sorting: what top-k and top-p leave is a threshold, found byte by byte from histograms of the logits' bits, and
@@ -189,6 +189,14 @@ fn search(lane: u32, masses: bool, wanted: vec2<u32>, floor: u32, highest: f32) 
     workgroupBarrier();
 }
 
+fn sum_of_lanes() -> vec2<u32> {
+    var total = vec2(0u);
+    for (var other = 0u; other < WG; other++) {
+        total = add64(total, lane_mass[other]);
+    }
+    return total;
+}
+
 /// The mass of everything above a key.
 fn mass_above(lane: u32, floor: u32, highest: f32) -> vec2<u32> {
     var sum = vec2(0u);
@@ -200,10 +208,7 @@ fn mass_above(lane: u32, floor: u32, highest: f32) -> vec2<u32> {
     }
     lane_mass[lane] = sum;
     workgroupBarrier();
-    var total = vec2(0u);
-    for (var other = 0u; other < WG; other++) {
-        total = add64(total, lane_mass[other]);
-    }
+    let total = sum_of_lanes();
     workgroupBarrier();
     return total;
 }
@@ -218,15 +223,31 @@ fn share64(a: vec2<u32>, share: f32) -> vec2<u32> {
     return vec2((low.x >> 24u) | (middle.x << 8u), (middle.x >> 24u) | (middle.y << 8u));
 }
 
-fn put(id: u32) {
-    token[0] = id;
-    let step = frame[3];
-    if step < params.most {
-        chosen[step] = id;
+/// What is drawn from: keys above `floor`, `ties` of those that equal it, and none below min_p.
+struct Kept {
+    floor: u32,
+    ties: u32,
+    highest: f32,
+    min_p: f32,
+    temperature: f32,
+}
+
+/// Whether a key is one of those of which only the first stay.
+fn is_tied(kept: Kept, key: u32) -> bool {
+    return kept.ties > 0u && key == kept.floor;
+}
+
+/// The mass of a key in the draw, after `seen` that are tied; 0 when it is not kept.
+fn drawn_mass(kept: Kept, key: u32, seen: u32) -> u32 {
+    let stays = key > kept.floor || (is_tied(kept, key) && seen < kept.ties);
+    if !stays || exp(logit_of(key) - kept.highest) < kept.min_p {
+        return 0u;
     }
-    frame[3] = step + 1u;
-    let next = frame[0] + 1u;
-    frame[0] = select(next, next - params.slots, next == params.end);
+    return mass_of(key, kept.highest, kept.temperature);
+}
+
+fn put(id: u32) {
+    advance(id);
     let draws = add64(vec2(state[0], state[1]), vec2(1u, 0u));
     state[0] = draws.x;
     state[1] = draws.y;
@@ -304,13 +325,18 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     // What may not be drawn has no ties.
     ties = select(ties, 0u, floor == 0u);
 
+    let kept = Kept(
+        floor, ties, highest,
+        select(setting(MIN_P), 0.0, temperature == 0.0), select(temperature, 1.0, temperature == 0.0),
+    );
+
     // A draw, lane by lane of neighbouring ids, then id by id.
     let each = (params.vocab + WG - 1u) / WG;
     let first = min(lane * each, params.vocab);
     let end = min(first + each, params.vocab);
     var equal = 0u;
     for (var i = first; i < end; i++) {
-        equal += select(0u, 1u, ties > 0u && key_of(i) == floor);
+        equal += select(0u, 1u, is_tied(kept, key_of(i)));
     }
     lane_ties[lane] = equal;
     workgroupBarrier();
@@ -318,26 +344,17 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     for (var other = 0u; other < lane; other++) {
         before += lane_ties[other];
     }
-    let divisor = select(temperature, 1.0, temperature == 0.0);
-    let min_p = select(setting(MIN_P), 0.0, temperature == 0.0);
     var seen = before;
     var sum = vec2(0u);
     for (var i = first; i < end; i++) {
         let key = key_of(i);
-        let tied = ties > 0u && key == floor;
-        let stays = key > floor || (tied && seen < ties);
-        seen += select(0u, 1u, tied);
-        if stays && exp(logit_of(key) - highest) >= min_p {
-            sum = add64(sum, vec2(mass_of(key, highest, divisor), 0u));
-        }
+        sum = add64(sum, vec2(drawn_mass(kept, key, seen), 0u));
+        seen += select(0u, 1u, is_tied(kept, key));
     }
     lane_mass[lane] = sum;
     workgroupBarrier();
     if lane == 0u {
-        var total = vec2(0u);
-        for (var other = 0u; other < WG; other++) {
-            total = add64(total, lane_mass[other]);
-        }
+        let total = sum_of_lanes();
         none = none || (total.x == 0u && total.y == 0u);
         let u = random(vec2(settings[SEED], settings[SEED + 1u]), vec2(state[0], state[1]));
         // floor(u total / 2^32), below total
@@ -358,17 +375,13 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         seen = before;
         for (var i = first; i < end; i++) {
             let key = key_of(i);
-            let tied = ties > 0u && key == floor;
-            let stays = key > floor || (tied && seen < ties);
-            seen += select(0u, 1u, tied);
-            if stays && exp(logit_of(key) - highest) >= min_p {
-                let mass = vec2(mass_of(key, highest, divisor), 0u);
-                if less64(rest, mass) {
-                    found[3] = i;
-                    break;
-                }
-                rest = sub64(rest, mass);
+            let mass = vec2(drawn_mass(kept, key, seen), 0u);
+            if less64(rest, mass) {
+                found[3] = i;
+                break;
             }
+            rest = sub64(rest, mass);
+            seen += select(0u, 1u, is_tied(kept, key));
         }
     }
     workgroupBarrier();

@@ -11,7 +11,7 @@
 //! | [`reference`](mod@reference) | what each kernel should compute, in plain Rust |
 //! | [`model`] | config, weights, the sink-and-ring cache, the forward pass |
 //! | [`session`] | a stream: feed, generate, stop |
-//! | `eval` | perplexity, pictures, and what else makes the claims checkable; native only |
+//! | `eval` | latencies and pictures, which make the claims checkable; native only |
 pub mod error;
 #[cfg(feature = "cli")]
 pub mod eval;

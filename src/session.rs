@@ -232,10 +232,9 @@ impl Session {
         let few = self.kernels.few_tokens();
         let (whole, rest) = tokens.split_at(tokens.len() / chunk * chunk);
         let rest = rest.chunks(if rest.len() <= few { 1 } else { chunk });
-        let chunks: Vec<_> = whole.chunks(chunk).chain(rest).collect();
-        let last = chunks.len().saturating_sub(1);
-        for (i, chunk) in chunks.into_iter().enumerate() {
-            self.run_chunk(chunk, i == last);
+        let mut chunks = whole.chunks(chunk).chain(rest).enumerate().peekable();
+        while let Some((i, chunk)) = chunks.next() {
+            self.run_chunk(chunk, chunks.peek().is_none());
             if i % 2 == 1 {
                 // Bounds the work that is under way, so that an abort is quick.
                 self.settle().await?;
@@ -380,9 +379,9 @@ impl Session {
         }
         self.banned.write(&self.model.gpu, 0, &bits);
         let on_gpu = self.cache.settings().policy != Policy::Recompute;
-        let draws = match settings.is_greedy() {
-            true => None,
-            false => Some(Draws::new(&self.model.gpu, &settings, vocab)?),
+        let draws = match on_gpu && !settings.is_greedy() {
+            true => Some(Draws::new(&self.model.gpu, &settings, vocab)?),
+            false => None,
         };
         let choice = if on_gpu { Some(self.choice(draws.as_ref())?) } else { None };
         let sampler = Sampler::new(settings, vocab, banned)?;
@@ -456,10 +455,7 @@ impl Generation {
         if !session.has_room(0) {
             return Ok(None);
         }
-        match self.choice {
-            Some(_) => self.next_chosen(session).await.map(Some),
-            None => self.next_sampled(session).await.map(Some),
-        }
+        self.next_chosen(session).await.map(Some)
     }
 
     async fn next_sampled(&mut self, session: &mut Session) -> Result<u32> {
@@ -477,6 +473,7 @@ impl Generation {
         Ok(token)
     }
 
+    /// The device's choice, or the host's where it has none.
     async fn next_chosen(&mut self, session: &mut Session) -> Result<u32> {
         let Some(choice) = &self.choice else { return self.next_sampled(session).await };
         if self.at != Some((session.epoch, session.position)) {

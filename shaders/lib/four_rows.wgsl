@@ -1,8 +1,8 @@
 // lib/four_rows.wgsl — the products of neighbouring rows with one token, four at a time.
 //
-// Needs from the kernel:  params (rows, units), x: array<vec4<f32>>, override WG: u32; done(row, lane, sums)
+// Needs from the kernel:  params (rows, units), override WG: u32; done(row, lane, sums)
 // Gives:                  multiply(first, lane): calls done for the four rows from `first` on; ROWS = 4
-// Uses:                   lib/block.wgsl, one lib/<type>.wgsl; lib/reduce4.wgsl, or lib/reduce_subgroup.wgsl
+// Uses:                   lib/block.wgsl, lib/inputs.wgsl, one lib/<type>.wgsl; lib/reduce4.wgsl, or lib/reduce_subgroup.wgsl
 //
 // The lanes share out the units of a row; x is read once for four rows. Rows beyond the last are the last again.
 
@@ -16,10 +16,7 @@ fn multiply(first: u32, lane: u32) {
     let row3 = min(first + 3u, last) * params.units;
     var sums = vec4(0.0);
     for (var unit = lane; unit < params.units; unit += WG) {
-        let at = 8u * unit;
-        let whole = Block(
-            x[at], x[at + 1u], x[at + 2u], x[at + 3u], x[at + 4u], x[at + 5u], x[at + 6u], x[at + 7u],
-        );
+        let whole = inputs(unit);
         let total = block_sums(whole);
         let part = prepared(whole);
         // One after the other: what is in flight for all four at once takes more registers.

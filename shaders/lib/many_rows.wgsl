@@ -1,8 +1,8 @@
 // lib/many_rows.wgsl — the products of neighbouring rows with one token, for software drivers.
 //
-// Needs from the kernel:  params (rows, units), x: array<vec4<f32>>, override WG: u32; done(row, lane, sums)
+// Needs from the kernel:  params (rows, units), override WG: u32; done(row, lane, sums)
 // Gives:                  multiply(first, lane): calls done for each four of ROWS rows from `first` on
-// Uses:                   lib/block.wgsl, one lib/<type>.wgsl; lib/reduce_subgroup.wgsl
+// Uses:                   lib/block.wgsl, lib/inputs.wgsl, one lib/<type>.wgsl; lib/reduce_subgroup.wgsl
 //
 // As lib/four_rows.wgsl, but x is read once for all of ROWS: there every word that a lane reads costs it ten
 // instructions, and the activations of a unit are 32 words where its weights are five. Sums wait in workgroup memory,
@@ -19,10 +19,7 @@ fn multiply(first: u32, lane: u32) {
         sum_scratch[i * WG + lane] = vec4(0.0);
     }
     for (var unit = lane; unit < params.units; unit += WG) {
-        let at = 8u * unit;
-        let whole = Block(
-            x[at], x[at + 1u], x[at + 2u], x[at + 3u], x[at + 4u], x[at + 5u], x[at + 6u], x[at + 7u],
-        );
+        let whole = inputs(unit);
         let total = block_sums(whole);
         let part = prepared(whole);
         for (var i = 0u; i < fours; i++) {

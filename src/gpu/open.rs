@@ -54,6 +54,11 @@ impl Tier {
             _ => 64,
         }
     }
+
+    /// Lanes of a workgroup that has the device to itself.
+    pub fn lanes_alone(&self) -> u32 {
+        if self.cpu { self.lanes() } else { 256 }
+    }
 }
 
 /// One line of `brooklet devices`.

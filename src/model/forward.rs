@@ -32,6 +32,7 @@ impl Kernels {
         let c = &model.config;
         let heads = HeadShape { head_dim: c.head_dim, sharing: c.n_head / c.n_head_kv, kv_f16 };
         let embedding: Vec<_> = model.weights.token_embd.parts.iter().map(|p| p.dtype).collect();
+        let attention_one = AttentionOne::new(gpu, heads, neox, variant.sums).await?;
         Ok(Self {
             get_rows: GetRows::new(gpu, &embedding).await?,
             norm: RmsNorm::new(gpu, variant.sums).await?,
@@ -39,8 +40,8 @@ impl Kernels {
             matmul: MatMul::new(gpu, &output, &layers, variant).await?,
             fused: Fused::new(gpu, &[layers, output].concat(), &embedding, variant).await?,
             rope_store: RopeStore::new(gpu, neox, kv_f16).await?,
-            attention: Attention::new(gpu, heads).await?,
-            attention_one: AttentionOne::new(gpu, heads, neox, variant.sums).await?,
+            attention: Attention::new(gpu, heads, attention_one.is_none()).await?,
+            attention_one,
             argmax: Argmax::new(gpu).await?,
             sample: Sample::new(gpu).await?,
             variant,

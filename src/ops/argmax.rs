@@ -48,7 +48,7 @@ impl Argmax {
     /// The kernel and its bindings.
     pub const SOURCE: KernelSource = KernelSource {
         name: "argmax",
-        wgsl: wgsl!("argmax.wgsl"),
+        wgsl: wgsl!("lib/advance.wgsl", "argmax.wgsl"),
         bindings: &[Access::Read, Access::Read, Access::Write, Access::Write, Access::Write],
         params_size: size_of::<ArgmaxParams>() as u64,
         subgroups: false,
@@ -56,8 +56,7 @@ impl Argmax {
 
     /// Compiles the kernel.
     pub async fn new(gpu: &Gpu) -> Result<Self> {
-        let lanes = if gpu.tier.cpu { gpu.tier.lanes() } else { 256 };
-        let overrides = [("WG", f64::from(lanes))];
+        let overrides = [("WG", f64::from(gpu.tier.lanes_alone()))];
         Ok(Self { kernel: Kernel::new(gpu, Self::SOURCE, overrides).await? })
     }
 

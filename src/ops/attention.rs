@@ -1,5 +1,5 @@
 //! Attention over sinks and ring.
-use super::{FRAME, RingParams, expect_cache};
+use super::{FRAME, RingParams, WORKGROUP_MEMORY, expect_cache};
 use crate::Result;
 use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, wgsl};
 
@@ -40,18 +40,19 @@ pub struct HeadShape {
     pub kv_f16: bool,
 }
 
-/// Bytes of workgroup memory that every device has.
-const WORKGROUP_MEMORY: usize = 16 << 10;
-
 impl HeadShape {
     /// The most heads that one workgroup can take on every device.
-    pub(super) fn group(&self, lanes: usize) -> usize {
+    fn group(&self, lanes: usize) -> usize {
         let queries_and_sums = 4 * self.head_dim * 4;
-        let fits = |&group: &usize| {
-            let bytes = group * queries_and_sums + 16 * (64 + lanes);
-            self.sharing.is_multiple_of(group) && bytes <= WORKGROUP_MEMORY
-        };
-        [4, 3, 2].into_iter().find(fits).unwrap_or(1)
+        self.group_where(|group| {
+            group * queries_and_sums + 16 * (64 + lanes) <= WORKGROUP_MEMORY as usize
+        })
+    }
+
+    /// The most heads that share keys and values and that `fits` lets into one workgroup.
+    pub(super) fn group_where(&self, fits: impl Fn(usize) -> bool) -> usize {
+        let usable = |&group: &usize| self.sharing.is_multiple_of(group) && fits(group);
+        [4, 3, 2].into_iter().find(usable).unwrap_or(1)
     }
 }
 
@@ -65,8 +66,8 @@ impl Attention {
         subgroups: false,
     };
 
-    /// Compiles the kernel for heads of one shape.
-    pub async fn new(gpu: &Gpu, shape: HeadShape) -> Result<Self> {
+    /// Compiles the kernel for heads of one shape. `decodes`: passes of one token come here too.
+    pub async fn new(gpu: &Gpu, shape: HeadShape, decodes: bool) -> Result<Self> {
         let lanes = gpu.tier.lanes() as usize;
         let make = |group: usize| {
             let overrides = [
@@ -79,7 +80,8 @@ impl Attention {
         };
         let group = shape.group(lanes);
         // On a CPU what counts is what is read.
-        let alone = if gpu.tier.cpu || group == 1 { None } else { Some(make(1).await?) };
+        let alone = decodes && !gpu.tier.cpu && group > 1;
+        let alone = if alone { Some(make(1).await?) } else { None };
         Ok(Self { grouped: make(group).await?, group: group as u32, alone, shape })
     }
 

@@ -95,7 +95,7 @@ impl AttentionOne {
         if sums == Sums::Shared || !fits {
             return Ok(None);
         }
-        let group = (1..=4).rev().find(|&group| shape.sharing.is_multiple_of(group)).unwrap_or(1);
+        let group = shape.group_where(|_| true);
         let flag = |on| f64::from(u8::from(on));
         let overrides = [
             ("WG", f64::from(lanes)),

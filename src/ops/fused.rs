@@ -84,6 +84,7 @@ impl Fused {
         "lib/plain.wgsl",
         [
             "lib/block.wgsl",
+            "lib/inputs.wgsl",
             "lib/reads.wgsl",
             "lib/epilogue.wgsl",
             "lib/four_rows.wgsl",
@@ -99,6 +100,7 @@ impl Fused {
         "lib/plain.wgsl",
         [
             "lib/block.wgsl",
+            "lib/inputs.wgsl",
             "lib/reads.wgsl",
             "lib/epilogue.wgsl",
             "lib/four_rows.wgsl",
@@ -114,6 +116,7 @@ impl Fused {
         "lib/nibbles.wgsl",
         [
             "lib/block.wgsl",
+            "lib/inputs.wgsl",
             "lib/reads.wgsl",
             "lib/epilogue.wgsl",
             "lib/many_rows.wgsl",
@@ -127,7 +130,13 @@ impl Fused {
         "matvec_residual",
         "",
         "lib/plain.wgsl",
-        ["lib/block.wgsl", "lib/reads.wgsl", "lib/four_rows.wgsl", "lib/reduce4.wgsl"],
+        [
+            "lib/block.wgsl",
+            "lib/inputs.wgsl",
+            "lib/reads.wgsl",
+            "lib/four_rows.wgsl",
+            "lib/reduce4.wgsl"
+        ],
         WRITES_RESIDUAL,
         ResidualParams
     );
@@ -136,7 +145,13 @@ impl Fused {
         "matvec_residual",
         "_subgroup",
         "lib/plain.wgsl",
-        ["lib/block.wgsl", "lib/reads.wgsl", "lib/four_rows.wgsl", "lib/reduce_subgroup.wgsl"],
+        [
+            "lib/block.wgsl",
+            "lib/inputs.wgsl",
+            "lib/reads.wgsl",
+            "lib/four_rows.wgsl",
+            "lib/reduce_subgroup.wgsl"
+        ],
         WRITES_RESIDUAL,
         ResidualParams
     );
@@ -145,7 +160,13 @@ impl Fused {
         "matvec_residual",
         "_many",
         "lib/nibbles.wgsl",
-        ["lib/block.wgsl", "lib/reads.wgsl", "lib/many_rows.wgsl", "lib/reduce_subgroup.wgsl"],
+        [
+            "lib/block.wgsl",
+            "lib/inputs.wgsl",
+            "lib/reads.wgsl",
+            "lib/many_rows.wgsl",
+            "lib/reduce_subgroup.wgsl"
+        ],
         WRITES_RESIDUAL,
         ResidualParams
     );
@@ -244,8 +265,7 @@ impl Fused {
             let tensors = [xn, squares, &part.quants, &part.scales, bias, y];
             let kernel = kernels.get(part.dtype)?;
             recording.dispatch(label, kernel, params, &tensors, [grid_x, beyond, 1]);
-            let groups = (part.rows as u32).div_ceil(self.rows);
-            recording.reads(reads(part, groups, 4 * (w.padded_cols() + partials as usize)));
+            recording.reads(reads(part, self.rows, 4 * (w.padded_cols() + partials as usize)));
         }
         Ok(())
     }
@@ -281,7 +301,7 @@ impl Fused {
             let tensors = [x, &part.quants, &part.scales, gain, y, yn, squares];
             let kernel = self.residual.get(part.dtype)?;
             recording.dispatch(label, kernel, params, &tensors, [grid_x, beyond, 1]);
-            recording.reads(reads(part, groups(part.rows), 4 * w.padded_cols()));
+            recording.reads(reads(part, self.rows, 4 * w.padded_cols()));
         }
         Ok(partials)
     }

@@ -1,16 +1,13 @@
 //! Products with quantised matrices: one token (`matvec`) or a chunk of them (`matmul`).
 use super::formats::{ByFormat, for_every_format};
-use super::{FRAME, Linear, Part, Variant};
+use super::variant::MANY_ROWS;
+use super::{FRAME, Linear, Part, Variant, WORKGROUP_MEMORY};
 use crate::Result;
 use crate::format::DType;
 use crate::gpu::{Access, Gpu, KernelSource, Reads, Recording, Tensor};
 
 /// Workgroups that one dimension of a grid may have on every WebGPU device.
 const MAX_GRID: u32 = 65_535;
-/// Bytes of workgroup memory that every device has.
-const WORKGROUP_MEMORY: u32 = 16 << 10;
-/// Rows of a workgroup at most, so that small matrices have a workgroup for every core.
-const MOST_ROWS: u32 = 48;
 
 /// `Params` of `shaders/matvec.wgsl` and `shaders/matmul.wgsl`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -79,8 +76,10 @@ pub(super) fn split(rows: usize, each: u32) -> (u32, u32) {
     (groups.min(MAX_GRID), groups.div_ceil(MAX_GRID))
 }
 
-/// What the workgroups of a product are bound to read: the weights once, `x` bytes each of the activations.
-pub(super) fn reads(part: &Part, groups: u32, x: usize) -> Reads {
+/// What the workgroups of a product, of `each` rows, are bound to read: the weights once, `x` bytes each of the
+/// activations.
+pub(super) fn reads(part: &Part, each: u32, x: usize) -> Reads {
+    let groups = (part.rows as u32).div_ceil(each);
     let weights = part.quants.size() + part.scales.size();
     Reads { weights, activations: u64::from(groups) * x as u64 }
 }
@@ -126,6 +125,7 @@ impl MatMul {
         "lib/plain.wgsl",
         [
             "lib/block.wgsl",
+            "lib/inputs.wgsl",
             "lib/reads.wgsl",
             "lib/epilogue.wgsl",
             "lib/four_rows.wgsl",
@@ -141,6 +141,7 @@ impl MatMul {
         "lib/plain.wgsl",
         [
             "lib/block.wgsl",
+            "lib/inputs.wgsl",
             "lib/reads.wgsl",
             "lib/epilogue.wgsl",
             "lib/four_rows.wgsl",
@@ -156,6 +157,7 @@ impl MatMul {
         "lib/nibbles.wgsl",
         [
             "lib/block.wgsl",
+            "lib/inputs.wgsl",
             "lib/reads.wgsl",
             "lib/epilogue.wgsl",
             "lib/many_rows.wgsl",
@@ -169,7 +171,7 @@ impl MatMul {
         "matmul",
         "",
         "lib/plain.wgsl",
-        ["lib/block.wgsl", "lib/reads.wgsl", "lib/epilogue.wgsl"],
+        ["lib/block.wgsl", "lib/inputs.wgsl", "lib/reads.wgsl", "lib/epilogue.wgsl"],
         MANY,
         MatMulParams
     );
@@ -178,7 +180,7 @@ impl MatMul {
         "matmul_columns",
         "_subgroup",
         "lib/plain.wgsl",
-        ["lib/block.wgsl", "lib/reads_broadcast.wgsl", "lib/epilogue.wgsl"],
+        ["lib/block.wgsl", "lib/inputs.wgsl", "lib/reads_broadcast.wgsl", "lib/epilogue.wgsl"],
         MANY,
         MatMulParams
     );
@@ -192,11 +194,10 @@ impl MatMul {
     ) -> Result<Self> {
         let lanes = gpu.tier.lanes();
         let tile = match variant.columns {
-            true => [WORKGROUP_MEMORY / (32 * lanes) / 4 * 4, 8 * lanes],
+            true => [(WORKGROUP_MEMORY / (32 * lanes) / 4 * 4).min(MANY_ROWS), 8 * lanes],
             // Sums of a workgroup's tokens fill its memory.
             false => [4, if gpu.tier.cpu { 16 } else { 8 }],
         };
-        let tile = [tile[0].min(MOST_ROWS), tile[1]];
         let make = async |sources, rows: u32, products: &[Product], epilogue| {
             let overrides = [
                 ("WG", f64::from(lanes)),
@@ -253,11 +254,7 @@ impl MatMul {
                 let kernel = self.matvec[epilogue as usize].get(part.dtype)?;
                 let tensors = [x, &part.quants, &part.scales, bias, y];
                 recording.dispatch(&label, kernel, params, &tensors, [grid_x, beyond, 1]);
-                recording.reads(reads(
-                    part,
-                    (part.rows as u32).div_ceil(rows),
-                    4 * w.padded_cols(),
-                ));
+                recording.reads(reads(part, rows, 4 * w.padded_cols()));
             } else {
                 let kernel = self.matmul[epilogue as usize].get(part.dtype)?;
                 let tensors = [frame, x, &part.quants, &part.scales, bias, y];

@@ -30,6 +30,9 @@ pub use variant::Variant;
 
 use ring::expect_cache;
 
+/// Bytes of workgroup memory that every device has.
+const WORKGROUP_MEMORY: u32 = 16 << 10;
+
 /// Every kernel of the crate, for whoever looks at all of them.
 pub fn kernels() -> Vec<crate::gpu::KernelSource> {
     let by_format = [

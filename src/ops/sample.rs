@@ -62,7 +62,7 @@ impl Sample {
     /// The kernel and its bindings.
     pub const SOURCE: KernelSource = KernelSource {
         name: "sample",
-        wgsl: wgsl!("lib/random.wgsl", "sample.wgsl"),
+        wgsl: wgsl!("lib/random.wgsl", "lib/advance.wgsl", "sample.wgsl"),
         bindings: &[
             Access::Read,
             Access::Read,
@@ -79,8 +79,8 @@ impl Sample {
 
     /// Compiles the kernel.
     pub async fn new(gpu: &Gpu) -> Result<Self> {
-        let lanes = if gpu.tier.cpu { gpu.tier.lanes() } else { 256 };
-        Ok(Self { kernel: Kernel::new(gpu, Self::SOURCE, [("WG", f64::from(lanes))]).await? })
+        let overrides = [("WG", f64::from(gpu.tier.lanes_alone()))];
+        Ok(Self { kernel: Kernel::new(gpu, Self::SOURCE, overrides).await? })
     }
 
     /// Records a draw from `logits` [1, V], without those in `banned` [ceil(V/32)] bits, into the first element of

@@ -14,8 +14,9 @@ pub struct Variant {
     pub columns: bool,
 }
 
-/// Rows that products have together when nothing else is said: what is read of activations is little beside them.
-const MANY: u32 = 48;
+/// Rows of a workgroup on software drivers: what is read of activations is little beside them, and small matrices still
+/// have a workgroup for every core.
+pub(super) const MANY_ROWS: u32 = 48;
 
 impl Variant {
     /// What every device can run.
@@ -25,7 +26,7 @@ impl Variant {
     pub async fn of(gpu: &Gpu) -> Result<Self> {
         let sums = Sums::of(gpu).await?;
         let software = gpu.tier.cpu && sums == Sums::Subgroup;
-        Ok(Self { sums, rows: if software { MANY } else { 4 }, columns: software })
+        Ok(Self { sums, rows: if software { MANY_ROWS } else { 4 }, columns: software })
     }
 
     /// The sources of a kernel of one token, out of: with barriers, with subgroups, with many rows.

@@ -222,11 +222,6 @@ impl Sampler {
         self.settings.penalises()
     }
 
-    /// Leaves out draws that another has made.
-    pub fn set_draws(&mut self, draws: u64) {
-        self.draws = draws;
-    }
-
     /// The ids that count as recent, oldest first, and the draws so far: what a draw depends on beside the settings.
     pub fn state(&self) -> (impl Iterator<Item = u32> + '_, u64) {
         (self.recent.iter().copied(), self.draws)

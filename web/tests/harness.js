@@ -1,12 +1,10 @@
 // A browser and a server for the browser tests.
 import { createHash } from "node:crypto";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { env } from "node:process";
 import { after, afterEach, before, beforeEach } from "node:test";
 import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
+import { browser as launch } from "../chromium.js";
 import { CACHE, CSP, serve } from "../serve.js";
 
 export { CACHE };
@@ -15,43 +13,15 @@ export const ROOT = join(dirname(fileURLToPath(import.meta.url)), "..", "..");
 export const TINY = join(ROOT, "tests", "fixtures", "tiny.gguf");
 export const MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
-const ARGUMENTS = [
-  "--headless",
-  "--no-sandbox",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-  "--enable-precise-memory-info",
-  "--host-resolver-rules=MAP insecure.test 127.0.0.1", // a page that is neither https nor localhost
-];
-
-const executable = () => {
-  const found = [
-    env.BROOKLET_CHROMIUM,
-    "/usr/bin/chromium",
-    "/usr/bin/google-chrome",
-    "/usr/bin/chromium-browser",
-  ].find((path) => path && existsSync(path));
-  if (!found) throw new Error("no Chromium was found: install it (Debian: chromium) or set BROOKLET_CHROMIUM to it");
-  return found;
-};
-
-/** A browser with a profile of its own; `context` and `close` go with it. */
-export async function browser({ webgpu = true, ...options } = {}) {
-  const profile = mkdtempSync(join(tmpdir(), "brooklet-browser-"));
-  const context = await chromium.launchPersistentContext(profile, {
-    executablePath: executable(),
-    args: [...ARGUMENTS, ...(webgpu ? ["--enable-unsafe-webgpu"] : [])],
+/** A browser for a test; `context` and `close` go with it. */
+export const browser = (options) =>
+  launch({
+    args: [
+      "--enable-precise-memory-info",
+      "--host-resolver-rules=MAP insecure.test 127.0.0.1", // a page that is neither https nor localhost
+    ],
     ...options,
   });
-  const close = async () => {
-    await context.close();
-    rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
-  };
-  return { context, close };
-}
 
 /** The page's server, with its Content-Security-Policy in force, and `faults` in the way of what it sends. */
 export async function site(before) {

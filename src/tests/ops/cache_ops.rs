@@ -126,7 +126,7 @@ fn attention() {
             let ring = RingParams { sinks, window, slots };
             let [h, kv, hd] = [heads, kv_heads, head_dim].map(|n| n as usize);
             let shape = HeadShape { head_dim: hd, sharing: h / kv, kv_f16 };
-            let op = block_on(Attention::new(&gpu, shape)).unwrap();
+            let op = block_on(Attention::new(&gpu, shape, true)).unwrap();
             // not 1/sqrt(HD), so that a kernel with its own idea of it fails; sharp enough to matter
             let scale = 0.7;
             let params = AttentionParams { heads, kv_heads, head_dim, ring, scale };
@@ -162,7 +162,7 @@ fn attention() {
 fn attention_refuses_a_cache_of_another_size() {
     let gpu = gpu();
     let shape = HeadShape { head_dim: 8, sharing: 1, kv_f16: false };
-    let op = block_on(Attention::new(&gpu, shape)).unwrap();
+    let op = block_on(Attention::new(&gpu, shape, true)).unwrap();
     let ring = RingParams { sinks: 1, window: 4, slots: 4 };
     let params = AttentionParams { heads: 1, kv_heads: 1, head_dim: 8, ring, scale: 1.0 };
     let make = |name: &str, shape: &[usize]| Tensor::zeros(&gpu, name, shape).unwrap();
