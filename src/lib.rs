@@ -11,17 +11,22 @@
 //! | [`reference`](mod@reference) | what each kernel should compute, in plain Rust |
 //! | [`model`] | config, weights, the sink-and-ring cache, the forward pass |
 //! | [`session`] | a stream: feed, generate, stop |
+//! | [`tune`] | which kernels suit this device: measured once, then kept |
+//! | `kept` | the cache folder; native only |
 //! | `eval` | latencies and pictures, which make the claims checkable; native only |
 pub mod error;
 #[cfg(feature = "cli")]
 pub mod eval;
 pub mod format;
 pub mod gpu;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod kept;
 pub mod model;
 pub mod ops;
 pub mod reference;
 pub mod session;
 pub mod text;
+pub mod tune;
 
 #[cfg(test)]
 mod tests;

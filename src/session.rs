@@ -15,7 +15,7 @@ pub struct Session {
     /// A chunk of a prompt, if that is more than one token; and one token.
     prefill: Option<Pass>,
     decode: Pass,
-    kernels: Kernels,
+    kernels: Arc<Kernels>,
     logits: Tensor, // [1, V]
     banned: Tensor, // [ceil(V/32)] bits
     /// What the steps of one submission chose.
@@ -45,7 +45,7 @@ impl Session {
         let vocab = model.config.n_vocab;
         let factors = model.weights.rope_freqs.as_deref();
         let cache = Cache::new(gpu, &model.config, settings, factors)?;
-        let kernels = Kernels::new(&model, settings.kv).await?;
+        let kernels = model.kernels(settings.kv).await?;
         let logits = Tensor::zeros(gpu, "act.logits", &[1, vocab])?;
         let banned = Tensor::zeros(gpu, "banned", &[vocab.div_ceil(32)])?;
         let one = Activations::new(gpu, &model, &cache, 1)?;

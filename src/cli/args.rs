@@ -1,5 +1,5 @@
 //! What the user may say.
-use brooklet::gpu::AdapterChoice;
+pub(crate) use super::wish::AdapterArgs;
 use brooklet::model::{CacheSettings, Config, KvType, Policy};
 use brooklet::text::SamplerSettings;
 use brooklet::{Error, Result};
@@ -71,19 +71,6 @@ pub(crate) struct ModelArgs {
     pub(crate) model: Option<PathBuf>,
 }
 
-#[derive(Args)]
-pub(crate) struct AdapterArgs {
-    /// The GPU, by its index or a part of its name in `brooklet devices` [env: BROOKLET_ADAPTER]
-    #[arg(long, value_name = "INDEX|NAME")]
-    adapter: Option<String>,
-}
-
-impl AdapterArgs {
-    pub(crate) fn choice(&self) -> AdapterChoice {
-        self.adapter.as_deref().map_or(AdapterChoice::Best, AdapterChoice::parse)
-    }
-}
-
 #[derive(Clone, Copy, ValueEnum)]
 enum PolicyArg {
     /// The first tokens and the recent ones: endless and stable
@@ -124,6 +111,10 @@ pub(crate) struct CacheArgs {
 }
 
 impl CacheArgs {
+    pub(crate) fn kv(&self) -> KvType {
+        self.shape.kv()
+    }
+
     pub(crate) fn settings(&self, config: &Config) -> CacheSettings {
         self.shape.settings(config, self.policy.into())
     }
@@ -149,11 +140,15 @@ pub(crate) struct ShapeArgs {
 }
 
 impl ShapeArgs {
-    pub(crate) fn settings(&self, config: &Config, policy: Policy) -> CacheSettings {
-        let kv = match self.kv {
+    pub(crate) fn kv(&self) -> KvType {
+        match self.kv {
             KvArg::F16 => KvType::F16,
             KvArg::F32 => KvType::F32,
-        };
+        }
+    }
+
+    pub(crate) fn settings(&self, config: &Config, policy: Policy) -> CacheSettings {
+        let kv = self.kv();
         let defaults = CacheSettings::for_model(config, policy);
         CacheSettings {
             sinks: self.sinks.unwrap_or(defaults.sinks),

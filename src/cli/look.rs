@@ -2,23 +2,39 @@
 use super::args::{DevicesArgs, InspectArgs, LogitsArgs, TokenizeArgs};
 use super::model::{File, prompt_ids, read_text, text};
 use super::output::{Output, human};
+use super::tuning;
 use brooklet::format::{FileSource, Gguf, describe};
+use brooklet::gpu::AdapterReport;
 use brooklet::model::Config;
+use brooklet::ops::Variant;
 use brooklet::session::Session;
 use brooklet::text::{Tokenizer, Vocab};
 use brooklet::{Error, Result, gpu};
 use pollster::block_on;
+use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
+/// An adapter, and what was measured with it by type of weights.
+#[derive(Serialize)]
+struct Device<'a> {
+    #[serde(flatten)]
+    adapter: &'a AdapterReport,
+    tuned: BTreeMap<&'a str, Variant>,
+}
+
 pub(crate) fn devices(args: DevicesArgs) -> Result<()> {
-    let (adapters, mut output) = (block_on(gpu::adapters()), Output::new());
+    let (adapters, kept, mut output) = (block_on(gpu::adapters()), tuning::kept(), Output::new());
     if adapters.is_empty() && !args.json {
         output.text("no adapter: install a Vulkan driver (mesa-vulkan-drivers will do)\n")?;
     }
     for adapter in &adapters {
+        let AdapterReport { name, driver, backend, .. } = adapter;
+        let tuned = kept.of(name, driver, backend);
         if args.json {
-            output.json(adapter)?;
+            let tuned: BTreeMap<_, _> = tuned.collect();
+            output.json(&Device { adapter, tuned })?;
             continue;
         }
         let (tier, yes) = (&adapter.tier, |on| if on { "yes" } else { "no" });
@@ -38,6 +54,9 @@ pub(crate) fn devices(args: DevicesArgs) -> Result<()> {
             human(tier.max_binding),
             human(tier.max_buffer),
         ))?;
+        for (dtype, variant) in tuned {
+            output.text(&format!("    fastest with {dtype}, as measured: {variant}\n"))?;
+        }
     }
     Ok(())
 }
@@ -82,7 +101,8 @@ pub(crate) fn logits(args: LogitsArgs) -> Result<()> {
         Error::Usage("logits needs a text: -p TEXT, -f FILE, or - for standard input".into())
     })?;
     let ids = prompt_ids(&file.tokenizer, &text)?;
-    let model = Arc::new(file.load(args.adapter.choice(), false)?);
+    let model = file.load(args.adapter.choice().with_kv(args.cache.kv()), false)?;
+    let model = Arc::new(model);
     let settings = args.cache.settings(&model.config);
     let logits = block_on(async {
         let mut session = Session::new(model, settings).await?;

@@ -7,6 +7,8 @@ mod look;
 mod model;
 mod output;
 mod run;
+mod tuning;
+mod wish;
 
 use args::{Cli, Command};
 use brooklet::Error;

@@ -1,8 +1,9 @@
 //! From a path to a model on the GPU.
 use super::args::{ModelArgs, TextArgs};
+use super::tuning;
+use super::wish::Wish;
 use brooklet::format::{DEFAULT_MODEL, FileSource, Gguf, default_model};
-use brooklet::gpu::{AdapterChoice, Gpu};
-use brooklet::model::{Config, Model};
+use brooklet::model::{Config, LoadSettings, Model};
 use brooklet::text::{Tokenizer, Vocab};
 use brooklet::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -39,11 +40,12 @@ impl File {
     }
 
     /// Loads the model, with a bar on a terminal.
-    pub(crate) fn load(&self, adapter: AdapterChoice, quiet: bool) -> Result<Model> {
+    pub(crate) fn load(&self, wish: Wish, quiet: bool) -> Result<Model> {
         // What cannot run is said before a device is opened.
         let config = Config::from_gguf(&self.gguf)?;
         config.expect_tokens(self.tokenizer.len())?;
-        let gpu = Arc::new(block_on(Gpu::open(adapter))?);
+        let gpu = Arc::new(block_on(tuning::open(wish.adapter))?);
+        let choice = block_on(tuning::choose(&gpu, &self.gguf, &config, wish.tune))?;
         let shown = !quiet && std::io::stderr().is_terminal();
         let bar = if shown { ProgressBar::new(0) } else { ProgressBar::hidden() };
         let style = "loading {bar:30} {bytes}/{total_bytes} {eta}";
@@ -54,10 +56,13 @@ impl File {
             bar.set_length(total);
             bar.set_position(done);
         };
-        let model =
-            block_on(Model::with_config(gpu, &self.source, &self.gguf, config, &mut progress));
+        let settings = LoadSettings { config, variant: Some(choice), kv: wish.kv };
+        let (source, gguf) = (&self.source, &self.gguf);
+        let model = block_on(Model::with_settings(gpu, source, gguf, settings, &mut progress));
         bar.finish_and_clear();
-        model
+        let model = model?;
+        model.gpu.keep_pipelines();
+        Ok(model)
     }
 }
 

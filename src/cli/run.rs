@@ -27,6 +27,11 @@ struct Summary {
     prefill_tps: f64,
     decode_tps: f64,
     ttft_ms: f64,
+    /// Until the first token could be fed, from the choice of a device on.
+    load_ms: f64,
+    /// Of that: until every weight was handed to the device, and until every kernel was compiled, side by side.
+    upload_ms: f64,
+    pipelines_ms: f64,
     policy: brooklet::model::Policy,
     sinks: u32,
     window: u32,
@@ -38,11 +43,13 @@ struct Summary {
     seed: u64,
     adapter: String,
     backend: String,
+    variant: brooklet::ops::Choice,
     stop_reason: &'static str,
 }
 
 /// When things happened.
 struct Times {
+    load: Duration,
     start: Instant,
     prefilled: Instant,
     first: Option<Instant>,
@@ -68,7 +75,9 @@ pub(crate) fn run(args: Box<RunArgs>) -> Result<()> {
     let given = text(&args.text)?;
     let file = File::open(&args.model)?;
     let ids = prompt_ids(&file.tokenizer, given.as_deref().unwrap_or(DEFAULT_PROMPT))?;
-    let model = Arc::new(file.load(args.adapter.choice(), args.quiet)?);
+    let start = Instant::now();
+    let model = file.load(args.adapter.choice().with_kv(args.cache.kv()), args.quiet)?;
+    let model = Arc::new(model);
     let settings = args.cache.settings(&model.config);
     let reach = settings.sinks + settings.window;
     if reach > model.config.n_ctx && !args.quiet {
@@ -79,6 +88,7 @@ pub(crate) fn run(args: Box<RunArgs>) -> Result<()> {
         );
     }
     let mut session = block_on(Session::new(model, settings))?;
+    let load = start.elapsed();
     let mut output = Output::new();
     let (mut generated, mut times) = (0, None);
     if !interrupt::only_asks() {
@@ -88,7 +98,7 @@ pub(crate) fn run(args: Box<RunArgs>) -> Result<()> {
         let start = Instant::now();
         interrupt::feed(&mut session, &ids).await?;
         let now = Instant::now();
-        let times = times.insert(Times { start, prefilled: now, first: None, last: now });
+        let times = times.insert(Times { load, start, prefilled: now, first: None, last: now });
         if interrupt::pressed() {
             return Ok("interrupted");
         }
@@ -179,7 +189,10 @@ fn summarise(
         generated_tokens,
         prefill_tps: rate(prompt_tokens as u64, times.prefilled - times.start),
         decode_tps: times.decode_tps(generated_tokens),
-        ttft_ms: first.as_secs_f64() * 1e3,
+        ttft_ms: ms(first),
+        load_ms: ms(times.load),
+        upload_ms: ms(model.times.weights),
+        pipelines_ms: ms(model.times.kernels),
         policy: cache.settings().policy,
         sinks: ring.sinks,
         window: ring.window,
@@ -191,11 +204,21 @@ fn summarise(
         seed: sampling.seed,
         adapter: model.gpu.name.clone(),
         backend: model.gpu.backend.clone(),
+        variant: model.variant,
         stop_reason,
     }
 }
 
+fn ms(spent: Duration) -> f64 {
+    spent.as_secs_f64() * 1e3
+}
+
 fn print_statistics(s: &Summary) {
+    eprintln!(
+        "load       {:.0} ms: weights uploaded after {:.0} ms, kernels compiled after {:.0} ms",
+        s.load_ms, s.upload_ms, s.pipelines_ms
+    );
+    eprintln!("kernels    {}", s.variant);
     eprintln!(
         "prompt     {} tokens, {:.2} tokens/s, first token after {:.0} ms",
         s.prompt_tokens, s.prefill_tps, s.ttft_ms

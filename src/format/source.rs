@@ -53,16 +53,10 @@ pub fn check_range(source: &impl Source, range: &Range<u64>) -> Result<Range<usi
 #[cfg(not(target_arch = "wasm32"))]
 pub const DEFAULT_MODEL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
-/// Where the default model is or would be: in `$BROOKLET_CACHE`, else `$XDG_CACHE_HOME/brooklet`, else
-/// `~/.cache/brooklet`. None where there is no home either.
+/// Where the default model is or would be: in the cache folder, if there is one.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn default_model() -> Option<std::path::PathBuf> {
-    use std::path::PathBuf;
-    let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let folder = set("BROOKLET_CACHE")
-        .or_else(|| set("XDG_CACHE_HOME").map(|folder| folder.join("brooklet")))
-        .or_else(|| std::env::home_dir().map(|home| home.join(".cache").join("brooklet")));
-    folder.map(|folder| folder.join(DEFAULT_MODEL))
+    crate::kept::folder().map(|folder| folder.join(DEFAULT_MODEL))
 }
 
 /// A file mapped into memory: a range costs nothing until its pages are touched.

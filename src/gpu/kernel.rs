@@ -1,7 +1,12 @@
 //! A compute pipeline made from WGSL files that live in `shaders/`.
-use super::{Counters, Gpu};
+use super::Gpu;
+#[cfg(not(target_arch = "wasm32"))]
+use super::told::{Teller, Told};
 use crate::{Error, Result};
 use std::borrow::Cow;
+#[cfg(not(target_arch = "wasm32"))]
+use std::sync::Arc;
+use web_time::Instant;
 
 /// How a kernel touches one binding. Binding 0 is always the `Params` uniform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,74 +60,111 @@ pub struct Kernel {
     pub(super) layout: wgpu::BindGroupLayout,
 }
 
+/// Values for `override`s, by name.
+type Overrides = Vec<(&'static str, f64)>;
+
 impl Kernel {
-    /// Compiles `source` with the given values for those of its `override`s that are among them.
+    /// Compiles `source` with the given values for those of its `override`s that are among them. Kernels whose
+    /// futures are polled together are compiled side by side.
     pub async fn new(
         gpu: &Gpu,
         source: KernelSource,
-        overrides: impl AsRef<[(&str, f64)]>,
+        overrides: impl AsRef<[(&'static str, f64)]>,
     ) -> Result<Self> {
-        let name = source.name;
         // A value for an override that the kernel does not have would be an error.
         let declared = |name: &str| source.wgsl.contains(&format!("override {name}:"));
         let overrides = overrides.as_ref().iter().copied();
-        let overrides: Vec<_> = overrides.filter(|(name, _)| declared(name)).collect();
-        let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let layout = gpu.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-            label: Some(name),
-            entries: &layout_entries(&source),
+        let overrides: Overrides = overrides.filter(|(name, _)| declared(name)).collect();
+        let (made, at) = Self::compiled(gpu, source, overrides).await;
+        gpu.compiled(at);
+        let refused = |detail| Error::Kernel { kernel: source.name, detail };
+        let (layout, pipeline) = made.map_err(refused)?;
+        Ok(Self { source, pipeline, layout })
+    }
+
+    /// A driver compiles on the thread that calls it.
+    #[cfg(not(target_arch = "wasm32"))]
+    async fn compiled(gpu: &Gpu, source: KernelSource, overrides: Overrides) -> Compiled {
+        let (device, cache) = (gpu.device.clone(), gpu.pipelines.cache());
+        let told = Arc::new(Told::default());
+        let nothing = Err("the compiler gave no answer".to_owned());
+        let teller = Teller::new(&told, (nothing, Instant::now()));
+        rayon::spawn(move || {
+            let made = compile(&device, cache.as_ref(), source, &overrides);
+            teller.tell(pollster::block_on(made));
         });
-        let descriptor = wgpu::ShaderModuleDescriptor {
-            label: Some(name),
-            source: wgpu::ShaderSource::Wgsl(match cfg!(target_arch = "wasm32") {
-                true => source.for_browsers(),
-                false => source.wgsl.into(),
-            }),
-        };
-        // SAFETY: every index of our kernels follows from shapes that `record` has checked and
-        // from token ids that the session has checked; every loop has a bound; no divisor is zero.
-        #[allow(unsafe_code, reason = "bounds checks in the inner loop cost up to a third there")]
-        let module = unsafe {
-            let checks = wgpu::ShaderRuntimeChecks::unchecked();
-            gpu.device.create_shader_module_trusted(descriptor, checks)
-        };
-        let pipeline_layout = gpu.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some(name),
-            bind_group_layouts: &[Some(&layout)],
-            ..Default::default()
-        });
-        let pipeline = gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(name),
-            layout: Some(&pipeline_layout),
-            module: &module,
-            entry_point: Some("main"),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                constants: &overrides,
-                // Our kernels write workgroup memory before they read it.
-                zero_initialize_workgroup_memory: false,
-            },
-            cache: None,
-        });
-        Counters::add(&gpu.counters.objects, 1);
-        match scope.pop().await {
-            Some(error) => Err(Error::Kernel { kernel: name, detail: error.to_string() }),
-            None => Ok(Self { source, pipeline, layout }),
-        }
+        told.told().await
+    }
+
+    /// A browser compiles elsewhere; what is awaited is its verdict.
+    #[cfg(target_arch = "wasm32")]
+    async fn compiled(gpu: &Gpu, source: KernelSource, overrides: Overrides) -> Compiled {
+        compile(&gpu.device, None, source, &overrides).await
     }
 }
 
+/// What was made, or what the driver said; and when.
+type Compiled = (Result<(wgpu::BindGroupLayout, wgpu::ComputePipeline), String>, Instant);
+
+async fn compile(
+    device: &wgpu::Device,
+    cache: Option<&wgpu::PipelineCache>,
+    source: KernelSource,
+    overrides: &[(&str, f64)],
+) -> Compiled {
+    let label = Some(source.name);
+    let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+    let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+        label,
+        entries: &layout_entries(&source),
+    });
+    let descriptor = wgpu::ShaderModuleDescriptor {
+        label,
+        source: wgpu::ShaderSource::Wgsl(match cfg!(target_arch = "wasm32") {
+            true => source.for_browsers(),
+            false => source.wgsl.into(),
+        }),
+    };
+    // SAFETY: every index of our kernels follows from shapes that `record` has checked and
+    // from token ids that the session has checked; every loop has a bound; no divisor is zero.
+    #[allow(unsafe_code, reason = "bounds checks in the inner loop cost up to a third there")]
+    let module = unsafe {
+        let checks = wgpu::ShaderRuntimeChecks::unchecked();
+        device.create_shader_module_trusted(descriptor, checks)
+    };
+    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label,
+        bind_group_layouts: &[Some(&layout)],
+        ..Default::default()
+    });
+    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label,
+        layout: Some(&pipeline_layout),
+        module: &module,
+        entry_point: Some("main"),
+        compilation_options: wgpu::PipelineCompilationOptions {
+            constants: overrides,
+            // Our kernels write workgroup memory before they read it.
+            zero_initialize_workgroup_memory: false,
+        },
+        cache,
+    });
+    let made = scope.pop().await.map_or(Ok((layout, pipeline)), |error| Err(error.to_string()));
+    (made, Instant::now())
+}
+
 fn layout_entries(source: &KernelSource) -> Vec<wgpu::BindGroupLayoutEntry> {
-    let entry = |binding, ty, has_dynamic_offset, size| wgpu::BindGroupLayoutEntry {
+    let entry = |binding, ty, size| wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,
-        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset, min_binding_size: size },
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: size },
         count: None,
     };
     let params = wgpu::BufferSize::new(source.params_size);
-    std::iter::once(entry(0, wgpu::BufferBindingType::Uniform, true, params))
+    std::iter::once(entry(0, wgpu::BufferBindingType::Uniform, params))
         .chain(source.bindings.iter().zip(1..).map(|(access, binding)| {
             let read_only = *access == Access::Read;
-            entry(binding, wgpu::BufferBindingType::Storage { read_only }, false, None)
+            entry(binding, wgpu::BufferBindingType::Storage { read_only }, None)
         }))
         .collect()
 }

@@ -1,10 +1,13 @@
 //! The only module that names wgpu: a device, tensors, kernels, recordings.
 mod kernel;
 mod open;
+#[cfg(not(target_arch = "wasm32"))]
+mod pipelines;
 mod profile;
 mod readback;
 mod recording;
 mod tensor;
+mod told;
 
 pub(crate) use kernel::wgsl;
 pub use kernel::{Access, Kernel, KernelSource};

@@ -1,7 +1,10 @@
 //! From a wish for an adapter to an open device, and what that device can do.
 use super::Counters;
+#[cfg(not(target_arch = "wasm32"))]
+use super::pipelines::Pipelines;
 use crate::{Error, Result};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use web_time::Instant;
 
 /// Which adapter the user wants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -110,6 +113,11 @@ pub struct Gpu {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     fault: Arc<Fault>,
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(super) pipelines: Pipelines,
+    last_compiled: Mutex<Option<Instant>>,
+    /// Whether a workgroup is one subgroup; tried out once.
+    pub(crate) one_subgroup: OnceLock<bool>,
     /// What this device can do.
     pub tier: Tier,
     /// The adapter's name.
@@ -234,6 +242,14 @@ impl Gpu {
         Self::with_adapter(adapter, report).await
     }
 
+    /// The same, and what drivers have compiled before is taken from `folder`; [`Gpu::keep_pipelines`] puts it there.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub async fn open_with(choice: AdapterChoice, folder: &std::path::Path) -> Result<Self> {
+        let mut gpu = Self::open(choice).await?;
+        gpu.pipelines = Pipelines::open(&gpu.device, &gpu.device.adapter_info(), folder);
+        Ok(gpu)
+    }
+
     /// Opens the adapter that the browser gives.
     pub async fn open_in_browser(browser: BrowserAdapter) -> Result<Self> {
         let adapter = fastest(wgpu::Backends::PRIMARY).await?;
@@ -256,7 +272,9 @@ impl Gpu {
     }
 
     async fn with_adapter(adapter: wgpu::Adapter, report: AdapterReport) -> Result<Self> {
-        let wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
+        let wanted = wgpu::Features::SUBGROUP
+            | wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::PIPELINE_CACHE;
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("brooklet"),
@@ -288,7 +306,32 @@ impl Gpu {
             )));
         });
         let AdapterReport { tier, name, backend, driver, .. } = report;
-        Ok(Self { device, queue, fault, tier, name, backend, driver, counters })
+        Ok(Self {
+            device,
+            queue,
+            fault,
+            #[cfg(not(target_arch = "wasm32"))]
+            pipelines: Pipelines::default(),
+            last_compiled: Mutex::default(),
+            one_subgroup: OnceLock::new(),
+            tier,
+            name,
+            backend,
+            driver,
+            counters,
+        })
+    }
+
+    /// Notes a pipeline that was there `at` this time.
+    pub(super) fn compiled(&self, at: Instant) {
+        Counters::add(&self.counters.objects, 1);
+        let mut last = self.last_compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = (*last).max(Some(at));
+    }
+
+    /// When the last pipeline was there.
+    pub(crate) fn last_compiled(&self) -> Option<Instant> {
+        *self.last_compiled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The first thing that went wrong outside any call, if anything did. Asked after every wait.

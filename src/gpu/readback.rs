@@ -1,9 +1,8 @@
 //! From the device to the host, through a staging buffer made once.
+use super::told::{Teller, Told};
 use super::{Counters, Gpu, Tensor};
 use crate::{Error, Result};
-use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
+use std::sync::{Arc, Mutex};
 
 /// A staging buffer of four-byte elements. At most one copy may be under way in it.
 pub struct Readback {
@@ -11,55 +10,11 @@ pub struct Readback {
     /// The submission whose copy is awaited.
     submission: Mutex<Option<wgpu::SubmissionIndex>>,
     /// Made once, so that a read allocates nothing.
-    mapping: Arc<Mapping>,
+    mapping: Arc<Told<Mapped>>,
 }
 
 /// An error without words: the device gave no answer.
 type Mapped = Result<(), Option<wgpu::BufferAsyncError>>;
-
-/// What has become of a mapping, and who waits to hear it.
-#[derive(Default)]
-struct Mapping(Mutex<(Option<Mapped>, Option<Waker>)>);
-
-impl Mapping {
-    fn lock(&self) -> MutexGuard<'_, (Option<Mapped>, Option<Waker>)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The first that is told counts.
-    fn tell(&self, result: Mapped) {
-        let mut state = self.lock();
-        state.0.get_or_insert(result);
-        let waker = state.1.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    async fn told(&self) -> Mapped {
-        poll_fn(|context| {
-            let mut state = self.lock();
-            match state.0.take() {
-                Some(result) => Poll::Ready(result),
-                None => {
-                    state.1 = Some(context.waker().clone());
-                    Poll::Pending
-                }
-            }
-        })
-        .await
-    }
-}
-
-/// The one who tells; a device that goes away may drop it before it could.
-struct Teller(Arc<Mapping>);
-
-impl Drop for Teller {
-    fn drop(&mut self) {
-        self.0.tell(Err(None));
-    }
-}
 
 impl Readback {
     /// Room for `len` elements.
@@ -98,11 +53,12 @@ impl Readback {
     /// Waits for the copy that was submitted last, and gives its elements.
     pub async fn read<E: bytemuck::Pod>(&self, gpu: &Gpu, out: &mut [E]) -> Result<()> {
         let failed = |detail: String| Error::Readback("a staging buffer".to_owned(), detail);
-        *self.mapping.lock() = (None, None);
-        let teller = Teller(self.mapping.clone());
+        self.mapping.clear();
+        // A device that goes away may drop the teller before it could tell.
+        let teller = Teller::new(&self.mapping, Err(None));
         let bytes = size_of_val(out) as u64;
         self.buffer.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
-            teller.0.tell(result.map_err(Some));
+            teller.tell(result.map_err(Some));
         });
         Counters::add(&gpu.counters.waits, 1);
         // A browser drives the queue by itself, and must not be blocked.

@@ -12,7 +12,7 @@ pub(super) struct Dispatch {
     layout: wgpu::BindGroupLayout,
     buffers: Vec<wgpu::Buffer>,
     params_size: u64,
-    params_offset: u32,
+    params_offset: u64,
     grid: [u32; 3],
 }
 
@@ -35,7 +35,7 @@ impl Recording {
     ) {
         assert_eq!(tensors.len(), kernel.source.bindings.len(), "{}", kernel.source.name);
         assert_eq!(size_of::<P>() as u64, kernel.source.params_size, "{}", kernel.source.name);
-        let params_offset = self.uniforms.len() as u32;
+        let params_offset = self.uniforms.len() as u64;
         self.uniforms.extend_from_slice(bytemuck::bytes_of(&params));
         self.uniforms.resize(self.uniforms.len().next_multiple_of(UNIFORM_ALIGN), 0);
         self.dispatches.push(Dispatch {
@@ -71,7 +71,9 @@ impl Recording {
         let bind = |dispatch: &Dispatch| {
             let uniform = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                 buffer: &params,
-                offset: 0,
+                // Bound here and not at each encoding: an offset that moves is one more thing to hand to a browser and
+                // to check, for every dispatch of every token.
+                offset: dispatch.params_offset,
                 size: wgpu::BufferSize::new(dispatch.params_size),
             });
             let storage = dispatch.buffers.iter().map(|buffer| buffer.as_entire_binding());
@@ -103,7 +105,7 @@ impl Dispatch {
     pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, bind_group: &wgpu::BindGroup) {
         let [x, y, z] = self.grid;
         pass.set_pipeline(&self.pipeline);
-        pass.set_bind_group(0, bind_group, &[self.params_offset]);
+        pass.set_bind_group(0, bind_group, &[]);
         pass.dispatch_workgroups(x, y, z);
     }
 

@@ -1,13 +1,15 @@
 //! The forward pass of the llama family, noted down as a list of ops.
-use super::{Cache, KvType, Model};
+use super::weights::Products;
+use super::{Cache, Config, KvType, Model};
 use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::model::RopeLayout;
 use crate::ops::{
     Argmax, Attention, AttentionOne, AttentionOneParams, AttentionParams, Draws, Epilogue, FRAME,
-    Fused, GetRows, HeadShape, MatMul, Normed, RmsNorm, RopeStore, RopeStoreParams, Sample,
+    Fused, GetRows, HeadShape, MatMul, Normed, RmsNorm, RopeStore, RopeStoreParams, Sample, Sums,
     Variant, most_partials, splits,
 };
+use futures_util::future::{try_join, try_join4};
 
 /// Every kernel that a pass needs, compiled once for a session.
 pub(crate) struct Kernels {
@@ -23,27 +25,65 @@ pub(crate) struct Kernels {
     variant: Variant,
 }
 
+/// What kernels are compiled for: all of it is known before the weights have come.
+#[derive(Clone)]
+pub(crate) struct Needs {
+    pub(crate) heads: HeadShape,
+    neox: bool,
+    products: Products,
+    variant: Variant,
+}
+
+impl Needs {
+    pub(crate) fn new(config: &Config, products: Products, variant: Variant, kv: KvType) -> Self {
+        let (head_dim, sharing) = (config.head_dim, config.n_head / config.n_head_kv);
+        let heads = HeadShape { head_dim, sharing, kv_f16: kv == KvType::F16 };
+        Self { heads, neox: config.rope.layout == RopeLayout::Neox, products, variant }
+    }
+}
+
 impl Kernels {
-    pub(crate) async fn new(model: &Model, kv: KvType) -> Result<Self> {
-        let (gpu, kv_f16) = (&model.gpu, kv == KvType::F16);
-        let neox = model.config.rope.layout == RopeLayout::Neox;
-        let (layers, output) = (model.weights.layer_products(), model.weights.output_products());
-        let variant = Variant::of(gpu).await?;
-        let c = &model.config;
-        let heads = HeadShape { head_dim: c.head_dim, sharing: c.n_head / c.n_head_kv, kv_f16 };
-        let embedding: Vec<_> = model.weights.token_embd.parts.iter().map(|p| p.dtype).collect();
-        let attention_one = AttentionOne::new(gpu, heads, neox, variant.sums).await?;
+    /// Compiles them side by side.
+    pub(crate) async fn new(gpu: &Gpu, needs: &Needs) -> Result<Self> {
+        let Needs { heads, neox, products, variant } = needs;
+        let (heads, neox, variant) = (*heads, *neox, *variant);
+        let Products { embedding, layers, output } = products;
+        let all = [&layers[..], output].concat();
+        // The variant is one of products; here what counts is what the device can do.
+        let sums = Sums::of(gpu).await?;
+        let decodes = !AttentionOne::fits(gpu, heads, sums);
+        let attention = try_join(
+            AttentionOne::new(gpu, heads, neox, sums),
+            Attention::new(gpu, heads, decodes),
+        );
+        // Nothing is awaited before everything is begun: the weights stream from the first pause on.
+        let ((get_rows, norm, matmul, fused), (rope_store, attention, argmax, sample)) = try_join(
+            try_join4(
+                GetRows::new(gpu, embedding),
+                RmsNorm::new(gpu, sums),
+                // A chunk gives the logits of its last token alone.
+                MatMul::new(gpu, output, layers, variant),
+                Fused::new(gpu, &all, embedding, variant),
+            ),
+            try_join4(
+                RopeStore::new(gpu, neox, heads.kv_f16),
+                attention,
+                Argmax::new(gpu),
+                Sample::new(gpu),
+            ),
+        )
+        .await?;
+        let (attention_one, attention) = attention;
         Ok(Self {
-            get_rows: GetRows::new(gpu, &embedding).await?,
-            norm: RmsNorm::new(gpu, variant.sums).await?,
-            // A chunk gives the logits of its last token alone.
-            matmul: MatMul::new(gpu, &output, &layers, variant).await?,
-            fused: Fused::new(gpu, &[layers, output].concat(), &embedding, variant).await?,
-            rope_store: RopeStore::new(gpu, neox, kv_f16).await?,
-            attention: Attention::new(gpu, heads, attention_one.is_none()).await?,
+            get_rows,
+            norm,
+            matmul,
+            fused,
+            rope_store,
+            attention,
             attention_one,
-            argmax: Argmax::new(gpu).await?,
-            sample: Sample::new(gpu).await?,
+            argmax,
+            sample,
             variant,
         })
     }

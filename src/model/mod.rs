@@ -23,8 +23,40 @@ pub(crate) use forward::{Activations, Kernels, Pass};
 use crate::Result;
 use crate::format::{Gguf, Source};
 use crate::gpu::Gpu;
+use crate::ops::{Choice, Origin, Variant};
+use forward::Needs;
+use futures_util::future::try_join;
 use std::sync::Arc;
+use std::time::Duration;
+use web_time::Instant;
+pub(crate) use weights::Products;
 use weights::Weights;
+
+/// How a model is to be loaded.
+pub struct LoadSettings {
+    /// What its file says of it, or what the caller has made of that.
+    pub config: Config,
+    /// Which kernels multiply; by itself what suits the kind of device. See [`crate::tune`].
+    pub variant: Option<Choice>,
+    /// How sessions will store keys and values; one that does it otherwise compiles its kernels anew.
+    pub kv: KvType,
+}
+
+impl LoadSettings {
+    /// As the file says, and as is usual.
+    pub fn new(config: Config) -> Self {
+        Self { config, variant: None, kv: KvType::F16 }
+    }
+}
+
+/// When what was there, from the beginning of a load on. Weights come and kernels are compiled at the same time.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadTimes {
+    /// Every weight was handed to the device.
+    pub weights: Duration,
+    /// Every kernel was compiled.
+    pub kernels: Duration,
+}
 
 /// A model on the GPU, to be shared by any number of sessions.
 pub struct Model {
@@ -32,7 +64,13 @@ pub struct Model {
     pub gpu: Arc<Gpu>,
     /// What its file says of it.
     pub config: Config,
+    /// Which kernels multiply.
+    pub variant: Choice,
+    /// What its load took.
+    pub times: LoadTimes,
     pub(crate) weights: Weights,
+    products: Products,
+    kernels: (KvType, Arc<Kernels>),
 }
 
 impl Model {
@@ -44,26 +82,55 @@ impl Model {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
         let config = Config::from_gguf(gguf)?;
-        Self::with_config(gpu, source, gguf, config, progress).await
+        Self::with_settings(gpu, source, gguf, LoadSettings::new(config), progress).await
     }
 
-    /// The same with a config that the caller has changed.
-    pub async fn with_config(
+    /// The same as the caller wants it.
+    pub async fn with_settings(
         gpu: Arc<Gpu>,
         source: &impl Source,
         gguf: &Gguf,
-        config: Config,
+        settings: LoadSettings,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
+        let start = Instant::now();
+        let LoadSettings { config, variant, kv } = settings;
+        let products = Products::of(gguf, &config)?;
+        let variant = match variant {
+            Some(variant) => variant,
+            None => Choice { variant: Variant::of(&gpu).await?, origin: Origin::Class },
+        };
         let total = gguf.tensors.iter().map(|tensor| tensor.size).sum();
         let mut done = 0;
         let mut arrived = |bytes| {
             done += bytes;
             progress(done, total);
         };
-        let weights = Weights::load(&gpu, source, gguf, &config, &mut arrived).await?;
+        let needs = Needs::new(&config, products.clone(), variant.variant, kv);
+        let kernels = Kernels::new(&gpu, &needs);
+        let weights = async {
+            let weights = Weights::load(&gpu, source, gguf, &config, &mut arrived).await?;
+            Ok((weights, start.elapsed()))
+        };
+        // Kernels first: they are begun, and the weights are streamed while others compile.
+        let (kernels, (weights, streamed)) = try_join(kernels, weights).await?;
         gpu.check()?;
-        Ok(Self { gpu, config, weights })
+        let compiled = gpu.last_compiled().map_or(Duration::ZERO, |at| at - start);
+        let times = LoadTimes { weights: streamed, kernels: compiled };
+        let kernels = (kv, Arc::new(kernels));
+        Ok(Self { gpu, config, variant, times, weights, products, kernels })
+    }
+
+    /// Its kernels for one way to store keys and values.
+    pub(crate) async fn kernels(&self, kv: KvType) -> Result<Arc<Kernels>> {
+        match &self.kernels {
+            (made_for, kernels) if *made_for == kv => Ok(kernels.clone()),
+            _ => {
+                let products = self.products.clone();
+                let needs = Needs::new(&self.config, products, self.variant.variant, kv);
+                Ok(Arc::new(Kernels::new(&self.gpu, &needs).await?))
+            }
+        }
     }
 
     /// Bytes of weights that a step has to read: every matrix once, less the embedding where it is not the output.

@@ -2,7 +2,7 @@
 use super::Config;
 use super::config::need_tensor;
 use crate::Result;
-use crate::format::{Gguf, Source, TensorInfo, dequantize};
+use crate::format::{DType, Gguf, Source, TensorInfo, dequantize};
 use crate::gpu::{Gpu, Tensor};
 use crate::ops::{Epilogue, Join, Linear, Product};
 use std::collections::HashMap;
@@ -192,25 +192,6 @@ impl Weights {
         layers.chain([&self.token_embd]).chain(&self.output)
     }
 
-    /// The products of the layers, each kind once.
-    pub(crate) fn layer_products(&self) -> Vec<Product> {
-        let of = |epilogue, matrix: &Linear| -> Vec<Product> {
-            matrix.parts.iter().map(|part| (epilogue, part.dtype)).collect()
-        };
-        let products = self.layers.iter().flat_map(|layer| {
-            let stored = of(Epilogue::Store, &layer.attn_qkv);
-            let added = [&layer.attn_output, &layer.ffn_down].map(|w| of(Epilogue::Add, w));
-            let swiglu = of(Epilogue::SwiGlu, &layer.ffn_gate_up);
-            [stored, swiglu].into_iter().chain(added).flatten()
-        });
-        each_once(products)
-    }
-
-    /// The products that give the logits.
-    pub(crate) fn output_products(&self) -> Vec<Product> {
-        each_once(self.output().parts.iter().map(|part| (Epilogue::Store, part.dtype)))
-    }
-
     /// Bytes of the matrices that a step multiplies with.
     pub(crate) fn step_bytes(&self) -> u64 {
         let embedding = if self.output.is_some() { self.token_embd.bytes() } else { 0 };
@@ -227,12 +208,47 @@ impl Weights {
     }
 }
 
-fn each_once(products: impl Iterator<Item = Product>) -> Vec<Product> {
-    let mut once = Vec::new();
-    for product in products {
-        if !once.contains(&product) {
-            once.push(product);
+/// What a model multiplies with: known from its file's head, before any weight has come.
+#[derive(Clone, Default)]
+pub(crate) struct Products {
+    /// Types of the embedding.
+    pub(crate) embedding: Vec<DType>,
+    /// The products of the layers, each kind once.
+    pub(crate) layers: Vec<Product>,
+    /// The products that give the logits.
+    pub(crate) output: Vec<Product>,
+}
+
+impl Products {
+    pub(crate) fn of(gguf: &Gguf, config: &Config) -> Result<Self> {
+        let mut found = Self::default();
+        for Wanted { label, kind, tensors } in Wants::of(gguf, config)? {
+            let Kind::Matrix(_) = kind else { continue };
+            for tensor in tensors {
+                let dtype = tensor.dtype()?;
+                let output = label == "output" || config.tied && label == "token_embd";
+                if label == "token_embd" {
+                    note(&mut found.embedding, dtype);
+                }
+                if output {
+                    note(&mut found.output, (Epilogue::Store, dtype));
+                }
+                let epilogue = match label.rsplit('.').next() {
+                    Some("attn_qkv") => Epilogue::Store,
+                    Some("ffn_gate_up") => Epilogue::SwiGlu,
+                    Some("attn_output" | "ffn_down") => Epilogue::Add,
+                    _ => continue,
+                };
+                note(&mut found.layers, (epilogue, dtype));
+            }
         }
+        Ok(found)
     }
-    once
+}
+
+/// Adds what is not there yet.
+fn note<T: PartialEq>(list: &mut Vec<T>, value: T) {
+    if !list.contains(&value) {
+        list.push(value);
+    }
 }

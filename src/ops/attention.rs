@@ -2,6 +2,7 @@
 use super::{FRAME, RingParams, WORKGROUP_MEMORY, expect_cache};
 use crate::Result;
 use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, wgsl};
+use futures_util::future::try_join;
 
 /// `Params` of `shaders/attention.wgsl`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -81,8 +82,9 @@ impl Attention {
         let group = shape.group(lanes);
         // On a CPU what counts is what is read.
         let alone = decodes && !gpu.tier.cpu && group > 1;
-        let alone = if alone { Some(make(1).await?) } else { None };
-        Ok(Self { grouped: make(group).await?, group: group as u32, alone, shape })
+        let alone = async { if alone { make(1).await.map(Some) } else { Ok(None) } };
+        let (grouped, alone) = try_join(make(group), alone).await?;
+        Ok(Self { grouped, group: group as u32, alone, shape })
     }
 
     /// Workgroups that read each key and value, for each of `tokens`.

@@ -3,6 +3,7 @@
 use super::{FRAME, HeadShape, RingParams, Sums, expect_cache};
 use crate::Result;
 use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, wgsl};
+use futures_util::future::try_join;
 
 /// `Params` of `shaders/attention_one.wgsl`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -86,15 +87,19 @@ impl AttentionOne {
         subgroups: false,
     };
 
-    /// Compiles the kernels for heads of one shape and one layout of pairs; `None` where the device or the shape
-    /// needs the plain ones.
-    pub async fn new(gpu: &Gpu, shape: HeadShape, neox: bool, sums: Sums) -> Result<Option<Self>> {
-        let lanes = gpu.tier.lanes();
+    /// Whether the device and the shape can do without the plain kernels.
+    pub fn fits(gpu: &Gpu, shape: HeadShape, sums: Sums) -> bool {
         let eights = shape.head_dim as u32 / 8;
-        let fits = shape.head_dim.is_multiple_of(8) && eights.is_power_of_two() && eights <= lanes;
-        if sums == Sums::Shared || !fits {
+        let shared_out = shape.head_dim.is_multiple_of(8) && eights.is_power_of_two();
+        sums == Sums::Subgroup && shared_out && eights <= gpu.tier.lanes()
+    }
+
+    /// Compiles the kernels for heads of one shape and one layout of pairs, where they fit.
+    pub async fn new(gpu: &Gpu, shape: HeadShape, neox: bool, sums: Sums) -> Result<Option<Self>> {
+        if !Self::fits(gpu, shape, sums) {
             return Ok(None);
         }
+        let lanes = gpu.tier.lanes();
         let group = shape.group_where(|_| true);
         let flag = |on| f64::from(u8::from(on));
         let overrides = [
@@ -107,12 +112,12 @@ impl AttentionOne {
             // A software driver reads workgroup memory lane by lane.
             ("QUERIES", flag(!gpu.tier.cpu)),
         ];
-        Ok(Some(Self {
-            one: Kernel::new(gpu, Self::SOURCE, overrides).await?,
-            join: Kernel::new(gpu, Self::JOIN, overrides).await?,
-            group: group as u32,
-            shape,
-        }))
+        let (one, join) = try_join(
+            Kernel::new(gpu, Self::SOURCE, overrides),
+            Kernel::new(gpu, Self::JOIN, overrides),
+        )
+        .await?;
+        Ok(Some(Self { one, join, group: group as u32, shape }))
     }
 
     /// Workgroups that read each key and value.

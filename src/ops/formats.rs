@@ -38,6 +38,7 @@ pub(super) use for_every_format;
 use crate::format::DType;
 use crate::gpu::{Gpu, Kernel, KernelSource};
 use crate::{Error, Result};
+use futures_util::future::try_join_all;
 
 /// The compiled kernels of a file, for the types a model uses.
 pub(super) struct ByFormat(Vec<(DType, Kernel)>);
@@ -47,13 +48,13 @@ impl ByFormat {
         gpu: &Gpu,
         sources: &[(DType, KernelSource)],
         dtypes: &[DType],
-        overrides: &[(&str, f64)],
+        overrides: &[(&'static str, f64)],
     ) -> Result<Self> {
-        let mut kernels = Vec::with_capacity(dtypes.len());
-        for (dtype, source) in sources.iter().filter(|(dtype, _)| dtypes.contains(dtype)) {
-            kernels.push((*dtype, Kernel::new(gpu, *source, overrides).await?));
-        }
-        Ok(Self(kernels))
+        let wanted = sources.iter().filter(|(dtype, _)| dtypes.contains(dtype));
+        let made = wanted.map(async |(dtype, source)| {
+            Kernel::new(gpu, *source, overrides).await.map(|kernel| (*dtype, kernel))
+        });
+        Ok(Self(try_join_all(made).await?))
     }
 
     pub(super) fn get(&self, dtype: DType) -> Result<&Kernel> {

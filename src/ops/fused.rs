@@ -6,6 +6,7 @@ use super::{Epilogue, GetRowsParams, Linear, MatMulParams, Product, Variant};
 use crate::Result;
 use crate::format::DType;
 use crate::gpu::{Access, Gpu, KernelSource, Recording, Tensor};
+use futures_util::future::try_join4;
 
 /// `Params` of `shaders/matvec_normed.wgsl`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -197,11 +198,18 @@ impl Fused {
             let overrides = [lanes, rows, ("EPILOGUE", f64::from(epilogue as u32))];
             ByFormat::new(gpu, sources, &dtypes_with(products, epilogue), &overrides).await
         };
+        let (store, swiglu, residual, get_rows) = try_join4(
+            make(normed, Epilogue::Store),
+            make(normed, Epilogue::SwiGlu),
+            make(residual, Epilogue::Add),
+            ByFormat::new(gpu, &Self::GET_ROWS, embedding, &[lanes]),
+        )
+        .await?;
         Ok(Self {
-            store: make(normed, Epilogue::Store).await?,
-            swiglu: make(normed, Epilogue::SwiGlu).await?,
-            residual: make(residual, Epilogue::Add).await?,
-            get_rows: ByFormat::new(gpu, &Self::GET_ROWS, embedding, &[lanes]).await?,
+            store,
+            swiglu,
+            residual,
+            get_rows,
             no_bias: Tensor::zeros(gpu, "no_bias", &[1])?,
             rows: variant.rows,
         })

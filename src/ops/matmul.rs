@@ -5,6 +5,7 @@ use super::{FRAME, Linear, Part, Variant, WORKGROUP_MEMORY};
 use crate::Result;
 use crate::format::DType;
 use crate::gpu::{Access, Gpu, KernelSource, Reads, Recording, Tensor};
+use futures_util::future::{try_join, try_join3};
 
 /// Workgroups that one dimension of a grid may have on every WebGPU device.
 const MAX_GRID: u32 = 65_535;
@@ -211,17 +212,18 @@ impl MatMul {
         let v = variant.pick(&[&Self::MATVEC, &Self::MATVEC_SUBGROUP, &Self::MATVEC_MANY]);
         let m = if variant.columns { &Self::MATMUL_COLUMNS } else { &Self::MATMUL };
         let rows = variant.rows;
+        let (matvec, matmul) = try_join(
+            try_join3(make(v, rows, one, a), make(v, rows, one, b), make(v, rows, one, c)),
+            try_join3(
+                make(m, tile[0], many, a),
+                make(m, tile[0], many, b),
+                make(m, tile[0], many, c),
+            ),
+        )
+        .await?;
         Ok(Self {
-            matvec: [
-                make(v, rows, one, a).await?,
-                make(v, rows, one, b).await?,
-                make(v, rows, one, c).await?,
-            ],
-            matmul: [
-                make(m, tile[0], many, a).await?,
-                make(m, tile[0], many, b).await?,
-                make(m, tile[0], many, c).await?,
-            ],
+            matvec: matvec.into(),
+            matmul: matmul.into(),
             no_bias: Tensor::zeros(gpu, "no_bias", &[1])?,
             variant,
             tile,

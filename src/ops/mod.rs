@@ -26,7 +26,7 @@ pub use rms_norm::{RmsNorm, RmsNormParams};
 pub use rope_store::{RopeStore, RopeStoreParams};
 pub use sample::{Draws, Sample};
 pub use subgroup::{SubgroupCheckParams, Sums};
-pub use variant::Variant;
+pub use variant::{Choice, Origin, Variant};
 
 use ring::expect_cache;
 

@@ -2,6 +2,7 @@
 use super::{FRAME, Sums};
 use crate::Result;
 use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, wgsl};
+use futures_util::future::try_join;
 
 /// `Params` of `shaders/rms_norm.wgsl`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -41,7 +42,8 @@ impl RmsNorm {
         let lanes = f64::from(gpu.tier.lanes());
         let source = if sums == Sums::Subgroup { Self::SUBGROUP } else { Self::SOURCE };
         let make = |last| Kernel::new(gpu, source, [("WG", lanes), ("LAST", last)]);
-        Ok(Self { every: make(0.0).await?, last: make(1.0).await? })
+        let (every, last) = try_join(make(0.0), make(1.0)).await?;
+        Ok(Self { every, last })
     }
 
     /// Records `y = x / rms(x) * w` for every row. `x`, `y`: [T, D]; `w`: `[D]`.

@@ -31,11 +31,20 @@ pub(super) const SOURCE: KernelSource = KernelSource {
 };
 
 impl Sums {
-    /// The best way of this device. Sizes alone do not promise that lanes come together, so it is tried out.
+    /// The best way of this device. Sizes alone do not promise that lanes come together, so it is tried out, once.
     pub async fn of(gpu: &Gpu) -> Result<Self> {
+        let known = gpu.one_subgroup.get().copied();
+        let one = match known {
+            Some(one) => one,
+            None => Self::try_out(gpu).await?,
+        };
+        Ok(if *gpu.one_subgroup.get_or_init(|| one) { Self::Subgroup } else { Self::Shared })
+    }
+
+    async fn try_out(gpu: &Gpu) -> Result<bool> {
         let lanes = gpu.tier.lanes();
         if !gpu.tier.subgroups || lanes > gpu.tier.subgroup_size[0] {
-            return Ok(Self::Shared);
+            return Ok(false);
         }
         const GROUPS: u32 = 16;
         let kernel = Kernel::new(gpu, SOURCE, [("WG", f64::from(lanes))]).await?;
@@ -45,9 +54,6 @@ impl Sums {
         recording.dispatch("subgroup_check", &kernel, params, &[&sum], [GROUPS, 1, 1]);
         recording.finish(gpu).run(gpu, &[]);
         let found: Vec<u32> = sum.read(gpu).await?;
-        match found == reference::subgroup_check(GROUPS as usize, lanes) {
-            true => Ok(Self::Subgroup),
-            false => Ok(Self::Shared),
-        }
+        Ok(found == reference::subgroup_check(GROUPS as usize, lanes))
     }
 }

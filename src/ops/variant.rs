@@ -5,6 +5,7 @@ use crate::gpu::Gpu;
 
 /// How products are shared out. Results differ by rounding alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct Variant {
     /// How the lanes of a workgroup add up.
     pub sums: Sums,
@@ -18,6 +19,26 @@ pub struct Variant {
 /// have a workgroup for every core.
 pub(super) const MANY_ROWS: u32 = 48;
 
+/// Rows of a workgroup that is one subgroup.
+const ROWS: [u32; 4] = [4, 8, 16, MANY_ROWS];
+
+impl Default for Variant {
+    fn default() -> Self {
+        Self::PLAIN
+    }
+}
+
+impl std::fmt::Display for Variant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let sums = match self.sums {
+            Sums::Shared => "sums in workgroup memory",
+            Sums::Subgroup => "sums by subgroup",
+        };
+        let lanes = if self.columns { "tokens" } else { "weights" };
+        write!(f, "{sums}, {} rows a workgroup, lanes share out a chunk's {lanes}", self.rows)
+    }
+}
+
 impl Variant {
     /// What every device can run.
     pub const PLAIN: Self = Self { sums: Sums::Shared, rows: 4, columns: false };
@@ -27,6 +48,30 @@ impl Variant {
         let sums = Sums::of(gpu).await?;
         let software = gpu.tier.cpu && sums == Sums::Subgroup;
         Ok(Self { sums, rows: if software { MANY_ROWS } else { 4 }, columns: software })
+    }
+
+    /// Whether this device can run it.
+    pub async fn runs_on(&self, gpu: &Gpu) -> Result<bool> {
+        let able = Sums::of(gpu).await? == Sums::Subgroup;
+        let rows = match self.sums {
+            Sums::Shared => self.rows == 4,
+            Sums::Subgroup => able && ROWS.contains(&self.rows),
+        };
+        Ok(rows && (able || !self.columns))
+    }
+
+    /// What is worth a try with one token: first what suits the kind of device.
+    pub async fn candidates(gpu: &Gpu) -> Result<Vec<Self>> {
+        let first = Self::of(gpu).await?;
+        let subgroups = ROWS.map(|rows| Self { sums: Sums::Subgroup, rows, ..first });
+        let plain = Self { sums: Sums::Shared, rows: 4, ..first };
+        let mut all = vec![first];
+        for other in subgroups.into_iter().chain([plain]) {
+            if other.runs_on(gpu).await? && !all.contains(&other) {
+                all.push(other);
+            }
+        }
+        Ok(all)
     }
 
     /// The sources of a kernel of one token, out of: with barriers, with subgroups, with many rows.
@@ -46,5 +91,38 @@ impl Variant {
         }
         let subgroup = Self { sums: Sums::Subgroup, ..plain };
         Ok(vec![plain, subgroup, Self { rows: 16, columns: true, ..subgroup }])
+    }
+}
+
+/// Where a variant comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// What suits the kind of device.
+    Class,
+    /// A measurement at an earlier load.
+    Kept,
+    /// A measurement just now.
+    Measured,
+}
+
+/// Which variant a model runs, and why.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Choice {
+    /// What it runs.
+    #[serde(flatten)]
+    pub variant: Variant,
+    /// Where that comes from.
+    pub origin: Origin,
+}
+
+impl std::fmt::Display for Choice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let origin = match self.origin {
+            Origin::Class => "as suits the kind of device",
+            Origin::Kept => "as measured at an earlier load",
+            Origin::Measured => "as measured now",
+        };
+        write!(f, "{}; {origin}", self.variant)
     }
 }

@@ -20,3 +20,4 @@ mod stop;
 mod support;
 mod text;
 mod tiny;
+mod tuning;

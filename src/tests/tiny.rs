@@ -3,7 +3,7 @@ use super::gguf_file::{GgufFile, random_blocks};
 use super::support::noise;
 use crate::format::{Array, BytesSource, DType, Gguf, Value, dequantize};
 use crate::gpu::Gpu;
-use crate::model::{CacheSettings, Config, KvType, Model, Policy, RopeLayout};
+use crate::model::{CacheSettings, Config, KvType, LoadSettings, Model, Policy, RopeLayout};
 use crate::reference::Oracle;
 use crate::session::Session;
 use crate::text::byte_of_char;
@@ -165,7 +165,8 @@ impl Tiny {
     pub(super) fn model(&self, gpu: &Arc<Gpu>) -> Arc<Model> {
         let (source, gguf, config) = self.read();
         let mut unheard = |_, _| ();
-        let model = Model::with_config(gpu.clone(), &source, &gguf, config, &mut unheard);
+        let settings = LoadSettings::new(config);
+        let model = Model::with_settings(gpu.clone(), &source, &gguf, settings, &mut unheard);
         Arc::new(block_on(model).unwrap())
     }
 

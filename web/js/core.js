@@ -97,7 +97,7 @@ export class Host {
     return turn;
   }
 
-  async #load({ model, keep, sha256, cache }, signal, onEvent) {
+  async #load({ model, keep, sha256, cache, tuning }, signal, onEvent) {
     if (this.#core) throw new BadOptionError("this worker has an engine already; start another worker");
     const adapter = JSON.stringify(await adapterFacts());
     const { memory } = await ready();
@@ -112,8 +112,10 @@ export class Host {
         if (loaded === weights) report({ stage: "compile", from, loaded: total, total });
       };
       try {
-        const core = await withSubgroups(() => Core.load(file, adapter, JSON.stringify(cache), told));
+        const core = await withSubgroups(() => Core.load(file, adapter, JSON.stringify(cache), JSON.stringify(tuning), told));
         this.#core = core;
+        const tuned = core.tuned();
+        if (tuned) onEvent({ tuned });
         this.#kept = await file.finish();
         if (signal?.aborted) throw aborted();
       } catch (error) {

@@ -53,6 +53,12 @@ export interface LoadOptions extends CacheOptions {
   /** The file's sha256 in hexadecimal. A copy that has another is refused, and a kept one fetched anew. */
   sha256?: string;
   /**
+   * Which of the kernels that compute the same is fastest is measured at the first load of a format on a device, for
+   * less than half a second on a GPU, and kept in `localStorage`. `"off"`: never, take what suits the kind of device;
+   * `"again"`: whatever is kept. Results differ by rounding alone. Default `"on"`.
+   */
+  tune?: "on" | "off" | "again";
+  /**
    * Where the engine runs: `undefined` in a worker of its own; a `Worker` of yours whose script imports
    * `brooklet/worker`; `false` in the page itself, where a download is not kept.
    */
@@ -144,6 +150,13 @@ export interface Info {
     nEmbd: number;
   };
   adapter: { name: string; backend: string; driver: string };
+  /** Which kernels multiply, and where that choice comes from. */
+  kernels: {
+    sums: "shared" | "subgroup";
+    rows: number;
+    columns: boolean;
+    origin: "class" | "kept" | "measured";
+  };
   /** What the device offers beyond the WebGPU core, and what is used of it. */
   tier: { f16: boolean; subgroups: boolean; subgroupSize: [number, number]; timestamps: boolean; cpu: boolean };
   limits: { maxBinding: number; maxBuffer: number; workgroupMemory: number };

@@ -104,6 +104,25 @@ function startWorker() {
   }
 }
 
+/** Which kernels suit this device, as measured by earlier loads: a page has a place to keep that, a worker has not. */
+const TUNED = "brooklet.tuned";
+
+function keptTuning() {
+  try {
+    return globalThis.localStorage?.getItem(TUNED) ?? "";
+  } catch {
+    return ""; // storage is forbidden here: every load measures
+  }
+}
+
+function keepTuning(text) {
+  try {
+    globalThis.localStorage?.setItem(TUNED, text);
+  } catch {
+    // forbidden, or full
+  }
+}
+
 const loseDevice = Symbol.for("brooklet.test.loseDevice");
 
 export class Engine {
@@ -119,12 +138,14 @@ export class Engine {
 
   static async load(options) {
     const { onProgress, onWarning = (message) => console.warn(`brooklet: ${message}`), signal, worker } = options ?? {};
-    const args = loadOptions(options);
+    const { tune, ...args } = loadOptions(options);
+    args.tuning = { tune, kept: keptTuning() };
     if (signal?.aborted) throw aborted();
     const remote = worker === false ? new Local() : new Remote(worker);
-    const onEvent = ({ progress, warning }) => {
+    const onEvent = ({ progress, warning, tuned }) => {
       if (progress) onProgress?.(progress);
       if (warning) onWarning(warning);
+      if (tuned) keepTuning(tuned);
     };
     try {
       return new Engine(loseDevice, remote, await remote.call("load", args, { signal, onEvent }));

@@ -63,6 +63,7 @@ const STREAM = {
 
 const LOAD = {
   cache: boolean,
+  tune: oneOf("on", "off", "again"),
   sha256: (name, value) =>
     /^[0-9a-f]{64}$/i.test(value) ? value.toLowerCase() : wrong(name, value, "64 hexadecimal digits"),
 };
@@ -78,8 +79,8 @@ export function streamOptions(options) {
 
 export function loadOptions(options) {
   const others = ["model", "onProgress", "onWarning", "signal", "worker"];
-  const { cache = true, sha256, ...rest } = checked(options, { ...CACHE, ...LOAD }, others);
-  return { model: modelOf(options.model), keep: cache, sha256, cache: rest };
+  const { cache = true, sha256, tune = "on", ...rest } = checked(options, { ...CACHE, ...LOAD }, others);
+  return { model: modelOf(options.model), keep: cache, sha256, tune, cache: rest };
 }
 
 /** A URL in full, or a Blob: what a worker can read without a copy in its memory. */

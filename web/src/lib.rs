@@ -6,14 +6,16 @@ mod options;
 
 use brooklet::format::{Gguf, TensorInfo};
 use brooklet::gpu::{BrowserAdapter, Gpu};
-use brooklet::model::{CacheSettings, Config, Model, Policy};
+use brooklet::model::{CacheSettings, Config, LoadSettings, Model, Policy};
+use brooklet::ops::Origin;
 use brooklet::session::{Generation, Session};
 use brooklet::text::{Detokenizer, StopTexts, Tokenizer, Vocab};
+use brooklet::tune::{self, Kept};
 use brooklet::{Error, Result};
 use errors::{Thrown, parsed};
 use file::{File, JsFile};
 use js_sys::Function;
-use options::{CacheOptions, StreamOptions};
+use options::{CacheOptions, StreamOptions, TuneOptions};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -67,6 +69,8 @@ pub struct Core {
     info: ModelInfo,
     tokenizer: Tokenizer,
     model: Arc<Model>,
+    /// Which kernels suit which device, as far as it has been measured.
+    kept: Kept,
     /// There is none only while another is made, and after that has failed twice.
     session: Option<Session>,
     generation: Option<Generation>,
@@ -77,24 +81,27 @@ pub struct Core {
 
 #[wasm_bindgen]
 impl Core {
-    /// Streams a model to the GPU and makes room for its cache. `adapter`, `cache`: JSON. `progress(loaded, total)` is
+    /// Streams a model to the GPU and makes room for its cache. `adapter`, `cache`, `tuning`: JSON. `progress(loaded, total)` is
     /// called as bytes arrive; with `loaded` equal to `total` when shaders are compiled.
     pub async fn load(
         file: JsFile,
         adapter: String,
         cache: String,
+        tuning: String,
         progress: Function,
     ) -> Result<Core, Thrown> {
         let adapter: BrowserAdapter = parsed("adapter", &adapter)?;
         let cache: CacheOptions = parsed("cache options", &cache)?;
+        let tuning: TuneOptions = parsed("tuning options", &tuning)?;
         let file = File::new(file);
-        Self::load_file(&file, adapter, cache, progress).await.map_err(|e| file.thrown(e))
+        Self::load_file(&file, adapter, cache, tuning, progress).await.map_err(|e| file.thrown(e))
     }
 
     async fn load_file(
         file: &File,
         adapter: BrowserAdapter,
         cache: CacheOptions,
+        tuning: TuneOptions,
         progress: Function,
     ) -> Result<Core> {
         let gguf = Gguf::read(file).await?;
@@ -109,18 +116,23 @@ impl Core {
             // Told for the eyes alone: a listener that throws must not end the load.
             let _ = progress.call2(&JsValue::NULL, &(loaded as f64).into(), &(total as f64).into());
         };
-        let model = Model::with_config(gpu.clone(), file, &gguf, config, &mut told).await;
         // Whatever fails from here on, GPU memory is not left to the garbage collector.
         let free = |error| {
             gpu.destroy();
             error
         };
+        let mut kept = Kept::parse(&tuning.kept);
+        let choice = tune::choose(&gpu, &gguf, &config, tuning.tune, &mut kept);
+        let choice = choice.await.map_err(free)?;
+        let load = LoadSettings { config, variant: Some(choice), kv: settings.kv };
+        let model = Model::with_settings(gpu.clone(), file, &gguf, load, &mut told).await;
         let model = Arc::new(model.map_err(free)?);
         let session = Session::new(model.clone(), settings).await.map_err(free)?;
         Ok(Self {
             info,
             tokenizer,
             model,
+            kept,
             session: Some(session),
             generation: None,
             detokenizer: Detokenizer::new(),
@@ -137,7 +149,12 @@ impl Core {
         self.session.as_mut().ok_or_else(no_session)
     }
 
-    /// Model, adapter, tier, cache and bytes, as JSON.
+    /// What the load has measured and what was known before, to be kept for the next; none where nothing is new.
+    pub fn tuned(&self) -> Option<String> {
+        (self.model.variant.origin == Origin::Measured).then(|| self.kept.text())
+    }
+
+    /// Model, adapter, kernels, tier, cache and bytes, as JSON.
     pub fn info(&self) -> Result<String, Thrown> {
         let (session, gpu) = (self.session()?, &self.model.gpu);
         let (settings, ring) = (session.cache().settings(), session.cache().geometry());
@@ -147,6 +164,7 @@ impl Core {
         let info = serde_json::json!({
             "model": self.info,
             "adapter": { "name": gpu.name, "backend": gpu.backend, "driver": gpu.driver },
+            "kernels": self.model.variant,
             "tier": {
                 "f16": tier.f16,
                 "subgroups": tier.subgroups,

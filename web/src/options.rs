@@ -1,6 +1,7 @@
 //! Options as JavaScript gives them. What is left out is the library's default.
 use brooklet::model::{CacheSettings, Config, KvType, Policy};
 use brooklet::text::SamplerSettings;
+use brooklet::tune::Tune;
 use serde::Deserialize;
 
 /// Tokens that can be taken back at least.
@@ -35,6 +36,13 @@ impl CacheOptions {
             ..default
         }
     }
+}
+
+/// `tune` of `LoadOptions`, and what the page has kept.
+#[derive(Deserialize)]
+pub(crate) struct TuneOptions {
+    pub(crate) tune: Tune,
+    pub(crate) kept: String,
 }
 
 /// `StreamOptions` of `js/index.d.ts`, less what JavaScript sees to itself.

@@ -67,7 +67,8 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
         }
     }
     let mut csv = args.csv.as_ref().map(Csv::create).transpose()?;
-    let model = Arc::new(file.load(args.adapter.choice(), args.json)?);
+    let model = file.load(args.adapter.choice().with_kv(args.shape.kv()), args.json)?;
+    let model = Arc::new(model);
     interrupt::only_asks();
     let mut cells = Vec::new();
     for plan in &plans {

@@ -10,6 +10,7 @@ use super::args::BenchArgs;
 use super::interrupt;
 use super::model::File;
 use brooklet::model::{Config, Model, Policy};
+use brooklet::ops::Choice;
 use brooklet::session::{Generation, Session};
 use brooklet::text::Tokenizer;
 use brooklet::{Error, Result};
@@ -48,6 +49,8 @@ struct Subject {
     driver: String,
     /// A software driver that runs on the CPU.
     cpu: bool,
+    /// Which kernels multiply.
+    variant: Choice,
 }
 
 impl Subject {
@@ -61,14 +64,17 @@ impl Subject {
             backend: gpu.backend.clone(),
             driver: gpu.driver.clone(),
             cpu: gpu.tier.cpu,
+            variant: model.variant,
         }
     }
 
     /// The lines above a table.
     fn head(&self) -> String {
         let software = if self.cpu { ", a software driver" } else { "" };
-        let Self { engine, model, adapter, backend, driver, .. } = self;
-        format!("{model}\n{adapter} on {backend}{software} ({driver}), brooklet {engine}\n\n")
+        let Self { engine, model, adapter, backend, driver, variant, .. } = self;
+        format!(
+            "{model}\n{adapter} on {backend}{software} ({driver}), brooklet {engine}\n{variant}\n\n"
+        )
     }
 }
 
@@ -84,7 +90,7 @@ fn prompt(tokenizer: &Tokenizer, len: usize) -> Result<Vec<u32>> {
 /// The model and a session over it, with the device that the user chose.
 fn load(args: &BenchArgs, policy: Policy) -> Result<(File, Session)> {
     let file = File::open(&args.model)?;
-    let model = Arc::new(file.load(args.adapter.choice(), true)?);
+    let model = Arc::new(file.load(args.adapter.choice().with_kv(args.shape.kv()), true)?);
     let settings = args.shape.settings(&model.config, policy);
     let session = pollster::block_on(Session::new(model, settings))?;
     Ok((file, session))

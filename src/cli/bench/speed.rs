@@ -21,6 +21,9 @@ const CONTEXT: u32 = 1000;
 #[derive(Default)]
 struct Samples {
     load_ms: Vec<f64>,
+    upload_ms: Vec<f64>,
+    pipelines_ms: Vec<f64>,
+    after_load_ms: Vec<f64>,
     first_token_ms: Vec<f64>,
     prefill_tps: Vec<f64>,
     decode_tps: Vec<f64>,
@@ -41,6 +44,9 @@ struct Report {
     context_tokens: usize,
     decode_tokens: usize,
     load_ms: Option<Spread>,
+    upload_ms: Option<Spread>,
+    pipelines_ms: Option<Spread>,
+    after_load_ms: Option<Spread>,
     first_token_ms: Option<Spread>,
     prefill_tps: Option<Spread>,
     decode_tps: Option<Spread>,
@@ -60,13 +66,16 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
         bar.set_message("loading");
         let start = Instant::now();
         let (file, mut session) = load(args, args.policy()?)?;
-        samples.load_ms.push(ms(start.elapsed()));
+        let loaded = start.elapsed();
+        samples.load_ms.push(ms(loaded));
+        samples.upload_ms.push(ms(session.model().times.weights));
+        samples.pipelines_ms.push(ms(session.model().times.kernels));
         // The first time, Ctrl-C has ended everything until here.
         if run == 1 && !interrupt::only_asks() {
             break;
         }
         if !interrupt::pressed() {
-            block_on(one(args, &file, &mut session, start, &mut samples, &bar))?;
+            block_on(one(args, &file, &mut session, (start, loaded), &mut samples, &bar))?;
         }
         let interrupted = interrupt::pressed();
         if interrupted || run == args.runs {
@@ -88,7 +97,7 @@ async fn one(
     args: &BenchArgs,
     file: &File,
     session: &mut Session,
-    start: Instant,
+    (start, loaded): (Instant, Duration),
     samples: &mut Samples,
     bar: &ProgressBar,
 ) -> Result<()> {
@@ -99,7 +108,9 @@ async fn one(
     session.feed(&ids[..SHORT]).await?;
     let mut generation = generate(args, file, session)?;
     decode(session, &mut generation, 1, |_| ()).await?;
-    samples.first_token_ms.push(ms(start.elapsed()));
+    let first = start.elapsed();
+    samples.first_token_ms.push(ms(first));
+    samples.after_load_ms.push(ms(first - loaded));
     let before = session.model().gpu.counters.snapshot();
     let early = timed(session, &mut generation, tokens).await?;
     let Some(early) = early else { return Ok(()) };
@@ -167,6 +178,9 @@ fn summarise(
         context_tokens,
         decode_tokens,
         load_ms: Spread::of(&samples.load_ms),
+        upload_ms: Spread::of(&samples.upload_ms),
+        pipelines_ms: Spread::of(&samples.pipelines_ms),
+        after_load_ms: Spread::of(&samples.after_load_ms),
         first_token_ms: Spread::of(&samples.first_token_ms),
         prefill_tps: Spread::of(&samples.prefill_tps),
         decode_tps: Spread::of(&samples.decode_tps),
@@ -193,7 +207,10 @@ fn table(report: &Report) -> String {
     let Report { prefill_tokens, context_tokens, .. } = report;
     for (what, spread, digits) in [
         ("load, ms".to_owned(), report.load_ms, 0),
-        (format!("first token, prompt of {SHORT}, from the start, ms"), report.first_token_ms, 0),
+        ("    weights uploaded after, ms".to_owned(), report.upload_ms, 0),
+        ("    kernels compiled after, ms".to_owned(), report.pipelines_ms, 0),
+        (format!("prompt of {SHORT} and first token, ms"), report.after_load_ms, 0),
+        ("first token, from the start, ms".to_owned(), report.first_token_ms, 0),
         (format!("prefill of {prefill_tokens}, tokens/s"), report.prefill_tps, 2),
         (format!("decode after {SHORT}, tokens/s"), report.decode_tps, 2),
         (format!("decode after {context_tokens}, tokens/s"), report.decode_late_tps, 2),

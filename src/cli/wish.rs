@@ -1,0 +1,51 @@
+//! Which device the user wants, and how its kernels are chosen.
+use brooklet::gpu::AdapterChoice;
+use brooklet::model::KvType;
+use brooklet::tune::Tune;
+use clap::{Args, ValueEnum};
+
+#[derive(Args)]
+pub(crate) struct AdapterArgs {
+    /// The GPU, by its index or a part of its name in `brooklet devices` [env: BROOKLET_ADAPTER]
+    #[arg(long, value_name = "INDEX|NAME")]
+    adapter: Option<String>,
+    /// Measure once which kernels are the fastest here, and keep the answer in the cache folder
+    #[arg(long, value_enum, default_value = "on")]
+    tune: TuneArg,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum TuneArg {
+    /// Unless there is an answer already
+    On,
+    /// Never: what suits the kind of device
+    Off,
+    /// In any case
+    Again,
+}
+
+/// Which device, and how its kernels are chosen.
+pub(crate) struct Wish {
+    pub(crate) adapter: AdapterChoice,
+    pub(crate) tune: Tune,
+    /// How its sessions will store keys and values.
+    pub(crate) kv: KvType,
+}
+
+impl Wish {
+    pub(crate) fn with_kv(self, kv: KvType) -> Self {
+        Self { kv, ..self }
+    }
+}
+
+impl AdapterArgs {
+    pub(crate) fn choice(&self) -> Wish {
+        let adapter = self.adapter.as_deref().map_or(AdapterChoice::Best, AdapterChoice::parse);
+        let tune = match self.tune {
+            TuneArg::On => Tune::On,
+            TuneArg::Off => Tune::Off,
+            TuneArg::Again => Tune::Again,
+        };
+        Wish { adapter, tune, kv: KvType::F16 }
+    }
+}

@@ -1,0 +1,65 @@
+//! Which of the kernels that compute the same a device is fastest with: by a short measurement when a model's format is
+//! first loaded on it, kept from then on. Results differ between variants by rounding alone.
+mod contest;
+mod kept;
+
+pub use kept::Kept;
+
+use crate::Result;
+use crate::format::{DType, Gguf};
+use crate::gpu::Gpu;
+use crate::model::Config;
+use crate::ops::{Choice, Origin, Variant};
+
+/// Whether to measure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tune {
+    /// Never: what suits the kind of device.
+    Off,
+    /// Unless there is an answer already.
+    #[default]
+    On,
+    /// In any case.
+    Again,
+}
+
+/// The most common type of the layers' matrices, by bytes.
+fn format_of(gguf: &Gguf) -> Result<Option<DType>> {
+    let matrices = gguf.tensors.iter().filter(|t| t.name.starts_with("blk.") && t.rows() > 1);
+    let matrices: Vec<_> = matrices.collect();
+    let bytes = |id: u32| -> u64 {
+        matrices.iter().filter(|other| other.type_id == id).map(|other| other.size).sum()
+    };
+    matrices.iter().max_by_key(|tensor| bytes(tensor.type_id)).map(|t| t.dtype()).transpose()
+}
+
+/// What an answer holds for: a device, its driver, this version of the engine, a type of weights.
+fn key(gpu: &Gpu, dtype: DType) -> String {
+    let Gpu { name, driver, backend, .. } = gpu;
+    format!("{name} | {driver} | {backend} | {} | {dtype}", kept::ENGINE)
+}
+
+/// The variant for a model: an answer in `kept`, or one that is measured and put there.
+pub async fn choose(
+    gpu: &Gpu,
+    gguf: &Gguf,
+    config: &Config,
+    tune: Tune,
+    kept: &mut Kept,
+) -> Result<Choice> {
+    let class = Choice { variant: Variant::of(gpu).await?, origin: Origin::Class };
+    let (Some(dtype), true) = (format_of(gguf)?, tune != Tune::Off) else { return Ok(class) };
+    let key = key(gpu, dtype);
+    // A file that somebody has changed must not make this device run what it cannot.
+    let known = match kept.get(&key) {
+        Some(variant) if variant.runs_on(gpu).await? => Some(variant),
+        _ => None,
+    };
+    if let (Some(variant), Tune::On) = (known, tune) {
+        return Ok(Choice { variant, origin: Origin::Kept });
+    }
+    let variant = contest::held(gpu, dtype, config).await?;
+    kept.put(key, variant);
+    Ok(Choice { variant, origin: Origin::Measured })
+}
