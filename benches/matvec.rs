@@ -1,11 +1,11 @@
 //! Time of the weight kernels in every format: `cargo bench --bench matvec -- [FORMAT...]`.
 //!
-//! One column as in decoding, and 64 as in prefill. GB/s counts the weights' bytes, once.
+//! One column as in decoding, with both kinds of activations, and 64 as in prefill. GB/s counts the weights' bytes, once.
 #![allow(clippy::print_stdout, reason = "a bench speaks on stdout")]
 use brooklet::Result;
 use brooklet::format::{DType, repack};
 use brooklet::gpu::{AdapterChoice, Gpu, Recording, Tensor};
-use brooklet::ops::{Epilogue, FRAME, Linear, MatMul, Part, Variant};
+use brooklet::ops::{ActivationType, Epilogue, FRAME, Linear, MatMul, Part, Variant};
 use pollster::block_on;
 use std::time::Instant;
 
@@ -18,22 +18,29 @@ fn main() -> Result<()> {
     let gpu = block_on(Gpu::open(AdapterChoice::Best))?;
     let variant = block_on(Variant::of(&gpu))?;
     println!("{} ({}), {} lanes, {variant:?}", gpu.name, gpu.backend, gpu.tier.lanes());
-    println!("format  shape      columns      min   median    GB/s");
+    println!("format  shape      activations columns      min   median    GB/s");
     for dtype in DType::ALL {
         if !wanted.is_empty() && !wanted.iter().any(|name| name == dtype.name()) {
             continue;
         }
         let product = [(Epilogue::Store, dtype)];
         let op = block_on(MatMul::new(&gpu, &product, &product, variant))?;
+        let activations = ActivationType::Int8;
+        let int8 = block_on(MatMul::new(&gpu, &product, &[], Variant { activations, ..variant }))?;
         for (rows, cols) in [(2048, 2048), (1536, 576)] {
             if cols % dtype.block_len() == 0 {
                 let w = matrix(&gpu, dtype, rows, cols)?;
-                for columns in [1, 64] {
-                    let mut ms = block_on(time(&gpu, &op, &w, columns))?;
+                for (op, activations, columns) in
+                    [(&op, "f32", 1), (&int8, "int8", 1), (&op, "f32", 64)]
+                {
+                    if activations == "int8" && !ActivationType::Int8.suits(dtype) {
+                        continue;
+                    }
+                    let mut ms = block_on(time(&gpu, op, &w, columns))?;
                     ms.sort_by(f64::total_cmp);
                     let gb_s = w.bytes() as f64 / ms[0] / 1e6;
                     println!(
-                        "{:7} {:10} {columns:7} {:8.3} {:8.3} {gb_s:7.2}",
+                        "{:7} {:10} {activations:11} {columns:7} {:8.3} {:8.3} {gb_s:7.2}",
                         dtype.name(),
                         format!("{rows}x{cols}"),
                         ms[0],

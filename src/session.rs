@@ -45,7 +45,7 @@ impl Session {
         let vocab = model.config.n_vocab;
         let factors = model.weights.rope_freqs.as_deref();
         let cache = Cache::new(gpu, &model.config, settings, factors)?;
-        let kernels = model.kernels(settings.kv).await?;
+        let kernels = model.kernels((&settings).into()).await?;
         let logits = Tensor::zeros(gpu, "act.logits", &[1, vocab])?;
         let banned = Tensor::zeros(gpu, "banned", &[vocab.div_ceil(32)])?;
         let one = Activations::new(gpu, &model, &cache, 1)?;

@@ -61,6 +61,7 @@ fn json_names_everything_it_promises() {
     assert_eq!(summary["stop_reason"], "length");
     assert_eq!((&summary["sinks"], &summary["window"]), (&4.into(), &12.into()));
     assert_eq!(summary["ring"], 12 + 64 - 1);
+    assert_eq!(summary["activations"], "f32");
     let given = summary["prompt_tokens"].as_u64().unwrap() + 40;
     assert_eq!(summary["evicted"], given - 4 - 12);
     for key in ["prefill_tps", "decode_tps", "ttft_ms", "kv_bytes", "weight_bytes"] {

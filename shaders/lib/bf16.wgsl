@@ -3,7 +3,7 @@
 // Needs:                  read_quants(i) -> vec4<u32>, read_scales(i) -> u32   (as src/format/repack.rs lays them out)
 // Gives:                  numbers(unit) -> 32 numbers q; scaling(unit) -> d, m of the first 16, then of the last:
 //                         a weight is d q + m
-// Uses:                   lib/block.wgsl, lib/plain.wgsl
+// Uses:                   lib/block.wgsl
 
 fn widened(pair: vec2<u32>) -> vec4<f32> {
     let low = pair << vec2(16u);

@@ -1,10 +1,9 @@
 // lib/block.wgsl — 32 neighbouring weights or activations, and how packed integers become numbers.
 //
-// Every lib/<format>.wgsl builds on it and gives numbers(unit) and scaling(unit); lib/plain.wgsl or lib/nibbles.wgsl
-// gives prepared(x) and numbers_dot(unit, x). From these:
+// Every lib/<format>.wgsl builds on it and gives numbers(unit) and scaling(unit); those of integers give words(unit),
+// of which numbers(unit) are made, too. From these:
 //
 // Gives:  weights(unit) -> the 32 weights of a unit
-//         unit_dot(unit, x, sums) -> their product with 32 activations
 
 struct Block {
     a: vec4<f32>,
@@ -15,6 +14,12 @@ struct Block {
     f: vec4<f32>,
     g: vec4<f32>,
     h: vec4<f32>,
+}
+
+/// 32 numbers as integers, in the bytes of eight words.
+struct Words {
+    low: vec4<u32>,
+    high: vec4<u32>,
 }
 
 /// How numbers become weights: d q + m, for the first 16 and the last.
@@ -59,12 +64,6 @@ fn weights(unit: u32) -> Block {
     return block_scaled(numbers(unit), by.d, by.m);
 }
 
-/// The product of a unit of weights with 32 activations: `x` as `prepared` gives them, `sums` as block_sums.
-fn unit_dot(unit: u32, x: Block, sums: vec2<f32>) -> f32 {
-    let by = scaling(unit);
-    return dot(by.d, numbers_dot(unit, x)) + dot(by.m, sums);
-}
-
 fn signed_bytes(word: u32) -> vec4<f32> {
     return vec4<f32>(bitcast<vec4<i32>>(vec4(word) << vec4(24u, 16u, 8u, 0u)) >> vec4(24u));
 }
@@ -73,12 +72,11 @@ fn unsigned_bytes(word: u32) -> vec4<f32> {
     return vec4<f32>((vec4(word) >> vec4(0u, 8u, 16u, 24u)) & vec4(255u));
 }
 
-/// 32 numbers in the bytes of eight words: AMD's GPUs turn any byte into a float in one instruction, so that what is
-/// joined of several bits is joined before.
-fn block_of_words(low: vec4<u32>, high: vec4<u32>) -> Block {
+/// AMD's GPUs turn any byte into a float in one instruction, so that what is joined of several bits is joined before.
+fn block_of_words(q: Words) -> Block {
     return Block(
-        unsigned_bytes(low.x), unsigned_bytes(low.y), unsigned_bytes(low.z), unsigned_bytes(low.w),
-        unsigned_bytes(high.x), unsigned_bytes(high.y), unsigned_bytes(high.z), unsigned_bytes(high.w),
+        unsigned_bytes(q.low.x), unsigned_bytes(q.low.y), unsigned_bytes(q.low.z), unsigned_bytes(q.low.w),
+        unsigned_bytes(q.high.x), unsigned_bytes(q.high.y), unsigned_bytes(q.high.z), unsigned_bytes(q.high.w),
     );
 }
 
@@ -89,10 +87,6 @@ fn low_nibbles(q: vec4<u32>) -> vec4<u32> {
 
 fn high_nibbles(q: vec4<u32>) -> vec4<u32> {
     return (q >> vec4(4u)) & vec4(0x0f0f0f0fu);
-}
-
-fn block_of_nibbles(q: vec4<u32>) -> Block {
-    return block_of_words(low_nibbles(q), high_nibbles(q));
 }
 
 /// 32 numbers of two bits: byte i holds numbers i, i + 8, i + 16 and i + 24, the first lowest.
@@ -114,9 +108,9 @@ fn high_bits(bits: u32, value: u32) -> vec4<u32> {
     return low_bits(bits >> 4u, value);
 }
 
-fn block_of_bytes(q: vec4<u32>, r: vec4<u32>) -> Block {
+fn block_of_signed_words(q: Words) -> Block {
     return Block(
-        signed_bytes(q.x), signed_bytes(q.y), signed_bytes(q.z), signed_bytes(q.w),
-        signed_bytes(r.x), signed_bytes(r.y), signed_bytes(r.z), signed_bytes(r.w),
+        signed_bytes(q.low.x), signed_bytes(q.low.y), signed_bytes(q.low.z), signed_bytes(q.low.w),
+        signed_bytes(q.high.x), signed_bytes(q.high.y), signed_bytes(q.high.z), signed_bytes(q.high.w),
     );
 }

@@ -2,7 +2,8 @@
 //
 // Needs from the kernel:  params (rows, units), override WG: u32; done(row, lane, sums)
 // Gives:                  multiply(first, lane): calls done for the four rows from `first` on; ROWS = 4
-// Uses:                   lib/block.wgsl, lib/inputs.wgsl, one lib/<type>.wgsl; lib/reduce4.wgsl, or lib/reduce_subgroup.wgsl
+// Uses:                   lib/block.wgsl, lib/inputs.wgsl, one lib/<type>.wgsl and what multiplies it (lib/plain.wgsl, lib/nibbles.wgsl,
+//                         lib/int8.wgsl); lib/reduce4.wgsl, or lib/reduce_subgroup.wgsl
 //
 // The lanes share out the units of a row; x is read once for four rows. Rows beyond the last are the last again.
 
@@ -16,14 +17,12 @@ fn multiply(first: u32, lane: u32) {
     let row3 = min(first + 3u, last) * params.units;
     var sums = vec4(0.0);
     for (var unit = lane; unit < params.units; unit += WG) {
-        let whole = inputs(unit);
-        let total = block_sums(whole);
-        let part = prepared(whole);
+        let part = prepared(inputs(unit));
         // One after the other: what is in flight for all four at once takes more registers.
-        sums.x += unit_dot(row0 + unit, part, total);
-        sums.y += unit_dot(row1 + unit, part, total);
-        sums.z += unit_dot(row2 + unit, part, total);
-        sums.w += unit_dot(row3 + unit, part, total);
+        sums.x += unit_dot(row0 + unit, part);
+        sums.y += unit_dot(row1 + unit, part);
+        sums.z += unit_dot(row2 + unit, part);
+        sums.w += unit_dot(row3 + unit, part);
     }
     done(first, lane, reduce_sum4(lane, sums));
 }

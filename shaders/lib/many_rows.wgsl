@@ -2,7 +2,8 @@
 //
 // Needs from the kernel:  params (rows, units), override WG: u32; done(row, lane, sums)
 // Gives:                  multiply(first, lane): calls done for each four of ROWS rows from `first` on
-// Uses:                   lib/block.wgsl, lib/inputs.wgsl, one lib/<type>.wgsl; lib/reduce_subgroup.wgsl
+// Uses:                   lib/block.wgsl, lib/inputs.wgsl, one lib/<type>.wgsl and what multiplies it (lib/plain.wgsl, lib/nibbles.wgsl,
+//                         lib/int8.wgsl); lib/reduce_subgroup.wgsl
 //
 // As lib/four_rows.wgsl, but x is read once for all of ROWS: there every word that a lane reads costs it ten
 // instructions, and the activations of a unit are 32 words where its weights are five. Sums wait in workgroup memory,
@@ -19,16 +20,14 @@ fn multiply(first: u32, lane: u32) {
         sum_scratch[i * WG + lane] = vec4(0.0);
     }
     for (var unit = lane; unit < params.units; unit += WG) {
-        let whole = inputs(unit);
-        let total = block_sums(whole);
-        let part = prepared(whole);
+        let part = prepared(inputs(unit));
         for (var i = 0u; i < fours; i++) {
             let row = first + 4u * i;
             sum_scratch[i * WG + lane] += vec4(
-                unit_dot(row * params.units + unit, part, total),
-                unit_dot(min(row + 1u, last) * params.units + unit, part, total),
-                unit_dot(min(row + 2u, last) * params.units + unit, part, total),
-                unit_dot(min(row + 3u, last) * params.units + unit, part, total),
+                unit_dot(row * params.units + unit, part),
+                unit_dot(min(row + 1u, last) * params.units + unit, part),
+                unit_dot(min(row + 2u, last) * params.units + unit, part),
+                unit_dot(min(row + 3u, last) * params.units + unit, part),
             );
         }
     }

@@ -1,20 +1,27 @@
 // lib/nibbles.wgsl — the product of a unit of four-bit numbers.
 //
-// Gives:  prepared(x) -> what numbers_dot wants of 32 activations
-//         numbers_dot(unit, x) -> sums of q x: all of it, and 0, as both halves have one scale
+// Gives:  prepared(x) -> what unit_dot wants of 32 activations
+//         unit_dot(unit, x) -> their product with the weights of a unit, whose halves have one scale
 // Uses:   lib/block.wgsl, one lib/<type>.wgsl
 //
 // For software drivers, which spend an instruction on every shift. A nibble stays where it is in its word, worth a
 // power of two too much, and the activation is worth that much less, once for all rows: both are exact. Only the last
 // of a word is shifted, as it would be negative.
 
-fn prepared(x: Block) -> Block {
+struct Prepared {
+    x: Block,
+    sum: f32,
+}
+
+fn prepared(x: Block) -> Prepared {
+    let sums = block_sums(x);
     let low = vec4(1.0, 0x1p-8, 0x1p-16, 1.0);
     let high = vec4(0x1p-4, 0x1p-12, 0x1p-20, 1.0);
-    return Block(
+    let worth = Block(
         x.a * low, x.b * low, x.c * low, x.d * low,
         x.e * high, x.f * high, x.g * high, x.h * high,
     );
+    return Prepared(worth, sums.x + sums.y);
 }
 
 fn low_in_place(word: u32) -> vec4<f32> {
@@ -27,7 +34,7 @@ fn high_in_place(word: u32) -> vec4<f32> {
     return vec4<f32>(vec4<i32>(kept));
 }
 
-fn numbers_dot(unit: u32, x: Block) -> vec2<f32> {
+fn numbers_dot(unit: u32, x: Block) -> f32 {
     let q = read_quants(unit);
     var low = low_in_place(q.x) * x.a;
     low = fma(low_in_place(q.y), x.b, low);
@@ -38,5 +45,10 @@ fn numbers_dot(unit: u32, x: Block) -> vec2<f32> {
     high = fma(high_in_place(q.z), x.g, high);
     high = fma(high_in_place(q.w), x.h, high);
     let sums = low + high;
-    return vec2((sums.x + sums.y) + (sums.z + sums.w), 0.0);
+    return sum4(sums);
+}
+
+fn unit_dot(unit: u32, x: Prepared) -> f32 {
+    let by = scaling(unit);
+    return by.d.x * numbers_dot(unit, x.x) + by.m.x * x.sum;
 }

@@ -3,12 +3,12 @@
 // Needs:                  read_quants(i) -> vec4<u32>, read_scales(i) -> u32   (as src/format/repack.rs lays them out)
 // Gives:                  numbers(unit) -> 32 numbers q; scaling(unit) -> d, m of the first 16, then of the last:
 //                         a weight is d q + m
-// Uses:                   lib/block.wgsl, lib/plain.wgsl
+// Uses:                   lib/block.wgsl
 
 fn numbers(unit: u32) -> Block {
-    let words = read_quants(unit / 2u);
-    let q = select(words.xy, words.zw, unit % 2u == 1u);
-    return block_of_words(low_pairs(q), high_pairs(q));
+    let pair = read_quants(unit / 2u);
+    let q = select(pair.xy, pair.zw, unit % 2u == 1u);
+    return block_of_words(Words(low_pairs(q), high_pairs(q)));
 }
 
 fn scaling(unit: u32) -> Scaling {

@@ -1,15 +1,19 @@
 // lib/q3_k.wgsl — weights of type Q3_K: d (s - 32) (q - 4); twelve words of scales for eight units: three of s, d, then the third bits of each unit
 //
 // Needs:                  read_quants(i) -> vec4<u32>, read_scales(i) -> u32   (as src/format/repack.rs lays them out)
-// Gives:                  numbers(unit) -> 32 numbers q; scaling(unit) -> d, m of the first 16, then of the last:
+// Gives:                  words(unit), numbers(unit) -> 32 numbers q; scaling(unit) -> d, m of the first 16, then of the last:
 //                         a weight is d q + m
-// Uses:                   lib/block.wgsl, lib/plain.wgsl
+// Uses:                   lib/block.wgsl
+
+fn words(unit: u32) -> Words {
+    let pair = read_quants(unit / 2u);
+    let q = select(pair.xy, pair.zw, unit % 2u == 1u);
+    let third = read_scales(unit / 8u * 12u + 4u + unit % 8u);
+    return Words(low_pairs(q) | low_bits(third, 4u), high_pairs(q) | high_bits(third, 4u));
+}
 
 fn numbers(unit: u32) -> Block {
-    let words = read_quants(unit / 2u);
-    let q = select(words.xy, words.zw, unit % 2u == 1u);
-    let third = read_scales(unit / 8u * 12u + 4u + unit % 8u);
-    return block_of_words(low_pairs(q) | low_bits(third, 4u), high_pairs(q) | high_bits(third, 4u));
+    return block_of_words(words(unit));
 }
 
 /// Six bits of s for part p of 16.

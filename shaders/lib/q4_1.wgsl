@@ -1,12 +1,17 @@
 // lib/q4_1.wgsl — weights of type Q4_1: d q + m; a word of scales a unit: d, m
 //
 // Needs:                  read_quants(i) -> vec4<u32>, read_scales(i) -> u32   (as src/format/repack.rs lays them out)
-// Gives:                  numbers(unit) -> 32 numbers q; scaling(unit) -> d, m of the first 16, then of the last:
+// Gives:                  words(unit), numbers(unit) -> 32 numbers q; scaling(unit) -> d, m of the first 16, then of the last:
 //                         a weight is d q + m
-// Uses:                   lib/block.wgsl, lib/nibbles.wgsl
+// Uses:                   lib/block.wgsl
+
+fn words(unit: u32) -> Words {
+    let q = read_quants(unit);
+    return Words(low_nibbles(q), high_nibbles(q));
+}
 
 fn numbers(unit: u32) -> Block {
-    return block_of_nibbles(read_quants(unit));
+    return block_of_words(words(unit));
 }
 
 fn scaling(unit: u32) -> Scaling {

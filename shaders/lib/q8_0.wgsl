@@ -1,12 +1,16 @@
 // lib/q8_0.wgsl — weights of type Q8_0: d q; the f16 scales of two units share a word
 //
 // Needs:                  read_quants(i) -> vec4<u32>, read_scales(i) -> u32   (as src/format/repack.rs lays them out)
-// Gives:                  numbers(unit) -> 32 numbers q; scaling(unit) -> d, m of the first 16, then of the last:
+// Gives:                  words(unit), numbers(unit) -> 32 numbers q; scaling(unit) -> d, m of the first 16, then of the last:
 //                         a weight is d q + m
-// Uses:                   lib/block.wgsl, lib/plain.wgsl
+// Uses:                   lib/block.wgsl
+
+fn words(unit: u32) -> Words {
+    return Words(read_quants(2u * unit), read_quants(2u * unit + 1u));
+}
 
 fn numbers(unit: u32) -> Block {
-    return block_of_bytes(read_quants(2u * unit), read_quants(2u * unit + 1u));
+    return block_of_signed_words(words(unit));
 }
 
 fn scaling(unit: u32) -> Scaling {

@@ -1,6 +1,7 @@
 //! What the user may say.
+use super::activations::ActivationsArgs;
 pub(crate) use super::wish::AdapterArgs;
-use brooklet::model::{CacheSettings, Config, KvType, Policy};
+use brooklet::model::{CacheSettings, Config, KernelSettings, KvType, Policy};
 use brooklet::text::SamplerSettings;
 use brooklet::{Error, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -34,6 +35,9 @@ pub(crate) enum Command {
     /// Measure: how fast it loads, reads and writes here, what a token costs, what each kernel takes.
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(Box<BenchArgs>),
+    /// Measure perplexity: how well a text is predicted, with exactly the cache a stream would have.
+    #[command(after_help = super::ppl::EXAMPLES)]
+    Ppl(Box<super::ppl::PplArgs>),
 }
 
 const RUN_EXAMPLES: &str = "Examples:
@@ -72,7 +76,7 @@ pub(crate) struct ModelArgs {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum PolicyArg {
+pub(crate) enum PolicyArg {
     /// The first tokens and the recent ones: endless and stable
     Streaming,
     /// The recent ones alone: endless, but breaks once the first are lost
@@ -111,8 +115,8 @@ pub(crate) struct CacheArgs {
 }
 
 impl CacheArgs {
-    pub(crate) fn kv(&self) -> KvType {
-        self.shape.kv()
+    pub(crate) fn kernels(&self) -> KernelSettings {
+        self.shape.kernels()
     }
 
     pub(crate) fn settings(&self, config: &Config) -> CacheSettings {
@@ -126,21 +130,28 @@ impl CacheArgs {
 pub(crate) struct ShapeArgs {
     /// First tokens that are kept for ever [default: 4 with streaming, else 0]
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
-    sinks: Option<usize>,
+    pub(crate) sinks: Option<usize>,
     /// Recent tokens that a token sees, itself included [default: 1020, or what fills the model's
     /// trained context; with dense all of it]
     #[arg(long, value_name = "W", allow_negative_numbers = true)]
-    window: Option<usize>,
-    /// Tokens of a prompt that go through in one pass; changes speed, not results
-    #[arg(long, value_name = "T", default_value_t = 64, allow_negative_numbers = true)]
-    chunk: usize,
+    pub(crate) window: Option<usize>,
+    /// Tokens that go through in one pass; changes speed, not results [default: 64, with ppl 128]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    pub(crate) chunk: Option<usize>,
     /// How keys and values are stored
     #[arg(long, value_enum, default_value = "f16")]
     kv: KvArg,
+    #[command(flatten)]
+    activations: ActivationsArgs,
 }
 
 impl ShapeArgs {
-    pub(crate) fn kv(&self) -> KvType {
+    /// What its kernels have to be compiled for.
+    pub(crate) fn kernels(&self) -> KernelSettings {
+        KernelSettings { kv: self.kv(), activations: self.activations.chosen() }
+    }
+
+    fn kv(&self) -> KvType {
         match self.kv {
             KvArg::F16 => KvType::F16,
             KvArg::F32 => KvType::F32,
@@ -148,13 +159,14 @@ impl ShapeArgs {
     }
 
     pub(crate) fn settings(&self, config: &Config, policy: Policy) -> CacheSettings {
-        let kv = self.kv();
+        let KernelSettings { kv, activations } = self.kernels();
         let defaults = CacheSettings::for_model(config, policy);
         CacheSettings {
             sinks: self.sinks.unwrap_or(defaults.sinks),
             window: self.window.unwrap_or(defaults.window),
-            chunk: self.chunk,
+            chunk: self.chunk.unwrap_or(defaults.chunk),
             kv,
+            activations,
             ..defaults
         }
     }

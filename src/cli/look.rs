@@ -101,7 +101,7 @@ pub(crate) fn logits(args: LogitsArgs) -> Result<()> {
         Error::Usage("logits needs a text: -p TEXT, -f FILE, or - for standard input".into())
     })?;
     let ids = prompt_ids(&file.tokenizer, &text)?;
-    let model = file.load(args.adapter.choice().with_kv(args.cache.kv()), false)?;
+    let model = file.load(args.adapter.choice().with(args.cache.kernels()), false)?;
     let model = Arc::new(model);
     let settings = args.cache.settings(&model.config);
     let logits = block_on(async {

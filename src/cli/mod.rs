@@ -1,11 +1,13 @@
 //! The native binary: arguments in, text and figures out. Exit codes: 0 done, 1 failed, 2 wrong usage.
 #![allow(clippy::print_stdout, reason = "stdout is what a command line is for")]
+mod activations;
 mod args;
 mod bench;
 mod interrupt;
 mod look;
 mod model;
 mod output;
+mod ppl;
 mod run;
 mod tuning;
 mod wish;
@@ -24,6 +26,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Tokenize(args) => look::tokenize(args),
         Command::Logits(args) => look::logits(args),
         Command::Bench(args) => bench::run(&args),
+        Command::Ppl(args) => ppl::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -56,7 +56,7 @@ impl File {
             bar.set_length(total);
             bar.set_position(done);
         };
-        let settings = LoadSettings { config, variant: Some(choice), kv: wish.kv };
+        let settings = LoadSettings { config, variant: Some(choice), kernels: wish.kernels };
         let (source, gguf) = (&self.source, &self.gguf);
         let model = block_on(Model::with_settings(gpu, source, gguf, settings, &mut progress));
         bar.finish_and_clear();

@@ -3,6 +3,7 @@ use super::args::RunArgs;
 use super::interrupt;
 use super::model::{File, prompt_ids, text};
 use super::output::{Output, human};
+use brooklet::ops::ActivationType;
 use brooklet::session::{Generation, Session};
 use brooklet::text::{Detokenizer, SamplerSettings, Tokenizer};
 use brooklet::{Error, Result};
@@ -36,6 +37,7 @@ struct Summary {
     sinks: u32,
     window: u32,
     ring: u32,
+    activations: ActivationType,
     evicted: u64,
     kv_bytes: u64,
     weight_bytes: u64,
@@ -76,7 +78,7 @@ pub(crate) fn run(args: Box<RunArgs>) -> Result<()> {
     let file = File::open(&args.model)?;
     let ids = prompt_ids(&file.tokenizer, given.as_deref().unwrap_or(DEFAULT_PROMPT))?;
     let start = Instant::now();
-    let model = file.load(args.adapter.choice().with_kv(args.cache.kv()), args.quiet)?;
+    let model = file.load(args.adapter.choice().with(args.cache.kernels()), args.quiet)?;
     let model = Arc::new(model);
     let settings = args.cache.settings(&model.config);
     let reach = settings.sinks + settings.window;
@@ -197,6 +199,7 @@ fn summarise(
         sinks: ring.sinks,
         window: ring.window,
         ring: ring.slots,
+        activations: cache.settings().activations,
         evicted: session.evicted(),
         kv_bytes: cache.bytes(),
         weight_bytes: model.bytes(),
@@ -231,6 +234,7 @@ fn print_statistics(s: &Summary) {
         "cache      {} sinks + window of {} in a ring of {}; {} tokens forgotten",
         s.sinks, s.window, s.ring, s.evicted
     );
+    eprintln!("products   of one token with activations in {}", s.activations);
     eprintln!(
         "memory     weights {}, keys and values {}, activations {}, on {} ({})",
         human(s.weight_bytes),

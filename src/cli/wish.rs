@@ -1,6 +1,6 @@
 //! Which device the user wants, and how its kernels are chosen.
 use brooklet::gpu::AdapterChoice;
-use brooklet::model::KvType;
+use brooklet::model::KernelSettings;
 use brooklet::tune::Tune;
 use clap::{Args, ValueEnum};
 
@@ -28,13 +28,13 @@ enum TuneArg {
 pub(crate) struct Wish {
     pub(crate) adapter: AdapterChoice,
     pub(crate) tune: Tune,
-    /// How its sessions will store keys and values.
-    pub(crate) kv: KvType,
+    /// What its sessions will be like.
+    pub(crate) kernels: KernelSettings,
 }
 
 impl Wish {
-    pub(crate) fn with_kv(self, kv: KvType) -> Self {
-        Self { kv, ..self }
+    pub(crate) fn with(self, kernels: KernelSettings) -> Self {
+        Self { kernels, ..self }
     }
 }
 
@@ -46,6 +46,6 @@ impl AdapterArgs {
             TuneArg::Off => Tune::Off,
             TuneArg::Again => Tune::Again,
         };
-        Wish { adapter, tune, kv: KvType::F16 }
+        Wish { adapter, tune, kernels: KernelSettings::default() }
     }
 }

@@ -1,3 +1,5 @@
 //! What makes the claims checkable: measurements and pictures of them. Native only.
 pub mod chart;
 pub mod latency;
+pub mod perplexity;
+pub mod score;

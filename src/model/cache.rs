@@ -1,7 +1,7 @@
 //! The cache: sinks and a ring on the GPU, and the positions that never grow.
 use crate::gpu::{Gpu, Tensor};
 use crate::model::Config;
-use crate::ops::RingParams;
+use crate::ops::{ActivationType, RingParams};
 use crate::{Error, Result};
 
 /// Which tokens a query may look back on.
@@ -19,10 +19,11 @@ pub enum Policy {
 }
 
 /// How K and V are stored. Sums are f32 always.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KvType {
     /// Half precision, packed in pairs; needs no `shader-f16`.
+    #[default]
     F16,
     /// Single precision.
     F32,
@@ -43,6 +44,8 @@ pub struct CacheSettings {
     pub kv: KvType,
     /// N, when it should be larger than W + chunk - 1.
     pub ring: Option<usize>,
+    /// How products of one token take their activations. Bytes change the result.
+    pub activations: ActivationType,
 }
 
 impl CacheSettings {
@@ -54,7 +57,8 @@ impl CacheSettings {
             Policy::Dense => config.n_ctx,
             _ => config.n_ctx.saturating_sub(sinks).clamp(1, 1020),
         };
-        Self { policy, sinks, window, chunk: 64, kv: KvType::F16, ring: None }
+        let (kv, activations) = (KvType::F16, ActivationType::F32);
+        Self { policy, sinks, window, chunk: 64, kv, ring: None, activations }
     }
 
     /// S, W and N, or a sentence on why these settings cannot work.

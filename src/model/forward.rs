@@ -1,6 +1,6 @@
 //! The forward pass of the llama family, noted down as a list of ops.
 use super::weights::Products;
-use super::{Cache, Config, KvType, Model};
+use super::{Cache, Config, KernelSettings, KvType, Model};
 use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::model::RopeLayout;
@@ -14,7 +14,7 @@ use futures_util::future::{try_join, try_join4};
 /// Every kernel that a pass needs, compiled once for a session.
 pub(crate) struct Kernels {
     get_rows: GetRows,
-    norm: RmsNorm,
+    pub(super) norm: RmsNorm,
     matmul: MatMul,
     fused: Fused,
     rope_store: RopeStore,
@@ -22,7 +22,7 @@ pub(crate) struct Kernels {
     attention_one: Option<AttentionOne>,
     argmax: Argmax,
     sample: Sample,
-    variant: Variant,
+    pub(super) variant: Variant,
 }
 
 /// What kernels are compiled for: all of it is known before the weights have come.
@@ -35,7 +35,14 @@ pub(crate) struct Needs {
 }
 
 impl Needs {
-    pub(crate) fn new(config: &Config, products: Products, variant: Variant, kv: KvType) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        products: Products,
+        variant: Variant,
+        settings: KernelSettings,
+    ) -> Self {
+        let KernelSettings { kv, activations } = settings;
+        let variant = Variant { activations, ..variant };
         let (head_dim, sharing) = (config.head_dim, config.n_head / config.n_head_kv);
         let heads = HeadShape { head_dim, sharing, kv_f16: kv == KvType::F16 };
         Self { heads, neox: config.rope.layout == RopeLayout::Neox, products, variant }
@@ -129,13 +136,13 @@ pub(crate) struct Activations {
     pub(crate) tokens: Tensor,
     /// [4] n: the first token's position, reduced; tokens: how many of T are there; sinks kept; step
     pub(crate) frame: Tensor,
-    x: Tensor,    // [T, D]
-    xn: Tensor,   // [T, D]
-    qkv: Tensor,  // [T, (H + 2 KV) HD]
-    q: Tensor,    // [T, 3, H HD]
-    att: Tensor,  // [T, H HD]
-    h: Tensor,    // [T, F], F padded to a multiple of 32
-    last: Tensor, // [1, D]
+    pub(super) x: Tensor,  // [T, D]
+    pub(super) xn: Tensor, // [T, D]
+    qkv: Tensor,           // [T, (H + 2 KV) HD]
+    q: Tensor,             // [T, 3, H HD]
+    att: Tensor,           // [T, H HD]
+    h: Tensor,             // [T, F], F padded to a multiple of 32
+    last: Tensor,          // [1, D]
     /// Partial sums of the squares of x, for one token alone.
     squares: Tensor, // [about D/4]
     /// What each split of the cache gives, for one token alone.
@@ -165,7 +172,7 @@ impl Activations {
         })
     }
 
-    fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         let Self { tokens, frame, x, xn, qkv, q, att, h, last, squares, parts } = self;
         [tokens, frame, x, xn, qkv, q, att, h, last, squares, parts].map(Tensor::size).iter().sum()
     }
@@ -284,7 +291,7 @@ fn record_fused(
     Ok(n)
 }
 
-fn record_body(
+pub(super) fn record_body(
     r: &mut Recording,
     model: &Model,
     kernels: &Kernels,

@@ -13,17 +13,21 @@
 mod cache;
 pub mod config;
 mod forward;
+#[cfg(feature = "cli")]
+mod score;
 mod shapes;
 mod weights;
 
 pub use cache::{Cache, CacheSettings, KvType, Policy, reduce};
 pub use config::{Config, Rope, RopeLayout, RopeScaling};
 pub(crate) use forward::{Activations, Kernels, Pass};
+#[cfg(feature = "cli")]
+pub(crate) use score::Scoring;
 
 use crate::Result;
 use crate::format::{Gguf, Source};
 use crate::gpu::Gpu;
-use crate::ops::{Choice, Origin, Variant};
+use crate::ops::{ActivationType, Choice, Origin, Variant};
 use forward::Needs;
 use futures_util::future::try_join;
 use std::sync::Arc;
@@ -38,14 +42,29 @@ pub struct LoadSettings {
     pub config: Config,
     /// Which kernels multiply; by itself what suits the kind of device. See [`crate::tune`].
     pub variant: Option<Choice>,
-    /// How sessions will store keys and values; one that does it otherwise compiles its kernels anew.
+    /// What sessions will be like; one that is otherwise compiles its kernels anew.
+    pub kernels: KernelSettings,
+}
+
+/// What of a session's settings its kernels are compiled for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelSettings {
+    /// How keys and values are stored.
     pub kv: KvType,
+    /// How products of one token take their inputs.
+    pub activations: ActivationType,
+}
+
+impl From<&CacheSettings> for KernelSettings {
+    fn from(settings: &CacheSettings) -> Self {
+        Self { kv: settings.kv, activations: settings.activations }
+    }
 }
 
 impl LoadSettings {
     /// As the file says, and as is usual.
     pub fn new(config: Config) -> Self {
-        Self { config, variant: None, kv: KvType::F16 }
+        Self { config, variant: None, kernels: KernelSettings::default() }
     }
 }
 
@@ -70,7 +89,7 @@ pub struct Model {
     pub times: LoadTimes,
     pub(crate) weights: Weights,
     products: Products,
-    kernels: (KvType, Arc<Kernels>),
+    kernels: (KernelSettings, Arc<Kernels>),
 }
 
 impl Model {
@@ -94,7 +113,7 @@ impl Model {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
         let start = Instant::now();
-        let LoadSettings { config, variant, kv } = settings;
+        let LoadSettings { config, variant, kernels: settings } = settings;
         let products = Products::of(gguf, &config)?;
         let variant = match variant {
             Some(variant) => variant,
@@ -106,7 +125,7 @@ impl Model {
             done += bytes;
             progress(done, total);
         };
-        let needs = Needs::new(&config, products.clone(), variant.variant, kv);
+        let needs = Needs::new(&config, products.clone(), variant.variant, settings);
         let kernels = Kernels::new(&gpu, &needs);
         let weights = async {
             let weights = Weights::load(&gpu, source, gguf, &config, &mut arrived).await?;
@@ -117,17 +136,17 @@ impl Model {
         gpu.check()?;
         let compiled = gpu.last_compiled().map_or(Duration::ZERO, |at| at - start);
         let times = LoadTimes { weights: streamed, kernels: compiled };
-        let kernels = (kv, Arc::new(kernels));
+        let kernels = (settings, Arc::new(kernels));
         Ok(Self { gpu, config, variant, times, weights, products, kernels })
     }
 
-    /// Its kernels for one way to store keys and values.
-    pub(crate) async fn kernels(&self, kv: KvType) -> Result<Arc<Kernels>> {
+    /// Its kernels for sessions of one kind.
+    pub(crate) async fn kernels(&self, settings: KernelSettings) -> Result<Arc<Kernels>> {
         match &self.kernels {
-            (made_for, kernels) if *made_for == kv => Ok(kernels.clone()),
+            (made_for, kernels) if *made_for == settings => Ok(kernels.clone()),
             _ => {
                 let products = self.products.clone();
-                let needs = Needs::new(&self.config, products, self.variant.variant, kv);
+                let needs = Needs::new(&self.config, products, self.variant.variant, settings);
                 Ok(Arc::new(Kernels::new(&self.gpu, &needs).await?))
             }
         }

@@ -4,7 +4,7 @@
 /// subgroups. `$nibbles`: the library that multiplies four-bit numbers.
 macro_rules! for_every_format {
     ($stem:literal, $suffix:literal, $nibbles:literal, [$($lib:literal),*], $bindings:expr, $params:ty) => {
-        for_every_format!(@ $stem, $suffix, [$($lib),*], $bindings, $params;
+        for_every_format!(@ $stem, $suffix, !$suffix.is_empty(), [$($lib),*], $bindings, $params;
             F32 "f32" ["lib/plain.wgsl"], F16 "f16" ["lib/plain.wgsl"], BF16 "bf16" ["lib/plain.wgsl"],
             Q4_0 "q4_0" [$nibbles], Q4_1 "q4_1" [$nibbles],
             Q5_0 "q5_0" ["lib/plain.wgsl"], Q5_1 "q5_1" ["lib/plain.wgsl"], Q8_0 "q8_0" ["lib/plain.wgsl"],
@@ -12,7 +12,7 @@ macro_rules! for_every_format {
             Q4K "q4_k" [$nibbles, "lib/scale_min.wgsl"],
             Q5K "q5_k" ["lib/plain.wgsl", "lib/scale_min.wgsl"], Q6K "q6_k" ["lib/plain.wgsl"])
     };
-    (@ $stem:literal, $suffix:literal, $libs:tt, $bindings:expr, $params:ty; $($dtype:ident $format:literal $more:tt),*) => {
+    (@ $stem:literal, $suffix:literal, $subgroups:expr, $libs:tt, $bindings:expr, $params:ty; $($dtype:ident $format:literal $more:tt),*) => {
         [$((
             $crate::format::DType::$dtype,
             $crate::gpu::KernelSource {
@@ -20,7 +20,7 @@ macro_rules! for_every_format {
                 wgsl: for_every_format!(% $stem $format $libs $more),
                 bindings: $bindings,
                 params_size: size_of::<$params>() as u64,
-                subgroups: !$suffix.is_empty(),
+                subgroups: $subgroups,
             },
         )),*]
     };
@@ -34,6 +34,17 @@ macro_rules! for_every_format {
     };
 }
 pub(super) use for_every_format;
+
+/// `[(DType, KernelSource); 9]`: the same of the types whose weights are integers, for activations in bytes. Not Q2_K:
+/// rounding costs too much beside so few bytes of weights.
+macro_rules! for_every_integer_format {
+    ($stem:literal, $suffix:literal, $subgroups:literal, $libs:tt, $bindings:expr, $params:ty) => {
+        for_every_format!(@ $stem, $suffix, $subgroups, $libs, $bindings, $params;
+            Q4_0 "q4_0" [], Q4_1 "q4_1" [], Q5_0 "q5_0" [], Q5_1 "q5_1" [], Q8_0 "q8_0" [], Q3K "q3_k" [],
+            Q4K "q4_k" ["lib/scale_min.wgsl"], Q5K "q5_k" ["lib/scale_min.wgsl"], Q6K "q6_k" [])
+    };
+}
+pub(super) use for_every_integer_format;
 
 use crate::format::DType;
 use crate::gpu::{Gpu, Kernel, KernelSource};

@@ -2,7 +2,7 @@
 //! next norm's gain, and its squares; whoever reads that divides its result by the root of their mean.
 use super::formats::{ByFormat, for_every_format};
 use super::matmul::{dtypes_with, expect_product, reads, split};
-use super::{Epilogue, GetRowsParams, Linear, MatMulParams, Product, Variant};
+use super::{Epilogue, GetRowsParams, Linear, MatMulParams, Product, Variant, int8};
 use crate::Result;
 use crate::format::DType;
 use crate::gpu::{Access, Gpu, KernelSource, Recording, Tensor};
@@ -54,7 +54,7 @@ pub fn most_partials(rows: usize, parts: usize) -> usize {
     rows.div_ceil(4) + parts
 }
 
-const WRITES_RESIDUAL: &[Access] = &[
+pub(super) const WRITES_RESIDUAL: &[Access] = &[
     Access::Read,
     Access::Read,
     Access::Read,
@@ -63,7 +63,7 @@ const WRITES_RESIDUAL: &[Access] = &[
     Access::Write,
     Access::Write,
 ];
-const READS_NORMED: &[Access] =
+pub(super) const READS_NORMED: &[Access] =
     &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
 
 /// The fused kernels of one token.
@@ -190,18 +190,19 @@ impl Fused {
         variant: Variant,
     ) -> Result<Self> {
         let lanes = ("WG", f64::from(gpu.tier.lanes()));
-        let normed = variant.pick(&[&Self::NORMED, &Self::NORMED_SUBGROUP, &Self::NORMED_MANY]);
-        let residual =
-            variant.pick(&[&Self::RESIDUAL, &Self::RESIDUAL_SUBGROUP, &Self::RESIDUAL_MANY]);
-        let make = async |sources, epilogue| {
+        let normed = [&Self::NORMED, &Self::NORMED_SUBGROUP, &Self::NORMED_MANY];
+        let normed = variant.sources(normed, &int8::NORMED);
+        let residual = [&Self::RESIDUAL, &Self::RESIDUAL_SUBGROUP, &Self::RESIDUAL_MANY];
+        let residual = variant.sources(residual, &int8::RESIDUAL);
+        let make = async |sources: &[_], epilogue| {
             let rows = ("ROWS", f64::from(variant.rows));
             let overrides = [lanes, rows, ("EPILOGUE", f64::from(epilogue as u32))];
             ByFormat::new(gpu, sources, &dtypes_with(products, epilogue), &overrides).await
         };
         let (store, swiglu, residual, get_rows) = try_join4(
-            make(normed, Epilogue::Store),
-            make(normed, Epilogue::SwiGlu),
-            make(residual, Epilogue::Add),
+            make(&normed, Epilogue::Store),
+            make(&normed, Epilogue::SwiGlu),
+            make(&residual, Epilogue::Add),
             ByFormat::new(gpu, &Self::GET_ROWS, embedding, &[lanes]),
         )
         .await?;

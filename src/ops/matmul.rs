@@ -1,7 +1,7 @@
 //! Products with quantised matrices: one token (`matvec`) or a chunk of them (`matmul`).
 use super::formats::{ByFormat, for_every_format};
 use super::variant::MANY_ROWS;
-use super::{FRAME, Linear, Part, Variant, WORKGROUP_MEMORY};
+use super::{FRAME, Linear, Part, Variant, WORKGROUP_MEMORY, int8};
 use crate::Result;
 use crate::format::DType;
 use crate::gpu::{Access, Gpu, KernelSource, Reads, Recording, Tensor};
@@ -114,7 +114,8 @@ pub struct MatMul {
     tile: [u32; 2],
 }
 
-const ONE: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
+pub(super) const ONE: &[Access] =
+    &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
 const MANY: &[Access] =
     &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
 
@@ -199,7 +200,7 @@ impl MatMul {
             // Sums of a workgroup's tokens fill its memory.
             false => [4, if gpu.tier.cpu { 16 } else { 8 }],
         };
-        let make = async |sources, rows: u32, products: &[Product], epilogue| {
+        let make = async |sources: &[_], rows: u32, products: &[Product], epilogue| {
             let overrides = [
                 ("WG", f64::from(lanes)),
                 ("EPILOGUE", f64::from(epilogue as u32)),
@@ -209,7 +210,8 @@ impl MatMul {
             ByFormat::new(gpu, sources, &dtypes_with(products, epilogue), &overrides).await
         };
         let [a, b, c] = [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu];
-        let v = variant.pick(&[&Self::MATVEC, &Self::MATVEC_SUBGROUP, &Self::MATVEC_MANY]);
+        let v = [&Self::MATVEC, &Self::MATVEC_SUBGROUP, &Self::MATVEC_MANY];
+        let v = &variant.sources(v, &int8::MATVEC);
         let m = if variant.columns { &Self::MATMUL_COLUMNS } else { &Self::MATMUL };
         let rows = variant.rows;
         let (matvec, matmul) = try_join(

@@ -5,8 +5,10 @@ mod attention_one;
 mod formats;
 mod fused;
 mod get_rows;
+mod int8;
 mod linear;
 mod matmul;
+mod nll;
 mod ring;
 mod rms_norm;
 mod rope_store;
@@ -19,8 +21,10 @@ pub use attention::{Attention, AttentionParams, HeadShape};
 pub use attention_one::{AttentionJoinParams, AttentionOne, AttentionOneParams, splits};
 pub use fused::{Fused, Normed, NormedParams, ResidualParams, most_partials};
 pub use get_rows::{GetRows, GetRowsParams};
+pub use int8::ActivationType;
 pub use linear::{Join, Linear, Part};
 pub use matmul::{Epilogue, MatMul, MatMulParams, Product};
+pub use nll::{Nll, NllParams};
 pub use ring::{FRAME, RingParams};
 pub use rms_norm::{RmsNorm, RmsNormParams};
 pub use rope_store::{RopeStore, RopeStoreParams};
@@ -50,13 +54,16 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         Fused::RESIDUAL_MANY,
         Fused::GET_ROWS,
     ];
-    let by_format = by_format.into_iter().flatten().map(|(_, source)| source);
+    let bytes = [int8::MATVEC, int8::NORMED, int8::RESIDUAL].into_iter().flatten();
+    let by_format = by_format.into_iter().flatten().chain(bytes.flatten());
+    let by_format = by_format.map(|(_, source)| source);
     let others = [RmsNorm::SOURCE, RmsNorm::SUBGROUP, RopeStore::SOURCE, Attention::SOURCE];
     let one = [
         Sample::SOURCE,
         AttentionOne::SOURCE,
         AttentionOne::JOIN,
         Argmax::SOURCE,
+        Nll::SOURCE,
         subgroup::SOURCE,
     ];
     others.into_iter().chain(one).chain(by_format).collect()

@@ -1,7 +1,8 @@
 //! Which of the kernels that compute the same a device runs.
-use super::Sums;
+use super::{ActivationType, Sums};
 use crate::Result;
-use crate::gpu::Gpu;
+use crate::format::DType;
+use crate::gpu::{Gpu, KernelSource};
 
 /// How products are shared out. Results differ by rounding alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -13,6 +14,9 @@ pub struct Variant {
     pub rows: u32,
     /// A lane of a chunk's products owns tokens, not a share of the weights: where a workgroup is one subgroup.
     pub columns: bool,
+    /// How products of one token take their activations. Never chosen for speed alone: bytes change the result.
+    #[serde(default)]
+    pub activations: ActivationType,
 }
 
 /// Rows of a workgroup on software drivers: what is read of activations is little beside them, and small matrices still
@@ -41,13 +45,15 @@ impl std::fmt::Display for Variant {
 
 impl Variant {
     /// What every device can run.
-    pub const PLAIN: Self = Self { sums: Sums::Shared, rows: 4, columns: false };
+    pub const PLAIN: Self =
+        Self { sums: Sums::Shared, rows: 4, columns: false, activations: ActivationType::F32 };
 
     /// What suits the kind of device. What it can do is tried out.
     pub async fn of(gpu: &Gpu) -> Result<Self> {
         let sums = Sums::of(gpu).await?;
         let software = gpu.tier.cpu && sums == Sums::Subgroup;
-        Ok(Self { sums, rows: if software { MANY_ROWS } else { 4 }, columns: software })
+        let rows = if software { MANY_ROWS } else { 4 };
+        Ok(Self { sums, rows, columns: software, ..Self::PLAIN })
     }
 
     /// Whether this device can run it.
@@ -75,12 +81,28 @@ impl Variant {
     }
 
     /// The sources of a kernel of one token, out of: with barriers, with subgroups, with many rows.
-    pub(super) fn pick<'a, T: ?Sized>(&self, [plain, subgroup, many]: &[&'a T; 3]) -> &'a T {
+    pub(super) fn pick<'a, T>(&self, [plain, subgroup, many]: [&'a T; 3]) -> &'a T {
         match (self.sums, self.rows) {
             (Sums::Shared, _) => plain,
             (Sums::Subgroup, 4) => subgroup,
             (Sums::Subgroup, _) => many,
         }
+    }
+
+    /// The same with the activations that are wanted: `bytes` for the types that have them, `floats` for the others.
+    pub(super) fn sources(
+        &self,
+        floats: [&[(DType, KernelSource); 13]; 3],
+        bytes: &[[(DType, KernelSource); 9]; 3],
+    ) -> Vec<(DType, KernelSource)> {
+        let floats = self.pick(floats).to_vec();
+        if self.activations == ActivationType::F32 {
+            return floats;
+        }
+        let mut sources = self.pick(bytes.each_ref()).to_vec();
+        let integers = bytes[0].map(|(dtype, _)| dtype);
+        sources.extend(floats.into_iter().filter(|(dtype, _)| !integers.contains(dtype)));
+        sources
     }
 
     /// Every variant that this device can run, for tests and measurements.

@@ -27,7 +27,7 @@ fn bits(logits: &[f32]) -> Vec<u32> {
 }
 
 fn dense(window: usize, chunk: usize, kv: KvType) -> CacheSettings {
-    CacheSettings { policy: Policy::Dense, sinks: 0, window, chunk, kv, ring: None }
+    CacheSettings { policy: Policy::Dense, ..streaming(0, window, chunk, kv) }
 }
 
 /// Both layouts, grouped and not, partly turned, with biases.

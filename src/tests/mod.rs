@@ -15,6 +15,8 @@ mod inspect;
 mod invariants;
 mod loading;
 mod ops;
+#[cfg(feature = "cli")]
+mod perplexity;
 mod shaders;
 mod stop;
 mod support;

@@ -4,6 +4,7 @@ use super::support::noise;
 use crate::format::{Array, BytesSource, DType, Gguf, Value, dequantize};
 use crate::gpu::Gpu;
 use crate::model::{CacheSettings, Config, KvType, LoadSettings, Model, Policy, RopeLayout};
+use crate::ops::ActivationType;
 use crate::reference::Oracle;
 use crate::session::Session;
 use crate::text::byte_of_char;
@@ -190,7 +191,8 @@ fn floats(values: &[f32], scale: f32) -> Vec<u8> {
 
 /// `streaming` of so many sinks and such a window; the least ring.
 pub(super) fn streaming(sinks: usize, window: usize, chunk: usize, kv: KvType) -> CacheSettings {
-    CacheSettings { policy: Policy::Streaming, sinks, window, chunk, kv, ring: None }
+    let (policy, activations) = (Policy::Streaming, ActivationType::F32);
+    CacheSettings { policy, sinks, window, chunk, kv, ring: None, activations }
 }
 
 /// A session over a model.

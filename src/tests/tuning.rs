@@ -3,7 +3,7 @@ use super::support::{assert_close, gpu};
 use super::tiny::{Tiny, session, streaming, text};
 use crate::format::{BytesSource, DType, Gguf};
 use crate::gpu::{AdapterChoice, Gpu};
-use crate::model::{Config, KvType, LoadSettings, Model};
+use crate::model::{Config, KernelSettings, KvType, LoadSettings, Model};
 use crate::ops::{Choice, Origin, Variant};
 use crate::tune::{Kept, Tune, choose};
 use pollster::block_on;
@@ -35,7 +35,7 @@ fn every_variant_gives_the_oracle_s_logits() {
         let choice = Choice { variant, origin: Origin::Class };
         let settings = LoadSettings {
             variant: Some(choice),
-            kv: KvType::F32,
+            kernels: KernelSettings { kv: KvType::F32, ..Default::default() },
             ..LoadSettings::new(config.clone())
         };
         let mut unheard = |_, _| ();

@@ -1,6 +1,6 @@
 // One engine, wherever it runs: in a worker (worker.js) or in the page (index.js).
 import init, { Core, Hasher, kernels } from "./brooklet.js";
-import { NoAdapterError, NoWebGpuError, BadOptionError, aborted } from "./errors.js";
+import { NoAdapterError, NoWebGpuError, BadOptionError, UnsupportedError, aborted } from "./errors.js";
 import { noWebGpu } from "./advice.js";
 import { corrupt, openModel } from "./source.js";
 
@@ -55,6 +55,13 @@ async function adapterFacts() {
   };
 }
 
+/** int8 activations are of a part of WGSL that a browser may lack. */
+function expectBytes(cache) {
+  const feature = "packed_4x8_integer_dot_product";
+  if (cache?.activations === "int8" && !navigator.gpu.wgslLanguageFeatures?.has(feature))
+    throw new UnsupportedError(`activations: "int8" needs WGSL's ${feature}, which this browser has not; leave it out`);
+}
+
 /** Loads under way; while there are some, `requestDevice` is ours. */
 let loads = 0;
 let requestDevice;
@@ -100,6 +107,7 @@ export class Host {
   async #load({ model, keep, sha256, cache, tuning }, signal, onEvent) {
     if (this.#core) throw new BadOptionError("this worker has an engine already; start another worker");
     const adapter = JSON.stringify(await adapterFacts());
+    expectBytes(cache);
     const { memory } = await ready();
     this.#memory = memory;
     const report = throttled((progress) => onEvent({ progress }));
@@ -237,6 +245,7 @@ export class Host {
   }
 
   async reset({ cache }) {
+    expectBytes(cache);
     this.#stream = undefined;
     await this.#core.reset(cache && JSON.stringify(cache));
     return this.#info();

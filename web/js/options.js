@@ -46,6 +46,7 @@ const CACHE = {
   window: integer(1, 2 ** 28),
   chunk: integer(1, 4096),
   kv: oneOf("f16", "f32"),
+  activations: oneOf("f32", "int8"),
 };
 
 const STREAM = {

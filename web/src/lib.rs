@@ -124,7 +124,7 @@ impl Core {
         let mut kept = Kept::parse(&tuning.kept);
         let choice = tune::choose(&gpu, &gguf, &config, tuning.tune, &mut kept);
         let choice = choice.await.map_err(free)?;
-        let load = LoadSettings { config, variant: Some(choice), kv: settings.kv };
+        let load = LoadSettings { config, variant: Some(choice), kernels: (&settings).into() };
         let model = Model::with_settings(gpu.clone(), file, &gguf, load, &mut told).await;
         let model = Arc::new(model.map_err(free)?);
         let session = Session::new(model.clone(), settings).await.map_err(free)?;
@@ -184,6 +184,7 @@ impl Core {
                 "ring": ring.slots,
                 "chunk": settings.chunk,
                 "kv": settings.kv,
+                "activations": settings.activations,
             },
             "bytes": {
                 "weights": weights,

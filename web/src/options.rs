@@ -1,5 +1,6 @@
 //! Options as JavaScript gives them. What is left out is the library's default.
 use brooklet::model::{CacheSettings, Config, KvType, Policy};
+use brooklet::ops::ActivationType;
 use brooklet::text::SamplerSettings;
 use brooklet::tune::Tune;
 use serde::Deserialize;
@@ -16,6 +17,7 @@ pub(crate) struct CacheOptions {
     window: Option<usize>,
     chunk: Option<usize>,
     kv: Option<KvType>,
+    activations: Option<ActivationType>,
 }
 
 impl CacheOptions {
@@ -32,6 +34,7 @@ impl CacheOptions {
             window,
             chunk,
             kv: self.kv.unwrap_or(default.kv),
+            activations: self.activations.unwrap_or(default.activations),
             ring: rolls.then(|| window.saturating_add(spare)),
             ..default
         }

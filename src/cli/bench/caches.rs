@@ -67,7 +67,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
         }
     }
     let mut csv = args.csv.as_ref().map(Csv::create).transpose()?;
-    let model = file.load(args.adapter.choice().with_kv(args.shape.kv()), args.json)?;
+    let model = file.load(args.adapter.choice().with(args.shape.kernels()), args.json)?;
     let model = Arc::new(model);
     interrupt::only_asks();
     let mut cells = Vec::new();
@@ -82,7 +82,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
         cells.push(cell);
     }
     let interrupted = interrupt::pressed();
-    let subject = Subject::new(&file, &model);
+    let subject = Subject::new(&args.shape, &file, &model);
     let report = Report { subject, sampled: args.sampled, interrupted, cells };
     match args.json {
         true => Output::new().json(&report),

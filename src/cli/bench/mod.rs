@@ -6,11 +6,11 @@ mod peers;
 mod profile;
 mod speed;
 
-use super::args::BenchArgs;
+use super::args::{BenchArgs, ShapeArgs};
 use super::interrupt;
 use super::model::File;
 use brooklet::model::{Config, Model, Policy};
-use brooklet::ops::Choice;
+use brooklet::ops::{ActivationType, Choice};
 use brooklet::session::{Generation, Session};
 use brooklet::text::Tokenizer;
 use brooklet::{Error, Result};
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
 
 /// What was measured, and on what.
 #[derive(Serialize)]
-struct Subject {
+pub(super) struct Subject {
     engine: &'static str,
     model: String,
     weight_bytes: u64,
@@ -51,10 +51,12 @@ struct Subject {
     cpu: bool,
     /// Which kernels multiply.
     variant: Choice,
+    /// How products of one token take their inputs.
+    activations: ActivationType,
 }
 
 impl Subject {
-    fn new(file: &File, model: &Model) -> Self {
+    pub(super) fn new(shape: &ShapeArgs, file: &File, model: &Model) -> Self {
         let gpu = &model.gpu;
         Self {
             engine: env!("CARGO_PKG_VERSION"),
@@ -65,15 +67,17 @@ impl Subject {
             driver: gpu.driver.clone(),
             cpu: gpu.tier.cpu,
             variant: model.variant,
+            activations: shape.kernels().activations,
         }
     }
 
     /// The lines above a table.
-    fn head(&self) -> String {
+    pub(super) fn head(&self) -> String {
         let software = if self.cpu { ", a software driver" } else { "" };
-        let Self { engine, model, adapter, backend, driver, variant, .. } = self;
+        let Self { engine, model, adapter, backend, driver, variant, activations, .. } = self;
         format!(
-            "{model}\n{adapter} on {backend}{software} ({driver}), brooklet {engine}\n{variant}\n\n"
+            "{model}\n{adapter} on {backend}{software} ({driver}), brooklet {engine}\n{variant}, activations \
+             in {activations}\n\n"
         )
     }
 }
@@ -90,7 +94,7 @@ fn prompt(tokenizer: &Tokenizer, len: usize) -> Result<Vec<u32>> {
 /// The model and a session over it, with the device that the user chose.
 fn load(args: &BenchArgs, policy: Policy) -> Result<(File, Session)> {
     let file = File::open(&args.model)?;
-    let model = Arc::new(file.load(args.adapter.choice().with_kv(args.shape.kv()), true)?);
+    let model = Arc::new(file.load(args.adapter.choice().with(args.shape.kernels()), true)?);
     let settings = args.shape.settings(&model.config, policy);
     let session = pollster::block_on(Session::new(model, settings))?;
     Ok((file, session))
@@ -128,7 +132,7 @@ fn ms(spent: Duration) -> f64 {
 }
 
 /// What goes on, in one line of a terminal.
-fn progress(steps: u64, template: &str) -> ProgressBar {
+pub(super) fn progress(steps: u64, template: &str) -> ProgressBar {
     let bar = match std::io::stderr().is_terminal() {
         true => ProgressBar::new(steps),
         false => ProgressBar::hidden(),
@@ -146,6 +150,6 @@ fn shape(args: &BenchArgs, config: &Config, policy: Policy) -> String {
 }
 
 /// As on the command line.
-fn name(policy: Policy) -> String {
+pub(super) fn name(policy: Policy) -> String {
     format!("{policy:?}").to_lowercase()
 }

@@ -3,7 +3,7 @@ use super::weight_ops::{Matrices, matrices, products};
 use super::{run, variants};
 use crate::format::DType;
 use crate::gpu::{Gpu, Recording, Tensor};
-use crate::ops::{Epilogue, Fused, Join, Normed, RmsNormParams, Variant, most_partials};
+use crate::ops::{Epilogue, Fused, Join, Linear, Normed, RmsNormParams, Variant, most_partials};
 use crate::reference;
 use crate::tests::support::{assert_close, gpu, noise};
 use pollster::block_on;
@@ -30,17 +30,29 @@ fn read(gpu: &Gpu, tensor: &Tensor) -> Vec<f32> {
 /// norm(x) w^T, as two ops would compute it; `squares` come in as many partial sums as a writer leaves.
 fn check_normed(gpu: &Gpu, op: &Fused, m: &Matrices, what: &str, epilogue: Epilogue, limit: u64) {
     let linear = &m.load(gpu, Join::Concat, limit);
+    let (x, gain) = (noise(31, linear.cols), noise(32, linear.cols));
+    check_normed_with(gpu, op, (m, linear), what, epilogue, [&x, &gain, &gain]);
+}
+
+/// The same of x times gain, which are multiplied as if the gain were the last of `inputs`.
+pub(super) fn check_normed_with(
+    gpu: &Gpu,
+    op: &Fused,
+    (m, linear): (&Matrices, &Linear),
+    what: &str,
+    epilogue: Epilogue,
+    [x, gain, as_multiplied]: [&[f32]; 3],
+) {
     let (rows, cols) = (linear.rows, linear.cols);
-    let (x, gain) = (noise(31, cols), noise(32, cols));
     let bias = if epilogue == Epilogue::Store { noise(33, rows) } else { vec![] };
     let mut xn = vec![0.0; cols];
     let params = RmsNormParams { cols: cols as u32, eps: EPS };
-    reference::rms_norm(params, &x, &gain, &mut xn);
+    reference::rms_norm(params, x, as_multiplied, &mut xn);
     let width = if epilogue == Epilogue::SwiGlu { rows / 2 } else { rows };
     let mut expected = vec![f32::NAN; width];
     reference::matmul(epilogue, [&xn, &m.plain.concat(), &bias], cols, width, &mut expected);
 
-    let scaled: Vec<f32> = x.iter().zip(&gain).map(|(x, g)| x * g).collect();
+    let scaled: Vec<f32> = x.iter().zip(gain).map(|(x, g)| x * g).collect();
     let partials: Vec<f32> =
         x.chunks(4).map(|x| x.iter().map(|x| x * x).sum()).chain([f32::NAN; 3]).collect();
     let (xn, squares) = (upload(gpu, &scaled), vector(gpu, &partials));
@@ -57,10 +69,23 @@ fn check_normed(gpu: &Gpu, op: &Fused, m: &Matrices, what: &str, epilogue: Epilo
 /// y += x w^T, then what the next norm needs.
 fn check_residual(gpu: &Gpu, op: &Fused, m: &Matrices, what: &str, limit: u64) {
     let linear = &m.load(gpu, Join::Concat, limit);
+    let x = noise(41, linear.cols);
+    check_residual_with(gpu, op, (m, linear), what, [&x, &x]);
+}
+
+/// The same of the first of `inputs`, which are multiplied as if they were the second.
+pub(super) fn check_residual_with(
+    gpu: &Gpu,
+    op: &Fused,
+    (m, linear): (&Matrices, &Linear),
+    what: &str,
+    [x, as_multiplied]: [&[f32]; 2],
+) {
     let (rows, cols) = (linear.rows, linear.cols);
-    let (x, gain, mut expected) = (noise(41, cols), noise(42, rows), noise(43, rows));
-    let (input, y) = (upload(gpu, &x), upload(gpu, &expected));
-    reference::matmul(Epilogue::Add, [&x, &m.plain.concat(), &[]], cols, rows, &mut expected);
+    let (gain, mut expected) = (noise(42, rows), noise(43, rows));
+    let (input, y) = (upload(gpu, x), upload(gpu, &expected));
+    let weights = m.plain.concat();
+    reference::matmul(Epilogue::Add, [as_multiplied, &weights, &[]], cols, rows, &mut expected);
     let yn = nan(gpu, &[1, rows]);
     let squares = nan(gpu, &[most_partials(rows, linear.parts.len())]);
     let mut recording = Recording::default();

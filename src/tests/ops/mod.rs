@@ -1,6 +1,7 @@
 //! Every op on the GPU against its twin in `reference`.
 mod cache_ops;
 mod fused_ops;
+mod int8_ops;
 mod row_ops;
 mod sample_op;
 mod weight_ops;

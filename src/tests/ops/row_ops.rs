@@ -1,8 +1,10 @@
-//! rms_norm and argmax against their twins.
+//! rms_norm, argmax and nll against their twins.
 use super::{run, sums};
 use crate::gpu::{Gpu, Recording, Tensor};
 use crate::model::reduce;
-use crate::ops::{Argmax, FRAME, NO_TOKEN, RingParams, RmsNorm, RmsNormParams, Sums};
+use crate::ops::{
+    Argmax, FRAME, NO_TOKEN, Nll, NllParams, RingParams, RmsNorm, RmsNormParams, Sums,
+};
 use crate::reference;
 use crate::tests::support::{assert_close, gpu, noise};
 use pollster::block_on;
@@ -129,4 +131,56 @@ fn argmax() {
         assert_eq!(found, [expected, 8, 9], "{} logits without {bans:?}", logits.len());
         assert!(expected == NO_TOKEN || !bans.contains(&(expected as usize)));
     }
+}
+
+#[test]
+fn nll() {
+    let gpu = gpu();
+    let op = block_on(Nll::new(&gpu)).unwrap();
+    // one token; odd; one over a workgroup; a real vocabulary; logits whose exponentials overflow
+    for (rows, vocab, scale) in [
+        (1, 1, 1.0),
+        (3, 7, 4.0),
+        (2, 65, 20.0),
+        (5, 257, 500.0),
+        (2, 333, 1e30),
+        (3, 49_152, 12.0),
+    ] {
+        let logits: Vec<f32> = noise(1, (rows + 1) * vocab).iter().map(|x| x * scale).collect();
+        let targets: Vec<u32> = (0..=rows).map(|row| ((row * 31 + 5) % vocab) as u32).collect();
+        let mut expected = vec![0.0; rows];
+        let params = NllParams { vocab: vocab as u32 };
+        reference::nll(params, &logits, &targets[..rows], &mut expected);
+        // One row more than there are tokens: it is left alone.
+        let frame = Tensor::upload(&gpu, "frame", &[FRAME], &[9u32, rows as u32, 1, 0]).unwrap();
+        let logits = Tensor::upload(&gpu, "logits", &[rows + 1, vocab], &logits).unwrap();
+        let targets = Tensor::upload(&gpu, "targets", &[rows + 1], &targets).unwrap();
+        let nll = Tensor::upload(&gpu, "nll", &[rows + 1], &vec![f32::NAN; rows + 1]).unwrap();
+        let mut recording = Recording::default();
+        op.record(&mut recording, "test", [&frame, &logits, &targets, &nll]).unwrap();
+        run(&gpu, recording);
+        let found: Vec<f32> = block_on(nll.read(&gpu)).unwrap();
+        let what = format!("nll {rows}x{vocab}, up to {scale}");
+        assert_close(&what, &found[..rows], &expected, 2e-5, 1e-6);
+        assert!(found[rows].is_nan(), "{what} wrote beyond");
+    }
+}
+
+#[test]
+fn nll_of_what_is_not_a_number_is_not_a_number() {
+    let gpu = gpu();
+    let op = block_on(Nll::new(&gpu)).unwrap();
+    let mut logits = noise(1, 200);
+    logits[150] = f32::NAN;
+    let frame = Tensor::upload(&gpu, "frame", &[FRAME], &[0u32, 1, 1, 0]).unwrap();
+    let logits = Tensor::upload(&gpu, "logits", &[1, 200], &logits).unwrap();
+    let targets = Tensor::upload(&gpu, "targets", &[1], &[3u32]).unwrap();
+    let nll = Tensor::zeros(&gpu, "nll", &[1]).unwrap();
+    let mut recording = Recording::default();
+    op.record(&mut recording, "test", [&frame, &logits, &targets, &nll]).unwrap();
+    run(&gpu, recording);
+    assert!(!block_on(nll.read::<f32>(&gpu)).unwrap()[0].is_finite());
+    let short = Tensor::zeros(&gpu, "short", &[2]).unwrap();
+    let error = op.record(&mut Recording::default(), "test", [&frame, &logits, &short, &nll]);
+    assert_eq!(error.unwrap_err().to_string(), "nll: short has shape [2], expected [1]");
 }

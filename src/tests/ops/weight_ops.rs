@@ -57,21 +57,26 @@ pub(super) fn products(dtypes: &[DType]) -> Vec<Product> {
     dtypes.iter().flat_map(|&dtype| epilogues.map(|epilogue| (epilogue, dtype))).collect()
 }
 
-struct Case<'a> {
-    what: String,
-    linear: &'a Linear,
-    plain: &'a [f32],
-    epilogue: Epilogue,
-    bias: bool,
-    room: usize,
-    tokens: usize,
+pub(super) struct Case<'a> {
+    pub(super) what: String,
+    pub(super) linear: &'a Linear,
+    pub(super) plain: &'a [f32],
+    pub(super) epilogue: Epilogue,
+    pub(super) bias: bool,
+    pub(super) room: usize,
+    pub(super) tokens: usize,
 }
 
 fn check(gpu: &Gpu, op: &MatMul, case: &Case) {
+    let x = noise(11, case.room * case.linear.cols);
+    check_with(gpu, op, case, [&x, &x]);
+}
+
+/// The product of the first of `inputs` against its twin's of the second.
+pub(super) fn check_with(gpu: &Gpu, op: &MatMul, case: &Case, [x, as_multiplied]: [&[f32]; 2]) {
     let Case { linear, epilogue, room, tokens, .. } = *case;
     let (rows, cols, padded) = (linear.rows, linear.cols, linear.padded_cols());
     let width = if epilogue == Epilogue::SwiGlu { rows / 2 } else { rows };
-    let x = noise(11, room * cols);
     let bias = if case.bias { noise(12, rows) } else { vec![] };
     // What is not a sum starts as NaN: what is not written shows.
     let start = match epilogue {
@@ -80,7 +85,7 @@ fn check(gpu: &Gpu, op: &MatMul, case: &Case) {
     };
     let mut expected = start.clone();
     let (used, inputs) = (tokens * width, tokens * cols);
-    let parts = [&x[..inputs], case.plain, &bias];
+    let parts = [&as_multiplied[..inputs], case.plain, &bias];
     reference::matmul(epilogue, parts, cols, width, &mut expected[..used]);
 
     let mut wide = vec![0.0; room * padded];

@@ -58,10 +58,11 @@ pub fn violations(
     found
 }
 
-/// Whether activations are bytes.
+/// Whether activations are multiplied as bytes: the engine's kernels round them themselves, llama.cpp's read them so.
 pub fn is_int8(shader: &Shader) -> bool {
-    shader.reads.format.is_some_and(|format| format != DType::F32)
-        && shader.reads.activations.is_none()
+    shader.name.contains("_int8")
+        || shader.reads.format.is_some_and(|format| format != DType::F32)
+            && shader.reads.activations.is_none()
 }
 
 fn rounded(figure: f64) -> f64 {

@@ -1,0 +1,208 @@
+//! What was measured, for people, programs and eyes.
+use super::{PplArgs, Subject, name};
+use brooklet::eval::chart::{Axis, Line, Lines, lines};
+use brooklet::eval::perplexity::{Scores, Stretch};
+use brooklet::model::{CacheSettings, KvType, Policy};
+use brooklet::{Error, Result};
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufWriter, Write as _};
+use std::ops::Range;
+use std::path::Path;
+
+/// Predictions that a point of the chart is the mean of, at most.
+const SMOOTH: usize = 512;
+
+/// One cache.
+#[derive(Serialize)]
+pub(super) struct Run {
+    policy: Policy,
+    sinks: usize,
+    window: usize,
+    kv: KvType,
+    chunk: usize,
+    /// How many were predicted; of `recompute`, the sample's.
+    tokens: usize,
+    ppl: Option<f64>,
+    /// Of the sample's tokens alone, where there is one.
+    sample_ppl: Option<f64>,
+    ranges: Vec<Stretch>,
+    seconds: f64,
+    tokens_per_second: f64,
+    #[serde(skip)]
+    scores: Scores,
+}
+
+impl Run {
+    pub(super) fn new(
+        settings: CacheSettings,
+        scores: Scores,
+        ranges: &[Range<usize>],
+        seconds: f64,
+    ) -> Self {
+        let CacheSettings { policy, sinks, window, kv, chunk, .. } = settings;
+        let tokens = scores.nll.len();
+        Self {
+            policy,
+            sinks,
+            window,
+            kv,
+            chunk,
+            tokens,
+            ppl: scores.perplexity(),
+            sample_ppl: None,
+            ranges: scores.by_range(ranges),
+            seconds,
+            tokens_per_second: tokens as f64 / seconds.max(f64::MIN_POSITIVE),
+            scores,
+        }
+    }
+
+    /// "streaming 4 + 1020"
+    fn label(&self) -> String {
+        let Self { policy, sinks, window, .. } = self;
+        format!("{} {sinks} + {window}", name(*policy))
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct Report {
+    #[serde(flatten)]
+    subject: Subject,
+    text: String,
+    text_tokens: usize,
+    prefix: Vec<u32>,
+    /// Indices of tokens.
+    sample: Vec<usize>,
+    interrupted: bool,
+    runs: Vec<Run>,
+}
+
+impl Report {
+    pub(super) fn new(
+        args: &PplArgs,
+        subject: Subject,
+        text: String,
+        text_tokens: usize,
+        (mut sample, interrupted): (Vec<usize>, bool),
+        mut runs: Vec<Run>,
+    ) -> Self {
+        // Where the sample was not finished, the others are compared with what there is of it.
+        let sampled = runs.iter().filter(|run| run.scores.sample.is_some());
+        if let Some(least) = sampled.map(|run| run.tokens).min() {
+            sample.truncate(least);
+        }
+        for run in &mut runs {
+            run.sample_ppl = run.scores.perplexity_at(&sample);
+        }
+        let prefix = args.prefix.clone();
+        Self { subject, text, text_tokens, prefix, sample, interrupted, runs }
+    }
+}
+
+/// A line for each token.
+pub(super) struct Csv {
+    path: String,
+    file: BufWriter<fs::File>,
+    several: bool,
+}
+
+impl Csv {
+    pub(super) fn create(path: &Path, several: bool) -> Result<Self> {
+        let named = path.display().to_string();
+        let file =
+            fs::File::create(path).map_err(|source| Error::Io { path: named.clone(), source })?;
+        let mut csv = Self { path: named, file: BufWriter::new(file), several };
+        let head = if several { "policy,sinks,window," } else { "" };
+        csv.written(|file| writeln!(file, "{head}index,token,nll"))?;
+        Ok(csv)
+    }
+
+    pub(super) fn append(&mut self, run: &Run, ids: &[u32]) -> Result<()> {
+        let head = match self.several {
+            true => format!("{},{},{},", name(run.policy), run.sinks, run.window),
+            false => String::new(),
+        };
+        self.written(|file| {
+            for (index, nll) in run.scores.iter() {
+                writeln!(file, "{head}{index},{},{nll}", ids[index])?;
+            }
+            file.flush()
+        })
+    }
+
+    fn written(
+        &mut self,
+        write: impl FnOnce(&mut BufWriter<fs::File>) -> std::io::Result<()>,
+    ) -> Result<()> {
+        write(&mut self.file).map_err(|source| Error::Io { path: self.path.clone(), source })
+    }
+}
+
+pub(super) fn table(report: &Report, ranges: &[Range<usize>]) -> String {
+    let mut text = report.subject.head();
+    // Writing into a String does not fail.
+    let _ = write!(text, "{}, {} tokens", report.text, report.text_tokens);
+    if !report.prefix.is_empty() {
+        let _ = write!(text, " after {:?}", report.prefix);
+    }
+    if let [first, .., last] = report.sample[..] {
+        let _ = write!(text, "; sample: {} tokens from {first} to {last}", report.sample.len());
+    }
+    let _ = write!(
+        text,
+        "\n\n{:<12} {:>5} {:>7} {:>4} {:>8} {:>9} {:>10}",
+        "policy", "sinks", "window", "kv", "tokens", "tokens/s", "perplexity"
+    );
+    if !report.sample.is_empty() {
+        let _ = write!(text, " {:>10}", "sample");
+    }
+    for range in ranges {
+        let _ = write!(text, " {:>14}", format!("{}-{}", range.start, range.end));
+    }
+    text.push('\n');
+    let number = |ppl: Option<f64>| ppl.map_or("-".into(), |ppl| format!("{ppl:.4}"));
+    for run in &report.runs {
+        let _ = write!(
+            text,
+            "{:<12} {:>5} {:>7} {:>4} {:>8} {:>9.1} {:>10}",
+            name(run.policy),
+            run.sinks,
+            run.window,
+            format!("{:?}", run.kv).to_lowercase(),
+            run.tokens,
+            run.tokens_per_second,
+            number(run.ppl),
+        );
+        if !report.sample.is_empty() {
+            let _ = write!(text, " {:>10}", number(run.sample_ppl));
+        }
+        for range in ranges {
+            let found = run.ranges.iter().find(|s| (s.from..s.to) == *range);
+            let _ = write!(text, " {:>14}", number(found.map(|s| s.ppl)));
+        }
+        text.push('\n');
+    }
+    if report.interrupted {
+        text.push_str("\nstopped before all was measured\n");
+    }
+    text
+}
+
+/// Running perplexity against tokens, a curve for each cache.
+pub(super) fn chart(report: &Report) -> Result<String> {
+    let runs = &report.runs;
+    let longest = runs.iter().map(|run| run.tokens).max().unwrap_or(0);
+    let over = (longest / 8).clamp(1, SMOOTH);
+    let series = runs.iter().map(|run| match run.scores.sample {
+        Some(_) => Line::marked(run.label(), run.scores.running((run.tokens / 4).max(1))),
+        None => Line::new(run.label(), run.scores.running(over)),
+    });
+    lines(&Lines {
+        title: format!("Perplexity of the last {over} tokens"),
+        x: Axis::linear("tokens of the text"),
+        y: Axis::log("perplexity"),
+        series: series.collect(),
+    })
+}

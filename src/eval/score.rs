@@ -1,0 +1,130 @@
+//! A text through a stream's cache, with the negative log likelihood of every token of it.
+use crate::gpu::Readback;
+use crate::model::{Cache, CacheSettings, Model, Scoring, reduce};
+use crate::session::Session;
+use crate::{Error, Result};
+use std::sync::Arc;
+
+/// A stream that is told its tokens and says how likely each was. It sees exactly what a session with the same
+/// cache would, and reads back four bytes a token.
+pub struct Scorer {
+    model: Arc<Model>,
+    cache: Cache,
+    scoring: Scoring,
+    /// One is read while the device fills the other.
+    back: [Readback; 2],
+    /// Tokens fed so far.
+    position: u64,
+}
+
+impl Scorer {
+    /// Makes room for a stream and for the logits of a whole chunk.
+    pub async fn new(model: Arc<Model>, settings: CacheSettings) -> Result<Self> {
+        let gpu = &*model.gpu;
+        let factors = model.weights.rope_freqs.as_deref();
+        let cache = Cache::new(gpu, &model.config, settings, factors)?;
+        let kernels = model.kernels((&settings).into()).await?;
+        let scoring = Scoring::new(&model, &kernels, &cache, settings.chunk).await?;
+        let back = [Readback::new(gpu, settings.chunk), Readback::new(gpu, settings.chunk)];
+        gpu.check()?;
+        Ok(Self { model, cache, scoring, back, position: 0 })
+    }
+
+    /// The cache as it is.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Bytes of activations on the device, the logits of a chunk among them.
+    pub fn activation_bytes(&self) -> u64 {
+        self.scoring.bytes()
+    }
+
+    /// Feeds `tokens` but for the last from an empty cache, and tells the nll of each but the first, in nats, a
+    /// chunk at a time. Ends early when `told` gives false.
+    pub async fn score(
+        &mut self,
+        tokens: &[u32],
+        mut told: impl FnMut(&[f32]) -> bool,
+    ) -> Result<()> {
+        let vocab = self.model.config.n_vocab;
+        if let Some(id) = tokens.iter().find(|&&id| id as usize >= vocab) {
+            return Err(Error::Usage(format!("token {id} is not one of the model's {vocab}")));
+        }
+        let fed = tokens.len().saturating_sub(1);
+        if let Some(capacity) = self.cache.capacity().filter(|&room| fed as u64 > room) {
+            return Err(Error::Usage(format!(
+                "the dense cache holds {capacity} tokens and {fed} were to be scored"
+            )));
+        }
+        self.position = 0;
+        let chunk = self.cache.settings().chunk;
+        let mut nll = vec![0.0; chunk];
+        let mut before: Option<usize> = None;
+        let starts = (0..fed).step_by(chunk);
+        for (i, at) in starts.enumerate() {
+            let count = chunk.min(fed - at);
+            self.submit(&tokens[at..=at + count], i % 2);
+            // The device has work while the host waits for what was submitted before.
+            if let Some(count) = before.replace(count)
+                && !self.tell(&mut nll[..count], 1 - i % 2, at - count, &mut told).await?
+            {
+                return Ok(());
+            }
+        }
+        if let Some(count) = before {
+            let last = (fed.div_ceil(chunk) - 1) % 2;
+            self.tell(&mut nll[..count], last, fed - count, &mut told).await?;
+        }
+        Ok(())
+    }
+
+    /// A pass over all of `tokens` but the last.
+    fn submit(&mut self, tokens: &[u32], back: usize) {
+        let (gpu, scoring) = (&*self.model.gpu, &self.scoring);
+        let count = tokens.len() - 1;
+        let frame = [reduce(self.position, self.cache.geometry()), count as u32, 1, 0];
+        scoring.act.tokens.write(gpu, 0, &tokens[..count]);
+        scoring.targets.write(gpu, 0, &tokens[1..]);
+        scoring.act.frame.write(gpu, 0, &frame);
+        gpu.run(&[&scoring.program], &[(&scoring.nll, &self.back[back])]);
+        self.position += count as u64;
+    }
+
+    async fn tell(
+        &self,
+        nll: &mut [f32],
+        back: usize,
+        at: usize,
+        told: &mut impl FnMut(&[f32]) -> bool,
+    ) -> Result<bool> {
+        self.back[back].read(&self.model.gpu, nll).await?;
+        if let Some(i) = nll.iter().position(|nll| !nll.is_finite()) {
+            return Err(not_numbers(at + i + 1));
+        }
+        Ok(told(nll))
+    }
+}
+
+/// The nll of token `index` of a text, its last W predecessors computed anew by `session`, whose policy is
+/// `recompute`.
+pub async fn recomputed(session: &mut Session, tokens: &[u32], index: usize) -> Result<f32> {
+    let from = index.saturating_sub(session.cache().settings().window);
+    session.reset();
+    session.feed(&tokens[from..index]).await?;
+    let nll = log_loss(&session.logits().await?, tokens[index]);
+    if nll.is_finite() { Ok(nll) } else { Err(not_numbers(index)) }
+}
+
+/// The nll of a token, by the logits before it.
+pub fn log_loss(logits: &[f32], target: u32) -> f32 {
+    let highest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let sum: f64 = logits.iter().map(|&logit| (f64::from(logit) - highest).exp()).sum();
+    (sum.ln() + highest - f64::from(logits[target as usize])) as f32
+}
+
+fn not_numbers(index: usize) -> Error {
+    Error::Usage(format!(
+        "the model's logits for token {index} are not numbers: its file is damaged or not for this engine"
+    ))
+}

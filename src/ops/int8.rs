@@ -1,0 +1,74 @@
+//! The kernels of one token whose activations are rounded to bytes, 32 of them with one scale.
+use super::formats::{for_every_format, for_every_integer_format};
+use super::fused::{NormedParams, READS_NORMED, ResidualParams, WRITES_RESIDUAL};
+use super::matmul::{MatMulParams, ONE};
+use crate::format::DType;
+use crate::gpu::KernelSource;
+
+/// How a product of one token takes its activations.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum ActivationType {
+    /// As they are.
+    #[default]
+    F32,
+    /// Rounded to bytes with a scale for each 32, where the weights are integers of three bits or more.
+    Int8,
+}
+
+impl std::fmt::Display for ActivationType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Int8 => "int8",
+        })
+    }
+}
+
+impl ActivationType {
+    /// Whether weights of this type are multiplied with activations of this one; else f32 ones are used.
+    pub fn suits(self, dtype: DType) -> bool {
+        self == Self::F32 || MATVEC[0].iter().any(|(integer, _)| *integer == dtype)
+    }
+}
+
+/// A kernel for every type that suits bytes: with barriers, with subgroups, with many rows.
+type Shapes = [[(DType, KernelSource); 9]; 3];
+
+/// The three shapes of a kernel file.
+macro_rules! shapes {
+    ($stem:literal, [$($lib:literal),*], $bindings:expr, $params:ty) => {
+        [
+            for_every_integer_format!($stem, "_int8", false,
+                [$($lib,)* "lib/four_rows.wgsl", "lib/reduce4.wgsl"], $bindings, $params),
+            for_every_integer_format!($stem, "_int8_subgroup", true,
+                [$($lib,)* "lib/four_rows.wgsl", "lib/reduce_subgroup.wgsl"], $bindings, $params),
+            for_every_integer_format!($stem, "_int8_many", true,
+                [$($lib,)* "lib/many_rows.wgsl", "lib/reduce_subgroup.wgsl"], $bindings, $params),
+        ]
+    };
+}
+
+/// Products.
+pub(super) const MATVEC: Shapes = shapes!(
+    "matvec",
+    ["lib/block.wgsl", "lib/inputs.wgsl", "lib/reads.wgsl", "lib/epilogue.wgsl", "lib/int8.wgsl"],
+    ONE,
+    MatMulParams
+);
+/// Products of a normed input.
+pub(super) const NORMED: Shapes = shapes!(
+    "matvec_normed",
+    ["lib/block.wgsl", "lib/inputs.wgsl", "lib/reads.wgsl", "lib/epilogue.wgsl", "lib/int8.wgsl"],
+    READS_NORMED,
+    NormedParams
+);
+/// Products that are added to the residual stream.
+pub(super) const RESIDUAL: Shapes = shapes!(
+    "matvec_residual",
+    ["lib/block.wgsl", "lib/inputs.wgsl", "lib/reads.wgsl", "lib/int8.wgsl"],
+    WRITES_RESIDUAL,
+    ResidualParams
+);
