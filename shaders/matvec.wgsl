@@ -10,8 +10,9 @@
 //
 //   grid:      [ceil(rows/ROWS), beyond 65535 in y, 1] workgroups, ROWS rows each
 //   requires:  K a multiple of 32; with SWIGLU an even number of rows
-//   uses:      lib/four_rows.wgsl, or lib/many_rows.wgsl in matvec_<type>_many; lib/plain.wgsl, lib/nibbles.wgsl, or lib/int8.wgsl in
-//              matvec_<type>_int8, where activations are rounded to bytes; lib/block.wgsl, lib/inputs.wgsl, lib/epilogue.wgsl, one
+//   uses:      lib/four_rows.wgsl (F32 without subgroups: lib/four_rows_floats.wgsl), or lib/many_rows.wgsl in
+//              matvec_<type>_many; lib/plain.wgsl, lib/nibbles.wgsl, or lib/int8.wgsl in matvec_<type>_int8, where
+//              activations are rounded to bytes; lib/block.wgsl, lib/inputs.wgsl, lib/epilogue.wgsl, one
 //              lib/<type>.wgsl and what that uses; lib/reduce4.wgsl, or lib/reduce_subgroup.wgsl where a workgroup is one
 //              subgroup (matvec_<type>_subgroup, _many)
 //   twin:      src/reference/matmul.rs; with lib/int8.wgsl after src/reference/rounded.rs

@@ -279,7 +279,7 @@ impl Session {
     fn count_cache(&self, tokens: u64, pass: usize) {
         let readers = self.kernels.cache_readers(pass) as u64;
         let held = (1..=tokens).map(|i| self.cache.filled_bytes(self.position + i));
-        self.model.gpu.counters.read_cache(readers * held.sum::<u64>());
+        self.model.gpu.counters.read_cache(readers * held.sum::<u64>() / pass as u64);
     }
 
     /// From the logits to the next step's token: by `draws`, or the likeliest.

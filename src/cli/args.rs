@@ -148,7 +148,9 @@ pub(crate) struct ShapeArgs {
 impl ShapeArgs {
     /// What its kernels have to be compiled for.
     pub(crate) fn kernels(&self) -> KernelSettings {
-        KernelSettings { kv: self.kv(), activations: self.activations.chosen() }
+        // Every command's own chunk is a long one.
+        let chunk = self.chunk.unwrap_or(usize::MAX);
+        KernelSettings::new(self.kv(), self.activations.chosen(), chunk)
     }
 
     fn kv(&self) -> KvType {
@@ -159,7 +161,7 @@ impl ShapeArgs {
     }
 
     pub(crate) fn settings(&self, config: &Config, policy: Policy) -> CacheSettings {
-        let KernelSettings { kv, activations } = self.kernels();
+        let KernelSettings { kv, activations, .. } = self.kernels();
         let defaults = CacheSettings::for_model(config, policy);
         CacheSettings {
             sinks: self.sinks.unwrap_or(defaults.sinks),

@@ -41,8 +41,8 @@ impl Needs {
         variant: Variant,
         settings: KernelSettings,
     ) -> Self {
-        let KernelSettings { kv, activations } = settings;
-        let variant = Variant { activations, ..variant };
+        let KernelSettings { kv, activations, tiles } = settings;
+        let variant = Variant { activations, tiles: tiles && variant.tiles, ..variant };
         let (head_dim, sharing) = (config.head_dim, config.n_head / config.n_head_kv);
         let heads = HeadShape { head_dim, sharing, kv_f16: kv == KvType::F16 };
         Self { heads, neox: config.rope.layout == RopeLayout::Neox, products, variant }
@@ -61,7 +61,7 @@ impl Kernels {
         let decodes = !AttentionOne::fits(gpu, heads, sums);
         let attention = try_join(
             AttentionOne::new(gpu, heads, neox, sums),
-            Attention::new(gpu, heads, decodes),
+            Attention::new(gpu, heads, decodes, variant.tiles),
         );
         // Nothing is awaited before everything is begun: the weights stream from the first pause on.
         let ((get_rows, norm, matmul, fused), (rope_store, attention, argmax, sample)) = try_join(
@@ -100,7 +100,7 @@ impl Kernels {
         if self.variant.columns { 6 } else { 1 }
     }
 
-    /// How often a token of a pass of so many reads each key and value that is stored.
+    /// How often a pass of so many tokens reads each key and value that is stored.
     pub(crate) fn cache_readers(&self, tokens: usize) -> usize {
         match &self.attention_one {
             Some(one) if tokens == 1 => one.readers(),

@@ -47,17 +47,35 @@ pub struct LoadSettings {
 }
 
 /// What of a session's settings its kernels are compiled for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelSettings {
     /// How keys and values are stored.
     pub kv: KvType,
     /// How products of one token take their inputs.
     pub activations: ActivationType,
+    /// Whether a chunk has so many tokens that they are worth a tile.
+    pub tiles: bool,
+}
+
+/// Chunks of fewer tokens would leave most of a tile empty.
+const FEW: usize = 16;
+
+impl Default for KernelSettings {
+    fn default() -> Self {
+        Self { kv: KvType::default(), activations: ActivationType::default(), tiles: true }
+    }
+}
+
+impl KernelSettings {
+    /// Those of sessions with chunks of at most so many tokens.
+    pub fn new(kv: KvType, activations: ActivationType, chunk: usize) -> Self {
+        Self { kv, activations, tiles: chunk >= FEW }
+    }
 }
 
 impl From<&CacheSettings> for KernelSettings {
     fn from(settings: &CacheSettings) -> Self {
-        Self { kv: settings.kv, activations: settings.activations }
+        Self::new(settings.kv, settings.activations, settings.chunk)
     }
 }
 

@@ -22,13 +22,22 @@ pub struct AttentionParams {
 
 /// Softmax attention of every query over what the cache holds and its window shows.
 pub struct Attention {
-    /// Heads that share keys and values, `group` to a workgroup.
-    grouped: Kernel,
-    group: u32,
-    /// One head to a workgroup: for one token on a GPU, which the groups would give too few.
-    alone: Option<Kernel>,
+    chunk: Way,
+    /// Of one token on a GPU.
+    one: Option<Way>,
     shape: HeadShape,
 }
+
+/// How queries share what is read of keys and values.
+enum Way {
+    /// So many heads of a token that share them; 1 where more would leave too few workgroups.
+    Heads(Kernel, u32),
+    /// [`QUERIES`] queries of neighbouring tokens and all heads that share them.
+    Tiles(Kernel),
+}
+
+/// Queries of a workgroup of `shaders/attention_tiles.wgsl`.
+const QUERIES: usize = 32;
 
 /// What a kernel is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,31 +76,54 @@ impl Attention {
         subgroups: false,
     };
 
-    /// Compiles the kernel for heads of one shape. `decodes`: passes of one token come here too.
-    pub async fn new(gpu: &Gpu, shape: HeadShape, decodes: bool) -> Result<Self> {
+    /// The same for the tokens of a chunk, by tiles.
+    pub const TILES: KernelSource = KernelSource {
+        name: "attention_tiles",
+        wgsl: wgsl!("lib/ring.wgsl", "lib/kinds.wgsl", "lib/kv.wgsl", "attention_tiles.wgsl"),
+        ..Self::SOURCE
+    };
+
+    /// Compiles the kernels for heads of one shape. `decodes`: passes of one token come here too; `tiles`: a chunk goes
+    /// by tiles.
+    pub async fn new(gpu: &Gpu, shape: HeadShape, decodes: bool, tiles: bool) -> Result<Self> {
         let lanes = gpu.tier.lanes() as usize;
-        let make = |group: usize| {
+        let make = |source, group: usize| {
             let overrides = [
                 ("WG", lanes as f64),
                 ("KV_F16", f64::from(u8::from(shape.kv_f16))),
                 ("GROUP", group as f64),
                 ("HEAD_DIM", shape.head_dim as f64),
             ];
-            Kernel::new(gpu, Self::SOURCE, overrides)
+            Kernel::new(gpu, source, overrides)
         };
         let group = shape.group(lanes);
         // On a CPU what counts is what is read.
-        let alone = decodes && !gpu.tier.cpu && group > 1;
-        let alone = async { if alone { make(1).await.map(Some) } else { Ok(None) } };
-        let (grouped, alone) = try_join(make(group), alone).await?;
-        Ok(Self { grouped, group: group as u32, alone, shape })
+        let chunk = async {
+            Ok(match tiles {
+                true => Way::Tiles(make(Self::TILES, 1).await?),
+                false => Way::Heads(make(Self::SOURCE, group).await?, group as u32),
+            })
+        };
+        // On a CPU what counts is what is read.
+        let one = async {
+            Ok(match decodes && !gpu.tier.cpu && (tiles || group > 1) {
+                true => Some(Way::Heads(make(Self::SOURCE, 1).await?, 1)),
+                false => None,
+            })
+        };
+        let (chunk, one) = try_join(chunk, one).await?;
+        Ok(Self { chunk, one, shape })
     }
 
-    /// Workgroups that read each key and value, for each of `tokens`.
+    fn way(&self, tokens: usize) -> &Way {
+        self.one.as_ref().filter(|_| tokens == 1).unwrap_or(&self.chunk)
+    }
+
+    /// Workgroups that read each key and value in a pass of so many tokens.
     pub fn readers(&self, tokens: usize) -> usize {
-        match self.alone {
-            Some(_) if tokens == 1 => self.shape.sharing,
-            _ => self.shape.sharing / self.group as usize,
+        match self.way(tokens) {
+            Way::Heads(_, group) => tokens * self.shape.sharing / *group as usize,
+            Way::Tiles(_) => (tokens * self.shape.sharing).div_ceil(QUERIES),
         }
     }
 
@@ -119,11 +151,12 @@ impl Attention {
                 format!("HD = {expected}, a multiple of 8, at most 256; H = {sharing} KV"),
             ));
         }
-        let (kernel, group) = match &self.alone {
-            Some(alone) if rows == 1 => (alone, 1),
-            _ => (&self.grouped, self.group),
+        let (kernel, grid) = match self.way(rows) {
+            Way::Heads(kernel, group) => (kernel, [params.heads / group, rows as u32, 1]),
+            Way::Tiles(kernel) => {
+                (kernel, [(rows * sharing).div_ceil(QUERIES) as u32, params.kv_heads, 1])
+            }
         };
-        let grid = [params.heads / group, rows as u32, 1];
         recording.dispatch(label, kernel, params, &[frame, q, k, v, out], grid);
         Ok(())
     }

@@ -1,16 +1,19 @@
 //! One kernel file joined with each format's library.
 
 /// `[(DType, KernelSource); 13]` of a kernel file that reads weights. The names end in `$suffix`; with one they need
-/// subgroups. `$nibbles`: the library that multiplies four-bit numbers.
+/// subgroups. `$nibbles`: the library that multiplies four-bit numbers. `$rows`: that of the loop over a row, where F32 has
+/// one of its own.
 macro_rules! for_every_format {
-    ($stem:literal, $suffix:literal, $nibbles:literal, [$($lib:literal),*], $bindings:expr, $params:ty) => {
+    ($stem:literal, $suffix:literal, $nibbles:literal, $(rows $rows:literal f32 $f32:literal,)? [$($lib:literal),*], $bindings:expr, $params:ty) => {
         for_every_format!(@ $stem, $suffix, !$suffix.is_empty(), [$($lib),*], $bindings, $params;
-            F32 "f32" ["lib/plain.wgsl"], F16 "f16" ["lib/plain.wgsl"], BF16 "bf16" ["lib/plain.wgsl"],
-            Q4_0 "q4_0" [$nibbles], Q4_1 "q4_1" [$nibbles],
-            Q5_0 "q5_0" ["lib/plain.wgsl"], Q5_1 "q5_1" ["lib/plain.wgsl"], Q8_0 "q8_0" ["lib/plain.wgsl"],
-            Q2K "q2_k" ["lib/plain.wgsl"], Q3K "q3_k" ["lib/plain.wgsl"],
-            Q4K "q4_k" [$nibbles, "lib/scale_min.wgsl"],
-            Q5K "q5_k" ["lib/plain.wgsl", "lib/scale_min.wgsl"], Q6K "q6_k" ["lib/plain.wgsl"])
+            F32 "f32" [$($f32,)? "lib/plain.wgsl"], F16 "f16" [$($rows,)? "lib/plain.wgsl"],
+            BF16 "bf16" [$($rows,)? "lib/plain.wgsl"],
+            Q4_0 "q4_0" [$($rows,)? $nibbles], Q4_1 "q4_1" [$($rows,)? $nibbles],
+            Q5_0 "q5_0" [$($rows,)? "lib/plain.wgsl"], Q5_1 "q5_1" [$($rows,)? "lib/plain.wgsl"],
+            Q8_0 "q8_0" [$($rows,)? "lib/plain.wgsl"],
+            Q2K "q2_k" [$($rows,)? "lib/plain.wgsl"], Q3K "q3_k" [$($rows,)? "lib/plain.wgsl"],
+            Q4K "q4_k" [$($rows,)? $nibbles, "lib/scale_min.wgsl"],
+            Q5K "q5_k" [$($rows,)? "lib/plain.wgsl", "lib/scale_min.wgsl"], Q6K "q6_k" [$($rows,)? "lib/plain.wgsl"])
     };
     (@ $stem:literal, $suffix:literal, $subgroups:expr, $libs:tt, $bindings:expr, $params:ty; $($dtype:ident $format:literal $more:tt),*) => {
         [$((

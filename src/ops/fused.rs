@@ -83,12 +83,12 @@ impl Fused {
         "matvec_normed",
         "",
         "lib/plain.wgsl",
+        rows "lib/four_rows.wgsl" f32 "lib/four_rows_floats.wgsl",
         [
             "lib/block.wgsl",
             "lib/inputs.wgsl",
             "lib/reads.wgsl",
             "lib/epilogue.wgsl",
-            "lib/four_rows.wgsl",
             "lib/reduce4.wgsl"
         ],
         READS_NORMED,
@@ -131,11 +131,11 @@ impl Fused {
         "matvec_residual",
         "",
         "lib/plain.wgsl",
+        rows "lib/four_rows.wgsl" f32 "lib/four_rows_floats.wgsl",
         [
             "lib/block.wgsl",
             "lib/inputs.wgsl",
             "lib/reads.wgsl",
-            "lib/four_rows.wgsl",
             "lib/reduce4.wgsl"
         ],
         WRITES_RESIDUAL,

@@ -125,12 +125,12 @@ impl MatMul {
         "matvec",
         "",
         "lib/plain.wgsl",
+        rows "lib/four_rows.wgsl" f32 "lib/four_rows_floats.wgsl",
         [
             "lib/block.wgsl",
             "lib/inputs.wgsl",
             "lib/reads.wgsl",
             "lib/epilogue.wgsl",
-            "lib/four_rows.wgsl",
             "lib/reduce4.wgsl"
         ],
         ONE,
@@ -186,6 +186,15 @@ impl MatMul {
         MANY,
         MatMulParams
     );
+    /// The same for GPUs, by tiles.
+    pub const MATMUL_TILES: [(DType, KernelSource); 13] = for_every_format!(
+        "matmul_tiles",
+        "",
+        "lib/plain.wgsl",
+        ["lib/block.wgsl", "lib/reads.wgsl", "lib/epilogue.wgsl"],
+        MANY,
+        MatMulParams
+    );
 
     /// Compiles the kernels of the given products: of one token, and of many.
     pub async fn new(
@@ -195,10 +204,14 @@ impl MatMul {
         variant: Variant,
     ) -> Result<Self> {
         let lanes = gpu.tier.lanes();
-        let tile = match variant.columns {
-            true => [(WORKGROUP_MEMORY / (32 * lanes) / 4 * 4).min(MANY_ROWS), 8 * lanes],
+        let (m, tile) = match variant {
+            Variant { tiles: true, .. } => (&Self::MATMUL_TILES, [64, 64]),
+            Variant { columns: true, .. } => {
+                let rows = (WORKGROUP_MEMORY / (32 * lanes) / 4 * 4).min(MANY_ROWS);
+                (&Self::MATMUL_COLUMNS, [rows, 8 * lanes])
+            }
             // Sums of a workgroup's tokens fill its memory.
-            false => [4, if gpu.tier.cpu { 16 } else { 8 }],
+            _ => (&Self::MATMUL, [4, if gpu.tier.cpu { 16 } else { 8 }]),
         };
         let make = async |sources: &[_], rows: u32, products: &[Product], epilogue| {
             let overrides = [
@@ -212,7 +225,6 @@ impl MatMul {
         let [a, b, c] = [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu];
         let v = [&Self::MATVEC, &Self::MATVEC_SUBGROUP, &Self::MATVEC_MANY];
         let v = &variant.sources(v, &int8::MATVEC);
-        let m = if variant.columns { &Self::MATMUL_COLUMNS } else { &Self::MATMUL };
         let rows = variant.rows;
         let (matvec, matmul) = try_join(
             try_join3(make(v, rows, one, a), make(v, rows, one, b), make(v, rows, one, c)),

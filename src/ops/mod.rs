@@ -46,6 +46,7 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         MatMul::MATVEC_MANY,
         MatMul::MATMUL,
         MatMul::MATMUL_COLUMNS,
+        MatMul::MATMUL_TILES,
         Fused::NORMED,
         Fused::NORMED_SUBGROUP,
         Fused::NORMED_MANY,
@@ -60,6 +61,7 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
     let others = [RmsNorm::SOURCE, RmsNorm::SUBGROUP, RopeStore::SOURCE, Attention::SOURCE];
     let one = [
         Sample::SOURCE,
+        Attention::TILES,
         AttentionOne::SOURCE,
         AttentionOne::JOIN,
         Argmax::SOURCE,

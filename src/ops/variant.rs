@@ -17,6 +17,9 @@ pub struct Variant {
     /// How products of one token take their activations. Never chosen for speed alone: bytes change the result.
     #[serde(default)]
     pub activations: ActivationType,
+    /// A chunk's products and its attention go by tiles in workgroup memory: on GPUs.
+    #[serde(default)]
+    pub tiles: bool,
 }
 
 /// Rows of a workgroup on software drivers: what is read of activations is little beside them, and small matrices still
@@ -38,22 +41,31 @@ impl std::fmt::Display for Variant {
             Sums::Shared => "sums in workgroup memory",
             Sums::Subgroup => "sums by subgroup",
         };
-        let lanes = if self.columns { "tokens" } else { "weights" };
-        write!(f, "{sums}, {} rows a workgroup, lanes share out a chunk's {lanes}", self.rows)
+        let chunk = match self {
+            Self { tiles: true, .. } => "a chunk goes by tiles",
+            Self { columns: true, .. } => "lanes share out a chunk's tokens",
+            _ => "lanes share out a chunk's weights",
+        };
+        write!(f, "{sums}, {} rows a workgroup, {chunk}", self.rows)
     }
 }
 
 impl Variant {
     /// What every device can run.
-    pub const PLAIN: Self =
-        Self { sums: Sums::Shared, rows: 4, columns: false, activations: ActivationType::F32 };
+    pub const PLAIN: Self = Self {
+        sums: Sums::Shared,
+        rows: 4,
+        columns: false,
+        activations: ActivationType::F32,
+        tiles: false,
+    };
 
     /// What suits the kind of device. What it can do is tried out.
     pub async fn of(gpu: &Gpu) -> Result<Self> {
         let sums = Sums::of(gpu).await?;
         let software = gpu.tier.cpu && sums == Sums::Subgroup;
         let rows = if software { MANY_ROWS } else { 4 };
-        Ok(Self { sums, rows, columns: software, ..Self::PLAIN })
+        Ok(Self { sums, rows, columns: software, tiles: !gpu.tier.cpu, ..Self::PLAIN })
     }
 
     /// Whether this device can run it.
@@ -108,11 +120,12 @@ impl Variant {
     /// Every variant that this device can run, for tests and measurements.
     pub async fn all(gpu: &Gpu) -> Result<Vec<Self>> {
         let plain = Self::PLAIN;
+        let tiles = Self { tiles: true, ..plain };
         if Sums::of(gpu).await? == Sums::Shared {
-            return Ok(vec![plain]);
+            return Ok(vec![plain, tiles]);
         }
         let subgroup = Self { sums: Sums::Subgroup, ..plain };
-        Ok(vec![plain, subgroup, Self { rows: 16, columns: true, ..subgroup }])
+        Ok(vec![plain, tiles, subgroup, Self { rows: 16, columns: true, ..subgroup }])
     }
 }
 

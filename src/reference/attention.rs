@@ -1,6 +1,6 @@
 use crate::ops::AttentionParams;
 
-/// The twin of `shaders/attention.wgsl`, for tokens n, n + 1, … with their true positions, said by
+/// The twin of `shaders/attention.wgsl` and `shaders/attention_tiles.wgsl`, for tokens n, n + 1, … with their true positions, said by
 /// token instead of by slot: token m is seen by query n when it is a sink or one of the last W; where
 /// sinks are not `kept`, only then when it is one of the last W.
 /// `q`: [T, 3, H HD]; `k`, `v`: [S + N, KV HD]; `out`: [T, H HD].

@@ -1,6 +1,6 @@
 use crate::ops::Epilogue;
 
-/// The twin of `shaders/matvec.wgsl` and `shaders/matmul.wgsl` on plain weights. `x`: `[T, K]`; `w`:
+/// The twin of `shaders/matvec.wgsl`, `shaders/matmul.wgsl` and its variants on plain weights. `x`: `[T, K]`; `w`:
 /// [M, K]; `bias`: `[M]` or nothing; `y`: [T, width], of which the rest stays as it is.
 pub fn matmul(
     epilogue: Epilogue,

@@ -120,7 +120,9 @@ export class Host {
         if (loaded === weights) report({ stage: "compile", from, loaded: total, total });
       };
       try {
-        const core = await withSubgroups(() => Core.load(file, adapter, JSON.stringify(cache), JSON.stringify(tuning), told));
+        const core = await withSubgroups(() =>
+          Core.load(file, adapter, JSON.stringify(cache), JSON.stringify(tuning), told),
+        );
         this.#core = core;
         const tuned = core.tuned();
         if (tuned) onEvent({ tuned });

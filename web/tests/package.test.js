@@ -224,6 +224,24 @@ test("seeds, stop texts, lengths, pauses, feeding, resetting, another policy", a
   assert.equal(found.info.cache.policy, "dense");
 });
 
+test("which kernels suit the device is measured once and kept by the page", async () => {
+  const found = await here.inPage(async ({ Engine, TINY }) => {
+    localStorage.clear();
+    const origin = async (options) => {
+      const engine = await Engine.load({ model: TINY, ...options });
+      const { kernels } = engine.info;
+      await engine.unload();
+      return kernels.origin;
+    };
+    const origins = [await origin({ tune: "off" }), await origin(), await origin(), await origin({ tune: "again" })];
+    localStorage.setItem("brooklet.tuned", "{ damaged");
+    origins.push(await origin({ worker: false }), await origin());
+    return { origins, refused: await origin({ tune: "no" }).catch(({ code }) => code) };
+  });
+  assert.deepEqual(found.origins, ["class", "measured", "kept", "measured", "measured", "kept"]);
+  assert.equal(found.refused, "bad-option");
+});
+
 test("an engine in the page, one in the caller's worker, and two at once", async () => {
   const found = await here.inPage(async ({ Engine, TINY, collect }) => {
     const worker = new Worker("/brooklet/worker.js", { type: "module" });

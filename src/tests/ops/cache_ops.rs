@@ -25,7 +25,7 @@ const PASSES: [(u32, u32, u32, u64, usize); 10] = [
 ];
 
 /// As the cache stores it: words, and the numbers they stand for.
-fn stored(values: &[f32], kv_f16: bool) -> (Vec<u32>, Vec<f32>) {
+pub(super) fn stored(values: &[f32], kv_f16: bool) -> (Vec<u32>, Vec<f32>) {
     if !kv_f16 {
         return (values.iter().map(|v| v.to_bits()).collect(), values.to_vec());
     }
@@ -36,7 +36,7 @@ fn stored(values: &[f32], kv_f16: bool) -> (Vec<u32>, Vec<f32>) {
     (words.collect(), halves.iter().map(|h| h.to_f32()).collect())
 }
 
-fn numbers(words: &[u32], kv_f16: bool) -> Vec<f32> {
+pub(super) fn numbers(words: &[u32], kv_f16: bool) -> Vec<f32> {
     let halves = |word: u32| [word, word >> 16].map(|w| f16::from_bits(w as u16).to_f32());
     match kv_f16 {
         true => words.iter().flat_map(|&word| halves(word)).collect(),
@@ -117,52 +117,96 @@ fn check_rope_store(
 
 #[test]
 fn attention() {
-    let gpu = gpu();
-    // groups of one, two, three, four, and four of eight; heads of one size after the other
-    let shapes = [(1, 1, 8), (4, 2, 16), (3, 1, 64), (4, 1, 24), (16, 2, 32), (5, 5, 256)];
-    for kv_f16 in [false, true] {
-        for (i, &(sinks, window, slots, n, tokens)) in PASSES.iter().enumerate() {
-            let (heads, kv_heads, head_dim) = shapes[i % shapes.len()];
-            let ring = RingParams { sinks, window, slots };
-            let [h, kv, hd] = [heads, kv_heads, head_dim].map(|n| n as usize);
-            let shape = HeadShape { head_dim: hd, sharing: h / kv, kv_f16 };
-            let op = block_on(Attention::new(&gpu, shape, true)).unwrap();
-            // not 1/sqrt(HD), so that a kernel with its own idea of it fails; sharp enough to matter
-            let scale = 0.7;
-            let params = AttentionParams { heads, kv_heads, head_dim, ring, scale };
-            let held = (sinks + slots) as usize;
-            let q = noise(1, tokens * 3 * h * hd);
-            let (k_words, k) = stored(&noise(2, held * kv * hd), kv_f16);
-            let (v_words, v) = stored(&noise(3, held * kv * hd), kv_f16);
-            let mut expected = vec![0.0; tokens * h * hd];
-            // half of them as if the policy were `window`
-            let kept = i % 2 == 1;
-            reference::attention(params, (n, kept), &q, [&k, &v], &mut expected);
+    attention_of_every_shape(false);
+}
 
-            let words = k_words.len() / held;
-            let frame = [reduce(n, ring), tokens as u32, u32::from(kept), 0];
-            let frame = Tensor::upload(&gpu, "frame", &[FRAME], &frame).unwrap();
-            let q = Tensor::upload(&gpu, "q", &[tokens, 3, h * hd], &q).unwrap();
-            let k = Tensor::upload(&gpu, "k", &[held, words], &k_words).unwrap();
-            let v = Tensor::upload(&gpu, "v", &[held, words], &v_words).unwrap();
-            let nan = vec![f32::NAN; expected.len()];
-            let out = Tensor::upload(&gpu, "out", &[tokens, h * hd], &nan).unwrap();
-            let mut recording = Recording::default();
-            op.record(&mut recording, "test", params, [&frame, &q, &k, &v, &out]).unwrap();
-            run(&gpu, recording);
-            let found: Vec<f32> = block_on(out.read(&gpu)).unwrap();
-            let what =
-                format!("attention f16 {kv_f16} {params:?} n {n} tokens {tokens} kept {kept}");
-            assert_close(&what, &found, &expected, 1e-5, 1e-5);
+#[test]
+fn attention_by_tiles() {
+    attention_of_every_shape(true);
+}
+
+fn attention_of_every_shape(tiles: bool) {
+    let gpu = gpu();
+    // groups of one, two, three, four, and four of eight; heads that end within a piece
+    let shapes =
+        [(1, 1, 8), (4, 2, 16), (3, 1, 64), (4, 1, 24), (16, 2, 32), (5, 5, 256), (6, 2, 136)];
+    for kv_f16 in [false, true] {
+        for shape in shapes {
+            let (heads, kv_heads, head_dim) = shape;
+            let sharing = (heads / kv_heads) as usize;
+            let heads = HeadShape { head_dim: head_dim as usize, sharing, kv_f16 };
+            let op = block_on(Attention::new(&gpu, heads, true, tiles)).unwrap();
+            for (i, &pass) in PASSES.iter().enumerate() {
+                let what = format!("attention tiles {tiles} f16 {kv_f16}");
+                // half of them as if the policy were `window`
+                check_attention(&gpu, &op, &what, [kv_f16, i % 2 == 1], shape, pass);
+            }
         }
     }
+}
+
+/// Whether any query from `n` to `last` sees what is stored at each index; by token, as the twin has it.
+fn seen_by_any(ring: RingParams, [n, last]: [u64; 2], kept: bool) -> Vec<bool> {
+    let [sinks, window, slots] = [ring.sinks, ring.window, ring.slots].map(u64::from);
+    let mut seen = vec![false; (sinks + slots) as usize];
+    for m in 0..sinks.min(last + 1) {
+        seen[m as usize] = kept || n.max(m) - m < window;
+    }
+    for m in (n + 1).saturating_sub(window).max(sinks)..last + 1 {
+        seen[(sinks + (m - sinks) % slots) as usize] = true;
+    }
+    seen
+}
+
+fn check_attention(
+    gpu: &Gpu,
+    op: &Attention,
+    what: &str,
+    [kv_f16, kept]: [bool; 2],
+    (heads, kv_heads, head_dim): (u32, u32, u32),
+    (sinks, window, slots, n, tokens): (u32, u32, u32, u64, usize),
+) {
+    let ring = RingParams { sinks, window, slots };
+    let [h, kv, hd] = [heads, kv_heads, head_dim].map(|n| n as usize);
+    // not 1/sqrt(HD), so that a kernel with its own idea of it fails; sharp enough to matter
+    let scale = 0.7;
+    let params = AttentionParams { heads, kv_heads, head_dim, ring, scale };
+    let held = (sinks + slots) as usize;
+    let seen = seen_by_any(ring, [n, n + tokens as u64 - 1], kept);
+    // What nobody sees may hold anything.
+    let cache = |seed| {
+        let mut values = noise(seed, held * kv * hd);
+        for (slot, _) in values.chunks_exact_mut(kv * hd).zip(&seen).filter(|(_, seen)| !**seen) {
+            slot.fill(f32::NAN);
+        }
+        stored(&values, kv_f16)
+    };
+    let q = noise(1, tokens * 3 * h * hd);
+    let ((k_words, k), (v_words, v)) = (cache(2), cache(3));
+    let mut expected = vec![0.0; tokens * h * hd];
+    reference::attention(params, (n, kept), &q, [&k, &v], &mut expected);
+
+    let words = k_words.len() / held;
+    let frame = [reduce(n, ring), tokens as u32, u32::from(kept), 0];
+    let frame = Tensor::upload(gpu, "frame", &[FRAME], &frame).unwrap();
+    let q = Tensor::upload(gpu, "q", &[tokens, 3, h * hd], &q).unwrap();
+    let k = Tensor::upload(gpu, "k", &[held, words], &k_words).unwrap();
+    let v = Tensor::upload(gpu, "v", &[held, words], &v_words).unwrap();
+    let nan = vec![f32::NAN; expected.len()];
+    let out = Tensor::upload(gpu, "out", &[tokens, h * hd], &nan).unwrap();
+    let mut recording = Recording::default();
+    op.record(&mut recording, "test", params, [&frame, &q, &k, &v, &out]).unwrap();
+    run(gpu, recording);
+    let found: Vec<f32> = block_on(out.read(gpu)).unwrap();
+    let what = format!("{what} {params:?} n {n} tokens {tokens} kept {kept}");
+    assert_close(&what, &found, &expected, 1e-5, 1e-5);
 }
 
 #[test]
 fn attention_refuses_a_cache_of_another_size() {
     let gpu = gpu();
     let shape = HeadShape { head_dim: 8, sharing: 1, kv_f16: false };
-    let op = block_on(Attention::new(&gpu, shape, true)).unwrap();
+    let op = block_on(Attention::new(&gpu, shape, true, false)).unwrap();
     let ring = RingParams { sinks: 1, window: 4, slots: 4 };
     let params = AttentionParams { heads: 1, kv_heads: 1, head_dim: 8, ring, scale: 1.0 };
     let make = |name: &str, shape: &[usize]| Tensor::zeros(&gpu, name, shape).unwrap();

@@ -1,5 +1,6 @@
 //! Every op on the GPU against its twin in `reference`.
 mod cache_ops;
+mod decode_ops;
 mod fused_ops;
 mod int8_ops;
 mod row_ops;

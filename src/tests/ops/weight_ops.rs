@@ -108,9 +108,17 @@ pub(super) fn check_with(gpu: &Gpu, op: &MatMul, case: &Case, [x, as_multiplied]
     }
 }
 
-/// (rows, units of K, room, tokens): one row; odd; real; more tokens than a tile; fewer than room.
-const SHAPES: [(usize, usize, usize, usize); 6] =
-    [(1, 8, 1, 1), (5, 16, 1, 1), (66, 24, 1, 1), (3, 8, 9, 9), (6, 72, 16, 7), (34, 16, 8, 8)];
+/// (rows, units of K, room, tokens): one row; odd; real; more tokens than a tile; fewer than room; more rows than a
+/// tile of each kind.
+const SHAPES: [(usize, usize, usize, usize); 7] = [
+    (1, 8, 1, 1),
+    (5, 16, 1, 1),
+    (66, 24, 1, 1),
+    (3, 8, 9, 9),
+    (6, 72, 16, 7),
+    (34, 16, 8, 8),
+    (70, 8, 65, 65),
+];
 
 #[test]
 fn matvec_and_matmul_of_every_format() {

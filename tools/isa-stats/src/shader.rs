@@ -2,7 +2,9 @@
 use crate::gpu::Family;
 use crate::{Fail, Result};
 use brooklet::format::DType;
+use brooklet::gpu::Tier;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 /// Who would hand the shader to the driver, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,10 +56,12 @@ pub struct Reads {
 }
 
 /// Values that an override takes in the engine on a GPU. Those not listed keep their default.
-fn choices(name: &str, lanes: &[u32]) -> Option<Vec<f64>> {
+fn choices(kernel: &str, name: &str, lanes: &[u32]) -> Option<Vec<f64>> {
     Some(match name {
         "WG" => lanes.iter().map(|&lanes| f64::from(lanes)).collect(),
         "EPILOGUE" => vec![0.0, 2.0], // store, SwiGLU
+        // Several heads a workgroup are for software drivers; a GPU takes a chunk by tiles.
+        "GROUP" if kernel == "attention" => vec![1.0],
         "GROUP" => vec![1.0, 3.0, 4.0],
         "HEAD_DIM" => vec![64.0],
         "KV_F16" => vec![1.0],
@@ -88,7 +92,7 @@ pub fn shaders(name: &str, wgsl: &str, subgroups: bool, family: Family) -> Resul
     let mut chosen = vec![(String::new(), BTreeMap::new())];
     for (_, constant) in module.overrides.iter() {
         let Some(constant) = constant.name.as_deref() else { continue };
-        let Some(values) = choices(constant, &lanes) else { continue };
+        let Some(values) = choices(name, constant, &lanes) else { continue };
         let several = values.len() > 1;
         let with = |value: f64| {
             chosen.iter().map(move |(told, rest)| {
@@ -144,15 +148,25 @@ pub fn shaders(name: &str, wgsl: &str, subgroups: bool, family: Family) -> Resul
     Ok(made)
 }
 
+/// What a device offers that has no subgroups and computes nothing; opened once.
+fn noop() -> Result<&'static Tier> {
+    static TIER: OnceLock<Tier> = OnceLock::new();
+    if let Some(tier) = TIER.get() {
+        return Ok(tier);
+    }
+    let gpu = pollster::block_on(brooklet::gpu::Gpu::open_noop());
+    let tier = gpu.map_err(|e| Fail(e.to_string()))?.tier.clone();
+    Ok(TIER.get_or_init(|| tier))
+}
+
 /// Lanes of a workgroup: with subgroups, without, or both where one kernel serves both.
 fn lanes(name: &str, subgroups: bool, family: Family) -> Result<Vec<u32>> {
-    let noop =
-        pollster::block_on(brooklet::gpu::Gpu::open_noop()).map_err(|e| Fail(e.to_string()))?;
-    let tier = |subgroups| brooklet::gpu::Tier {
+    let noop = noop()?;
+    let tier = |subgroups| Tier {
         subgroups,
         subgroup_size: family.subgroup_size,
         cpu: false,
-        ..noop.tier.clone()
+        ..noop.clone()
     };
     let (with, without) = (tier(true).lanes(), tier(false).lanes());
     let twin = format!("{name}_subgroup");

@@ -32,6 +32,10 @@ const READING: &str = "
 Registers and subgroups are the worst of a type's kernels (plain, with the norm, onto the residual stream; every
 epilogue), instructions per byte the most. *f32* and *int8* are the types of the activations. llama.cpp takes int8 ones
 where a row has 2,048 weights or more, except for Q6_K, and on RDNA for Q8_0.
+
+Products of a chunk are counted as if every subgroup brought weights and activations, of which each does one or neither;
+where the compiler leaves a loop in that loop, they are not. In
+attention by tiles the hot loop is that of the scores, and a byte serves 32 queries.
 ";
 
 /// The kernels of a type that do the same in their hot loop.
@@ -59,6 +63,7 @@ pub fn text(pages: &[Page], yardstick: &Yardstick) -> String {
         for group in GROUPS {
             products(&mut out, page, group, yardstick);
         }
+        tiles(&mut out, page);
         attention(&mut out, page);
     }
     let _ = write!(out, "\n## llama.cpp's\n\n{}\n", yardstick.origin);
@@ -109,6 +114,35 @@ fn products(out: &mut String, page: &Page, group: Group, yardstick: &Yardstick) 
             loads.join(", "),
             peer(false),
             peer(true)
+        );
+    }
+}
+
+/// Multiply-adds of a lane of `matmul_tiles` for each of the weights it has in a round: four rows and four tokens.
+const PRODUCTS: f64 = 16.0;
+
+fn tiles(out: &mut String, page: &Page) {
+    let _ = write!(
+        out,
+        "\n### Products of a chunk, by tiles\n\n| type | registers | workgroup memory | subgroups a SIMD | loads of quants | \
+         instructions per multiply-add |\n|---|---|---|---|---|---|\n"
+    );
+    for format in DType::ALL {
+        let of = page.lines.iter().filter(|(shader, _)| {
+            shader.name.starts_with("matmul_tiles") && shader.reads.format == Some(format)
+        });
+        // The epilogues do not differ in the loop.
+        let Some((_, m)) = of.max_by_key(|(_, m)| m.vgprs) else { continue };
+        let hot = m.hot.as_ref().map_or((String::new(), String::new()), |hot| {
+            let loads: Vec<_> =
+                hot.quant_loads.iter().map(|(bytes, n)| format!("{n} of {bytes} B")).collect();
+            let each = f64::from(hot.instructions) / (f64::from(hot.weights) * PRODUCTS);
+            (loads.join(", "), format!("{each:.2}"))
+        });
+        let _ = writeln!(
+            out,
+            "| {format} | {} | {} B | {} | {} | {} |",
+            m.vgprs, m.lds, m.waves, hot.0, hot.1
         );
     }
 }

@@ -1,0 +1,311 @@
+// attention_tiles — out[t, h] = sum_i p_i v_i,  p = softmax_i(q_i . k_i / sqrt(HD)) over the keys that token t sees,
+//                   as attention, for the tokens of a chunk: a key or value is read once for 32 queries
+//
+//   binding  name    access   type       shape                  unit
+//   0        params  uniform  Params
+//   1        frame   read     u32        [4]                    n: position of the first token, tokens, sinks kept
+//   2        q       read     vec4<f32>  [T, 3, H HD/4]         queries at: this lap, lap before, sinks
+//   3        k       read     vec4<u32>  [S + N, KV HD words/4] keys, f16 pairs or f32 bits
+//   4        v       read     vec4<u32>  [S + N, KV HD words/4] values, the same
+//   5        out     write    vec4<f32>  [T, H HD/4]            activations
+//
+//   grid:      [ceil(T H/KV / 32), KV, 1] workgroups, 32 queries each: of neighbouring tokens, all heads that share keys
+//   requires:  HD = HEAD_DIM, a multiple of 8, at most 256
+//   uses:      lib/ring.wgsl, lib/kv.wgsl, lib/kinds.wgsl
+//   twin:      src/reference/attention.rs
+//
+// Keys go by in tiles of 32 slots. Scores are a product of matrices, 16 dimensions at a time; a lane has four queries
+// and two slots. Values come in slices of 16 slots and 64 dimensions; a lane has four queries and four dimensions. What is
+// staged has one place in workgroup memory, which holds 8 KiB in all, so that eight subgroups of 64 lanes fit a SIMD of
+// AMD's. Which of its three queries a key needs is nearly always the same for a whole tile; a tile that nobody sees is
+// passed over. Tiles and the order inside them do not depend on the ring's size, so two caches that hold the same keys
+// at the same places give the same bits.
+
+struct Params {
+    heads: u32,     // H
+    kv_heads: u32,  // KV
+    head_dim: u32,  // HD
+    sinks: u32,
+    window: u32,
+    slots: u32,
+    scale: f32,     // 1 / sqrt(HD)
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> frame: array<u32>;
+@group(0) @binding(2) var<storage, read> q: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> k: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read> v: array<vec4<u32>>;
+@group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
+
+override HEAD_DIM: u32 = 64u;
+
+const LANES: u32 = 128u;
+const QUERIES: u32 = 32u;
+const TILE: u32 = 32u;
+const SLICE: u32 = 16u;
+const LOWEST: f32 = -3.0e38;
+
+// [4, 32 queries then 32 keys]: four dimensions each; [16 slots, 16]: of values; [8, 16]: a vec4 a lane
+var<workgroup> stage_scratch: array<vec4<f32>, 256>;
+// [32 slots, 8]: scores, then shares, of four queries
+var<workgroup> p_scratch: array<vec4<f32>, 256>;
+
+/// Four queries by four dimensions.
+struct Sums {
+    a: vec4<f32>,
+    b: vec4<f32>,
+    c: vec4<f32>,
+    d: vec4<f32>,
+}
+
+/// What the workgroup's queries have in common.
+struct Team {
+    ring: Ring,
+    first: u32,    // of its queries, counted over tokens and the heads that share a key
+    last: u32,     // of all queries
+    sharing: u32,  // H / KV
+    kv_head: u32,
+}
+
+fn position(team: Team, query: u32) -> u32 {
+    return frame[0] + min(team.first + query, team.last) / team.sharing;
+}
+
+/// Where a query's dimensions are in q, in fours, at its first phase.
+fn query_at(team: Team, query: u32) -> u32 {
+    let i = min(team.first + query, team.last);
+    let head = team.kv_head * team.sharing + i % team.sharing;
+    return (i / team.sharing * 3u * params.heads + head) * (params.head_dim / 4u);
+}
+
+/// Where a slot's eights are in k and v.
+fn slot_at(team: Team, slot: u32) -> u32 {
+    return (slot * params.kv_heads + team.kv_head) * (params.head_dim / 8u);
+}
+
+/// Brings dimensions 16 `piece` to 16 `piece` + 15 of 32 queries and 32 keys: half of the lanes bring each. `begin`: where
+/// those of the lane start, in eights.
+fn stage_scores(lane: u32, begin: u32, piece: u32) {
+    let eight = 2u * piece + lane / 32u % 2u;
+    var part = Eight(vec4(0.0), vec4(0.0));
+    if eight < params.head_dim / 8u {
+        if lane < 64u {
+            part = k8(begin + eight);
+        } else {
+            part = Eight(q[2u * (begin + eight)], q[2u * (begin + eight) + 1u]);
+        }
+    }
+    let to = lane / 32u % 2u * 128u + lane % 32u + select(0u, 32u, lane < 64u);
+    stage_scratch[to] = part.a;
+    stage_scratch[to + 64u] = part.b;
+}
+
+/// sum + a . b
+fn onto(sum: f32, a: vec4<f32>, b: vec4<f32>) -> f32 {
+    return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, sum))));
+}
+
+/// The sums of four queries with one key, and four more dimensions.
+fn scored(sums: vec4<f32>, query: u32, key: vec4<f32>) -> vec4<f32> {
+    return vec4(
+        onto(sums.x, stage_scratch[query], key), onto(sums.y, stage_scratch[query + 1u], key),
+        onto(sums.z, stage_scratch[query + 2u], key), onto(sums.w, stage_scratch[query + 3u], key),
+    );
+}
+
+/// Whether query n is served for the key at `slot` by its `kind`.
+fn is_served(team: Team, n: u32, slot: u32, kind: u32) -> bool {
+    // A sink that is not kept is a token like others. Its index is its position.
+    let gone = kind == 2u && frame[2] == 0u && n - slot >= params.window;
+    return slot < params.sinks + params.slots && ring_sees(team.ring, n, slot) == kind && !gone;
+}
+
+/// Notes the scores of one slot that `kind` serves. `begin`: the position of the first of four queries, and how far it is
+/// among the heads that share a key.
+fn note(team: Team, at: u32, begin: vec2<u32>, slot: u32, kind: u32, found: vec4<f32>) {
+    // Which head of the first query's token each would be, had that token more of them.
+    let head = begin.y + vec4(0u, 1u, 2u, 3u);
+    let one = vec4<u32>(head >= vec4(team.sharing));
+    let two = vec4<u32>(head >= vec4(2u * team.sharing));
+    let three = vec4<u32>(head >= vec4(3u * team.sharing));
+    let n = begin.x + one + two + three;
+    let served = vec4(
+        is_served(team, n.x, slot, kind), is_served(team, n.y, slot, kind),
+        is_served(team, n.z, slot, kind), is_served(team, n.w, slot, kind),
+    );
+    p_scratch[at] = select(p_scratch[at], found * params.scale, served);
+}
+
+/// Shares of scores whose highest is known.
+fn share(at: u32, highest: vec4<f32>) -> vec4<f32> {
+    let score = p_scratch[at];
+    return select(vec4(0.0), exp(score - highest), score > vec4(LOWEST));
+}
+
+fn shrunk(sums: Sums, by: vec4<f32>) -> Sums {
+    return Sums(sums.a * by.x, sums.b * by.y, sums.c * by.z, sums.d * by.w);
+}
+
+/// Brings eight dimensions of one value of a slice.
+fn stage_values(team: Team, lane: u32, slot: u32, stored: u32, seen: Range, eight: u32) {
+    var value = Eight(vec4(0.0), vec4(0.0));
+    // A slot that is not seen may hold anything: its share is zero, its value must be a number.
+    if eight < params.head_dim / 8u && slot < stored && is_seen(team.ring, seen, slot) {
+        value = v8(slot_at(team, slot) + eight);
+    }
+    stage_scratch[2u * lane] = value.a;
+    stage_scratch[2u * lane + 1u] = value.b;
+}
+
+/// Adds the values of a tile to 64 dimensions of every query's sum, from eight `first_eight` on.
+fn add_values(team: Team, lane: u32, first: u32, stored: u32, seen: Range, first_eight: u32, before: Sums) -> Sums {
+    var sums = before;
+    let end = min(first + TILE, stored);
+    for (var slot = first; slot < end; slot++) {
+        let i = slot % SLICE; // tiles start at multiples of it
+        if i == 0u {
+            workgroupBarrier();
+            stage_values(team, lane, slot + lane / 8u, stored, seen, first_eight + lane % 8u);
+            workgroupBarrier();
+        }
+        let p = p_scratch[(slot - first) * 8u + lane / 16u];
+        let four = stage_scratch[i * 16u + lane % 16u];
+        sums.a = fma(vec4(p.x), four, sums.a);
+        sums.b = fma(vec4(p.y), four, sums.b);
+        sums.c = fma(vec4(p.z), four, sums.c);
+        sums.d = fma(vec4(p.w), four, sums.d);
+    }
+    return sums;
+}
+
+/// Writes what a lane has of one query.
+fn store(team: Team, query: u32, four: u32, sum: vec4<f32>) {
+    let i = team.first + query;
+    if i <= team.last && four < params.head_dim / 4u {
+        let head = team.kv_head * team.sharing + i % team.sharing;
+        out[(i / team.sharing * params.heads + head) * (params.head_dim / 4u) + four] = sum;
+    }
+}
+
+fn store_all(team: Team, lane: u32, piece: u32, sums: Sums) {
+    let query = lane / 16u * 4u;
+    let four = piece * 16u + lane % 16u;
+    store(team, query, four, sums.a);
+    store(team, query + 1u, four, sums.b);
+    store(team, query + 2u, four, sums.c);
+    store(team, query + 3u, four, sums.d);
+}
+
+@compute @workgroup_size(LANES)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let sharing = params.heads / params.kv_heads;
+    let queries = frame[1] * sharing;
+    if QUERIES * group.x >= queries {
+        return;
+    }
+    let ring = Ring(params.sinks, params.window, params.slots);
+    let team = Team(ring, QUERIES * group.x, queries - 1u, sharing, group.y);
+    let seen = Range(position(team, 0u), position(team, QUERIES - 1u), frame[2] != 0u);
+    let stored = min(seen.last + 1u, params.sinks + params.slots);
+    let four = lane / 16u;
+    let column = lane % 16u;
+    let here = column * 8u + four;
+
+    let nothing = Sums(vec4(0.0), vec4(0.0), vec4(0.0), vec4(0.0));
+    var sums0 = nothing;
+    var sums1 = nothing;
+    var sums2 = nothing;
+    var sums3 = nothing;
+    var highest = vec4(LOWEST);
+    var total = vec4(0.0);
+    for (var first = 0u; first < stored; first += TILE) {
+        let needed = kinds(ring, seen, first, min(first + TILE, stored) - 1u);
+        if needed == 0u {
+            continue;
+        }
+        for (var kind = 0u; kind < 3u; kind++) {
+            if (needed >> kind) % 2u == 0u {
+                continue;
+            }
+            // Computed anew for each tile: registers are what is short.
+            let key = slot_at(team, min(first + lane % 32u, stored - 1u));
+            let query = query_at(team, lane % 32u) / 2u;
+            let begin = select(query + kind * params.heads * (params.head_dim / 8u), key, lane < 64u);
+            var near = vec4(0.0);
+            var far = vec4(0.0);
+            // One loop, which no compiler unrolls: that would take more of them.
+            for (var d = 0u; d < params.head_dim / 4u; d++) {
+                if d % 4u == 0u {
+                    workgroupBarrier();
+                    stage_scores(lane, begin, d / 4u);
+                    workgroupBarrier();
+                }
+                let at = d % 4u * 64u;
+                near = scored(near, at + 4u * four, stage_scratch[at + 32u + column]);
+                far = scored(far, at + 4u * four, stage_scratch[at + 48u + column]);
+            }
+            if all_recent(ring, seen, first, first + TILE - 1u) {
+                p_scratch[here] = near * params.scale;
+                p_scratch[here + 128u] = far * params.scale;
+                continue;
+            }
+            if (needed & ((1u << kind) - 1u)) == 0u {
+                p_scratch[here] = vec4(LOWEST);
+                p_scratch[here + 128u] = vec4(LOWEST);
+            }
+            let own = team.first + 4u * four;
+            let begin_query = vec2(frame[0] + own / sharing, own % sharing);
+            note(team, here, begin_query, first + column, kind, near);
+            note(team, here + 128u, begin_query, first + column + 16u, kind, far);
+        }
+
+        workgroupBarrier();
+        stage_scratch[lane] = max(p_scratch[here], p_scratch[here + 128u]);
+        workgroupBarrier();
+        var now = highest;
+        let mates = 16u * four;
+        for (var other = mates; other < mates + 16u; other++) {
+            now = max(now, stage_scratch[other]);
+        }
+        let shrink = exp(highest - now);
+        highest = now;
+        let near = share(here, now);
+        let far = share(here + 128u, now);
+        p_scratch[here] = near;
+        p_scratch[here + 128u] = far;
+        total = fma(total, shrink, near + far);
+
+        sums0 = add_values(team, lane, first, stored, seen, 0u, shrunk(sums0, shrink));
+        if HEAD_DIM > 64u {
+            sums1 = add_values(team, lane, first, stored, seen, 8u, shrunk(sums1, shrink));
+        }
+        if HEAD_DIM > 128u {
+            sums2 = add_values(team, lane, first, stored, seen, 16u, shrunk(sums2, shrink));
+        }
+        if HEAD_DIM > 192u {
+            sums3 = add_values(team, lane, first, stored, seen, 24u, shrunk(sums3, shrink));
+        }
+    }
+
+    workgroupBarrier();
+    stage_scratch[lane] = total;
+    workgroupBarrier();
+    var whole = vec4(0.0);
+    for (var other = 16u * four; other < 16u * four + 16u; other++) {
+        whole += stage_scratch[other];
+    }
+    store_all(team, lane, 0u, shrunk(sums0, 1.0 / whole));
+    if HEAD_DIM > 64u {
+        store_all(team, lane, 1u, shrunk(sums1, 1.0 / whole));
+    }
+    if HEAD_DIM > 128u {
+        store_all(team, lane, 2u, shrunk(sums2, 1.0 / whole));
+    }
+    if HEAD_DIM > 192u {
+        store_all(team, lane, 3u, shrunk(sums3, 1.0 / whole));
+    }
+}
