@@ -1,6 +1,8 @@
 //! A stream: feed it tokens, take tokens from it, for ever. What the command line and the web share.
 use crate::gpu::{KernelTime, Program, Readback, Tensor};
-use crate::model::{Activations, Cache, CacheSettings, Kernels, Model, Pass, Policy, reduce};
+use crate::model::{
+    Activations, Cache, CacheSettings, Kernels, Model, Pass, Policy, Shifter, reduce,
+};
 use crate::ops::{Draws, FRAME, NO_TOKEN};
 use crate::text::{Sampler, SamplerSettings};
 use crate::{Error, Result};
@@ -16,6 +18,8 @@ pub struct Session {
     prefill: Option<Pass>,
     decode: Pass,
     kernels: Arc<Kernels>,
+    /// Of `half-discard` alone.
+    shifter: Option<Shifter>,
     logits: Tensor, // [1, V]
     banned: Tensor, // [ceil(V/32)] bits
     /// What the steps of one submission chose.
@@ -46,6 +50,7 @@ impl Session {
         let factors = model.weights.rope_freqs.as_deref();
         let cache = Cache::new(gpu, &model.config, settings, factors)?;
         let kernels = model.kernels((&settings).into()).await?;
+        let shifter = Shifter::new(&model, &cache).await?;
         let logits = Tensor::zeros(gpu, "act.logits", &[1, vocab])?;
         let banned = Tensor::zeros(gpu, "banned", &[vocab.div_ceil(32)])?;
         let one = Activations::new(gpu, &model, &cache, 1)?;
@@ -66,6 +71,7 @@ impl Session {
             prefill,
             decode,
             kernels,
+            shifter,
             logits,
             banned,
             chosen,
@@ -101,6 +107,9 @@ impl Session {
 
     /// Tokens that no query can look back on any more.
     pub fn evicted(&self) -> u64 {
+        if let Some(shifter) = &self.shifter {
+            return shifter.gone();
+        }
         let ring = self.cache.geometry();
         let sinks = if self.sinks_kept { ring.sinks } else { 0 };
         self.position().saturating_sub(u64::from(sinks) + u64::from(ring.window))
@@ -145,6 +154,9 @@ impl Session {
         self.ahead = 0;
         self.epoch += 1;
         self.recent.clear();
+        if let Some(shifter) = &mut self.shifter {
+            shifter.reset();
+        }
     }
 
     /// Takes back the last `tokens` of the stream, as if they had never been there. `last` is the token before
@@ -152,6 +164,11 @@ impl Session {
     pub async fn rewind(&mut self, tokens: u64, last: u32) -> Result<()> {
         let ring = self.cache.geometry();
         let (stored, spare) = (ring.sinks + ring.slots, self.spare());
+        // Of tokens that were there before half of the cache went, the last cannot be fed anew.
+        let spare = match &self.shifter {
+            Some(shifter) => shifter.since(self.position).saturating_sub(1),
+            None => spare,
+        };
         let given = u64::from(self.pending.is_some());
         let fed = tokens.saturating_sub(given) + self.ahead;
         let recompute = self.cache.settings().policy == Policy::Recompute;
@@ -225,8 +242,21 @@ impl Session {
         }
     }
 
-    /// Passes over all the tokens, the last with logits.
-    async fn run_chunks(&mut self, tokens: &[u32]) -> Result<()> {
+    /// Passes over all the tokens, the last with logits. No pass goes beyond a cache that has to make room.
+    async fn run_chunks(&mut self, mut tokens: &[u32]) -> Result<()> {
+        while let Some(shifter) = self.shifter.as_mut().filter(|_| !tokens.is_empty()) {
+            let room = shifter.room(&self.model, self.position) as usize;
+            if tokens.len() <= room {
+                break;
+            }
+            let (part, rest) = tokens.split_at(room);
+            self.run_part(part, false).await?;
+            tokens = rest;
+        }
+        self.run_part(tokens, true).await
+    }
+
+    async fn run_part(&mut self, tokens: &[u32], with_logits: bool) -> Result<()> {
         let chunk = self.cache.settings().chunk;
         // A pass over a chunk is made for a full one.
         let few = self.kernels.few_tokens();
@@ -234,7 +264,7 @@ impl Session {
         let rest = rest.chunks(if rest.len() <= few { 1 } else { chunk });
         let mut chunks = whole.chunks(chunk).chain(rest).enumerate().peekable();
         while let Some((i, chunk)) = chunks.next() {
-            self.run_chunk(chunk, chunks.peek().is_none());
+            self.run_chunk(chunk, with_logits && chunks.peek().is_none());
             if i % 2 == 1 {
                 // Bounds the work that is under way, so that an abort is quick.
                 self.settle().await?;
@@ -278,7 +308,7 @@ impl Session {
     /// Notes what attention reads of the cache for the next `tokens`, in passes of so many.
     fn count_cache(&self, tokens: u64, pass: usize) {
         let readers = self.kernels.cache_readers(pass) as u64;
-        let held = (1..=tokens).map(|i| self.cache.filled_bytes(self.position + i));
+        let held = (1..=tokens).map(|i| self.cache.filled_bytes(self.place() + i));
         self.model.gpu.counters.read_cache(readers * held.sum::<u64>() / pass as u64);
     }
 
@@ -322,7 +352,12 @@ impl Session {
 
     fn frame(&self, tokens: usize) -> [u32; FRAME] {
         let kept = u32::from(self.sinks_kept);
-        [reduce(self.position, self.cache.geometry()), tokens as u32, kept, 0]
+        [reduce(self.place(), self.cache.geometry()), tokens as u32, kept, 0]
+    }
+
+    /// The position that the next token has for the cache.
+    fn place(&self) -> u64 {
+        self.position - self.shifter.as_ref().map_or(0, Shifter::gone)
     }
 
     /// Keeps the last W tokens and runs them all from the start.
@@ -507,9 +542,10 @@ impl Generation {
     /// Submits the next steps, then waits for the choices before them.
     async fn refill(&mut self, session: &mut Session) -> Result<()> {
         let (count, back) = (self.under_way, self.back);
-        let room = match session.cache.capacity() {
-            Some(capacity) => capacity.saturating_sub(session.position) as usize,
-            None => self.steps,
+        let room = match (session.cache.capacity(), &mut session.shifter) {
+            (Some(capacity), _) => capacity.saturating_sub(session.position) as usize,
+            (None, Some(shifter)) => shifter.room(&session.model, session.position) as usize,
+            (None, None) => self.steps,
         };
         // The device goes on from the token it has chosen itself.
         let steps = self.steps.min(room);

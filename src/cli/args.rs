@@ -85,6 +85,8 @@ pub(crate) enum PolicyArg {
     Dense,
     /// The recent ones, computed anew for every token: slow
     Recompute,
+    /// As other engines do it: when the cache is full, half of it is thrown away
+    HalfDiscard,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -100,6 +102,7 @@ impl From<PolicyArg> for Policy {
             PolicyArg::Window => Self::Window,
             PolicyArg::Dense => Self::Dense,
             PolicyArg::Recompute => Self::Recompute,
+            PolicyArg::HalfDiscard => Self::HalfDiscard,
         }
     }
 }
@@ -128,7 +131,7 @@ impl CacheArgs {
 #[derive(Args)]
 #[command(next_help_heading = "Cache")]
 pub(crate) struct ShapeArgs {
-    /// First tokens that are kept for ever [default: 4 with streaming, else 0]
+    /// First tokens that are kept for ever [default: 4 with streaming and half-discard, else 0]
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     pub(crate) sinks: Option<usize>,
     /// Recent tokens that a token sees, itself included [default: 1020, or what fills the model's

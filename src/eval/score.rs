@@ -1,6 +1,6 @@
 //! A text through a stream's cache, with the negative log likelihood of every token of it.
 use crate::gpu::Readback;
-use crate::model::{Cache, CacheSettings, Model, Scoring, reduce};
+use crate::model::{Cache, CacheSettings, Model, Scoring, Shifter, reduce};
 use crate::session::Session;
 use crate::{Error, Result};
 use std::sync::Arc;
@@ -11,6 +11,8 @@ pub struct Scorer {
     model: Arc<Model>,
     cache: Cache,
     scoring: Scoring,
+    /// Of `half-discard` alone.
+    shifter: Option<Shifter>,
     /// One is read while the device fills the other.
     back: [Readback; 2],
     /// Tokens fed so far.
@@ -25,9 +27,10 @@ impl Scorer {
         let cache = Cache::new(gpu, &model.config, settings, factors)?;
         let kernels = model.kernels((&settings).into()).await?;
         let scoring = Scoring::new(&model, &kernels, &cache, settings.chunk).await?;
+        let shifter = Shifter::new(&model, &cache).await?;
         let back = [Readback::new(gpu, settings.chunk), Readback::new(gpu, settings.chunk)];
         gpu.check()?;
-        Ok(Self { model, cache, scoring, back, position: 0 })
+        Ok(Self { model, cache, scoring, shifter, back, position: 0 })
     }
 
     /// The cache as it is.
@@ -58,23 +61,30 @@ impl Scorer {
             )));
         }
         self.position = 0;
+        if let Some(shifter) = &mut self.shifter {
+            shifter.reset();
+        }
         let chunk = self.cache.settings().chunk;
         let mut nll = vec![0.0; chunk];
-        let mut before: Option<usize> = None;
-        let starts = (0..fed).step_by(chunk);
-        for (i, at) in starts.enumerate() {
-            let count = chunk.min(fed - at);
-            self.submit(&tokens[at..=at + count], i % 2);
+        let (mut at, mut back) = (0, 0);
+        let mut under_way: Option<usize> = None;
+        while at < fed {
+            let room = match &mut self.shifter {
+                Some(shifter) => shifter.room(&self.model, self.position) as usize,
+                None => chunk,
+            };
+            let count = chunk.min(fed - at).min(room);
+            self.submit(&tokens[at..=at + count], back);
             // The device has work while the host waits for what was submitted before.
-            if let Some(count) = before.replace(count)
-                && !self.tell(&mut nll[..count], 1 - i % 2, at - count, &mut told).await?
+            if let Some(before) = under_way.replace(count)
+                && !self.tell(&mut nll[..before], 1 - back, at - before, &mut told).await?
             {
                 return Ok(());
             }
+            (at, back) = (at + count, 1 - back);
         }
-        if let Some(count) = before {
-            let last = (fed.div_ceil(chunk) - 1) % 2;
-            self.tell(&mut nll[..count], last, fed - count, &mut told).await?;
+        if let Some(last) = under_way {
+            self.tell(&mut nll[..last], 1 - back, fed - last, &mut told).await?;
         }
         Ok(())
     }
@@ -83,7 +93,8 @@ impl Scorer {
     fn submit(&mut self, tokens: &[u32], back: usize) {
         let (gpu, scoring) = (&*self.model.gpu, &self.scoring);
         let count = tokens.len() - 1;
-        let frame = [reduce(self.position, self.cache.geometry()), count as u32, 1, 0];
+        let place = self.position - self.shifter.as_ref().map_or(0, Shifter::gone);
+        let frame = [reduce(place, self.cache.geometry()), count as u32, 1, 0];
         scoring.act.tokens.write(gpu, 0, &tokens[..count]);
         scoring.targets.write(gpu, 0, &tokens[1..]);
         scoring.act.frame.write(gpu, 0, &frame);

@@ -6,7 +6,7 @@ use crate::{Error, Result};
 
 /// Which tokens a query may look back on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Policy {
     /// The first S tokens and the last W: endless, stable.
     Streaming,
@@ -16,6 +16,27 @@ pub enum Policy {
     Dense,
     /// The last W tokens, computed anew for every token: the slow yardstick.
     Recompute,
+    /// The first S tokens and W others; when they are W, the older half of those goes at once and the rest moves up,
+    /// as other engines do it: endless, with less and less to see between, and a pause.
+    HalfDiscard,
+}
+
+impl Policy {
+    /// As the command line has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Streaming => "streaming",
+            Self::Window => "window",
+            Self::Dense => "dense",
+            Self::Recompute => "recompute",
+            Self::HalfDiscard => "half-discard",
+        }
+    }
+
+    /// Whether the first S tokens are kept.
+    pub fn has_sinks(self) -> bool {
+        matches!(self, Self::Streaming | Self::HalfDiscard)
+    }
 }
 
 /// How K and V are stored. Sums are f32 always.
@@ -34,7 +55,7 @@ pub enum KvType {
 pub struct CacheSettings {
     /// Which tokens a query may look back on.
     pub policy: Policy,
-    /// S, of `streaming` alone.
+    /// S, of `streaming` and `half-discard` alone.
     pub sinks: usize,
     /// W, the current token included.
     pub window: usize,
@@ -52,7 +73,7 @@ impl CacheSettings {
     /// The default for a model: S = 4, and a window that fills the trained context or 1020,
     /// whichever is smaller.
     pub fn for_model(config: &Config, policy: Policy) -> Self {
-        let sinks = if policy == Policy::Streaming { 4 } else { 0 };
+        let sinks = if policy.has_sinks() { 4 } else { 0 };
         let window = match policy {
             Policy::Dense => config.n_ctx,
             _ => config.n_ctx.saturating_sub(sinks).clamp(1, 1020),
@@ -71,11 +92,14 @@ impl CacheSettings {
         if self.chunk == 0 || self.chunk > 4096 {
             return wrong(format!("--chunk {}: 1 to 4096 works", self.chunk));
         }
-        if self.policy != Policy::Streaming && self.sinks > 0 {
-            let policy = format!("{:?}", self.policy).to_lowercase();
+        if self.policy == Policy::HalfDiscard && self.window < 2 {
+            return wrong("--window 1: half-discard needs 2 or more, to throw half away".into());
+        }
+        if !self.policy.has_sinks() && self.sinks > 0 {
             return wrong(format!(
-                "--sinks {}: only --policy streaming has sinks; leave it out or 0 with {policy}",
-                self.sinks
+                "--sinks {}: only --policy streaming and half-discard have sinks; leave it out or 0 with {}",
+                self.sinks,
+                self.policy.name()
             ));
         }
         if self.sinks > MOST || self.window > MOST {
@@ -84,7 +108,7 @@ impl CacheSettings {
         let least = match self.policy {
             Policy::Streaming | Policy::Window => self.window + self.chunk - 1,
             // These never go round.
-            Policy::Dense | Policy::Recompute => self.window,
+            Policy::Dense | Policy::Recompute | Policy::HalfDiscard => self.window,
         };
         let slots = self.ring.unwrap_or(least);
         if slots < least || slots > 2 * MOST {

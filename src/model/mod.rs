@@ -16,6 +16,7 @@ mod forward;
 #[cfg(feature = "cli")]
 mod score;
 mod shapes;
+mod shift;
 mod weights;
 
 pub use cache::{Cache, CacheSettings, KvType, Policy, reduce};
@@ -23,6 +24,8 @@ pub use config::{Config, Rope, RopeLayout, RopeScaling};
 pub(crate) use forward::{Activations, Kernels, Pass};
 #[cfg(feature = "cli")]
 pub(crate) use score::Scoring;
+
+pub(crate) use shift::Shifter;
 
 use crate::Result;
 use crate::format::{Gguf, Source};

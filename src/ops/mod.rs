@@ -13,6 +13,7 @@ mod ring;
 mod rms_norm;
 mod rope_store;
 mod sample;
+mod shift;
 mod subgroup;
 mod variant;
 
@@ -29,6 +30,7 @@ pub use ring::{FRAME, RingParams};
 pub use rms_norm::{RmsNorm, RmsNormParams};
 pub use rope_store::{RopeStore, RopeStoreParams};
 pub use sample::{Draws, Sample};
+pub use shift::{Shift, ShiftParams};
 pub use subgroup::{SubgroupCheckParams, Sums};
 pub use variant::{Choice, Origin, Variant};
 
@@ -66,6 +68,7 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         AttentionOne::JOIN,
         Argmax::SOURCE,
         Nll::SOURCE,
+        Shift::SOURCE,
         subgroup::SOURCE,
     ];
     others.into_iter().chain(one).chain(by_format).collect()

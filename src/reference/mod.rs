@@ -7,6 +7,7 @@ mod nll;
 mod rms_norm;
 mod rope_store;
 mod rounded;
+mod shift;
 mod stream;
 mod subgroup_check;
 
@@ -18,5 +19,6 @@ pub use nll::nll;
 pub use rms_norm::rms_norm;
 pub use rope_store::rope_store;
 pub use rounded::rounded;
+pub use shift::shift;
 pub use stream::Oracle;
 pub use subgroup_check::subgroup_check;

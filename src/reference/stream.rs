@@ -11,6 +11,8 @@ pub struct Oracle {
     scale: f64,
     sinks: usize,
     window: usize,
+    /// A full list throws the older half of its window away, as `half-discard` does.
+    halves: bool,
     /// Raw keys and values of the tokens that can still be seen, by layer: [HD KV] each.
     seen: Vec<Vec<(Vec<f64>, Vec<f64>)>>,
 }
@@ -39,7 +41,12 @@ impl Oracle {
         let factors = weights.get("rope_freqs.weight").map(Vec::as_slice);
         let (frequencies, scale) = config.rope.frequencies(factors);
         let seen = vec![Vec::new(); config.n_layer];
-        Self { config, weights, frequencies, scale, sinks, window, seen }
+        Self { config, weights, frequencies, scale, sinks, window, halves: false, seen }
+    }
+
+    /// The same that throws half of its window away whenever it is full.
+    pub fn half_discarding(self) -> Self {
+        Self { halves: true, ..self }
     }
 
     fn weight(&self, name: &str) -> &[f32] {
@@ -77,6 +84,9 @@ impl Oracle {
                 out
             });
             let seen = &mut self.seen[layer];
+            if self.halves && seen.len() == self.sinks + self.window {
+                seen.drain(self.sinks..self.sinks + self.window / 2);
+            }
             seen.push((k, v));
             if seen.len() > self.sinks + self.window {
                 seen.remove(self.sinks);

@@ -10,6 +10,7 @@ mod config;
 mod gguf;
 mod gguf_file;
 mod golden;
+mod half_discard;
 mod hostile;
 mod inspect;
 mod invariants;

@@ -25,8 +25,11 @@ fn of_logits(logits: &[f64], target: u32) -> f64 {
     sum.ln() + highest - logits[target as usize]
 }
 
-fn expected(tiny: &Tiny, sinks: usize, window: usize, tokens: &[u32]) -> Vec<f32> {
-    let mut oracle = tiny.oracle(sinks, window);
+fn expected(tiny: &Tiny, settings: CacheSettings, tokens: &[u32]) -> Vec<f32> {
+    let mut oracle = tiny.oracle(settings.sinks, settings.window);
+    if settings.policy == Policy::HalfDiscard {
+        oracle = oracle.half_discarding();
+    }
     let pairs = tokens.iter().zip(&tokens[1..]);
     pairs.map(|(&token, &next)| of_logits(&oracle.step(token), next) as f32).collect()
 }
@@ -47,11 +50,11 @@ fn every_token_scores_as_in_the_oracle() {
             streaming(1, 30, 64, KvType::F32),
             with(Policy::Window, 9, 16),
             with(Policy::Dense, 200, 40),
+            CacheSettings { sinks: 3, ..with(Policy::HalfDiscard, 17, 6) },
         ] {
-            let CacheSettings { sinks, window, .. } = settings;
             let found = scored(&model, settings, &tokens);
             let what = format!("{settings:?}");
-            assert_close(&what, &found, &expected(&tiny, sinks, window, &tokens), 1e-3, 0.0);
+            assert_close(&what, &found, &expected(&tiny, settings, &tokens), 1e-3, 0.0);
         }
     }
 }

@@ -150,6 +150,6 @@ fn shape(args: &BenchArgs, config: &Config, policy: Policy) -> String {
 }
 
 /// As on the command line.
-pub(super) fn name(policy: Policy) -> String {
-    format!("{policy:?}").to_lowercase()
+pub(super) fn name(policy: Policy) -> &'static str {
+    policy.name()
 }

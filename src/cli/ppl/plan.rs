@@ -83,7 +83,7 @@ fn base(args: &PplArgs, config: &Config, policy: Policy) -> CacheSettings {
     let fits = CHUNK.min(MOST_LOGITS / (4 * config.n_vocab)).max(1);
     let chunk = args.shape.chunk.unwrap_or(fits);
     let own = CacheSettings { chunk, ..args.shape.settings(config, policy) };
-    if args.policy.len() == 1 || has_sinks(policy) {
+    if args.policy.len() == 1 || policy.has_sinks() {
         return own;
     }
     let other = args.shape.settings(config, Policy::Streaming);
@@ -91,15 +91,11 @@ fn base(args: &PplArgs, config: &Config, policy: Policy) -> CacheSettings {
     CacheSettings { sinks: 0, window, ..own }
 }
 
-fn has_sinks(policy: Policy) -> bool {
-    policy == Policy::Streaming
-}
-
 /// The caches of one policy. What a policy has not, it has no values of.
 fn swept(args: &PplArgs, policy: Policy, base: CacheSettings) -> Result<Vec<CacheSettings>> {
     let Some(sweep) = &args.sweep else { return Ok(vec![base]) };
     let has = match sweep.of {
-        Swept::Sinks => has_sinks(policy),
+        Swept::Sinks => policy.has_sinks(),
         Swept::Window => policy != Policy::Dense,
     };
     match (has, args.policy.len()) {

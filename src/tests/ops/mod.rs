@@ -5,6 +5,7 @@ mod fused_ops;
 mod int8_ops;
 mod row_ops;
 mod sample_op;
+mod shift_op;
 mod weight_ops;
 
 use crate::gpu::{Gpu, Recording};
