@@ -13,7 +13,7 @@
 //! | [`session`] | a stream: feed, generate, stop |
 //! | [`tune`] | which kernels suit this device: measured once, then kept |
 //! | `kept` | the cache folder; native only |
-//! | `eval` | latencies and pictures, which make the claims checkable; native only |
+//! | `eval` | perplexity, latencies, recall, sinks and pictures, which make the claims checkable; native only |
 pub mod error;
 #[cfg(feature = "cli")]
 pub mod eval;

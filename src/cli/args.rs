@@ -1,5 +1,6 @@
 //! What the user may say.
 use super::activations::ActivationsArgs;
+use super::sinks::Sinks;
 pub(crate) use super::wish::AdapterArgs;
 use brooklet::model::{CacheSettings, Config, KernelSettings, KvType, Policy};
 use brooklet::text::SamplerSettings;
@@ -38,6 +39,12 @@ pub(crate) enum Command {
     /// Measure perplexity: how well a text is predicted, with exactly the cache a stream would have.
     #[command(after_help = super::ppl::EXAMPLES)]
     Ppl(Box<super::ppl::PplArgs>),
+    /// Ask a stream for what it was told: accuracy by how far back that was.
+    #[command(after_help = super::streameval::EXAMPLES)]
+    Streameval(Box<super::streameval::StreamevalArgs>),
+    /// Measure how much attention the first tokens draw, and how many sinks the model needs.
+    #[command(after_help = super::sinkscan::EXAMPLES)]
+    Sinkscan(super::sinkscan::SinkscanArgs),
 }
 
 const RUN_EXAMPLES: &str = "Examples:
@@ -90,9 +97,18 @@ pub(crate) enum PolicyArg {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum KvArg {
+pub(crate) enum KvArg {
     F16,
     F32,
+}
+
+impl From<KvArg> for KvType {
+    fn from(kv: KvArg) -> Self {
+        match kv {
+            KvArg::F16 => Self::F16,
+            KvArg::F32 => Self::F32,
+        }
+    }
 }
 
 impl From<PolicyArg> for Policy {
@@ -114,7 +130,7 @@ pub(crate) struct CacheArgs {
     #[arg(long, value_enum, default_value = "streaming")]
     policy: PolicyArg,
     #[command(flatten)]
-    shape: ShapeArgs,
+    pub(crate) shape: ShapeArgs,
 }
 
 impl CacheArgs {
@@ -131,9 +147,10 @@ impl CacheArgs {
 #[derive(Args)]
 #[command(next_help_heading = "Cache")]
 pub(crate) struct ShapeArgs {
-    /// First tokens that are kept for ever [default: 4 with streaming and half-discard, else 0]
-    #[arg(long, value_name = "S", allow_negative_numbers = true)]
-    pub(crate) sinks: Option<usize>,
+    /// First tokens that are kept for ever, or auto: as many as sinkscan has found that the model needs
+    /// [default: 4 with streaming and half-discard, else 0]
+    #[arg(long, value_name = "S|auto", value_parser = Sinks::parse, allow_negative_numbers = true)]
+    pub(crate) sinks: Option<Sinks>,
     /// Recent tokens that a token sees, itself included [default: 1020, or what fills the model's
     /// trained context; with dense all of it]
     #[arg(long, value_name = "W", allow_negative_numbers = true)]
@@ -167,7 +184,7 @@ impl ShapeArgs {
         let KernelSettings { kv, activations, .. } = self.kernels();
         let defaults = CacheSettings::for_model(config, policy);
         CacheSettings {
-            sinks: self.sinks.unwrap_or(defaults.sinks),
+            sinks: self.sinks.map_or(defaults.sinks, |sinks| sinks.count(&defaults)),
             window: self.window.unwrap_or(defaults.window),
             chunk: self.chunk.unwrap_or(defaults.chunk),
             kv,

@@ -9,6 +9,9 @@ mod model;
 mod output;
 mod ppl;
 mod run;
+mod sinks;
+mod sinkscan;
+mod streameval;
 mod tuning;
 mod wish;
 
@@ -19,7 +22,8 @@ use std::process::ExitCode;
 
 /// Runs the command that was asked for and says how it ended.
 pub(crate) fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let mut command = Cli::parse().command;
+    let result = sinks::look_up(&mut command).and_then(|()| match command {
         Command::Run(args) => run::run(args),
         Command::Devices(args) => look::devices(args),
         Command::Inspect(args) => look::inspect(args),
@@ -27,7 +31,9 @@ pub(crate) fn main() -> ExitCode {
         Command::Logits(args) => look::logits(args),
         Command::Bench(args) => bench::run(&args),
         Command::Ppl(args) => ppl::run(&args),
-    };
+        Command::Streameval(args) => streameval::run(&args),
+        Command::Sinkscan(args) => sinkscan::run(&args),
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has left: nothing to do, nothing to complain of.

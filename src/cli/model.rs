@@ -2,12 +2,13 @@
 use super::args::{ModelArgs, TextArgs};
 use super::tuning;
 use super::wish::Wish;
-use brooklet::format::{DEFAULT_MODEL, FileSource, Gguf, default_model};
+use brooklet::format::{DEFAULT_MODEL, FileSource, Gguf, Source, default_model};
 use brooklet::model::{Config, LoadSettings, Model};
 use brooklet::text::{Tokenizer, Vocab};
 use brooklet::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use pollster::block_on;
+use sha2::{Digest, Sha256};
 use std::io::{IsTerminal, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -37,6 +38,16 @@ impl File {
         let gguf = block_on(Gguf::read(&source))?;
         let tokenizer = Tokenizer::new(Vocab::from_gguf(&gguf)?)?;
         Ok(Self { source, gguf, tokenizer })
+    }
+
+    /// The same for the same model wherever its file lies: the sha256 of the file's length, its head, and the first
+    /// MiB of its weights. Reading all of a large file would take seconds.
+    pub(crate) fn identity(&self) -> Result<String> {
+        let (len, weights) = (self.source.len(), self.gguf.data_offset);
+        let end = len.min(weights + (1 << 20));
+        let bytes = block_on(self.source.bytes(0..end))?;
+        let hash = Sha256::new().chain_update(len.to_le_bytes()).chain_update(bytes).finalize();
+        Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// Loads the model, with a bar on a terminal.

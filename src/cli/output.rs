@@ -22,6 +22,12 @@ impl Output {
     }
 }
 
+/// Writes a file that the user named.
+pub(crate) fn write_file(path: &std::path::Path, text: &str) -> Result<()> {
+    std::fs::write(path, text)
+        .map_err(|source| Error::Io { path: path.display().to_string(), source })
+}
+
 /// Bytes as a person reads them.
 pub(crate) fn human(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()

@@ -2,4 +2,6 @@
 pub mod chart;
 pub mod latency;
 pub mod perplexity;
+pub mod records;
 pub mod score;
+pub mod sinks;

@@ -6,8 +6,8 @@ use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::model::RopeLayout;
 use crate::ops::{
     Argmax, Attention, AttentionOne, AttentionOneParams, AttentionParams, Draws, Epilogue, FRAME,
-    Fused, GetRows, HeadShape, MatMul, Normed, RmsNorm, RopeStore, RopeStoreParams, Sample, Sums,
-    Variant, most_partials, splits,
+    Fused, GetRows, HeadShape, MatMul, Normed, RmsNorm, RopeStore, RopeStoreParams, Sample, Shares,
+    Sums, Variant, most_partials, splits,
 };
 use futures_util::future::{try_join, try_join4};
 
@@ -232,6 +232,20 @@ impl Pass {
     }
 }
 
+/// The body of a pass of which every layer's attention is looked at. `seen`: [L, T, H, FIRST].
+#[cfg(feature = "cli")]
+pub(crate) fn watched(
+    model: &Model,
+    kernels: &Kernels,
+    cache: &Cache,
+    act: &Activations,
+    look: (&Shares, &Tensor),
+) -> Result<Program> {
+    let mut body = Recording::default();
+    record_layers(&mut body, model, kernels, cache, act, Some(look))?;
+    Ok(body.finish(&model.gpu))
+}
+
 /// The ops between the products of a layer.
 fn params(model: &Model, cache: &Cache) -> (RopeStoreParams, AttentionParams) {
     let (c, ring) = (&model.config, cache.geometry());
@@ -298,6 +312,18 @@ pub(super) fn record_body(
     cache: &Cache,
     act: &Activations,
 ) -> Result<()> {
+    record_layers(r, model, kernels, cache, act, None)
+}
+
+/// The same, with a look at every layer's attention where one is wanted.
+fn record_layers(
+    r: &mut Recording,
+    model: &Model,
+    kernels: &Kernels,
+    cache: &Cache,
+    act: &Activations,
+    look: Option<(&Shares, &Tensor)>,
+) -> Result<()> {
     let Kernels { get_rows, norm, matmul, rope_store, attention, .. } = kernels;
     let Activations { tokens, frame, x, xn, qkv, q, att, h, .. } = act;
     let (c, w) = (&model.config, &model.weights);
@@ -314,6 +340,9 @@ pub(super) fn record_body(
         matmul.record(r, name("attn_qkv"), store, [frame, xn, qkv], &layer.attn_qkv, bias)?; // qkv [T, (H + 2 KV) HD]
         rope_store.record(r, name("rope_store"), rope, [frame, qkv, turns, q, k, v])?; // q [T, 3, H HD]
         attention.record(r, name("attention"), attend, [frame, q, k, v, att])?; // att [T, H HD]
+        if let Some((shares, seen)) = look {
+            shares.record(r, name("shares"), attend, i, [frame, q, k, v, seen])?; // seen [L, T, H, FIRST]
+        }
         matmul.record(r, name("attn_output"), add, [frame, att, x], &layer.attn_output, None)?; // x += [T, D]
         norm.record(r, name("ffn_norm"), eps, [frame, x, &layer.ffn_norm, xn])?; // xn [T, D]
         matmul.record(r, name("ffn_gate_up"), swiglu, [frame, xn, h], &layer.ffn_gate_up, None)?; // h [T, F]

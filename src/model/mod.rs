@@ -21,6 +21,8 @@ mod weights;
 
 pub use cache::{Cache, CacheSettings, KvType, Policy, reduce};
 pub use config::{Config, Rope, RopeLayout, RopeScaling};
+#[cfg(feature = "cli")]
+pub(crate) use forward::watched;
 pub(crate) use forward::{Activations, Kernels, Pass};
 #[cfg(feature = "cli")]
 pub(crate) use score::Scoring;

@@ -13,6 +13,7 @@ mod ring;
 mod rms_norm;
 mod rope_store;
 mod sample;
+mod shares;
 mod shift;
 mod subgroup;
 mod variant;
@@ -30,6 +31,7 @@ pub use ring::{FRAME, RingParams};
 pub use rms_norm::{RmsNorm, RmsNormParams};
 pub use rope_store::{RopeStore, RopeStoreParams};
 pub use sample::{Draws, Sample};
+pub use shares::{Shares, SharesParams};
 pub use shift::{Shift, ShiftParams};
 pub use subgroup::{SubgroupCheckParams, Sums};
 pub use variant::{Choice, Origin, Variant};
@@ -69,6 +71,7 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         Argmax::SOURCE,
         Nll::SOURCE,
         Shift::SOURCE,
+        Shares::SOURCE,
         subgroup::SOURCE,
     ];
     others.into_iter().chain(one).chain(by_format).collect()

@@ -15,6 +15,8 @@ pub struct Oracle {
     halves: bool,
     /// Raw keys and values of the tokens that can still be seen, by layer: [HD KV] each.
     seen: Vec<Vec<(Vec<f64>, Vec<f64>)>>,
+    /// What the last token gave to each of them, by layer and head.
+    shares: Vec<Vec<Vec<f64>>>,
 }
 
 /// x W^T, W: [rows, x.len()].
@@ -41,7 +43,8 @@ impl Oracle {
         let factors = weights.get("rope_freqs.weight").map(Vec::as_slice);
         let (frequencies, scale) = config.rope.frequencies(factors);
         let seen = vec![Vec::new(); config.n_layer];
-        Self { config, weights, frequencies, scale, sinks, window, halves: false, seen }
+        let shares = vec![Vec::new(); config.n_layer];
+        Self { config, weights, frequencies, scale, sinks, window, halves: false, seen, shares }
     }
 
     /// The same that throws half of its window away whenever it is full.
@@ -108,10 +111,16 @@ impl Oracle {
         product(&xn, self.weight(output))
     }
 
+    /// The softmax weights of the last token on all that is kept. [L, H, kept]
+    pub fn shares(&self) -> &[Vec<Vec<f64>>] {
+        &self.shares
+    }
+
     /// Attention of one token over all that is kept, numbered by its place in the list.
-    fn attend(&self, layer: usize, q: &[f64]) -> Vec<f64> {
+    fn attend(&mut self, layer: usize, q: &[f64]) -> Vec<f64> {
         let Config { n_head, n_head_kv, head_dim, .. } = self.config;
         let seen = &self.seen[layer];
+        let mut given = Vec::with_capacity(n_head);
         let mut att = Vec::with_capacity(q.len());
         for (h, q) in q.chunks_exact(head_dim).enumerate() {
             let kv = h / (n_head / n_head_kv) * head_dim..;
@@ -128,7 +137,9 @@ impl Oracle {
                 let value = |(_, v): &(Vec<f64>, Vec<f64>)| v[kv.clone()][d];
                 seen.iter().zip(&shares).map(|(kept, p)| p * value(kept)).sum::<f64>() / total
             }));
+            given.push(shares.into_iter().map(|p| p / total).collect());
         }
+        self.shares[layer] = given;
         att
     }
 }

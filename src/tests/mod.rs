@@ -18,6 +18,8 @@ mod loading;
 mod ops;
 #[cfg(feature = "cli")]
 mod perplexity;
+#[cfg(feature = "cli")]
+mod scan;
 mod shaders;
 mod stop;
 mod support;

@@ -17,6 +17,8 @@ mod tokenizer;
 mod vocab;
 
 pub use detokenizer::Detokenizer;
+#[cfg(feature = "cli")]
+pub(crate) use random::random;
 pub use sampler::{Sampler, SamplerSettings};
 pub use stop::StopTexts;
 pub use tokenizer::Tokenizer;

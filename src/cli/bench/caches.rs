@@ -82,7 +82,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
         cells.push(cell);
     }
     let interrupted = interrupt::pressed();
-    let subject = Subject::new(&args.shape, &file, &model);
+    let subject = Subject::new(args.shape.kernels().activations, &file, &model);
     let report = Report { subject, sampled: args.sampled, interrupted, cells };
     match args.json {
         true => Output::new().json(&report),

@@ -51,7 +51,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     };
     let (greedy, sampled) = (of(0.0)?, of(0.8)?);
     let report = Report {
-        subject: Subject::new(&args.shape, &file, session.model()),
+        subject: Subject::new(args.shape.kernels().activations, &file, session.model()),
         cache: shape(args, &session.model().config, session.policy()),
         context_tokens,
         greedy,

@@ -6,7 +6,7 @@ mod peers;
 mod profile;
 mod speed;
 
-use super::args::{BenchArgs, ShapeArgs};
+use super::args::BenchArgs;
 use super::interrupt;
 use super::model::File;
 use brooklet::model::{Config, Model, Policy};
@@ -56,7 +56,7 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    pub(super) fn new(shape: &ShapeArgs, file: &File, model: &Model) -> Self {
+    pub(super) fn new(activations: ActivationType, file: &File, model: &Model) -> Self {
         let gpu = &model.gpu;
         Self {
             engine: env!("CARGO_PKG_VERSION"),
@@ -67,8 +67,13 @@ impl Subject {
             driver: gpu.driver.clone(),
             cpu: gpu.tier.cpu,
             variant: model.variant,
-            activations: shape.kernels().activations,
+            activations,
         }
+    }
+
+    /// The model's name, as a chart says it.
+    pub(super) fn name(&self) -> std::borrow::Cow<'_, str> {
+        std::path::Path::new(&self.model).file_stem().unwrap_or_default().to_string_lossy()
     }
 
     /// The lines above a table.

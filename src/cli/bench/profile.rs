@@ -60,7 +60,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     bar.finish_and_clear();
     let ops = by_op(&runs);
     let report = Report {
-        subject: Subject::new(&args.shape, &file, session.model()),
+        subject: Subject::new(args.shape.kernels().activations, &file, session.model()),
         cache: shape(args, &session.model().config, session.policy()),
         context_tokens,
         timestamps: session.model().gpu.tier.timestamps,

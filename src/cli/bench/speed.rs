@@ -79,7 +79,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
         }
         let interrupted = interrupt::pressed();
         if interrupted || run == args.runs {
-            let subject = Subject::new(&args.shape, &file, session.model());
+            let subject = Subject::new(args.shape.kernels().activations, &file, session.model());
             report = Some(summarise(args, subject, &session, &samples, interrupted));
             break;
         }

@@ -34,7 +34,7 @@ more.";
 #[derive(Args)]
 pub(crate) struct PplArgs {
     #[command(flatten)]
-    model: ModelArgs,
+    pub(crate) model: ModelArgs,
     /// The text
     file: PathBuf,
     /// Predict N tokens of it [default: all]
@@ -57,7 +57,7 @@ pub(crate) struct PplArgs {
     svg: Option<PathBuf>,
     /// One JSON object
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
     #[command(flatten)]
     adapter: AdapterArgs,
     #[command(flatten)]
@@ -72,7 +72,7 @@ pub(crate) struct PplArgs {
     )]
     policy: Vec<PolicyArg>,
     #[command(flatten)]
-    shape: ShapeArgs,
+    pub(crate) shape: ShapeArgs,
     /// Tokens that a dense cache holds, whether the model was trained on so many or not [default: --window, if dense
     /// is the only policy, else the model's trained context]
     #[arg(long, value_name = "C", help_heading = "Cache", value_parser = clap::value_parser!(u32).range(1..))]
@@ -136,7 +136,7 @@ pub(crate) fn run(args: &PplArgs) -> Result<()> {
         interrupted |= interrupt::pressed();
         runs.push(run);
     }
-    let subject = Subject::new(&args.shape, &file, &model);
+    let subject = Subject::new(args.shape.kernels().activations, &file, &model);
     let report = Report::new(args, subject, named, found, (sample, interrupted), runs);
     match args.json {
         true => Output::new().json(&report)?,

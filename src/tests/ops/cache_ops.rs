@@ -3,7 +3,7 @@ use super::{flags, run};
 use crate::gpu::{Gpu, Recording, Tensor};
 use crate::model::reduce;
 use crate::ops::{
-    Attention, AttentionParams, FRAME, HeadShape, RingParams, RopeStore, RopeStoreParams,
+    Attention, AttentionParams, FRAME, HeadShape, RingParams, RopeStore, RopeStoreParams, Shares,
 };
 use crate::reference;
 use crate::tests::support::{assert_close, gpu, noise};
@@ -200,6 +200,53 @@ fn check_attention(
     let found: Vec<f32> = block_on(out.read(gpu)).unwrap();
     let what = format!("{what} {params:?} n {n} tokens {tokens} kept {kept}");
     assert_close(&what, &found, &expected, 1e-5, 1e-5);
+}
+
+#[test]
+fn shares() {
+    let gpu = gpu();
+    let shapes = [(1, 1, 8), (4, 2, 16), (3, 1, 64), (4, 1, 24), (16, 2, 32), (5, 5, 256)];
+    for kv_f16 in [false, true] {
+        for (i, &(sinks, window, slots, n, tokens)) in PASSES.iter().enumerate() {
+            let (heads, kv_heads, head_dim) = shapes[i % shapes.len()];
+            let ring = RingParams { sinks, window, slots };
+            let [h, kv, hd] = [heads, kv_heads, head_dim].map(|n| n as usize);
+            let shape = HeadShape { head_dim: hd, sharing: h / kv, kv_f16 };
+            let op = block_on(Shares::new(&gpu, shape)).unwrap();
+            let params = AttentionParams { heads, kv_heads, head_dim, ring, scale: 0.7 };
+            let held = (sinks + slots) as usize;
+            let q = noise(1, tokens * 3 * h * hd);
+            let (k_words, k) = stored(&noise(2, held * kv * hd), kv_f16);
+            let kept = i % 2 == 1;
+            // all that is stored, then some of it
+            for first in [held, held.div_ceil(2), 1] {
+                let mut expected = vec![0.0; tokens * h * first];
+                reference::shares(params, (n, kept), first, &q, &k, &mut expected);
+
+                let words = k_words.len() / held;
+                let frame = [reduce(n, ring), tokens as u32, u32::from(kept), 0];
+                let frame = Tensor::upload(&gpu, "frame", &[FRAME], &frame).unwrap();
+                let q = Tensor::upload(&gpu, "q", &[tokens, 3, h * hd], &q).unwrap();
+                let k = Tensor::upload(&gpu, "k", &[held, words], &k_words).unwrap();
+                let v = Tensor::upload(&gpu, "v", &[held, words], &vec![f32::NAN; k_words.len()]);
+                let (v, nan) = (v.unwrap(), vec![f32::NAN; 3 * expected.len()]);
+                let out = Tensor::upload(&gpu, "out", &[3, tokens, h, first], &nan).unwrap();
+                let mut recording = Recording::default();
+                op.record(&mut recording, "test", params, 1, [&frame, &q, &k, &v, &out]).unwrap();
+                run(&gpu, recording);
+                let found: Vec<f32> = block_on(out.read(&gpu)).unwrap();
+                let what =
+                    format!("shares f16 {kv_f16} {params:?} n {n} tokens {tokens} first {first}");
+                let layers: Vec<&[f32]> = found.chunks_exact(expected.len()).collect();
+                assert!(layers[0].iter().chain(layers[2]).all(|v| v.is_nan()), "{what}");
+                assert_close(&what, layers[1], &expected, 1e-6, 1e-4);
+                for share in layers[1].chunks_exact(held).filter(|_| first == held) {
+                    let sum: f32 = share.iter().sum();
+                    assert!((sum - 1.0).abs() < 1e-4, "{what}: {sum} in all");
+                }
+            }
+        }
+    }
 }
 
 #[test]

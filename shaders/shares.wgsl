@@ -1,0 +1,115 @@
+// shares — out[l, t, h, j] = p_j,  p = softmax_i(q_i . k_i / sqrt(HD)) over the keys that token t sees, of the first
+//          FIRST stored keys alone; 0 where a key is not seen. What attention.wgsl weighs with, to be looked at.
+//
+//   binding  name    access   type       shape                  unit
+//   0        params  uniform  Params
+//   1        frame   read     u32        [4]                    n: position of the first token, tokens, sinks kept
+//   2        q       read     vec4<f32>  [T, 3, H HD/4]         queries at: this lap, lap before, sinks
+//   3        k       read     vec4<u32>  [S + N, KV HD words/4] keys, f16 pairs or f32 bits
+//   4        v       read     vec4<u32>  [S + N, KV HD words/4] values: not looked at, but lib/kv.wgsl names them
+//   5        out     write    f32        [L, T, H, FIRST]       shares of attention, each token's 1 in all
+//
+//   grid:      [H, T, 1] workgroups, one a token and head
+//   requires:  HD a multiple of 8, HEAD_DIM = HD; first <= S + N
+//   uses:      lib/ring.wgsl, lib/kv.wgsl
+//   twin:      src/reference/shares.rs
+//
+// Each lane keeps a running maximum and sum of its own keys (online softmax); then they are joined.
+
+struct Params {
+    heads: u32,     // H
+    kv_heads: u32,  // KV
+    head_dim: u32,  // HD
+    sinks: u32,
+    window: u32,
+    slots: u32,
+    scale: f32,     // 1 / sqrt(HD)
+    layer: u32,     // l
+    rows: u32,      // T
+    first: u32,     // FIRST
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> frame: array<u32>;
+@group(0) @binding(2) var<storage, read> q: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> k: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read> v: array<vec4<u32>>;
+@group(0) @binding(5) var<storage, read_write> out: array<f32>;
+
+override WG: u32 = 64u;
+override HEAD_DIM: u32 = 64u;
+
+const LOWEST: f32 = -3.0e38;
+
+var<workgroup> q_scratch: array<vec4<f32>, 3u * HEAD_DIM / 4u>;  // [3, HD/4]
+var<workgroup> highest_scratch: array<f32, WG>;
+var<workgroup> total_scratch: array<f32, WG>;
+
+/// q . k of the key at `index` for token n, or LOWEST.
+fn score(n: u32, index: u32, kv_head: u32) -> f32 {
+    let ring = Ring(params.sinks, params.window, params.slots);
+    let serves = ring_sees(ring, n, index);
+    // A sink that is not kept is a token like others. Its index is its position.
+    let gone = serves == 2u && frame[2] == 0u && n - index >= params.window;
+    if serves == NOT_SEEN || gone {
+        return LOWEST;
+    }
+    let eights = HEAD_DIM / 8u;
+    let key_at = (index * params.kv_heads + kv_head) * eights;
+    let q_at = serves * HEAD_DIM / 4u;
+    var sum = vec4(0.0);
+    for (var e = 0u; e < eights; e++) {
+        let key = k8(key_at + e);
+        sum += q_scratch[q_at + 2u * e] * key.a + q_scratch[q_at + 2u * e + 1u] * key.b;
+    }
+    return (sum.x + sum.y + sum.z + sum.w) * params.scale;
+}
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let head = group.x;
+    let token = group.y;
+    if token >= frame[1] {
+        return;
+    }
+    let n = frame[0] + token;
+    let stored = min(n + 1u, params.sinks + params.slots);
+    let kv_head = head / (params.heads / params.kv_heads);
+    let quarter = HEAD_DIM / 4u;
+    for (var i = lane; i < 3u * quarter; i += WG) {
+        let row = token * 3u + i / quarter;
+        q_scratch[i] = q[(row * params.heads + head) * quarter + i % quarter];
+    }
+    workgroupBarrier();
+
+    var highest = LOWEST;
+    var total = 0.0;
+    for (var i = lane; i < stored; i += WG) {
+        let found = score(n, i, kv_head);
+        if found > LOWEST {
+            let now = max(highest, found);
+            total = total * exp(highest - now) + exp(found - now);
+            highest = now;
+        }
+    }
+    highest_scratch[lane] = highest;
+    total_scratch[lane] = total;
+    workgroupBarrier();
+
+    var most = LOWEST;
+    for (var other = 0u; other < WG; other++) {
+        most = max(most, highest_scratch[other]);
+    }
+    var whole = 0.0;
+    for (var other = 0u; other < WG; other++) {
+        whole += total_scratch[other] * exp(highest_scratch[other] - most);
+    }
+    let row = (params.layer * params.rows + token) * params.heads + head;
+    for (var j = lane; j < params.first; j += WG) {
+        let found = score(n, j, kv_head);
+        out[row * params.first + j] = select(0.0, exp(found - most) / whole, found > LOWEST);
+    }
+}

@@ -1,0 +1,80 @@
+//! What attention gives to the first tokens. No stream needs it: only a scan for sinks runs it.
+use super::{AttentionParams, FRAME, HeadShape, expect_cache};
+use crate::Result;
+use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, wgsl};
+
+/// `Params` of `shaders/shares.wgsl`.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct SharesParams {
+    /// The attention that is looked at.
+    pub attend: AttentionParams,
+    /// Which layer's place in `out` is filled.
+    pub layer: u32,
+    /// T, the most tokens of a pass.
+    pub rows: u32,
+    /// How many of the first stored keys are looked at.
+    pub first: u32,
+}
+
+/// Every head's softmax weights on the first stored keys.
+pub struct Shares {
+    kernel: Kernel,
+    shape: HeadShape,
+}
+
+impl Shares {
+    /// The kernel and its bindings.
+    pub const SOURCE: KernelSource = KernelSource {
+        name: "shares",
+        wgsl: wgsl!("lib/ring.wgsl", "lib/kv.wgsl", "shares.wgsl"),
+        bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
+        params_size: size_of::<SharesParams>() as u64,
+        subgroups: false,
+    };
+
+    /// Compiles the kernel for heads of one shape.
+    pub async fn new(gpu: &Gpu, shape: HeadShape) -> Result<Self> {
+        let overrides = [
+            ("WG", f64::from(gpu.tier.lanes())),
+            ("KV_F16", f64::from(u8::from(shape.kv_f16))),
+            ("HEAD_DIM", shape.head_dim as f64),
+        ];
+        Ok(Self { kernel: Kernel::new(gpu, Self::SOURCE, overrides).await?, shape })
+    }
+
+    /// Records what the queries `q` [T, 3, H HD] give to the first keys of `k`, `v` [S + N, words], into the place of
+    /// a layer in `out` [L, T, H, FIRST].
+    pub fn record(
+        &self,
+        recording: &mut Recording,
+        label: impl Into<String>,
+        attend: AttentionParams,
+        layer: usize,
+        [frame, q, k, v, out]: [&Tensor; 5],
+    ) -> Result<()> {
+        const OP: &str = "shares";
+        let [heads, kv_heads, head_dim] =
+            [attend.heads, attend.kv_heads, attend.head_dim].map(|n| n as usize);
+        let [layers, rows, _, first] = out.dims(OP)?;
+        frame.expect(OP, [FRAME])?;
+        q.expect(OP, [rows, 3, heads * head_dim])?;
+        expect_cache(OP, attend.ring, kv_heads * head_dim, self.shape.kv_f16, [k, v])?;
+        out.expect(OP, [layers, rows, heads, first])?;
+        let stored = attend.ring.sinks as usize + attend.ring.slots as usize;
+        if layer >= layers || first > stored {
+            return Err(out.misfit(OP, format!("more than {layer} layers, {stored} keys at most")));
+        }
+        let HeadShape { head_dim: expected, sharing, .. } = self.shape;
+        let fits = head_dim == expected && heads == kv_heads * sharing;
+        if !fits || !head_dim.is_multiple_of(8) {
+            let wanted = format!("HD = {expected}, a multiple of 8; H = {sharing} KV");
+            return Err(q.misfit(OP, wanted));
+        }
+        let [layer, rows, first] = [layer, rows, first].map(|n| n as u32);
+        let params = SharesParams { attend, layer, rows, first };
+        let grid = [attend.heads, rows, 1];
+        recording.dispatch(label, &self.kernel, params, &[frame, q, k, v, out], grid);
+        Ok(())
+    }
+}
