@@ -487,9 +487,10 @@ peers() {
     node_tools
     mkdir -p -- "$cache"
     if [ ! -e "$cache/node_modules/.package-lock.json" ] || ! cmp -s "$here/package-lock.json" "$cache/package-lock.json"; then
-        say "npm ci (node-llama-cpp, 730 MB for a moment, 190 MB then) into $cache"
+        say "npm install (node-llama-cpp, 730 MB for a moment, 190 MB then) into $cache"
         cp -- "$here/package.json" "$here/package-lock.json" "$cache"
-        (cd -- "$cache" && npm ci --ignore-scripts --no-fund --no-audit --loglevel=error </dev/null >&2) || die "npm could not fetch the other engines; see above"
+        # Not "ci": where a registry lacks one of the packages for other systems, npm finds no lock file complete.
+        (cd -- "$cache" && npm install --ignore-scripts --no-save --no-fund --no-audit --loglevel=error </dev/null >&2) || die "npm could not fetch the other engines; see above"
         rm -rf -- "$cache"/node_modules/@node-llama-cpp/*cuda*
     fi
     if [ ! -e "$onnx" ]; then
@@ -509,7 +510,7 @@ peers() {
         node "$here/peers.mjs" --brooklet "$binary" --model "$BROOKLET_CACHE/$model" --modules "$cache" \
             ${options[@]+"${options[@]}"} --out "$results/peers.json"
     ) | tee "$results/peers.txt"
-    "$binary" bench --chart "$results/peers.json" "$results/peers.svg"
+    "$binary" bench --peers-chart "$results/peers.json" "$results/peers.svg"
 }
 
 browser_peers() {

@@ -76,7 +76,7 @@ fn a_table_a_file_and_a_chart_of_several_caches() {
     let folder = TempDir::new().unwrap();
     let (text, csv, svg) =
         (text(folder.path()), folder.path().join("nll.csv"), folder.path().join("ppl.svg"));
-    let files = ["--csv", csv.to_str().unwrap(), "--svg", svg.to_str().unwrap()];
+    let files = ["--csv", csv.to_str().unwrap(), "--chart", svg.to_str().unwrap()];
     let args =
         ["--policy", "streaming,window,dense,recompute", "--window", "12", "--positions", "5"];
     let (code, stdout, stderr) = outcome(&text, &[&args[..], &files].concat());

@@ -48,7 +48,7 @@ fn what_a_scan_finds_is_what_auto_uses() {
     let unkept = json(cache, &[&scan[..], &["--no-store"]].concat());
     assert_eq!(unkept["stored"], Value::Null);
     fails(cache, 2, &auto, &["--sinks auto"]);
-    let report = json(cache, &[&scan[..], &["--svg", svg.to_str().unwrap()]].concat());
+    let report = json(cache, &[&scan[..], &["--chart", svg.to_str().unwrap()]].concat());
     assert_eq!(report["interrupted"], false);
     assert_eq!((&report["stretches"], &report["queries"]), (&2.into(), &90.into()));
     let layers = report["shares"].as_array().unwrap();
@@ -86,7 +86,7 @@ fn streameval_reports_each_distance() {
     let folder = tempfile::tempdir().unwrap();
     let (csv, svg) = (folder.path().join("q.csv"), folder.path().join("q.svg"));
     let shared = ["streameval", "-m", TINY, "--lines", "8", "--every", "2", "--window", "100"];
-    let rest = ["--distance", "1,5", "--json", "--csv", csv.to_str().unwrap(), "--svg"];
+    let rest = ["--distance", "1,5", "--json", "--csv", csv.to_str().unwrap(), "--chart"];
     let args = [&shared[..], &rest, &[svg.to_str().unwrap()]].concat();
     let report = json(folder.path(), &args);
     assert!(report["tokens_per_line"].as_f64().unwrap() > 20.0, "{report}");

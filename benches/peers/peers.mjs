@@ -1,16 +1,17 @@
 // Measures brooklet beside llama.cpp on one driver, in turns: A B C A B C …, so that what else the machine does falls on all.
 //
 //   node peers.mjs --brooklet BINARY --model FILE.gguf --modules FOLDER [--onnx FILE.onnx --python PYTHON]
-//                  [--flash] [--rounds 5] [--only 'NAME;NAME'] [--out FILE.json]
+//                  [--flash] [--rounds 5] [--patience 120] [--only 'NAME;NAME'] [--out FILE.json]
 //
 // FOLDER holds node_modules with node-llama-cpp as package-lock.json pins it; PYTHON has what requirements.txt pins, and
 // web/peers/make_model.py makes the ONNX file. `./build.sh bench --peers` sees to all of it.
 // Where the driver is a software one, its users set GGML_VK_DISABLE_F16=1 and GGML_VK_VISIBLE_DEVICES=0 (build.sh does).
 import { execFile } from "node:child_process";
-import { writeFileSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { arch, availableParallelism, cpus, platform, release } from "node:os";
 import path from "node:path";
 import { parseArgs, promisify } from "node:util";
+import { calm } from "../../web/peers/host.mjs";
 import { Llama } from "./llama.mjs";
 import { Ort } from "./ort.mjs";
 
@@ -29,6 +30,8 @@ const { values: flags } = parseArgs({
     // llama.cpp's flash attention on Vulkan too. On lavapipe it is eight times slower after 1,000 tokens.
     flash: { type: "boolean", default: false },
     rounds: { type: "string", default: "5" },
+    // Seconds that a round waits at most for the machine to be calm. What others did when it began is noted.
+    patience: { type: "string", default: "120" },
     only: { type: "string" },
     out: { type: "string" },
   },
@@ -146,9 +149,10 @@ for (const state of states) {
 const rounds = Number(flags.rounds);
 for (let round = 1; round <= rounds; round++) {
   for (const state of states.filter(({ error }) => !error)) {
-    say(`round ${round} of ${rounds}: ${state.name}`);
     try {
-      state.samples.push(await state.engine.round());
+      const otherCores = existsSync("/proc/stat") ? await calm(Number(flags.patience) * 1000) : undefined;
+      say(`round ${round} of ${rounds}: ${state.name}`);
+      state.samples.push({ ...(await state.engine.round()), otherCores });
     } catch (error) {
       state.error = String(error.message ?? error);
       say(`${state.name}: ends here: ${state.error}`);

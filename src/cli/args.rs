@@ -349,6 +349,12 @@ pub(crate) struct BenchArgs {
     /// Write a line for each token to FILE; with --cache
     #[arg(long, value_name = "FILE", requires = "cache")]
     pub(crate) csv: Option<PathBuf>,
+    /// Draw the time of each token over the run into FILE, .svg or .png; with --cache
+    #[arg(long, value_name = "FILE", requires = "cache")]
+    pub(crate) tokens_chart: Option<PathBuf>,
+    /// Draw the median time of a token against the size of the cache into FILE; with --cache
+    #[arg(long, value_name = "FILE", requires = "cache")]
+    pub(crate) sizes_chart: Option<PathBuf>,
     /// Sample (temperature 0.8, top-k 40) instead of taking the likeliest token
     #[arg(long)]
     pub(crate) sampled: bool,
@@ -384,8 +390,8 @@ pub(crate) struct BenchMode {
     #[arg(long, value_name = "C,…", value_delimiter = ',', conflicts_with = "window")]
     pub(crate) cache: Vec<usize>,
     /// Draw what benches/peers/peers.mjs has measured
-    #[arg(long, num_args = 2, value_names = ["JSON", "SVG"], hide = true)]
-    pub(crate) chart: Vec<PathBuf>,
+    #[arg(long, num_args = 2, value_names = ["JSON", "CHART"], hide = true)]
+    pub(crate) peers_chart: Vec<PathBuf>,
 }
 
 impl BenchArgs {

@@ -3,9 +3,9 @@ use super::args::{AdapterArgs, KvArg, ModelArgs, TextArgs};
 use super::bench::{Subject, progress};
 use super::interrupt;
 use super::model::{File, prompt_ids, text};
-use super::output::{Output, write_file};
+use super::output::Output;
 use super::sinks::Answer;
-use brooklet::eval::chart::{Axis, HeatMap, heat_map};
+use brooklet::eval::chart::{Axis, Format, HeatMap, heat_map, save};
 use brooklet::eval::sinks::{FIRST, Seen, SinkScan};
 use brooklet::model::Model;
 use brooklet::ops::ActivationType;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   brooklet sinkscan                                   over a text of its own
-  brooklet sinkscan -f book.txt --svg sinks.svg       over yours, with a heat map
+  brooklet sinkscan -f book.txt --chart sinks.svg     over yours, with a heat map
   brooklet run --sinks auto                           uses what was found";
 
 /// The opening of Jane Austen's Persuasion (1818), which belongs to everyone.
@@ -40,9 +40,9 @@ pub(crate) struct SinkscanArgs {
     /// Tokens of a stretch. The text is cut into such, and each is read as if a stream began with it
     #[arg(long, value_name = "T", default_value_t = 512)]
     stretch: usize,
-    /// Draw the share of attention on the first tokens, by layer and head
+    /// Draw the share of attention on the first tokens, by layer and head, into FILE, .svg or .png
     #[arg(long, value_name = "FILE")]
-    svg: Option<PathBuf>,
+    chart: Option<PathBuf>,
     /// Do not keep the answer for --sinks auto
     #[arg(long)]
     no_store: bool,
@@ -76,6 +76,7 @@ struct Report {
 
 pub(crate) fn run(args: &SinkscanArgs) -> Result<()> {
     interrupt::watch()?;
+    args.chart.as_deref().map(Format::of).transpose()?;
     let given = text(&args.text)?;
     let file = File::open(&args.model)?;
     let ids = prompt_ids(&file.tokenizer, given.as_deref().unwrap_or(OWN_TEXT))?;
@@ -112,8 +113,8 @@ pub(crate) fn run(args: &SinkscanArgs) -> Result<()> {
         false => Some(answer(&file, &seen).write(&file)?),
     };
     let report = report(&file, &model, &stretches, interrupted, stored, seen);
-    if let Some(path) = &args.svg {
-        write_file(path, &picture(&report)?)?;
+    if let Some(path) = &args.chart {
+        save(path, &picture(&report)?)?;
     }
     match args.json {
         true => Output::new().json(&report),

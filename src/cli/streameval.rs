@@ -4,7 +4,7 @@ use super::bench::{Subject, name, progress};
 use super::interrupt;
 use super::model::File;
 use super::output::{Output, write_file};
-use brooklet::eval::chart::{Axis, Line, Lines, lines};
+use brooklet::eval::chart::{Axis, Format, Line, Lines, lines, save};
 use brooklet::eval::records::{ANSWER_ROOM, Plan, Question, Records, stream};
 use brooklet::model::{CacheSettings, Config, Policy};
 use brooklet::session::Session;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   brooklet streameval                                 20 lines back, as in the paper
-  brooklet streameval --distance 20,40,60 --window 1020 --svg recall.svg
+  brooklet streameval --distance 20,40,60 --window 1020 --chart recall.svg
   brooklet streameval --policy dense --window 8192 --distance 20,200";
 
 #[derive(Args)]
@@ -43,9 +43,9 @@ pub(crate) struct StreamevalArgs {
     /// Write a line for each question to FILE
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    /// Draw accuracy by distance
+    /// Draw accuracy by distance into FILE, .svg or .png
     #[arg(long, value_name = "FILE")]
-    svg: Option<PathBuf>,
+    chart: Option<PathBuf>,
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -88,6 +88,7 @@ struct Report {
 
 pub(crate) fn run(args: &StreamevalArgs) -> Result<()> {
     interrupt::watch()?;
+    args.chart.as_deref().map(Format::of).transpose()?;
     let longest = args.distance.iter().max().copied().unwrap_or(0);
     if longest >= args.lines as usize {
         return Err(Error::Usage(format!(
@@ -126,8 +127,8 @@ pub(crate) fn run(args: &StreamevalArgs) -> Result<()> {
     if let Some(path) = &args.csv {
         write_file(path, &csv(&report))?;
     }
-    if let Some(path) = args.svg.as_ref().filter(|_| !report.distances.is_empty()) {
-        write_file(path, &picture(&report)?)?;
+    if let Some(path) = args.chart.as_ref().filter(|_| !report.distances.is_empty()) {
+        save(path, &picture(&report)?)?;
     }
     match args.json {
         true => Output::new().json(&report),

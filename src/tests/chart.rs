@@ -1,5 +1,5 @@
 //! Charts: no data is lost or covered, and what is drawn can be seen on light and on dark ground.
-use crate::eval::chart::{Axis, Bars, HeatMap, Line, Lines, bars, heat_map, lines};
+use crate::eval::chart::{Axis, Bars, Format, HeatMap, Line, Lines, bars, heat_map, lines, save};
 
 fn ppl() -> Lines {
     let curve = |name: &str, level: f64, noisy: f64| {
@@ -172,4 +172,32 @@ fn round_ticks_are_within_the_axis_and_empty_charts_are_refused() {
     let zero =
         Lines { y: Axis::linear("y"), series: vec![Line::new("z", vec![(5.0, 0.0)])], ..latency() };
     lines(&zero).unwrap();
+}
+
+#[test]
+fn a_chart_is_saved_as_its_file_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let svg = lines(&latency()).unwrap();
+    let at = |name: &str| folder.path().join(name);
+    save(&at("chart.svg"), &svg).unwrap();
+    assert_eq!(std::fs::read_to_string(at("chart.svg")).unwrap(), svg);
+    save(&at("chart.PNG"), &svg).unwrap();
+    let png = resvg::tiny_skia::Pixmap::load_png(at("chart.PNG")).unwrap();
+    assert_eq!(png.width(), 2 * 760);
+    // Every curve's colour is there, ink, and white ground.
+    let seen = |rgb: [u8; 3]| {
+        let is = |p: &&_| {
+            let p: &&resvg::tiny_skia::PremultipliedColorU8 = p;
+            [p.red(), p.green(), p.blue()] == rgb
+        };
+        png.pixels().iter().filter(is).count()
+    };
+    for (rgb, least) in [([47, 129, 247], 500), ([217, 103, 22], 500), ([36, 41, 47], 500)] {
+        assert!(seen(rgb) > least, "{rgb:?}: {} pixels", seen(rgb));
+    }
+    assert!(seen([255; 3]) > png.pixels().len() / 2);
+    for bad in ["chart", "chart.jpg", "chart.svg.gz"] {
+        let error = Format::of(std::path::Path::new(bad)).unwrap_err().to_string();
+        assert!(error.contains(".svg or .png"), "{error}");
+    }
 }

@@ -177,3 +177,14 @@ export async function quiet(patienceMs) {
     await sleep(5000);
   }
 }
+
+/** Waits until no other process works, however loaded the machine was a moment ago; cores others use when the wait ends. */
+export async function calm(patienceMs) {
+  const deadline = performance.now() + patienceMs;
+  for (;;) {
+    const stop = cpuMeter();
+    await sleep(1500);
+    const { others } = stop();
+    if (others < 0.2 || performance.now() > deadline) return others;
+  }
+}

@@ -5,6 +5,7 @@ use crate::cli::args::BenchArgs;
 use crate::cli::interrupt;
 use crate::cli::model::File;
 use crate::cli::output::{Output, human};
+use brooklet::eval::chart::{Axis, Format, Line, Lines, lines, save};
 use brooklet::eval::latency::Latency;
 use brooklet::model::{CacheSettings, Config, Model, Policy};
 use brooklet::session::Session;
@@ -66,11 +67,14 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
             plans.push(plan(args, &config, policy, cache)?);
         }
     }
+    for chart in [&args.tokens_chart, &args.sizes_chart].into_iter().flatten() {
+        Format::of(chart)?;
+    }
     let mut csv = args.csv.as_ref().map(Csv::create).transpose()?;
     let model = file.load(args.adapter.choice().with(args.shape.kernels()), args.json)?;
     let model = Arc::new(model);
     interrupt::only_asks();
-    let mut cells = Vec::new();
+    let (mut cells, mut runs) = (Vec::new(), Vec::new());
     for plan in &plans {
         if interrupt::pressed() {
             break;
@@ -79,11 +83,18 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
         if let Some(csv) = &mut csv {
             csv.append(&cell, &times)?;
         }
+        runs.push(curve(&cell, &times));
         cells.push(cell);
     }
     let interrupted = interrupt::pressed();
     let subject = Subject::new(args.shape.kernels().activations, &file, &model);
     let report = Report { subject, sampled: args.sampled, interrupted, cells };
+    if let Some(path) = &args.tokens_chart {
+        save(path, &over_the_run(&report, runs)?)?;
+    }
+    if let Some(path) = &args.sizes_chart {
+        save(path, &by_size(&report)?)?;
+    }
     match args.json {
         true => Output::new().json(&report),
         false => Output::new().text(&table(&report)),
@@ -160,6 +171,44 @@ async fn one(
         host_bytes: HostMemory::now(),
     };
     Ok((cell, times))
+}
+
+/// The time of each token of a cell.
+fn curve(cell: &Cell, times: &[f64]) -> Line {
+    let at = (cell.prompt_tokens..).map(|index| index as f64);
+    let points = at.zip(times.iter().copied()).collect();
+    Line::new(format!("{} {}", name(cell.policy), cell.cache), points)
+}
+
+fn over_the_run(report: &Report, series: Vec<Line>) -> Result<String> {
+    lines(&Lines {
+        title: format!("Time of each token, {}", report.subject.on()),
+        x: Axis::linear("token of the stream"),
+        y: Axis::log("milliseconds"),
+        series,
+    })
+}
+
+/// One curve a policy, through the medians once the cache is full.
+fn by_size(report: &Report) -> Result<String> {
+    let mut series: Vec<Line> = Vec::new();
+    for cell in &report.cells {
+        let Some(latency) = cell.full.or(cell.all) else { continue };
+        let (name, point) = (name(cell.policy), (cell.cache as f64, latency.p50));
+        match series.iter_mut().find(|line| line.name == name) {
+            Some(line) => line.points.push(point),
+            None => series.push(Line::marked(name, vec![point])),
+        }
+    }
+    let mut sizes: Vec<_> = report.cells.iter().map(|cell| cell.cache).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    lines(&Lines {
+        title: format!("Time of a token, {}", report.subject.on()),
+        x: Axis::log("cache, tokens").ticks(sizes.into_iter().map(|size| size as f64)),
+        y: Axis::log("milliseconds, median of a full cache"),
+        series,
+    })
 }
 
 /// A line for each token.

@@ -26,7 +26,7 @@ const SHORT: usize = 16;
 const SENTENCE: &str = "The brook runs past the mill, and past the mill the brook runs on. ";
 
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
-    if let [json, svg] = &args.what.chart[..] {
+    if let [json, svg] = &args.what.peers_chart[..] {
         return peers::chart(json, svg);
     }
     interrupt::watch()?;
@@ -74,6 +74,11 @@ impl Subject {
     /// The model's name, as a chart says it.
     pub(super) fn name(&self) -> std::borrow::Cow<'_, str> {
         std::path::Path::new(&self.model).file_stem().unwrap_or_default().to_string_lossy()
+    }
+
+    /// The model and the device, for a chart's title.
+    fn on(&self) -> String {
+        format!("{} on {}", self.name(), self.adapter)
     }
 
     /// The lines above a table.

@@ -1,5 +1,5 @@
 //! What `benches/peers/peers.mjs` measured, as a chart.
-use brooklet::eval::chart::{Axis, Bars, bars};
+use brooklet::eval::chart::{Axis, Bars, bars, save};
 use brooklet::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
@@ -46,5 +46,5 @@ pub(crate) fn chart(json: &Path, svg: &Path) -> Result<()> {
             .collect(),
         series: series.collect(),
     })?;
-    fs::write(svg, drawn).map_err(io(svg))
+    save(svg, &drawn)
 }

@@ -8,6 +8,7 @@ use super::bench::{Subject, name, progress};
 use super::interrupt;
 use super::model::{File, read_text};
 use super::output::Output;
+use brooklet::eval::chart::{Format, save};
 use brooklet::model::Config;
 use brooklet::{Error, Result};
 use clap::Args;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   brooklet ppl book.txt                               4 sinks and a window of 1020
-  brooklet ppl book.txt --policy streaming,window,dense --tokens 8192 --svg ppl.svg
+  brooklet ppl book.txt --policy streaming,window,dense --tokens 8192 --chart ppl.svg
   brooklet ppl book.txt --window 253 --sweep sinks=0,1,2,4,8 --ranges 0-2048,2048-8192
   brooklet ppl book.txt --policy streaming,recompute --window 253 --positions 100
   brooklet ppl book.txt --prefix 198,198,198,198      four newlines as sinks, for SmolLM2
@@ -52,9 +53,9 @@ pub(crate) struct PplArgs {
     /// Write a line for each token to FILE: index,token,nll; of several caches, policy,sinks,window before them
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    /// Draw the running perplexity of each cache into FILE
+    /// Draw the running perplexity of each cache into FILE, .svg or .png
     #[arg(long, value_name = "FILE")]
-    svg: Option<PathBuf>,
+    chart: Option<PathBuf>,
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -96,6 +97,7 @@ struct SampleArgs {
 
 pub(crate) fn run(args: &PplArgs) -> Result<()> {
     interrupt::watch()?;
+    args.chart.as_deref().map(Format::of).transpose()?;
     let named = args.file.display().to_string();
     let text = read_text(&args.file)?;
     let file = File::open(&args.model)?;
@@ -142,9 +144,8 @@ pub(crate) fn run(args: &PplArgs) -> Result<()> {
         true => Output::new().json(&report)?,
         false => Output::new().text(&table(&report, &args.ranges))?,
     }
-    match &args.svg {
-        Some(path) => std::fs::write(path, chart(&report)?)
-            .map_err(|source| Error::Io { path: path.display().to_string(), source }),
+    match &args.chart {
+        Some(path) => save(path, &chart(&report)?),
         None => Ok(()),
     }
 }

@@ -1,14 +1,16 @@
-//! Charts as SVG: lines, bars, heat maps. Readable on light and on dark ground, no font needed to make them.
+//! Charts as SVG, or PNG on request: lines, bars, heat maps. Readable on light and on dark ground, no font needed to make them.
 //!
 //! The ground is transparent and the colours of data are of a middle tone; ink and grid lines follow the reader's
 //! colour scheme by a style sheet inside the file.
 mod axis;
 mod bars;
+mod file;
 mod heat;
 mod lines;
 
 pub use axis::Axis;
 pub use bars::{Bars, bars};
+pub use file::{Format, save};
 pub use heat::{HeatMap, heat_map};
 pub use lines::{Line, Lines, lines};
 

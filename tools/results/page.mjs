@@ -1,0 +1,159 @@
+// Writes docs/results/README.md from the measurements beside it: node page.mjs FOLDER
+// What was not measured is said, never made up.
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import path from "node:path";
+
+const folder = process.argv[2];
+const published = JSON.parse(readFileSync(path.join(import.meta.dirname, "published.json"), "utf8"));
+
+/** A measurement, if it was made. */
+function read(name) {
+  const file = path.join(folder, "data", `${name}.json`);
+  return existsSync(file) ? JSON.parse(readFileSync(file, "utf8")) : undefined;
+}
+
+const missing = (part) => `*Not measured yet: \`./build.sh results ${part}\`.*`;
+const number = (value, digits = 2) => (Number.isFinite(value) ? value.toFixed(digits) : "");
+const percent = (value) => `${value >= 0 ? "+" : ""}${(100 * value).toFixed(2)} %`;
+const row = (cells) => `| ${cells.join(" | ")} |`;
+const table = (head, rows) => [row(head), row(head.map(() => "---")), ...rows.map(row)].join("\n");
+const picture = (file, text) => (existsSync(path.join(folder, file)) ? `\n![${text}](${file})\n` : "");
+const label = ({ policy, sinks, window }) => `${policy.toLowerCase()} ${sinks} + ${window}`;
+
+/** What was run, on what. */
+function subject(report) {
+  const model = path.basename(report.model);
+  return `${model} on ${report.adapter} (${report.driver}), brooklet ${report.engine}`;
+}
+
+function perplexity() {
+  const reports = ["streaming", "window", "dense"].map(read);
+  const runs = reports.flatMap((report) => report?.runs ?? []);
+  if (!runs.length) return missing("streaming windows");
+  const half = new Map((read("f16")?.runs ?? []).map((run) => [label(run), run]));
+  const rows = [];
+  const off = [];
+  for (const [name, theirs] of Object.entries(published.pytorch)) {
+    const run = runs.find((run) => label(run) === name);
+    if (!run) continue;
+    const of = ({ ranges }, range) => ranges.find(({ from, to }) => `${from}-${to}` === range)?.ppl;
+    const cells = published.ranges.map((range, i) => {
+      const ours = of(run, range);
+      if (theirs[i] === null || ours === undefined) return "";
+      off.push(Math.abs(ours / theirs[i] - 1));
+      return `${number(ours)} (${percent(ours / theirs[i] - 1)})`;
+    });
+    rows.push([name, "f32", ...cells]);
+    rows.push(["", "PyTorch", ...theirs.map((value) => (value === null ? "" : number(value)))]);
+    const f16 = half.get(name);
+    if (f16) rows.push(["", "f16", ...published.ranges.map((range) => number(of(f16, range)))]);
+  }
+  const worst = percent(Math.max(...off));
+  return `${table(["cache", "K and V", ...published.ranges], rows)}
+
+The largest difference from PyTorch in ${off.length} cells is ${worst.slice(1)}. In brackets: ours against theirs. ${subject(reports.find(Boolean))}.`;
+}
+
+function sinks() {
+  const report = read("sinks");
+  if (!report) return missing("sinks");
+  const ours = report.runs.map(({ ppl }) => number(ppl));
+  const { table2, figure1 } = published.paper;
+  const rows = [["**SmolLM2-135M, cache of 257, 8,192 tokens**", ...ours]];
+  for (const [model, figures] of Object.entries(table2)) rows.push([`${model} (the paper)`, ...figures]);
+  const newlines = read("newlines")?.runs[0].ppl;
+  const four = report.runs.find(({ sinks }) => sinks === 4)?.ppl;
+  const change = newlines ? percent(newlines / four - 1) : "";
+  const said = newlines
+    ? `Four newline tokens put before the text, which then serve as the sinks: ${number(newlines)}, against ${number(four)} with the text's own first
+four (${change}). The paper: ${figure1.newlines} against ${figure1.streaming} (${percent(figure1.newlines / figure1.streaming - 1)}). What a sink says hardly matters; that it is the first does.`
+    : missing("sinks");
+  return `${table(["sinks", ...report.runs.map(({ sinks }) => sinks)], rows)}
+${picture("sinks.svg", "Running perplexity with 0, 1, 2, 4 and 8 sinks")}
+${said}`;
+}
+
+function recompute() {
+  const rows = Object.entries(published.pytorchRecompute).flatMap(([window, theirs]) => {
+    const report = read(`recompute-${window}`);
+    if (!report) return [];
+    const of = (policy) => report.runs.find((run) => run.policy === policy);
+    const [again, stream] = [of("Recompute"), of("Streaming")];
+    return [[window, again.tokens, number(again.ppl), number(stream.sample_ppl), `${theirs[0]} / ${theirs[1]}`]];
+  });
+  if (!rows.length) return missing("recompute");
+  const head = ["window", "positions", "recompute", "streaming", "PyTorch, at other positions"];
+  return `${table(head, rows)}
+
+Both at the same positions. Few of them, so the level is rough; what counts is that the two columns are close. The paper: 5.43 and 5.40.`;
+}
+
+function book() {
+  const report = read("book");
+  if (!report) return missing("book");
+  const [run] = report.runs;
+  return `${run.tokens.toLocaleString("en")} tokens, cache ${run.sinks} + ${run.window}, K and V as ${run.kv.toLowerCase()}: perplexity ${number(run.ppl)}, at ${number(run.tokens_per_second, 1)} tokens/s.
+${picture("book.svg", "Running perplexity over the whole book: level from beginning to end")}`;
+}
+
+/** b of y = a x^b by least squares over logarithms. */
+function exponent(points) {
+  const logs = points.map(([x, y]) => [Math.log(x), Math.log(y)]);
+  const mean = (i) => logs.reduce((sum, point) => sum + point[i], 0) / logs.length;
+  const [mx, my] = [mean(0), mean(1)];
+  const over = logs.reduce((sum, [x, y]) => sum + (x - mx) * (y - my), 0);
+  return over / logs.reduce((sum, [x]) => sum + (x - mx) ** 2, 0);
+}
+
+function latency() {
+  const report = read("latency");
+  if (!report) return missing("latency");
+  const of = (policy) => report.cells.filter((cell) => cell.policy === policy);
+  const time = (cell) => (cell.full ?? cell.all).p50;
+  const [again, stream] = [of("Recompute"), of("Streaming")];
+  const { figure10 } = published.paper;
+  const rows = stream.map((cell, i) => {
+    const slow = again.find(({ cache }) => cache === cell.cache);
+    const at = figure10.caches.indexOf(cell.cache);
+    const paper = ["Llama-2-7B", "Llama-2-13B"].map((model) => {
+      const { recompute, streaming } = figure10[model];
+      return at < 0 ? "" : `${recompute[at]} / ${streaming[at]} = ${number(recompute[at] / streaming[at], 1)}`;
+    });
+    const ratio = slow ? number(time(slow) / time(cell), 1) : "";
+    return [cell.cache, slow ? number(time(slow), 0) : "", number(time(cell), 1), ratio, ...paper];
+  });
+  const slope = (cells) => number(exponent(cells.map((cell) => [cell.cache, time(cell)])), 2);
+  const theirs = (policy) => {
+    const figures = figure10["Llama-2-7B"][policy];
+    return number(exponent(figure10.caches.map((cache, i) => [cache, figures[i]])), 2);
+  };
+  const head = ["cache", "recompute, ms", "streaming, ms", "ratio", "the paper, 7B, ms", "the paper, 13B, ms"];
+  return `${table(head, rows)}
+
+Milliseconds a token once the cache is full, medians. As a power of the cache's size, recompute grows with exponent ${slope(again)} and streaming with ${slope(stream)}
+(the paper's 7B: ${theirs("recompute")} and ${theirs("streaming")}). ${subject(report)}.
+${picture("latency.svg", "Time per token against the size of the cache")}`;
+}
+
+function laps() {
+  const report = read("laps");
+  if (!report) return missing("laps");
+  const rows = report.cells.map(({ policy, cache, full }) => {
+    const ratio = (value) => number(value / full.p50);
+    const times = [full.p50, full.p99, full.max].map((ms) => number(ms));
+    return [policy.toLowerCase(), cache, full.tokens, ...times, ratio(full.p99), ratio(full.max)];
+  });
+  const head = ["policy", "cache", "tokens", "p50, ms", "p99, ms", "max, ms", "p99 / p50", "max / p50"];
+  return `${table(head, rows)}
+
+Every token from the one that filled the cache, three laps of the ring. Half-discard, which is llama.cpp's context shift, stops to throw half of its
+cache away and turn the rest.
+${picture("laps.svg", "Time of each token over the run")}`;
+}
+
+const sections = { perplexity, sinks, recompute, book, latency, laps };
+let text = readFileSync(path.join(import.meta.dirname, "page.md"), "utf8");
+for (const [name, section] of Object.entries(sections)) text = text.replace(`{{${name}}}`, () => section());
+const left = /\{\{(\w+)\}\}/.exec(text);
+if (left) throw new Error(`page.md asks for ${left[1]}, and there is no such section`);
+writeFileSync(path.join(folder, "README.md"), text);

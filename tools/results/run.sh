@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Measures what docs/results shows, a part or all of it, and writes the page anew:
+#
+#   tools/results/run.sh BROOKLET BOOK TINY [PART…]
+#
+# BROOKLET: the release binary; BOOK: a long text; TINY: a model so small that a million tokens of it are soon made.
+# Parts: windows streaming f16 sinks recompute book latency laps soak streameval sinkscan page. `./build.sh results` calls it.
+set -euo pipefail
+
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+brooklet=$1 book=$2 tiny=$3
+shift 3
+[ $# -gt 0 ] || set -- windows streaming f16 sinks recompute book latency laps soak streameval sinkscan page
+out=$here/../../docs/results
+data=$out/data
+mkdir -p -- "$data"
+
+ranges=0-4096,0-2048,2048-8192,8192-12288,12288-32768,0-32768
+ppl() { # NAME, then options
+    local name=$1
+    shift
+    printf 'results: %s\n' "$name" >&2
+    "$brooklet" ppl "$book" --ranges "$ranges" --json "$@" >"$data/$name.part"
+    mv -- "$data/$name.part" "$data/$name.json"
+}
+bench() { # NAME, then options
+    local name=$1
+    shift
+    printf 'results: %s\n' "$name" >&2
+    "$brooklet" bench --json "$@" >"$data/$name.part"
+    mv -- "$data/$name.part" "$data/$name.json"
+}
+
+# The reference implementation's x + y is --sinks x --window y + 1 here.
+for part in "$@"; do
+    case $part in
+    windows)
+        ppl window --kv f32 --tokens 4096 --policy window --sweep window=257,513,1025
+        ppl dense --kv f32 --tokens 12288 --policy dense --window 12288
+        ;;
+    streaming) ppl streaming --kv f32 --tokens 32768 --sinks 4 --sweep window=253,509,1021 ;;
+    f16) ppl f16 --kv f16 --tokens 8192 --sinks 4 --sweep window=253,509,1021 ;;
+    sinks)
+        ppl sinks --kv f32 --tokens 8192 --sinks 4 --window 253 --sweep sinks=0,1,2,4,8 --chart "$out/sinks.svg"
+        ppl newlines --kv f32 --tokens 8192 --sinks 4 --window 253 --prefix 198,198,198,198
+        ;;
+    recompute)
+        for window in 257 513 1025; do
+            ppl "recompute-$window" --kv f32 --tokens 8192 --policy recompute,streaming --sinks 4 \
+                --window "$window" --positions 24 --after 2048
+        done
+        ;;
+    policies)
+        ppl policies --tokens 8192 --policy streaming,window,dense,half-discard --sinks 4 --window 253 \
+            --chart "$out/policies.svg"
+        ;;
+    book) ppl book --kv f16 --sinks 4 --window 253 --chart "$out/book.svg" ;;
+    latency)
+        bench latency-streaming --cache 256,512,1024,2048,4096 --policy streaming --prefilled -n 64
+        bench latency --cache 256,512,1024,2048,4096 --policy streaming,recompute --prefilled -n 3 --sizes-chart "$out/latency.svg"
+        ;;
+    laps) bench laps --cache 256 --policy streaming,half-discard --laps 3 --tokens-chart "$out/laps.svg" ;;
+    *) printf 'results: there is no part "%s"\n' "$part" >&2 && exit 2 ;;
+    esac
+done
+node "$here/page.mjs" "$out"
