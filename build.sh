@@ -544,8 +544,8 @@ book() { # prints the path of a long text
 fetch_book() {
     [ "$(distro)" = debian ] || die "the novel comes in a package of Debian ($book_package), and this is another system. $book_help"
     command -v python3 >/dev/null || die "python3 is needed to unpack the novel. $book_help"
-    mkdir -p -- "$cache" && scratch=$(mktemp -d "$cache/.fetch.XXXXXX") ||
-        die "$cache cannot be written to; set BROOKLET_CACHE to a folder you may write to"
+    mkdir -p -- "$cache" || die "$cache cannot be made; set BROOKLET_CACHE to a folder you may write to"
+    scratch=$(mktemp -d "$cache/.fetch.XXXXXX") || die "$cache cannot be written to; set BROOKLET_CACHE to a folder you may write to"
     say "fetching Debian's package $book_package (1.6 MB)"
     (
         cd -- "$scratch"

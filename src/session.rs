@@ -10,6 +10,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use web_time::Instant;
 
+mod snapshot;
+pub use snapshot::Snapshot;
+
 /// One stream over one model. Its memory is fixed when it is made.
 pub struct Session {
     model: Arc<Model>,
@@ -28,6 +31,8 @@ pub struct Session {
     chosen_back: [Readback; 2],
     /// Tokens fed so far. Never wraps.
     position: u64,
+    /// The furthest that the ring was ever written: what was taken back has overwritten what it had to.
+    reach: u64,
     /// A token of the stream that was given out, but not fed yet.
     pending: Option<u32>,
     /// Tokens that were fed, but not given out yet: a generation is that far ahead.
@@ -78,6 +83,7 @@ impl Session {
             logits_back,
             chosen_back,
             position: 0,
+            reach: 0,
             pending: None,
             ahead: 0,
             last: 0,
@@ -150,6 +156,7 @@ impl Session {
     /// Starts anew. What the cache held is not seen again.
     pub fn reset(&mut self) {
         self.position = 0;
+        self.reach = 0;
         self.pending = None;
         self.ahead = 0;
         self.epoch += 1;
@@ -172,12 +179,13 @@ impl Session {
         let given = u64::from(self.pending.is_some());
         let fed = tokens.saturating_sub(given) + self.ahead;
         let recompute = self.cache.settings().policy == Policy::Recompute;
-        let lost = recompute || self.position > u64::from(stored) && fed > spare;
+        let beyond = self.reach.saturating_sub(self.position);
+        let lost = recompute || self.reach > u64::from(stored) && fed + beyond > spare;
         if fed > 0 && (lost || fed >= self.position) {
             return Err(Error::Usage(format!(
                 "{tokens} tokens cannot be taken back: this stream holds {} and keeps what {} need",
                 self.position(),
-                if recompute { given } else { spare + given },
+                if recompute { given } else { spare.saturating_sub(beyond) + given },
             )));
         }
         self.epoch += 1;
@@ -214,6 +222,7 @@ impl Session {
     #[cfg(test)]
     pub(crate) fn fast_forward(&mut self, laps: u64) {
         self.position += laps * u64::from(self.cache.geometry().slots);
+        self.reach = self.position;
     }
 
     /// Takes in tokens: a prompt of any length, or one token. Their logits can be read afterwards.
@@ -303,6 +312,7 @@ impl Session {
         gpu.run(&programs[..1 + usize::from(with_logits)], &[]);
         self.count_cache(tokens.len() as u64, tokens.len());
         self.position += tokens.len() as u64;
+        self.reach = self.reach.max(self.position);
     }
 
     /// Notes what attention reads of the cache for the next `tokens`, in passes of so many.
@@ -553,6 +563,7 @@ impl Generation {
             session.decode.act.frame.write(&session.model.gpu, 0, &session.frame(1));
             session.submit_steps(steps, choice, &session.chosen_back[1 - back]);
             session.position += steps as u64;
+            session.reach = session.reach.max(session.position);
             session.ahead += steps as u64;
         }
         self.under_way = steps;

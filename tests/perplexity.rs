@@ -18,7 +18,7 @@ fn text(folder: &Path) -> PathBuf {
 
 fn outcome(text: &Path, args: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_brooklet"));
-    command.args(["ppl", "-m", TINY]).arg(text).args(args).timeout(Duration::from_secs(120));
+    command.args(["ppl", "-m", TINY]).arg(text).args(args).timeout(Duration::from_secs(600));
     let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))

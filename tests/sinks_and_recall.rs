@@ -13,7 +13,7 @@ fn outcome(cache: &Path, args: &[&str]) -> (i32, String, String) {
     let output = command
         .args(args)
         .env("BROOKLET_CACHE", cache)
-        .timeout(Duration::from_secs(240))
+        .timeout(Duration::from_secs(600))
         .output()
         .unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();

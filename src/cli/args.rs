@@ -1,6 +1,8 @@
 //! What the user may say.
 use super::activations::ActivationsArgs;
+use super::saved::SaveArgs;
 use super::sinks::Sinks;
+use super::soak::SoakArgs;
 pub(crate) use super::wish::AdapterArgs;
 use brooklet::model::{CacheSettings, Config, KernelSettings, KvType, Policy};
 use brooklet::text::SamplerSettings;
@@ -33,6 +35,9 @@ pub(crate) enum Command {
     Tokenize(TokenizeArgs),
     /// Print the largest logits after a text, to compare with other engines.
     Logits(LogitsArgs),
+    /// Stream a great many tokens, and hold them to the paper, to their memory and to their speed.
+    #[command(after_help = SOAK_EXAMPLES)]
+    Soak(Box<SoakArgs>),
     /// Measure: how fast it loads, reads and writes here, what a token costs, what each kernel takes.
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(Box<BenchArgs>),
@@ -52,6 +57,8 @@ const RUN_EXAMPLES: &str = "Examples:
   brooklet run -p 'The capital of France is' -n 64 --temp 0
   cat book.txt | brooklet run - --window 252          a prompt of any length
   brooklet run --policy window --window 60            what happens without sinks
+  brooklet run -p 'Once upon a time' --save night.bin kept, also on Ctrl-C and when killed
+  brooklet run --resume night.bin --save night.bin    goes on as if it had never stopped
   brooklet run --json -n 10 | jq -r .text             for programs";
 
 const BENCH_EXAMPLES: &str = "Examples:
@@ -59,6 +66,13 @@ const BENCH_EXAMPLES: &str = "Examples:
   brooklet bench --counters                           what a token costs, exactly
   brooklet bench --profile                            the time of each kernel
   brooklet bench --cache 256,1024,4096 --policy streaming,recompute --csv tokens.csv";
+
+const SOAK_EXAMPLES: &str = "Examples:
+  brooklet soak -m tiny.gguf --tokens 1000000 --kv f32 --save soak.bin --csv soak.csv
+  brooklet soak -m tiny.gguf --tokens 1000000 --resume soak.bin --save soak.bin --csv soak.csv
+
+The oracle runs on the CPU, in double precision, through the last layers x window tokens at every look: a tiny model
+and a small window make it quick.";
 
 /// Where a text comes from.
 #[derive(Args)]
@@ -272,6 +286,8 @@ pub(crate) struct RunArgs {
     pub(crate) cache: CacheArgs,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) saving: SaveArgs,
 }
 
 #[derive(Args)]

@@ -9,22 +9,28 @@ mod model;
 mod output;
 mod ppl;
 mod run;
+mod saved;
 mod sinks;
 mod sinkscan;
+mod soak;
 mod streameval;
 mod tuning;
 mod wish;
 
 use args::{Cli, Command};
 use brooklet::Error;
-use clap::Parser;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use std::process::ExitCode;
 
 /// Runs the command that was asked for and says how it ended.
 pub(crate) fn main() -> ExitCode {
-    let mut command = Cli::parse().command;
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let mut command = cli.command;
     let result = sinks::look_up(&mut command).and_then(|()| match command {
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(args, &given(&matches)),
+        Command::Soak(args) => soak::run(&args, &given(&matches)),
         Command::Devices(args) => look::devices(args),
         Command::Inspect(args) => look::inspect(args),
         Command::Tokenize(args) => look::tokenize(args),
@@ -45,4 +51,11 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::from(if matches!(error, Error::Usage(_)) { 2 } else { 1 })
         }
     }
+}
+
+/// The options of the command that were given, by the names of their fields: what is left out says nothing.
+fn given(matches: &ArgMatches) -> Vec<String> {
+    let Some((_, matches)) = matches.subcommand() else { return Vec::new() };
+    let told = |id: &&clap::Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+    matches.ids().filter(told).map(ToString::to_string).collect()
 }

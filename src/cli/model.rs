@@ -18,7 +18,7 @@ const MAX_TEXT: u64 = 256 << 20;
 
 /// A file whose head is read and whose vocabulary is known. Nothing is on a GPU yet.
 pub(crate) struct File {
-    source: FileSource,
+    pub(crate) source: FileSource,
     pub(crate) gguf: Gguf,
     pub(crate) tokenizer: Tokenizer,
 }

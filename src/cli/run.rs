@@ -3,6 +3,7 @@ use super::args::RunArgs;
 use super::interrupt;
 use super::model::{File, prompt_ids, text};
 use super::output::{Output, human};
+use super::saved::{self, Keeper, Kept};
 use brooklet::ops::ActivationType;
 use brooklet::session::{Generation, Session};
 use brooklet::text::{Detokenizer, SamplerSettings, Tokenizer};
@@ -47,6 +48,10 @@ struct Summary {
     backend: String,
     variant: brooklet::ops::Choice,
     stop_reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resumed_at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    saved: Option<Kept>,
 }
 
 /// When things happened.
@@ -70,17 +75,37 @@ fn rate(count: u64, spent: Duration) -> f64 {
     if spent.is_zero() { 0.0 } else { count as f64 / spent.as_secs_f64() }
 }
 
-pub(crate) fn run(args: Box<RunArgs>) -> Result<()> {
-    let sampling = args.sampling.settings();
+pub(crate) fn run(args: Box<RunArgs>, given: &[String]) -> Result<()> {
+    let mut sampling = args.sampling.settings();
     sampling.check()?;
     interrupt::watch()?;
-    let given = text(&args.text)?;
+    let prompt = text(&args.text)?;
+    let (save, every) = (&args.saving.save, args.saving.save_every);
+    let mut keeper = save.as_deref().map(|path| Keeper::new(path, every)).transpose()?;
+    let resumed = args.saving.resume.as_deref().map(saved::open).transpose()?;
     let file = File::open(&args.model)?;
-    let ids = prompt_ids(&file.tokenizer, given.as_deref().unwrap_or(DEFAULT_PROMPT))?;
+    let mut stop_at_eos = args.stop_at_eos;
+    let mut detokenizer = Detokenizer::new();
+    let ids = match &resumed {
+        None => prompt_ids(&file.tokenizer, prompt.as_deref().unwrap_or(DEFAULT_PROMPT))?,
+        Some(resumed) => {
+            saved::expect_agreement(&args, given, &file.gguf, resumed)?;
+            detokenizer = saved::detokenizer(resumed)?;
+            if let Some((by, banned)) = resumed.sampling() {
+                sampling = by.clone();
+                stop_at_eos = banned.is_empty();
+            }
+            file.tokenizer.encode(prompt.as_deref().unwrap_or(""), false)?
+        }
+    };
     let start = Instant::now();
-    let model = file.load(args.adapter.choice().with(args.cache.kernels()), args.quiet)?;
-    let model = Arc::new(model);
-    let settings = args.cache.settings(&model.config);
+    let kernels = match &resumed {
+        Some(resumed) => (&resumed.settings()).into(),
+        None => args.cache.kernels(),
+    };
+    let model = Arc::new(file.load(args.adapter.choice().with(kernels), args.quiet)?);
+    let chosen = || args.cache.settings(&model.config);
+    let settings = resumed.as_ref().map_or_else(chosen, |resumed| resumed.settings());
     let reach = settings.sinks + settings.window;
     if reach > model.config.n_ctx && !args.quiet {
         eprintln!(
@@ -90,6 +115,9 @@ pub(crate) fn run(args: Box<RunArgs>) -> Result<()> {
         );
     }
     let mut session = block_on(Session::new(model, settings))?;
+    if let Some(resumed) = &resumed {
+        session.restore(resumed)?;
+    }
     let load = start.elapsed();
     let mut output = Output::new();
     let (mut generated, mut times) = (0, None);
@@ -98,22 +126,40 @@ pub(crate) fn run(args: Box<RunArgs>) -> Result<()> {
     }
     let ended = block_on(async {
         let start = Instant::now();
+        let before = resumed.as_ref().map(|resumed| session.resume(resumed)).transpose()?.flatten();
         interrupt::feed(&mut session, &ids).await?;
         let now = Instant::now();
         let times = times.insert(Times { load, start, prefilled: now, first: None, last: now });
         if interrupt::pressed() {
+            if keeper.take().is_some() {
+                eprintln!("brooklet: the prompt was cut short, so the stream is not saved");
+            }
             return Ok("interrupted");
         }
-        if !args.json && given.is_none() {
+        if !args.json && prompt.is_none() && resumed.is_none() {
             // Nobody has seen this prompt: show what the text goes on from.
             output.text(DEFAULT_PROMPT)?;
         }
-        let stop_ids = file.tokenizer.eog();
-        let banned = if args.stop_at_eos { &[] } else { stop_ids };
-        let mut generation = session.generate(sampling.clone(), banned)?;
+        let banned = if stop_at_eos { &[] } else { file.tokenizer.eog() };
+        let mut generation = match before {
+            Some(generation) => generation,
+            None => session.generate(sampling.clone(), banned)?,
+        };
         ids.iter().for_each(|&id| generation.accept(id));
-        let source = (&mut session, &mut generation);
-        stream(&args, &file.tokenizer, source, &mut output, &mut generated, times).await
+        if !ids.is_empty() && !args.json {
+            output.text(detokenizer.finish())?;
+        }
+        let mut stream = Stream {
+            args: &args,
+            tokenizer: &file.tokenizer,
+            stop_at_eos,
+            session: &mut session,
+            generation,
+            detokenizer,
+            output: &mut output,
+            keeper: keeper.as_mut(),
+        };
+        stream.run(&mut generated, times).await
     });
     let (reason, error) = match ended {
         Ok(reason) => (reason, None),
@@ -123,7 +169,9 @@ pub(crate) fn run(args: Box<RunArgs>) -> Result<()> {
         Err(error) => ("error", Some(error)),
     };
     let finished = times.map_or(Ok(()), |times| {
-        let summary = summarise(&session, &sampling, ids.len(), generated, &times, reason);
+        let mut summary = summarise(&session, &sampling, ids.len(), generated, &times, reason);
+        summary.resumed_at = resumed.as_ref().map(|resumed| resumed.position());
+        summary.saved = keeper.as_ref().map(Keeper::kept);
         let written = match (reason, args.json) {
             ("pipe closed", _) => Ok(()),
             (_, true) => output.json(&serde_json::json!({ "summary": summary })),
@@ -135,44 +183,80 @@ pub(crate) fn run(args: Box<RunArgs>) -> Result<()> {
         }
         written
     });
+    let finished = finished.and_then(|()| keeper.map_or(Ok(()), |keeper| keeper.verdict()));
     error.map_or(finished, Err)
 }
 
-async fn stream(
-    args: &RunArgs,
-    tokenizer: &Tokenizer,
-    (session, generation): (&mut Session, &mut Generation),
-    output: &mut Output,
-    generated: &mut u64,
-    times: &mut Times,
-) -> Result<&'static str> {
-    let mut detokenizer = Detokenizer::new();
-    let limit = args.n.unwrap_or(u64::MAX);
-    let reason = loop {
-        if *generated == limit {
-            break "length";
+/// A stream on its way to the terminal.
+struct Stream<'a> {
+    args: &'a RunArgs,
+    tokenizer: &'a Tokenizer,
+    stop_at_eos: bool,
+    session: &'a mut Session,
+    generation: Generation,
+    detokenizer: Detokenizer,
+    output: &'a mut Output,
+    keeper: Option<&'a mut Keeper>,
+}
+
+impl Stream<'_> {
+    /// Until something ends it; then it is saved where it stands, if that was asked for.
+    async fn run(&mut self, generated: &mut u64, times: &mut Times) -> Result<&'static str> {
+        let ended = match self.save().await {
+            Ok(()) => self.tokens(generated, times).await,
+            Err(error) => Err(error),
+        };
+        match ended {
+            // What cannot be printed can still be saved; a device that failed cannot be asked.
+            Ok(_) | Err(Error::Io { .. }) => self.save().await?,
+            Err(_) => {}
         }
-        if interrupt::pressed() {
-            break "interrupted";
+        // What is held back is in the file, for the text to go on with.
+        if ended.is_ok() && !self.args.json && self.keeper.is_none() {
+            self.output.text(self.detokenizer.finish())?;
         }
-        let Some(token) = generation.next(session).await? else { break "cache full" };
-        if args.stop_at_eos && tokenizer.eog().contains(&token) {
-            break "end of text";
-        }
-        times.last = Instant::now();
-        times.first.get_or_insert(times.last);
-        *generated += 1;
-        let text = detokenizer.push(tokenizer, token);
-        match args.json {
-            true => output.json(&TokenLine { token, text })?,
-            false if text.is_empty() => {}
-            false => output.text(text)?,
-        }
-    };
-    if !args.json {
-        output.text(detokenizer.finish())?;
+        ended
     }
-    Ok(reason)
+
+    async fn tokens(&mut self, generated: &mut u64, times: &mut Times) -> Result<&'static str> {
+        let limit = self.args.n.unwrap_or(u64::MAX);
+        loop {
+            if *generated == limit {
+                return Ok("length");
+            }
+            if interrupt::pressed() {
+                return Ok("interrupted");
+            }
+            let Some(token) = self.generation.next(self.session).await? else {
+                return Ok("cache full");
+            };
+            if self.stop_at_eos && self.tokenizer.eog().contains(&token) {
+                return Ok("end of text");
+            }
+            times.last = Instant::now();
+            times.first.get_or_insert(times.last);
+            *generated += 1;
+            let text = self.detokenizer.push(self.tokenizer, token);
+            match self.args.json {
+                true => self.output.json(&TokenLine { token, text })?,
+                false if text.is_empty() => {}
+                false => self.output.text(text)?,
+            }
+            if self.keeper.as_ref().is_some_and(|keeper| keeper.due(*generated)) {
+                self.save().await?;
+            }
+        }
+    }
+
+    async fn save(&mut self) -> Result<()> {
+        match &mut self.keeper {
+            Some(keeper) => {
+                let note = saved::note(&self.detokenizer);
+                keeper.save(self.session, &self.generation, note).await
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 fn summarise(
@@ -209,6 +293,8 @@ fn summarise(
         backend: model.gpu.backend.clone(),
         variant: model.variant,
         stop_reason,
+        resumed_at: None,
+        saved: None,
     }
 }
 
@@ -243,4 +329,12 @@ fn print_statistics(s: &Summary) {
         s.adapter,
         s.backend
     );
+    if let Some(saved) = &s.saved {
+        match saved.position {
+            Some(position) => {
+                eprintln!("saved      {} holds the stream at token {position}", saved.file)
+            }
+            None => eprintln!("saved      nothing"),
+        }
+    }
 }

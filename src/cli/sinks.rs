@@ -57,6 +57,7 @@ fn cache(command: &mut Command) -> Option<(&ModelArgs, &mut ShapeArgs, bool)> {
         Command::Logits(args) => Some((&args.model, &mut args.cache.shape, args.json)),
         Command::Bench(args) => Some((&args.model, &mut args.shape, args.json)),
         Command::Ppl(args) => Some((&args.model, &mut args.shape, args.json)),
+        Command::Soak(args) => Some((&args.model, &mut args.cache.shape, args.json)),
         Command::Streameval(args) => Some((&args.model, &mut args.cache.shape, args.json)),
         Command::Devices(_) | Command::Inspect(_) | Command::Tokenize(_) | Command::Sinkscan(_) => {
             None

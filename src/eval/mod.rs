@@ -5,3 +5,4 @@ pub mod perplexity;
 pub mod records;
 pub mod score;
 pub mod sinks;
+pub mod soak;

@@ -4,12 +4,12 @@
 macro_rules! types {
     ($($name:ident($type:ty) = $id:literal $word:literal,)*) => {
         /// The value of a metadata key.
-        #[derive(Clone, Debug, PartialEq)]
+        #[derive(Clone, Debug, PartialEq, serde::Serialize)]
         #[allow(missing_docs, reason = "each variant is the Rust type of the same name")]
         pub enum Value { $($name($type),)* Array(Array) }
 
         /// The elements of an array, all of one type.
-        #[derive(Clone, Debug, PartialEq)]
+        #[derive(Clone, Debug, PartialEq, serde::Serialize)]
         #[allow(missing_docs, reason = "each variant is the Rust type of the same name")]
         pub enum Array { $($name(Vec<$type>),)* Array(Vec<Array>) }
 

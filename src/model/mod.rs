@@ -13,6 +13,7 @@
 mod cache;
 pub mod config;
 mod forward;
+mod identity;
 #[cfg(feature = "cli")]
 mod score;
 mod shapes;
@@ -24,9 +25,9 @@ pub use config::{Config, Rope, RopeLayout, RopeScaling};
 #[cfg(feature = "cli")]
 pub(crate) use forward::watched;
 pub(crate) use forward::{Activations, Kernels, Pass};
+pub use identity::Identity;
 #[cfg(feature = "cli")]
 pub(crate) use score::Scoring;
-
 pub(crate) use shift::Shifter;
 
 use crate::Result;
@@ -106,6 +107,8 @@ pub struct Model {
     pub gpu: Arc<Gpu>,
     /// What its file says of it.
     pub config: Config,
+    /// Which model it is: what a saved stream can be resumed with.
+    pub identity: Identity,
     /// Which kernels multiply.
     pub variant: Choice,
     /// What its load took.
@@ -157,10 +160,11 @@ impl Model {
         // Kernels first: they are begun, and the weights are streamed while others compile.
         let (kernels, (weights, streamed)) = try_join(kernels, weights).await?;
         gpu.check()?;
+        let identity = Identity::of(&gpu, gguf, &weights.output_norm).await?;
         let compiled = gpu.last_compiled().map_or(Duration::ZERO, |at| at - start);
         let times = LoadTimes { weights: streamed, kernels: compiled };
         let kernels = (settings, Arc::new(kernels));
-        Ok(Self { gpu, config, variant, times, weights, products, kernels })
+        Ok(Self { gpu, config, identity, variant, times, weights, products, kernels })
     }
 
     /// Its kernels for sessions of one kind.

@@ -52,6 +52,11 @@ impl Oracle {
         Self { halves: true, ..self }
     }
 
+    /// Begins anew, with nothing seen.
+    pub fn restart(&mut self) {
+        self.seen.iter_mut().for_each(Vec::clear);
+    }
+
     fn weight(&self, name: &str) -> &[f32] {
         self.weights.get(name).map_or(&[], Vec::as_slice)
     }

@@ -21,6 +21,9 @@ mod perplexity;
 #[cfg(feature = "cli")]
 mod scan;
 mod shaders;
+mod snapshot;
+#[cfg(feature = "cli")]
+mod soak;
 mod stop;
 mod support;
 mod text;

@@ -14,6 +14,16 @@ impl Detokenizer {
         Self::default()
     }
 
+    /// Goes on where another held back `bytes`.
+    pub fn holding(bytes: &[u8]) -> Self {
+        Self { pending: bytes.iter().copied().take(3).collect(), text: String::new() }
+    }
+
+    /// What is held back: the beginning of a character.
+    pub fn held(&self) -> &[u8] {
+        &self.pending
+    }
+
     /// Takes a token and gives the text that is complete now. Bytes that belong to no character
     /// become U+FFFD.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> &str {

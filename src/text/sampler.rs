@@ -5,7 +5,8 @@ use crate::{Error, Result};
 use std::collections::VecDeque;
 
 /// How a token is chosen. The defaults are llama.cpp's.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SamplerSettings {
     /// Divides the logits; 0 takes the likeliest token.
     pub temperature: f32,
@@ -225,6 +226,17 @@ impl Sampler {
     /// The ids that count as recent, oldest first, and the draws so far: what a draw depends on beside the settings.
     pub fn state(&self) -> (impl Iterator<Item = u32> + '_, u64) {
         (self.recent.iter().copied(), self.draws)
+    }
+
+    /// Goes on from a [`state`](Self::state) of the same settings.
+    pub fn resume(&mut self, recent: &[u32], draws: u64) {
+        recent.iter().for_each(|&id| self.accept(id));
+        self.draws = draws;
+    }
+
+    /// How a token is chosen, and the ids that never are.
+    pub fn settings(&self) -> (&SamplerSettings, &[u32]) {
+        (&self.settings, &self.banned)
     }
 
     /// Notes a token that the device has drawn by the same settings.

@@ -195,14 +195,12 @@ pub(super) fn chart(report: &Report) -> Result<String> {
     let runs = &report.runs;
     let longest = runs.iter().map(|run| run.tokens).max().unwrap_or(0);
     let over = (longest / 8).clamp(1, SMOOTH);
-    let series = runs.iter().map(|run| match run.scores.sample {
-        Some(_) => Line::marked(run.label(), run.scores.running((run.tokens / 4).max(1))),
-        None => Line::new(run.label(), run.scores.running(over)),
-    });
+    // A sample of fewer tokens than a point is made of has no curve.
+    let curves = runs.iter().map(|run| Line::new(run.label(), run.scores.running(over)));
     lines(&Lines {
         title: format!("Perplexity of the last {over} tokens"),
         x: Axis::linear("tokens of the text"),
         y: Axis::log("perplexity"),
-        series: series.collect(),
+        series: curves.filter(|line| !line.points.is_empty()).collect(),
     })
 }

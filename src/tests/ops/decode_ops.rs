@@ -114,10 +114,12 @@ fn check(
     let (found_k, found_v) = (read(&gpu_k), read(&gpu_v));
     assert_close(&format!("k of {what}"), &found_k, &k, tolerance, 1e-5);
     assert_close(&format!("v of {what}"), &found_v, &v, tolerance, 1e-5);
-    // Attention is held to what was stored: how it was rounded is not its affair.
+    // Attention is held to what was stored: how it was rounded is not its affair. Its own key and value are not read
+    // back, and a driver may leave out that they are rounded to halves and widened again.
     let params = AttentionParams { heads, kv_heads, head_dim, ring, scale };
     let mut expected = vec![0.0; h * hd];
     reference::attention(params, (n, kept), &q, [&found_k, &found_v], &mut expected);
     let found: Vec<f32> = block_on(out.read(gpu)).unwrap();
-    assert_close(&format!("attention_one {what}"), &found, &expected, 1e-5, 1e-5);
+    let tolerance = if kv_f16 { 1e-3 } else { 1e-5 };
+    assert_close(&format!("attention_one {what}"), &found, &expected, tolerance, 1e-5);
 }
