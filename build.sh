@@ -33,6 +33,7 @@ usage: ./build.sh COMMAND
            beside it, in turns, natively and in a browser; what they give is left in target/bench
   book     print the path of a novel to measure perplexity on: from Debian's package $book_package, kept beside the
            model, or the one that BOOK names
+  results  measures what docs/results shows, for hours, and writes its page; results PART… only those (tools/results/run.sh)
   isa      what AMD's compiler makes of the kernels, held to llama.cpp's; no GPU needed
   help     this text
 
@@ -451,7 +452,7 @@ lint() {
     RUSTDOCFLAGS='-D warnings' in_root cargo doc --workspace --no-deps --locked
     node_tools
     say "prettier --check"
-    (cd -- "$root/web" && node_modules/.bin/prettier --log-level warn --check js tests '*.js' 'peers/*.mjs' '../benches/peers/*.mjs' '../www/*.js' '../www/*.css')
+    (cd -- "$root/web" && node_modules/.bin/prettier --log-level warn --check js tests '*.js' 'peers/*.mjs' '../benches/peers/*.mjs' '../tools/results/*.mjs' '../www/*.js' '../www/*.css')
     if command -v shellcheck >/dev/null; then
         say "shellcheck"
         in_root shellcheck build.sh .ci/run tools/*/*.sh
@@ -524,6 +525,14 @@ browser_peers() {
     node "$root/web/peers/wasm_cost.mjs" | tee "$results/wasm_cost.json"
 }
 
+results() { # [PART…]
+    local text
+    setup
+    native
+    text=$(book)
+    bash "$root/tools/results/run.sh" "$binary" "$text" "$root/tests/fixtures/tiny.gguf" "$@"
+}
+
 book_help="Name a text of your own: BOOK=FILE"
 
 book() { # prints the path of a long text
@@ -571,6 +580,9 @@ command=${1:-help}
 case $command in
 run) run "$@" ;;
 serve) serve "$@" ;;
+results)
+    results "$@"
+    ;;
 bench)
     case "$*" in
     '' | --peers) bench "$@" ;;

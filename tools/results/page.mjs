@@ -14,7 +14,11 @@ function read(name) {
 
 const missing = (part) => `*Not measured yet: \`./build.sh results ${part}\`.*`;
 const number = (value, digits = 2) => (Number.isFinite(value) ? value.toFixed(digits) : "");
-const percent = (value) => `${value >= 0 ? "+" : ""}${(100 * value).toFixed(2)} %`;
+const percent = (value) =>
+  `${(100 * value)
+    .toFixed(2)
+    .replace(/^-(?=0\.00$)/, "")
+    .replace(/^(?=\d)/, "+")} %`;
 const row = (cells) => `| ${cells.join(" | ")} |`;
 const table = (head, rows) => [row(head), row(head.map(() => "---")), ...rows.map(row)].join("\n");
 const picture = (file, text) => (existsSync(path.join(folder, file)) ? `\n![${text}](${file})\n` : "");
@@ -48,10 +52,11 @@ function perplexity() {
     const f16 = half.get(name);
     if (f16) rows.push(["", "f16", ...published.ranges.map((range) => number(of(f16, range)))]);
   }
-  const worst = percent(Math.max(...off));
+  const worst = percent(Math.max(0, ...off));
   return `${table(["cache", "K and V", ...published.ranges], rows)}
 
-The largest difference from PyTorch in ${off.length} cells is ${worst.slice(1)}. In brackets: ours against theirs. ${subject(reports.find(Boolean))}.`;
+The largest difference from PyTorch in ${off.length} cells is ${worst.slice(1)}. In brackets: ours against theirs. ${subject(reports.find(Boolean))}.
+${picture("policies.svg", "Running perplexity of streaming, window, dense and half-discard")}`;
 }
 
 function sinks() {
@@ -151,7 +156,48 @@ cache away and turn the rest.
 ${picture("laps.svg", "Time of each token over the run")}`;
 }
 
-const sections = { perplexity, sinks, recompute, book, latency, laps };
+function soak() {
+  const run = read("soak");
+  if (!run) return missing("soak");
+  const mib = (bytes) => number(bytes / 2 ** 20);
+  const { tenths, difference, tolerance, latency_ratio: ratio } = run.report;
+  const rows = tenths.map(({ tenth, ms, gpu, host }) => [tenth, number(ms, 3), gpu.toLocaleString("en"), mib(host)]);
+  const verdict = (held) => (held ? "yes" : "**no**");
+  return `${run.tokens.toLocaleString("en")} tokens of a tiny random model, cache ${run.sinks} + ${run.window}, ${run.looks} looks.
+
+${table(["tenth", "ms a token, median", "GPU, bytes", "host, MiB"], rows)}
+
+GPU memory flat to the byte: ${verdict(run.gpu_flat)}. Host within 1 MiB from the second tenth on: ${verdict(run.host_flat)}. Last tenth within 5 % of the second:
+${verdict(run.latency_flat)} (${number(ratio, 3)}). Equal to the paper's method in f64 throughout: ${verdict(run.oracle_equal)} (largest difference of a logit ${difference.toExponential(1)}, allowed ${tolerance}).`;
+}
+
+function recall() {
+  const report = read("streameval");
+  if (!report) return missing("streameval");
+  const head = Object.keys(report.distances[0]).filter((key) => key !== "questions");
+  const shown = (value) => (typeof value === "number" && !Number.isInteger(value) ? number(value, 3) : value);
+  const rows = report.distances.map((entry) => head.map((key) => shown(entry[key])));
+  const { accuracy, cache } = published.paper.table7;
+  const theirs = Object.entries(accuracy).map(([tokens, right]) => `${right} % at ${tokens} tokens`);
+  return `${table(
+    head.map((key) => key.replaceAll("_", " ")),
+    rows,
+  )}
+
+The paper, Llama-2-7B-32K with a cache of ${cache}: ${theirs.join(", ")}. What has left the window is forgotten: beyond it, nothing can be right but by chance.`;
+}
+
+function attention() {
+  const report = read("sinkscan");
+  if (!report) return missing("sinkscan");
+  const shares = report.by_token.map((share) => `${number(100 * share)} %`);
+  return `${table(["token", ...shares.map((_, i) => i)], [["share of attention", ...shares]])}
+
+Mean over all layers and heads and ${report.queries} queries; a token's fair share is ${number(100 * report.fair)} %. Recommended: ${report.sinks} sink${report.sinks === 1 ? "" : "s"}.
+${picture("attention.svg", "Share of attention on the first four tokens, by layer and head")}`;
+}
+
+const sections = { perplexity, sinks, recompute, book, latency, laps, soak, recall, attention };
 let text = readFileSync(path.join(import.meta.dirname, "page.md"), "utf8");
 for (const [name, section] of Object.entries(sections)) text = text.replace(`{{${name}}}`, () => section());
 const left = /\{\{(\w+)\}\}/.exec(text);

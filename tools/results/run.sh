@@ -4,13 +4,13 @@
 #   tools/results/run.sh BROOKLET BOOK TINY [PART…]
 #
 # BROOKLET: the release binary; BOOK: a long text; TINY: a model so small that a million tokens of it are soon made.
-# Parts: windows streaming f16 sinks recompute book latency laps soak streameval sinkscan page. `./build.sh results` calls it.
+# Parts: windows streaming f16 sinks policies recompute book latency laps soak streameval sinkscan page. `./build.sh results` calls it.
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 brooklet=$1 book=$2 tiny=$3
 shift 3
-[ $# -gt 0 ] || set -- windows streaming f16 sinks recompute book latency laps soak streameval sinkscan page
+[ $# -gt 0 ] || set -- windows streaming f16 sinks policies recompute book latency laps soak streameval sinkscan page
 out=$here/../../docs/results
 data=$out/data
 mkdir -p -- "$data"
@@ -56,11 +56,31 @@ for part in "$@"; do
         ;;
     book) ppl book --kv f16 --sinks 4 --window 253 --chart "$out/book.svg" ;;
     latency)
-        bench latency-streaming --cache 256,512,1024,2048,4096 --policy streaming --prefilled -n 64
-        bench latency --cache 256,512,1024,2048,4096 --policy streaming,recompute --prefilled -n 3 --sizes-chart "$out/latency.svg"
+        bench latency --cache 256,512,1024,2048,4096 --policy streaming,recompute --prefilled -n 8 --sizes-chart "$out/latency.svg"
         ;;
+    soak)
+        printf 'results: soak\n' >&2
+        "$brooklet" soak -m "$tiny" --tokens 1000000 --kv f32 --json >"$data/soak.part"
+        mv -- "$data/soak.part" "$data/soak.json"
+        ;;
+    streameval)
+        printf 'results: streameval\n' >&2
+        "$brooklet" streameval --lines 120 --distance 10,20,40,60 --window 1020 --json >"$data/streameval.part"
+        mv -- "$data/streameval.part" "$data/streameval.json"
+        ;;
+    sinkscan)
+        printf 'results: sinkscan\n' >&2
+        "$brooklet" sinkscan -f "$book" --json --chart "$out/attention.svg" >"$data/sinkscan.part"
+        mv -- "$data/sinkscan.part" "$data/sinkscan.json"
+        ;;
+    page) ;; # after everything
     laps) bench laps --cache 256 --policy streaming,half-discard --laps 3 --tokens-chart "$out/laps.svg" ;;
     *) printf 'results: there is no part "%s"\n' "$part" >&2 && exit 2 ;;
     esac
+done
+# A figure is anyone's, the folder it was measured in is not.
+for file in "$data"/*.json; do
+    sed -i.part -e "s|\"[^\"]*/\([^/\"]*\.gguf\)\"|\"\1\"|" -e "s|\"text\":\"[^\"]*/|\"text\":\"|" -- "$file"
+    rm -f -- "$file.part"
 done
 node "$here/page.mjs" "$out"

@@ -162,7 +162,15 @@ export interface Info {
   /** What the device offers beyond the WebGPU core, and what is used of it. */
   tier: { f16: boolean; subgroups: boolean; subgroupSize: [number, number]; timestamps: boolean; cpu: boolean };
   limits: { maxBinding: number; maxBuffer: number; workgroupMemory: number };
-  cache: { policy: Policy; sinks: number; window: number; ring: number; chunk: number; kv: "f16" | "f32"; activations: "f32" | "int8" };
+  cache: {
+    policy: Policy;
+    sinks: number;
+    window: number;
+    ring: number;
+    chunk: number;
+    kv: "f16" | "f32";
+    activations: "f32" | "int8";
+  };
   /** On the GPU, and of wasm memory. */
   bytes: { weights: number; kv: number; activations: number; gpu: number; wasm: number };
   /** Whether the model is kept in the browser. */
