@@ -48,7 +48,7 @@ test("wrong options are refused in words before anything starts", async () => {
     /^bad-option: model: 7; a URL/,
     /^bad-option: model: "ftp:.*http/,
     /^bad-option: sha256/,
-    /^bad-option: sinks 3: only policy streaming has sinks/,
+    /^bad-option: sinks 3: only policy streaming and half-discard have sinks/,
     /^bad-option: options: undefined/,
     /^bad-option: temperature: NaN/,
     /^bad-option: topP: 2; a number from 0 to 1/,
