@@ -170,11 +170,9 @@ fn main(
         let count = min(TILE, stored - first);
         var most = vec4(LOWEST);
         for (var i = lane; i < count; i += WG) {
-            let serves = ring_sees(ring, n, first + i);
-            // A sink that is not kept is a token like others. Its index is its position.
-            let gone = serves == 2u && frame[2] == 0u && n - (first + i) >= params.window;
+            let serves = ring_serves(ring, n, first + i, frame[2] != 0u);
             var score = vec4(LOWEST);
-            if serves != NOT_SEEN && !gone {
+            if serves != NOT_SEEN {
                 score = scores((first + i) * kv_stride + kv_at, serves);
             }
             p_scratch[i] = score;

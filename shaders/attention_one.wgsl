@@ -218,10 +218,8 @@ fn main(
 
     for (var first = first_slot; first < end; first += WG) {
         let i = first + lane;
-        var serves = ring_sees(ring, n, i);
-        // A sink that is not kept is a token like others. Its index is its position.
-        let gone = serves == 2u && frame[2] == 0u && n - i >= params.window;
-        serves = select(serves, NOT_SEEN, gone || i >= end || i == place);
+        var serves = ring_serves(ring, n, i, frame[2] != 0u);
+        serves = select(serves, NOT_SEEN, i >= end || i == place);
         let key_at = min(i, end - 1u) * kv_stride + kv_at;
         // Which of the three a tile needs is the same for all lanes; most need one.
         var score = vec4(LOWEST);

@@ -11,7 +11,7 @@
 //
 //   grid:      [ceil(T H/KV / 32), KV, 1] workgroups, 32 queries each: of neighbouring tokens, all heads that share keys
 //   requires:  HD = HEAD_DIM, a multiple of 8, at most 256
-//   uses:      lib/ring.wgsl, lib/kv.wgsl, lib/kinds.wgsl
+//   uses:      lib/ring.wgsl, lib/kv.wgsl, lib/kinds.wgsl, lib/onto.wgsl
 //   twin:      src/reference/attention.rs
 //
 // Keys go by in tiles of 32 slots. Scores are a product of matrices, 16 dimensions at a time; a lane has four queries
@@ -101,11 +101,6 @@ fn stage_scores(lane: u32, begin: u32, piece: u32) {
     stage_scratch[to + 64u] = part.b;
 }
 
-/// sum + a . b
-fn onto(sum: f32, a: vec4<f32>, b: vec4<f32>) -> f32 {
-    return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, sum))));
-}
-
 /// The sums of four queries with one key, and four more dimensions.
 fn scored(sums: vec4<f32>, query: u32, key: vec4<f32>) -> vec4<f32> {
     return vec4(
@@ -116,9 +111,7 @@ fn scored(sums: vec4<f32>, query: u32, key: vec4<f32>) -> vec4<f32> {
 
 /// Whether query n is served for the key at `slot` by its `kind`.
 fn is_served(team: Team, n: u32, slot: u32, kind: u32) -> bool {
-    // A sink that is not kept is a token like others. Its index is its position.
-    let gone = kind == 2u && frame[2] == 0u && n - slot >= params.window;
-    return slot < params.sinks + params.slots && ring_sees(team.ring, n, slot) == kind && !gone;
+    return slot < params.sinks + params.slots && ring_serves(team.ring, n, slot, frame[2] != 0u) == kind;
 }
 
 /// Notes the scores of one slot that `kind` serves. `begin`: the position of the first of four queries, and how far it is

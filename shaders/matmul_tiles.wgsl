@@ -11,7 +11,7 @@
 //
 //   grid:      [ceil(rows/64), ceil(T/64), beyond 65535 in z] workgroups, 64 rows x 64 tokens
 //   requires:  K a multiple of 32; with SWIGLU an even number of rows
-//   uses:      lib/block.wgsl, lib/reads.wgsl, lib/epilogue.wgsl, one lib/<type>.wgsl and what that uses
+//   uses:      lib/block.wgsl, lib/reads.wgsl, lib/epilogue.wgsl, lib/onto.wgsl, one lib/<type>.wgsl and what that uses
 //   twin:      src/reference/matmul.rs
 //
 // A unit of 64 rows and of 64 tokens at a time lies in workgroup memory, 16 KiB; a weight is unpacked once for 64 tokens.
@@ -66,11 +66,6 @@ fn stage_inputs(lane: u32, first: u32, last: u32, unit: u32) {
         let at = (min(first + token, last) * params.units + unit) * 8u + four;
         x_scratch[to + token % 4u * 16u + ((token / 4u) ^ four)] = x[at];
     }
-}
-
-/// sum + a . b
-fn onto(sum: f32, a: vec4<f32>, b: vec4<f32>) -> f32 {
-    return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, sum))));
 }
 
 @compute @workgroup_size(LANES)

@@ -48,10 +48,8 @@ var<workgroup> total_scratch: array<f32, WG>;
 /// q . k of the key at `index` for token n, or LOWEST.
 fn score(n: u32, index: u32, kv_head: u32) -> f32 {
     let ring = Ring(params.sinks, params.window, params.slots);
-    let serves = ring_sees(ring, n, index);
-    // A sink that is not kept is a token like others. Its index is its position.
-    let gone = serves == 2u && frame[2] == 0u && n - index >= params.window;
-    if serves == NOT_SEEN || gone {
+    let serves = ring_serves(ring, n, index, frame[2] != 0u);
+    if serves == NOT_SEEN {
         return LOWEST;
     }
     let eights = HEAD_DIM / 8u;

@@ -1,4 +1,6 @@
-//! The cache folder: what makes the next start faster, and can be lost at any time. Native only.
+//! The cache folder: what makes the next start faster, and can be lost at any time; and files that are written whole.
+//! Native only.
+use atomic_write_file::AtomicWriteFile;
 use std::io::{Result, Write};
 use std::path::{Path, PathBuf};
 
@@ -10,13 +12,16 @@ pub fn folder() -> Option<PathBuf> {
         .or_else(|| std::env::home_dir().map(|home| home.join(".cache").join("brooklet")))
 }
 
-/// Writes a file whole or not at all: whoever reads it meanwhile has the one before. Its folder is made where there is
-/// none.
-pub fn replace(file: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = file.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    let mut written = tempfile::NamedTempFile::new_in(folder)?;
-    written.write_all(bytes)?;
-    written.persist(file)?;
-    Ok(())
+/// Writes a file whole or not at all: one without a name takes the place of the old one once it is on the disk, and
+/// whoever reads it meanwhile has the one before.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = AtomicWriteFile::open(path)?;
+    file.write_all(bytes)?;
+    file.commit()
+}
+
+/// The same in the cache folder, of which what is missing is made.
+pub fn keep(path: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+    replace(path, bytes)
 }

@@ -227,10 +227,7 @@ impl Session {
 
     /// Takes in tokens: a prompt of any length, or one token. Their logits can be read afterwards.
     pub async fn feed(&mut self, tokens: &[u32]) -> Result<()> {
-        let vocab = self.model.config.n_vocab;
-        if let Some(id) = tokens.iter().find(|&&id| id as usize >= vocab) {
-            return Err(Error::Usage(format!("token {id} is not one of the model's {vocab}")));
-        }
+        self.model.config.expect_ids(tokens)?;
         self.room_for(tokens.len() as u64)?;
         self.epoch += 1;
         // What is ahead is overwritten, as if it had never been.

@@ -3,6 +3,7 @@
 // Gives:  ring_place(g, n)         -> the storage index of token n, which is also its key's phase
 //         ring_phases(g, n)        -> the three phases of query n: this lap, the lap before, sinks
 //         ring_sees(g, n, index)   -> which of the three serves the key at `index`, or NOT_SEEN
+//         ring_serves(g, n, index, kept) -> the same where sinks are kept or not
 //
 // n is the token's position, reduced by the host to below S + 2N once the ring has gone round
 // (model/cache.rs): every test here gives the same answer for n and for n + k N then.
@@ -39,4 +40,11 @@ fn ring_sees(g: Ring, n: u32, index: u32) -> u32 {
     let distance = select(here + g.slots - index, here - index, this_lap);
     let seen = distance < g.window && distance <= n - g.sinks;
     return select(NOT_SEEN, select(1u, 0u, this_lap), seen);
+}
+
+fn ring_serves(g: Ring, n: u32, index: u32, kept: bool) -> u32 {
+    let serves = ring_sees(g, n, index);
+    // A sink that is not kept is a token like others. Its index is its position.
+    let gone = serves == 2u && !kept && n - index >= g.window;
+    return select(serves, NOT_SEEN, gone);
 }

@@ -157,6 +157,31 @@ impl CacheArgs {
     }
 }
 
+/// Policies to be compared.
+#[derive(Args)]
+pub(crate) struct PoliciesArgs {
+    /// Which tokens attention looks back on; bench takes several with --cache, ppl in any case
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "streaming",
+        help_heading = "Cache"
+    )]
+    policy: Vec<PolicyArg>,
+}
+
+impl PoliciesArgs {
+    /// One at least.
+    pub(crate) fn each(&self) -> impl Iterator<Item = Policy> {
+        self.policy.iter().map(|&policy| policy.into())
+    }
+
+    pub(crate) fn is_one(&self) -> bool {
+        self.policy.len() == 1
+    }
+}
+
 /// A cache but for its policy.
 #[derive(Args)]
 #[command(next_help_heading = "Cache")]
@@ -184,14 +209,7 @@ impl ShapeArgs {
     pub(crate) fn kernels(&self) -> KernelSettings {
         // Every command's own chunk is a long one.
         let chunk = self.chunk.unwrap_or(usize::MAX);
-        KernelSettings::new(self.kv(), self.activations.chosen(), chunk)
-    }
-
-    fn kv(&self) -> KvType {
-        match self.kv {
-            KvArg::F16 => KvType::F16,
-            KvArg::F32 => KvType::F32,
-        }
+        KernelSettings::new(self.kv.into(), self.activations.chosen(), chunk)
     }
 
     pub(crate) fn settings(&self, config: &Config, policy: Policy) -> CacheSettings {
@@ -379,15 +397,8 @@ pub(crate) struct BenchArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) adapter: AdapterArgs,
-    /// Which tokens attention looks back on; several with --cache
-    #[arg(
-        long,
-        value_enum,
-        value_delimiter = ',',
-        default_value = "streaming",
-        help_heading = "Cache"
-    )]
-    policy: Vec<PolicyArg>,
+    #[command(flatten)]
+    policies: PoliciesArgs,
     #[command(flatten)]
     pub(crate) shape: ShapeArgs,
 }
@@ -413,12 +424,12 @@ pub(crate) struct BenchMode {
 impl BenchArgs {
     /// The policies asked for; one at least.
     pub(crate) fn policies(&self) -> impl Iterator<Item = Policy> {
-        self.policy.iter().map(|&policy| policy.into())
+        self.policies.each()
     }
 
     /// The one policy, where there can be only one.
     pub(crate) fn policy(&self) -> Result<Policy> {
-        match self.policy[..] {
+        match self.policies.policy[..] {
             [policy] => Ok(policy.into()),
             _ => Err(Error::Usage("--policy: one of them, unless --cache is given".into())),
         }

@@ -1,6 +1,8 @@
 //! Standard output, whose reader may leave at any time, and whose disk may fill up.
 use brooklet::{Error, Result};
+use std::fs::File;
 use std::io::{BufWriter, Stdout, Write};
+use std::path::Path;
 
 pub(crate) struct Output(BufWriter<Stdout>);
 
@@ -23,9 +25,36 @@ impl Output {
 }
 
 /// Writes a file that the user named.
-pub(crate) fn write_file(path: &std::path::Path, text: &str) -> Result<()> {
+pub(crate) fn write_file(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text)
         .map_err(|source| Error::Io { path: path.display().to_string(), source })
+}
+
+/// A table that grows while something is measured.
+pub(crate) struct Csv {
+    path: String,
+    file: BufWriter<File>,
+}
+
+impl Csv {
+    /// A file with a line that names the columns.
+    pub(crate) fn create(path: &Path, head: &str) -> Result<Self> {
+        let path = path.display().to_string();
+        let file =
+            File::create(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+        let mut csv = Self { path, file: BufWriter::new(file) };
+        csv.append(|file| writeln!(file, "{head}"))?;
+        Ok(csv)
+    }
+
+    /// Adds lines, and sees that they are there whatever happens next.
+    pub(crate) fn append(
+        &mut self,
+        write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
+    ) -> Result<()> {
+        let written = write(&mut self.file).and_then(|()| self.file.flush());
+        written.map_err(|source| Error::Io { path: self.path.clone(), source })
+    }
 }
 
 /// Bytes as a person reads them.

@@ -1,14 +1,14 @@
 //! `--save` and `--resume`: a stream that outlives its process.
 use super::args::RunArgs;
-use atomic_write_file::AtomicWriteFile;
 use brooklet::format::Gguf;
+use brooklet::kept;
 use brooklet::model::Config;
 use brooklet::session::{Generation, Session, Snapshot};
 use brooklet::text::Detokenizer;
 use brooklet::{Error, Result};
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use std::io::{Error as IoError, Read, Write};
+use std::io::{Error as IoError, Read};
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
@@ -89,7 +89,7 @@ impl Keeper {
         }
         let snapshot = session.snapshot(Some(generation), note).await?;
         self.tried += 1;
-        match write(&self.path, snapshot.as_bytes()) {
+        match kept::replace(&self.path, snapshot.as_bytes()) {
             Ok(()) => self.position = Some(snapshot.position()),
             Err(error) => {
                 self.failed += 1;
@@ -123,13 +123,6 @@ impl Keeper {
         let what = format!("{} of {} saves failed; {}", self.failed, self.tried, self.holds());
         Err(Error::Io { path: self.path.display().to_string(), source: IoError::other(what) })
     }
-}
-
-/// Whole or not at all: a file without a name takes the place of the old one once it is on the disk.
-fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = AtomicWriteFile::open(path)?;
-    file.write_all(bytes)?;
-    file.commit()
 }
 
 fn first_bytes(path: &Path) -> Result<Vec<u8>> {

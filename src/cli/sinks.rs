@@ -84,7 +84,7 @@ impl Answer {
         let path = place(file)?;
         let io = |source| Error::Io { path: path.display().to_string(), source };
         let text = serde_json::to_string_pretty(self).map_err(|e| io(e.into()))?;
-        kept::replace(&path, (text + "\n").as_bytes()).map_err(io)?;
+        kept::keep(&path, (text + "\n").as_bytes()).map_err(io)?;
         Ok(path)
     }
 

@@ -1,8 +1,9 @@
 //! `brooklet soak`: a very long stream, held to the paper, to its memory and to its speed.
 use super::args::{AdapterArgs, CacheArgs, ModelArgs};
+use super::bench::progress;
 use super::interrupt;
 use super::model::File;
-use super::output::{Output, human};
+use super::output::{Output, human, write_file};
 use super::saved::{self, Keeper};
 use brooklet::eval::latency::Spread;
 use brooklet::eval::soak::{self, Record, Report, Tail};
@@ -12,11 +13,9 @@ use brooklet::session::{Generation, Session};
 use brooklet::text::SamplerSettings;
 use brooklet::{Error, Result};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use pollster::block_on;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -150,10 +149,7 @@ async fn go_on(
     mut keeper: Option<&mut Keeper>,
 ) -> Result<()> {
     let every = args.every.unwrap_or(args.tokens / 100).clamp(1, (args.tokens / 10).max(1));
-    let shown = std::io::stderr().is_terminal();
-    let bar = if shown { ProgressBar::new(args.tokens) } else { ProgressBar::hidden() };
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} tokens, {eta} to go");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let bar = progress(args.tokens, "{bar:30} {pos}/{len} tokens, {eta} to go");
     let mut times = Vec::with_capacity(every as usize / TOGETHER + 1);
     while run.generated < args.tokens && !interrupt::pressed() {
         let left = (every - run.generated % every).min(args.tokens - run.generated);
@@ -193,8 +189,7 @@ fn write_csv(path: &Path, records: &[Record]) -> Result<()> {
         let host = host.map_or(String::new(), |host| host.to_string());
         let _ = writeln!(lines, "{tokens},{ms:.4},{host},{gpu},{difference:e}");
     }
-    std::fs::write(path, lines)
-        .map_err(|source| Error::Io { path: path.display().to_string(), source })
+    write_file(path, &lines)
 }
 
 fn json(

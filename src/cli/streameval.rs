@@ -1,6 +1,6 @@
 //! `brooklet streameval`: what a stream can be asked for, by how far back it was said.
 use super::args::{AdapterArgs, CacheArgs, ModelArgs};
-use super::bench::{Subject, name, progress};
+use super::bench::{Subject, cache_name, progress};
 use super::interrupt;
 use super::model::File;
 use super::output::{Output, write_file};
@@ -257,9 +257,8 @@ fn picture(report: &Report) -> Result<String> {
     })
 }
 
-/// "streaming 4 + 1020"
 fn cache(report: &Report) -> String {
-    format!("{} {} + {}", name(report.policy), report.sinks, report.window)
+    cache_name(report.policy, report.sinks, report.window)
 }
 
 fn table(report: &Report) -> String {

@@ -3,7 +3,7 @@
 use brooklet::Result;
 use brooklet::format::Gguf;
 use brooklet::gpu::{AdapterChoice, Gpu};
-use brooklet::kept::{folder, replace};
+use brooklet::kept::{folder, keep};
 use brooklet::model::Config;
 use brooklet::ops::{Choice, Origin};
 use brooklet::tune::{self, Kept, Tune};
@@ -33,7 +33,7 @@ pub(crate) async fn choose(gpu: &Gpu, gguf: &Gguf, config: &Config, tune: Tune) 
     let choice = tune::choose(gpu, gguf, config, tune, &mut kept).await?;
     if let (Origin::Measured, Some(file)) = (choice.origin, file()) {
         // In a folder that cannot be written to, every load measures.
-        let _ = replace(&file, kept.text().as_bytes());
+        let _ = keep(&file, kept.text().as_bytes());
     }
     Ok(choice)
 }

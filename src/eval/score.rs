@@ -1,6 +1,8 @@
 //! A text through a stream's cache, with the negative log likelihood of every token of it.
 use crate::gpu::Readback;
 use crate::model::{Cache, CacheSettings, Model, Scoring, Shifter, reduce};
+use crate::ops::NllParams;
+use crate::reference;
 use crate::session::Session;
 use crate::{Error, Result};
 use std::sync::Arc;
@@ -50,10 +52,7 @@ impl Scorer {
         tokens: &[u32],
         mut told: impl FnMut(&[f32]) -> bool,
     ) -> Result<()> {
-        let vocab = self.model.config.n_vocab;
-        if let Some(id) = tokens.iter().find(|&&id| id as usize >= vocab) {
-            return Err(Error::Usage(format!("token {id} is not one of the model's {vocab}")));
-        }
+        self.model.config.expect_ids(tokens)?;
         let fed = tokens.len().saturating_sub(1);
         if let Some(capacity) = self.cache.capacity().filter(|&room| fed as u64 > room) {
             return Err(Error::Usage(format!(
@@ -129,9 +128,9 @@ pub async fn recomputed(session: &mut Session, tokens: &[u32], index: usize) -> 
 
 /// The nll of a token, by the logits before it.
 pub fn log_loss(logits: &[f32], target: u32) -> f32 {
-    let highest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let sum: f64 = logits.iter().map(|&logit| (f64::from(logit) - highest).exp()).sum();
-    (sum.ln() + highest - f64::from(logits[target as usize])) as f32
+    let mut of = [0.0];
+    reference::nll(NllParams { vocab: logits.len() as u32 }, logits, &[target], &mut of);
+    of[0]
 }
 
 fn not_numbers(index: usize) -> Error {

@@ -1,7 +1,7 @@
 //! How much attention the first tokens draw, by layer and head: whether a model has sinks, and how many.
 use crate::gpu::{Program, Readback, Tensor};
 use crate::model::{Activations, Cache, CacheSettings, KvType, Model, Policy, watched};
-use crate::ops::{HeadShape, Shares};
+use crate::ops::Shares;
 use crate::{Error, Result};
 use std::sync::Arc;
 
@@ -60,9 +60,7 @@ impl SinkScan {
         };
         let cache = Cache::new(gpu, c, settings, model.weights.rope_freqs.as_deref())?;
         let kernels = model.kernels((&settings).into()).await?;
-        let kv_f16 = kv == KvType::F16;
-        let shape = HeadShape { head_dim: c.head_dim, sharing: c.n_head / c.n_head_kv, kv_f16 };
-        let shares = Shares::new(gpu, shape).await?;
+        let shares = Shares::new(gpu, c.heads(kv)).await?;
         let seen = Tensor::zeros(gpu, "act.seen", &[c.n_layer, CHUNK, c.n_head, FIRST])?;
         let act = Activations::new(gpu, &model, &cache, CHUNK)?;
         let body = watched(&model, &kernels, &cache, &act, (&shares, &seen))?;
@@ -102,12 +100,7 @@ impl SinkScan {
                 self.cache.settings().window
             )));
         }
-        if let Some(id) = tokens.iter().find(|&&id| id as usize >= c.n_vocab) {
-            return Err(Error::Usage(format!(
-                "token {id} is not one of the model's {}",
-                c.n_vocab
-            )));
-        }
+        c.expect_ids(tokens)?;
         self.act.tokens.write(gpu, 0, tokens);
         // A dense cache never goes round: positions are what they are.
         self.act.frame.write(gpu, 0, &[self.position as u32, tokens.len() as u32, 1, 0]);

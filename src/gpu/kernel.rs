@@ -86,10 +86,13 @@ impl Kernel {
     #[cfg(not(target_arch = "wasm32"))]
     async fn compiled(gpu: &Gpu, source: KernelSource, overrides: Overrides) -> Compiled {
         let (device, cache) = (gpu.device.clone(), gpu.pipelines.cache());
+        let compiling = gpu.pipelines.compiling();
         let told = Arc::new(Told::default());
         let nothing = Err("the compiler gave no answer".to_owned());
         let teller = Teller::new(&told, (nothing, Instant::now()));
         rayon::spawn(move || {
+            let _last_dropped = compiling;
+            let (device, cache) = (device, cache);
             let made = compile(&device, cache.as_ref(), source, &overrides);
             teller.tell(pollster::block_on(made));
         });

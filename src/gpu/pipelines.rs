@@ -1,5 +1,7 @@
-//! What a driver has compiled, kept for the next start where the backend can tell it (Vulkan).
+//! Pipelines: how many are being compiled, and what a driver has compiled, kept for the next start where the backend
+//! can tell it (Vulkan).
 use super::Gpu;
+use crossbeam_utils::sync::WaitGroup;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +17,16 @@ pub(super) struct Pipelines {
     file: PathBuf,
     /// The checksum of what the file held.
     sum: u64,
+    /// Held by every thread that compiles for the device.
+    compiling: WaitGroup,
+}
+
+/// A process may end once its device is dropped, and a driver must neither compile nor be unloaded by another thread
+/// then.
+impl Drop for Pipelines {
+    fn drop(&mut self) {
+        std::mem::take(&mut self.compiling).wait();
+    }
 }
 
 /// wgpu checks the head of its data alone, and hands the rest to the driver as it is.
@@ -53,7 +65,13 @@ impl Pipelines {
         // driver each check that it is theirs.
         #[allow(unsafe_code, reason = "wgpu cannot prove where data on a disk comes from")]
         let cache = unsafe { device.create_pipeline_cache(&descriptor) };
-        Self { cache: Some(cache), file, sum: data.as_deref().map_or(0, sum) }
+        let sum = data.as_deref().map_or(0, sum);
+        Self { cache: Some(cache), file, sum, compiling: WaitGroup::new() }
+    }
+
+    /// To be held by a thread for as long as it compiles.
+    pub(super) fn compiling(&self) -> WaitGroup {
+        self.compiling.clone()
     }
 
     pub(super) fn cache(&self) -> Option<wgpu::PipelineCache> {
@@ -70,7 +88,7 @@ impl Pipelines {
         }
         let bytes = [&sum.to_le_bytes()[..], &data].concat();
         // Without it the next start is slower; nothing else depends on it.
-        let _ = crate::kept::replace(&self.file, &bytes);
+        let _ = crate::kept::keep(&self.file, &bytes);
     }
 }
 

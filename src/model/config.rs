@@ -1,5 +1,7 @@
 //! What a file says of its model. Every difference between models is a field here.
 use crate::format::{Gguf, TensorInfo};
+use crate::model::KvType;
+use crate::ops::HeadShape;
 use crate::{Error, Result};
 
 /// Which dimensions of a head are turned together.
@@ -149,6 +151,22 @@ impl Config {
                 self.n_vocab
             ))),
         }
+    }
+
+    /// An error unless every one of `tokens` is an id of the vocabulary.
+    pub(crate) fn expect_ids(&self, tokens: &[u32]) -> Result<()> {
+        match tokens.iter().find(|&&id| id as usize >= self.n_vocab) {
+            None => Ok(()),
+            Some(id) => {
+                Err(Error::Usage(format!("token {id} is not one of the model's {}", self.n_vocab)))
+            }
+        }
+    }
+
+    /// What kernels of attention are compiled for.
+    pub(crate) fn heads(&self, kv: KvType) -> HeadShape {
+        let sharing = self.n_head / self.n_head_kv;
+        HeadShape { head_dim: self.head_dim, sharing, kv_f16: kv == KvType::F16 }
     }
 
     /// Reads and checks a config; what this engine does not do is refused by name.

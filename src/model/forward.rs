@@ -1,13 +1,13 @@
 //! The forward pass of the llama family, noted down as a list of ops.
 use super::weights::Products;
-use super::{Cache, Config, KernelSettings, KvType, Model};
+use super::{Cache, Config, KernelSettings, Model};
 use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::model::RopeLayout;
 use crate::ops::{
-    Argmax, Attention, AttentionOne, AttentionOneParams, AttentionParams, Draws, Epilogue, FRAME,
-    Fused, GetRows, HeadShape, MatMul, Normed, RmsNorm, RopeStore, RopeStoreParams, Sample, Shares,
-    Sums, Variant, most_partials, splits,
+    Argmax, Attention, AttentionOne, AttentionOneParams, AttentionParams, Draws,
+    Epilogue, FRAME, Fused, GetRows, HeadShape, MatMul, Normed, RmsNorm, RopeStore,
+    RopeStoreParams, Sample, Shares, Sums, Variant, most_partials, splits,
 };
 use futures_util::future::{try_join, try_join4};
 
@@ -28,7 +28,7 @@ pub(crate) struct Kernels {
 /// What kernels are compiled for: all of it is known before the weights have come.
 #[derive(Clone)]
 pub(crate) struct Needs {
-    pub(crate) heads: HeadShape,
+    heads: HeadShape,
     neox: bool,
     products: Products,
     variant: Variant,
@@ -43,8 +43,7 @@ impl Needs {
     ) -> Self {
         let KernelSettings { kv, activations, tiles } = settings;
         let variant = Variant { activations, tiles: tiles && variant.tiles, ..variant };
-        let (head_dim, sharing) = (config.head_dim, config.n_head / config.n_head_kv);
-        let heads = HeadShape { head_dim, sharing, kv_f16: kv == KvType::F16 };
+        let heads = config.heads(kv);
         Self { heads, neox: config.rope.layout == RopeLayout::Neox, products, variant }
     }
 }

@@ -2,6 +2,7 @@
 use crate::format::{DType, Source, TensorInfo, repack, words_of_eight_units};
 use crate::gpu::{Gpu, Tensor};
 use crate::{Error, Result};
+use std::ops::Range;
 
 /// Bytes of a file that are in host memory at a time.
 const PIECE: u64 = 4 << 20;
@@ -96,6 +97,17 @@ impl Linear {
         Ok(Self { label: label.to_owned(), rows: row0, cols: cols as usize, parts })
     }
 
+    /// A matrix of zeros, to be timed.
+    pub(crate) fn zeros(
+        gpu: &Gpu,
+        label: &str,
+        dtype: DType,
+        [rows, cols]: [usize; 2],
+    ) -> Result<Self> {
+        let part = empty_part(gpu, label, dtype, 0..rows, rows as u64 * cols.div_ceil(32) as u64)?;
+        Ok(Self { label: label.to_owned(), rows, cols, parts: vec![part] })
+    }
+
     /// Columns as the kernels see them: a whole number of units.
     pub fn padded_cols(&self) -> usize {
         self.cols.next_multiple_of(32)
@@ -184,12 +196,8 @@ async fn load_part(
 ) -> Result<Part> {
     let dtype = segments[0].dtype;
     let units: u64 = segments.iter().map(Segment::units).sum();
-    let (quants, scales) = words_of_eight_units(dtype);
-    // A whole number of runs of eight units, so that an odd last unit has its words.
-    let words = |of_eight: usize| (units.div_ceil(8) as usize * of_eight).next_multiple_of(4);
-    let suffix = if row0 == 0 { String::new() } else { format!("[{row0}..]") };
-    let make = |what, words| Tensor::zeros(gpu, format!("{label}{suffix}.{what}"), &[words]);
-    let (q, s) = (make("quants", words(quants))?, make("scales", words(scales))?);
+    let rows = segments.iter().map(Segment::rows).sum::<u64>() as usize;
+    let part = empty_part(gpu, label, dtype, row0..row0 + rows, units)?;
     let (mut q_at, mut s_at) = (0, 0);
     for Segment { tensors, first, count, .. } in segments {
         let (cols, ways) = (tensors[0].cols() as usize, tensors.len() as u64);
@@ -207,16 +215,32 @@ async fn load_part(
                 [one] => repack(dtype, one, cols),
                 _ => repack(dtype, &interleaved(&pieces, row_bytes as usize), cols),
             };
-            q.write(gpu, q_at, &packed.quants);
-            s.write(gpu, s_at, &packed.scales);
+            part.quants.write(gpu, q_at, &packed.quants);
+            part.scales.write(gpu, s_at, &packed.scales);
             q_at += packed.quants.len();
             s_at += packed.scales.len();
             progress(rows * row_bytes * ways);
             gpu.flush();
         }
     }
-    let rows = segments.iter().map(Segment::rows).sum::<u64>() as usize;
-    Ok(Part { dtype, row0, rows, quants: q, scales: s })
+    Ok(part)
+}
+
+/// Room for rows of one type, so many units in all.
+fn empty_part(
+    gpu: &Gpu,
+    label: &str,
+    dtype: DType,
+    rows: Range<usize>,
+    units: u64,
+) -> Result<Part> {
+    let (quants, scales) = words_of_eight_units(dtype);
+    // A whole number of runs of eight units, so that an odd last unit has its words.
+    let words = |of_eight: usize| (units.div_ceil(8) as usize * of_eight).next_multiple_of(4);
+    let suffix = if rows.start == 0 { String::new() } else { format!("[{}..]", rows.start) };
+    let make = |what, words| Tensor::zeros(gpu, format!("{label}{suffix}.{what}"), &[words]);
+    let (quants, scales) = (make("quants", words(quants))?, make("scales", words(scales))?);
+    Ok(Part { dtype, row0: rows.start, rows: rows.len(), quants, scales })
 }
 
 fn interleaved(pieces: &[impl AsRef<[u8]>], row_bytes: usize) -> Vec<u8> {

@@ -191,7 +191,7 @@ impl MatMul {
         "matmul_tiles",
         "",
         "lib/plain.wgsl",
-        ["lib/block.wgsl", "lib/reads.wgsl", "lib/epilogue.wgsl"],
+        ["lib/block.wgsl", "lib/reads.wgsl", "lib/epilogue.wgsl", "lib/onto.wgsl"],
         MANY,
         MatMulParams
     );

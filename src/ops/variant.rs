@@ -15,10 +15,8 @@ pub struct Variant {
     /// A lane of a chunk's products owns tokens, not a share of the weights: where a workgroup is one subgroup.
     pub columns: bool,
     /// How products of one token take their activations. Never chosen for speed alone: bytes change the result.
-    #[serde(default)]
     pub activations: ActivationType,
     /// A chunk's products and its attention go by tiles in workgroup memory: on GPUs.
-    #[serde(default)]
     pub tiles: bool,
 }
 

@@ -3,7 +3,7 @@ use crate::Result;
 use crate::format::{DType, words_of_eight_units};
 use crate::gpu::{Gpu, Program, Readback, Recording, Tensor};
 use crate::model::Config;
-use crate::ops::{Epilogue, FRAME, Linear, MatMul, Part, Variant};
+use crate::ops::{Epilogue, FRAME, Linear, MatMul, Variant};
 use futures_util::future::join_all;
 use std::time::Duration;
 use web_time::Instant;
@@ -62,14 +62,7 @@ impl<'a> Stand<'a> {
         let row_bytes = cols.div_ceil(32) * (of_eight.0 + of_eight.1) / 2;
         let most = MOST_BYTES.min(gpu.tier.max_binding.min(gpu.tier.max_buffer) as usize);
         let rows = (2 * config.n_ff).min(most / row_bytes.max(1)).max(1);
-        let words = |of_eight: usize| {
-            let units = rows * cols.div_ceil(32);
-            (units.div_ceil(8) * of_eight).next_multiple_of(4)
-        };
-        let quants = Tensor::zeros(gpu, "tune.quants", &[words(of_eight.0)])?;
-        let scales = Tensor::zeros(gpu, "tune.scales", &[words(of_eight.1)])?;
-        let parts = vec![Part { dtype, row0: 0, rows, quants, scales }];
-        let weights = Linear { label: "tune".into(), rows, cols, parts };
+        let weights = Linear::zeros(gpu, "tune", dtype, [rows, cols])?;
         let frame = Tensor::upload(gpu, "tune.frame", &[FRAME], &[0, CHUNK as u32, 0, 0])?;
         Ok(Self { gpu, dtype, weights, frame, done: Readback::new(gpu, 1) })
     }

@@ -3,9 +3,14 @@ use crate::ops::Variant;
 use std::collections::BTreeMap;
 
 /// The engine that an answer is of: another may have other kernels.
-pub(super) const ENGINE: &str = concat!("brooklet ", env!("CARGO_PKG_VERSION"));
+const ENGINE: &str = concat!("brooklet ", env!("CARGO_PKG_VERSION"));
 /// Answers at most: adapters, drivers and formats of one machine.
 const MOST: usize = 64;
+
+/// What the answers of this engine for one adapter begin with.
+pub(super) fn adapter_key(name: &str, driver: &str, backend: &str) -> String {
+    format!("{name} | {driver} | {backend} | {ENGINE} | ")
+}
 
 /// What is remembered, by device, driver, engine and type of weights.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,7 +34,7 @@ impl Kept {
         driver: &str,
         backend: &str,
     ) -> impl Iterator<Item = (&'a str, Variant)> {
-        let start = format!("{name} | {driver} | {backend} | {ENGINE} | ");
+        let start = adapter_key(name, driver, backend);
         self.0.iter().filter_map(move |(key, variant)| Some((key.strip_prefix(&start)?, *variant)))
     }
 

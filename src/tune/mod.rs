@@ -37,7 +37,7 @@ fn format_of(gguf: &Gguf) -> Result<Option<DType>> {
 /// What an answer holds for: a device, its driver, this version of the engine, a type of weights.
 fn key(gpu: &Gpu, dtype: DType) -> String {
     let Gpu { name, driver, backend, .. } = gpu;
-    format!("{name} | {driver} | {backend} | {} | {dtype}", kept::ENGINE)
+    kept::adapter_key(name, driver, backend) + dtype.name()
 }
 
 /// The variant for a model: an answer in `kept`, or one that is measured and put there.

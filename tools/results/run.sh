@@ -16,20 +16,19 @@ data=$out/data
 mkdir -p -- "$data"
 
 ranges=0-4096,0-2048,2048-8192,8192-12288,12288-32768,0-32768
+measure() { # NAME, then a command of brooklet that prints JSON
+    local name=$1
+    shift
+    printf 'results: %s\n' "$name" >&2
+    "$brooklet" "$@" --json >"$data/$name.part"
+    mv -- "$data/$name.part" "$data/$name.json"
+}
 ppl() { # NAME, then options
     local name=$1
     shift
-    printf 'results: %s\n' "$name" >&2
-    "$brooklet" ppl "$book" --ranges "$ranges" --json "$@" >"$data/$name.part"
-    mv -- "$data/$name.part" "$data/$name.json"
+    measure "$name" ppl "$book" --ranges "$ranges" "$@"
 }
-bench() { # NAME, then options
-    local name=$1
-    shift
-    printf 'results: %s\n' "$name" >&2
-    "$brooklet" bench --json "$@" >"$data/$name.part"
-    mv -- "$data/$name.part" "$data/$name.json"
-}
+bench() { measure "$1" bench "${@:2}"; }
 
 # The reference implementation's x + y is --sinks x --window y + 1 here.
 for part in "$@"; do
@@ -58,21 +57,9 @@ for part in "$@"; do
     latency)
         bench latency --cache 256,512,1024,2048,4096 --policy streaming,recompute --prefilled -n 8 --sizes-chart "$out/latency.svg"
         ;;
-    soak)
-        printf 'results: soak\n' >&2
-        "$brooklet" soak -m "$tiny" --tokens 1000000 --kv f32 --json >"$data/soak.part"
-        mv -- "$data/soak.part" "$data/soak.json"
-        ;;
-    streameval)
-        printf 'results: streameval\n' >&2
-        "$brooklet" streameval --lines 120 --distance 10,20,40,60 --window 1020 --json >"$data/streameval.part"
-        mv -- "$data/streameval.part" "$data/streameval.json"
-        ;;
-    sinkscan)
-        printf 'results: sinkscan\n' >&2
-        "$brooklet" sinkscan -f "$book" --json --chart "$out/attention.svg" >"$data/sinkscan.part"
-        mv -- "$data/sinkscan.part" "$data/sinkscan.json"
-        ;;
+    soak) measure soak soak -m "$tiny" --tokens 1000000 --kv f32 ;;
+    streameval) measure streameval streameval --lines 120 --distance 10,20,40,60 --window 1020 ;;
+    sinkscan) measure sinkscan sinkscan -f "$book" --chart "$out/attention.svg" ;;
     page) ;; # after everything
     laps) bench laps --cache 256 --policy streaming,half-discard --laps 3 --tokens-chart "$out/laps.svg" ;;
     *) printf 'results: there is no part "%s"\n' "$part" >&2 && exit 2 ;;

@@ -164,27 +164,22 @@ export function cpuMeter(profile) {
   };
 }
 
-/** Waits until the machine is quiet; what it was like when the wait ended. */
-export async function quiet(patienceMs) {
+/** Looks for `lookMs` at what others do, until it `suffices` or patience ends; what they did at the last look. */
+async function looked(patienceMs, lookMs, pauseMs, suffices) {
   const deadline = performance.now() + patienceMs;
   for (;;) {
     const stop = cpuMeter();
-    await sleep(3000);
+    await sleep(lookMs);
     const { others } = stop();
     const load1 = loadavg()[0];
-    const isQuiet = load1 < 1.5 && others < 0.3;
+    const isQuiet = suffices(others, load1);
     if (isQuiet || performance.now() > deadline) return { isQuiet, load1, otherCores: others };
-    await sleep(5000);
+    await sleep(pauseMs);
   }
 }
 
+/** Waits until the machine is quiet; what it was like when the wait ended. */
+export const quiet = (patienceMs) => looked(patienceMs, 3000, 5000, (others, load1) => load1 < 1.5 && others < 0.3);
+
 /** Waits until no other process works, however loaded the machine was a moment ago; cores others use when the wait ends. */
-export async function calm(patienceMs) {
-  const deadline = performance.now() + patienceMs;
-  for (;;) {
-    const stop = cpuMeter();
-    await sleep(1500);
-    const { others } = stop();
-    if (others < 0.2 || performance.now() > deadline) return others;
-  }
-}
+export const calm = async (patienceMs) => (await looked(patienceMs, 1500, 0, (others) => others < 0.2)).otherCores;

@@ -1,10 +1,10 @@
 //! The time of each token while a cache fills and goes round, for sizes and policies.
 use super::memory::HostMemory;
-use super::{SHORT, Subject, decode, ms, name, progress, prompt};
+use super::{SHORT, Subject, decode, ms, progress, prompt};
 use crate::cli::args::BenchArgs;
 use crate::cli::interrupt;
 use crate::cli::model::File;
-use crate::cli::output::{Output, human};
+use crate::cli::output::{Csv, Output, human};
 use brooklet::eval::chart::{Axis, Format, Line, Lines, lines, save};
 use brooklet::eval::latency::Latency;
 use brooklet::model::{CacheSettings, Config, Model, Policy};
@@ -13,9 +13,7 @@ use brooklet::{Error, Result};
 use pollster::block_on;
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::fs;
-use std::io::{BufWriter, Write as _};
-use std::path::PathBuf;
+use std::io::Write as _;
 use std::sync::Arc;
 
 /// Recompute takes as long for each of its tokens as for a whole prompt.
@@ -70,7 +68,8 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     for chart in [&args.tokens_chart, &args.sizes_chart].into_iter().flatten() {
         Format::of(chart)?;
     }
-    let mut csv = args.csv.as_ref().map(Csv::create).transpose()?;
+    let csv = args.csv.as_ref().map(|path| Csv::create(path, "policy,cache,index,ms"));
+    let mut csv = csv.transpose()?;
     let model = file.load(args.adapter.choice().with(args.shape.kernels()), args.json)?;
     let model = Arc::new(model);
     interrupt::only_asks();
@@ -81,7 +80,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
         }
         let (cell, times) = block_on(one(args, &file, &model, plan))?;
         if let Some(csv) = &mut csv {
-            csv.append(&cell, &times)?;
+            append(csv, &cell, &times)?;
         }
         runs.push(curve(&cell, &times));
         cells.push(cell);
@@ -138,7 +137,7 @@ async fn one(
     plan: &Plan,
 ) -> Result<(Cell, Vec<f64>)> {
     let Plan { cache, settings, prompt: prompt_tokens, tokens } = *plan;
-    let what = format!("{} {cache}", name(settings.policy));
+    let what = format!("{} {cache}", settings.policy.name());
     let bar = progress(tokens as u64, &format!("{what}: {{bar:30}} {{pos}}/{{len}} {{eta}}"));
     let mut session = Session::new(model.clone(), settings).await?;
     // The first tokens of a session are slower on some drivers.
@@ -177,7 +176,7 @@ async fn one(
 fn curve(cell: &Cell, times: &[f64]) -> Line {
     let at = (cell.prompt_tokens..).map(|index| index as f64);
     let points = at.zip(times.iter().copied()).collect();
-    Line::new(format!("{} {}", name(cell.policy), cell.cache), points)
+    Line::new(format!("{} {}", cell.policy.name(), cell.cache), points)
 }
 
 fn over_the_run(report: &Report, series: Vec<Line>) -> Result<String> {
@@ -194,7 +193,7 @@ fn by_size(report: &Report) -> Result<String> {
     let mut series: Vec<Line> = Vec::new();
     for cell in &report.cells {
         let Some(latency) = cell.full.or(cell.all) else { continue };
-        let (name, point) = (name(cell.policy), (cell.cache as f64, latency.p50));
+        let (name, point) = (cell.policy.name(), (cell.cache as f64, latency.p50));
         match series.iter_mut().find(|line| line.name == name) {
             Some(line) => line.points.push(point),
             None => series.push(Line::marked(name, vec![point])),
@@ -212,37 +211,14 @@ fn by_size(report: &Report) -> Result<String> {
 }
 
 /// A line for each token.
-struct Csv {
-    path: String,
-    file: BufWriter<fs::File>,
-}
-
-impl Csv {
-    fn create(path: &PathBuf) -> Result<Self> {
-        let named = path.display().to_string();
-        let file =
-            fs::File::create(path).map_err(|source| Error::Io { path: named.clone(), source })?;
-        let mut csv = Self { path: named, file: BufWriter::new(file) };
-        csv.written(|file| writeln!(file, "policy,cache,index,ms"))?;
-        Ok(csv)
-    }
-
-    fn append(&mut self, cell: &Cell, times: &[f64]) -> Result<()> {
-        let policy = name(cell.policy);
-        self.written(|file| {
-            for (i, ms) in times.iter().enumerate() {
-                writeln!(file, "{policy},{},{},{ms:.4}", cell.cache, cell.prompt_tokens + i)?;
-            }
-            file.flush()
-        })
-    }
-
-    fn written(
-        &mut self,
-        write: impl FnOnce(&mut BufWriter<fs::File>) -> std::io::Result<()>,
-    ) -> Result<()> {
-        write(&mut self.file).map_err(|source| Error::Io { path: self.path.clone(), source })
-    }
+fn append(csv: &mut Csv, cell: &Cell, times: &[f64]) -> Result<()> {
+    let policy = cell.policy.name();
+    csv.append(|file| {
+        for (i, ms) in times.iter().enumerate() {
+            writeln!(file, "{policy},{},{},{ms:.4}", cell.cache, cell.prompt_tokens + i)?;
+        }
+        Ok(())
+    })
 }
 
 fn table(report: &Report) -> String {
@@ -269,7 +245,7 @@ fn table(report: &Report) -> String {
         let _ = write!(
             text,
             "{:<10} {:>6} {:>7} {:>12}",
-            name(cell.policy),
+            cell.policy.name(),
             cell.cache,
             cell.all.map_or(0, |all| all.tokens),
             human(cell.device_bytes),

@@ -153,13 +153,13 @@ pub(super) fn progress(steps: u64, template: &str) -> ProgressBar {
     bar
 }
 
-/// "4 + 1020", as the cache is described.
+/// What [`cache_name`] says of the cache asked for.
 fn shape(args: &BenchArgs, config: &Config, policy: Policy) -> String {
     let settings = args.shape.settings(config, policy);
-    format!("{} {} + {}", name(policy), settings.sinks, settings.window)
+    cache_name(policy, settings.sinks, settings.window)
 }
 
-/// As on the command line.
-pub(super) fn name(policy: Policy) -> &'static str {
-    policy.name()
+/// "streaming 4 + 1020"
+pub(super) fn cache_name(policy: Policy, sinks: usize, window: usize) -> String {
+    format!("{} {sinks} + {window}", policy.name())
 }

@@ -1,6 +1,6 @@
 //! One cache, a text through it.
 use super::report::Run;
-use super::{PplArgs, name, progress};
+use super::{PplArgs, cache_name, progress};
 use crate::cli::interrupt;
 use brooklet::Result;
 use brooklet::eval::perplexity::Scores;
@@ -40,7 +40,7 @@ pub(super) async fn measure(
     text: &Text,
     sample: &[usize],
 ) -> Result<Run> {
-    let what = format!("{} {} + {}", name(settings.policy), settings.sinks, settings.window);
+    let what = cache_name(settings.policy, settings.sinks, settings.window);
     let bar = |steps: usize| {
         progress(steps as u64, &format!("{what}: {{bar:30}} {{pos}}/{{len}} {{eta}} {{msg}}"))
     };

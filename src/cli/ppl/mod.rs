@@ -3,8 +3,8 @@ mod measure;
 mod plan;
 mod report;
 
-use super::args::{AdapterArgs, ModelArgs, PolicyArg, ShapeArgs};
-use super::bench::{Subject, name, progress};
+use super::args::{AdapterArgs, ModelArgs, PoliciesArgs, ShapeArgs};
+use super::bench::{Subject, cache_name, progress};
 use super::interrupt;
 use super::model::{File, read_text};
 use super::output::Output;
@@ -15,7 +15,7 @@ use clap::Args;
 use measure::{Text, measure};
 use plan::{Sweep, plans, span};
 use pollster::block_on;
-use report::{Csv, Report, chart, table};
+use report::{Report, Tokens, chart, table};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -63,15 +63,8 @@ pub(crate) struct PplArgs {
     adapter: AdapterArgs,
     #[command(flatten)]
     sample: SampleArgs,
-    /// Which tokens attention looks back on; several in turn
-    #[arg(
-        long,
-        value_enum,
-        value_delimiter = ',',
-        default_value = "streaming",
-        help_heading = "Cache"
-    )]
-    policy: Vec<PolicyArg>,
+    #[command(flatten)]
+    policies: PoliciesArgs,
     #[command(flatten)]
     pub(crate) shape: ShapeArgs,
     /// Tokens that a dense cache holds, whether the model was trained on so many or not [default: --window, if dense
@@ -122,7 +115,8 @@ pub(crate) fn run(args: &PplArgs) -> Result<()> {
     let text = Text::new(&args.prefix, &ids);
     let plans = plans(args, &config, &text)?;
     let sample = args.sample.indices(&plans, text.predicted())?;
-    let mut csv = args.csv.as_ref().map(|path| Csv::create(path, plans.len() > 1)).transpose()?;
+    let mut csv =
+        args.csv.as_ref().map(|path| Tokens::create(path, plans.len() > 1)).transpose()?;
     let model = Arc::new(file.load(args.adapter.choice().with(args.shape.kernels()), args.json)?);
     interrupt::only_asks();
     let (mut runs, mut interrupted) = (Vec::new(), false);

@@ -65,7 +65,7 @@ pub(super) fn span(text: &str) -> Result<Range<usize>, String> {
 /// A cache for every policy and every value of the sweep, all of them checked.
 pub(super) fn plans(args: &PplArgs, config: &Config, text: &Text) -> Result<Vec<CacheSettings>> {
     let mut plans = Vec::new();
-    for policy in args.policy.iter().map(|&policy| Policy::from(policy)) {
+    for policy in args.policies.each() {
         for mut settings in swept(args, policy, base(args, config, policy))? {
             if policy == Policy::Dense {
                 settings.window = context(args, config, settings.window).min(text.fed());
@@ -83,7 +83,7 @@ fn base(args: &PplArgs, config: &Config, policy: Policy) -> CacheSettings {
     let fits = CHUNK.min(MOST_LOGITS / (4 * config.n_vocab)).max(1);
     let chunk = args.shape.chunk.unwrap_or(fits);
     let own = CacheSettings { chunk, ..args.shape.settings(config, policy) };
-    if args.policy.len() == 1 || policy.has_sinks() {
+    if args.policies.is_one() || policy.has_sinks() {
         return own;
     }
     let other = args.shape.settings(config, Policy::Streaming);
@@ -98,21 +98,21 @@ fn swept(args: &PplArgs, policy: Policy, base: CacheSettings) -> Result<Vec<Cach
         Swept::Sinks => policy.has_sinks(),
         Swept::Window => policy != Policy::Dense,
     };
-    match (has, args.policy.len()) {
+    match (has, args.policies.is_one()) {
         (true, _) => sweep.over(base),
-        (false, 1) => Err(Error::Usage(
+        (false, true) => Err(Error::Usage(
             "--sweep: dense has no window, and window and recompute have no sinks to change".into(),
         )),
-        (false, _) => Ok(vec![base]),
+        (false, false) => Ok(vec![base]),
     }
 }
 
 /// Tokens that a dense cache is to hold.
 fn context(args: &PplArgs, config: &Config, window: usize) -> usize {
-    match (args.context, args.policy.len()) {
+    match (args.context, args.policies.is_one()) {
         (Some(context), _) => context as usize,
-        (None, 1) => window,
-        _ => config.n_ctx,
+        (None, true) => window,
+        (None, false) => config.n_ctx,
     }
 }
 

@@ -1,13 +1,13 @@
 //! What was measured, for people, programs and eyes.
-use super::{PplArgs, Subject, name};
+use super::{PplArgs, Subject, cache_name};
+use crate::cli::output::Csv;
+use brooklet::Result;
 use brooklet::eval::chart::{Axis, Line, Lines, lines};
 use brooklet::eval::perplexity::{Scores, Stretch};
 use brooklet::model::{CacheSettings, KvType, Policy};
-use brooklet::{Error, Result};
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::fs;
-use std::io::{BufWriter, Write as _};
+use std::io::Write as _;
 use std::ops::Range;
 use std::path::Path;
 
@@ -59,10 +59,8 @@ impl Run {
         }
     }
 
-    /// "streaming 4 + 1020"
     fn label(&self) -> String {
-        let Self { policy, sinks, window, .. } = self;
-        format!("{} {sinks} + {window}", name(*policy))
+        cache_name(self.policy, self.sinks, self.window)
     }
 }
 
@@ -101,42 +99,29 @@ impl Report {
     }
 }
 
-/// A line for each token.
-pub(super) struct Csv {
-    path: String,
-    file: BufWriter<fs::File>,
+/// A file with a line for each token; of several caches each line says which.
+pub(super) struct Tokens {
+    csv: Csv,
     several: bool,
 }
 
-impl Csv {
+impl Tokens {
     pub(super) fn create(path: &Path, several: bool) -> Result<Self> {
-        let named = path.display().to_string();
-        let file =
-            fs::File::create(path).map_err(|source| Error::Io { path: named.clone(), source })?;
-        let mut csv = Self { path: named, file: BufWriter::new(file), several };
         let head = if several { "policy,sinks,window," } else { "" };
-        csv.written(|file| writeln!(file, "{head}index,token,nll"))?;
-        Ok(csv)
+        Ok(Self { csv: Csv::create(path, &format!("{head}index,token,nll"))?, several })
     }
 
     pub(super) fn append(&mut self, run: &Run, ids: &[u32]) -> Result<()> {
         let head = match self.several {
-            true => format!("{},{},{},", name(run.policy), run.sinks, run.window),
+            true => format!("{},{},{},", run.policy.name(), run.sinks, run.window),
             false => String::new(),
         };
-        self.written(|file| {
+        self.csv.append(|file| {
             for (index, nll) in run.scores.iter() {
                 writeln!(file, "{head}{index},{},{nll}", ids[index])?;
             }
-            file.flush()
+            Ok(())
         })
-    }
-
-    fn written(
-        &mut self,
-        write: impl FnOnce(&mut BufWriter<fs::File>) -> std::io::Result<()>,
-    ) -> Result<()> {
-        write(&mut self.file).map_err(|source| Error::Io { path: self.path.clone(), source })
     }
 }
 
@@ -167,7 +152,7 @@ pub(super) fn table(report: &Report, ranges: &[Range<usize>]) -> String {
         let _ = write!(
             text,
             "{:<12} {:>5} {:>7} {:>4} {:>8} {:>9.1} {:>10}",
-            name(run.policy),
+            run.policy.name(),
             run.sinks,
             run.window,
             format!("{:?}", run.kv).to_lowercase(),
