@@ -5,7 +5,7 @@ use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::model::RopeLayout;
 use crate::ops::{
-    Argmax, Attention, AttentionOne, AttentionOneParams, AttentionParams, Draws,
+    Argmax, Attention, AttentionOne, AttentionOneParams, AttentionParams, ChunkAttention, Draws,
     Epilogue, FRAME, Fused, GetRows, HeadShape, MatMul, Normed, RmsNorm, RopeStore,
     RopeStoreParams, Sample, Shares, Sums, Variant, most_partials, splits,
 };
@@ -58,9 +58,10 @@ impl Kernels {
         // The variant is one of products; here what counts is what the device can do.
         let sums = Sums::of(gpu).await?;
         let decodes = !AttentionOne::fits(gpu, heads, sums);
+        let way = ChunkAttention::of(gpu, heads, sums, variant.tiles);
         let attention = try_join(
             AttentionOne::new(gpu, heads, neox, sums),
-            Attention::new(gpu, heads, decodes, variant.tiles),
+            Attention::new(gpu, heads, decodes, way),
         );
         // Nothing is awaited before everything is begun: the weights stream from the first pause on.
         let ((get_rows, norm, matmul, fused), (rope_store, attention, argmax, sample)) = try_join(

@@ -1,5 +1,5 @@
 //! Attention over sinks and ring.
-use super::{FRAME, RingParams, WORKGROUP_MEMORY, expect_cache};
+use super::{FRAME, RingParams, Sums, WORKGROUP_MEMORY, expect_cache};
 use crate::Result;
 use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, wgsl};
 use futures_util::future::try_join;
@@ -32,12 +32,50 @@ pub struct Attention {
 enum Way {
     /// So many heads of a token that share them; 1 where more would leave too few workgroups.
     Heads(Kernel, u32),
-    /// [`QUERIES`] queries of neighbouring tokens and all heads that share them.
-    Tiles(Kernel),
+    /// So many queries of neighbouring tokens and all heads that share them.
+    Queries(Kernel, usize),
+}
+
+/// Which kernel a chunk goes through. They compute the same and differ by rounding alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkAttention {
+    /// A token and a few heads a workgroup: what every device can run.
+    Heads,
+    /// By tiles in workgroup memory: on GPUs.
+    Tiles,
+    /// A lane owns queries: on software drivers, where a workgroup is one subgroup.
+    Columns,
+}
+
+impl ChunkAttention {
+    /// What suits a device. `tiles`: whether chunks go by tiles there.
+    pub fn of(gpu: &Gpu, shape: HeadShape, sums: Sums, tiles: bool) -> Self {
+        match tiles {
+            true => Self::Tiles,
+            false if gpu.tier.cpu && Self::Columns.fits(gpu, shape, sums) => Self::Columns,
+            false => Self::Heads,
+        }
+    }
+
+    /// Whether a device can run it for heads of this shape.
+    pub fn fits(self, gpu: &Gpu, shape: HeadShape, sums: Sums) -> bool {
+        let lanes = gpu.tier.lanes();
+        match self {
+            Self::Heads | Self::Tiles => true,
+            // Scores fill workgroup memory.
+            Self::Columns => {
+                sums == Sums::Subgroup
+                    && (4..=16).contains(&lanes)
+                    && [64, 128].contains(&shape.head_dim)
+            }
+        }
+    }
 }
 
 /// Queries of a workgroup of `shaders/attention_tiles.wgsl`.
-const QUERIES: usize = 32;
+const TILE_QUERIES: usize = 32;
+/// Dimensions of the queries that a lane of `shaders/attention_columns.wgsl` owns.
+const LANE_DIMS: usize = 256;
 
 /// What a kernel is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,13 +117,32 @@ impl Attention {
     /// The same for the tokens of a chunk, by tiles.
     pub const TILES: KernelSource = KernelSource {
         name: "attention_tiles",
-        wgsl: wgsl!("lib/ring.wgsl", "lib/kinds.wgsl", "lib/kv.wgsl", "attention_tiles.wgsl"),
+        wgsl: wgsl!(
+            "lib/ring.wgsl",
+            "lib/kinds.wgsl",
+            "lib/kv.wgsl",
+            "lib/onto.wgsl",
+            "attention_tiles.wgsl"
+        ),
         ..Self::SOURCE
     };
 
-    /// Compiles the kernels for heads of one shape. `decodes`: passes of one token come here too; `tiles`: a chunk goes
-    /// by tiles.
-    pub async fn new(gpu: &Gpu, shape: HeadShape, decodes: bool, tiles: bool) -> Result<Self> {
+    /// The same for software drivers.
+    pub const COLUMNS: KernelSource = KernelSource {
+        name: "attention_columns_subgroup",
+        wgsl: wgsl!("lib/ring.wgsl", "lib/kinds.wgsl", "lib/kv.wgsl", "attention_columns.wgsl"),
+        subgroups: true,
+        ..Self::SOURCE
+    };
+
+    /// Compiles the kernels for heads of one shape. `decodes`: passes of one token come here too; `way`: how a chunk
+    /// goes.
+    pub async fn new(
+        gpu: &Gpu,
+        shape: HeadShape,
+        decodes: bool,
+        way: ChunkAttention,
+    ) -> Result<Self> {
         let lanes = gpu.tier.lanes() as usize;
         let make = |source, group: usize| {
             let overrides = [
@@ -97,16 +154,20 @@ impl Attention {
             Kernel::new(gpu, source, overrides)
         };
         let group = shape.group(lanes);
-        // On a CPU what counts is what is read.
         let chunk = async {
-            Ok(match tiles {
-                true => Way::Tiles(make(Self::TILES, 1).await?),
-                false => Way::Heads(make(Self::SOURCE, group).await?, group as u32),
+            Ok(match way {
+                ChunkAttention::Heads => Way::Heads(make(Self::SOURCE, group).await?, group as u32),
+                ChunkAttention::Tiles => Way::Queries(make(Self::TILES, 1).await?, TILE_QUERIES),
+                ChunkAttention::Columns => {
+                    let queries = LANE_DIMS / shape.head_dim * lanes;
+                    Way::Queries(make(Self::COLUMNS, 1).await?, queries)
+                }
             })
         };
         // On a CPU what counts is what is read.
         let one = async {
-            Ok(match decodes && !gpu.tier.cpu && (tiles || group > 1) {
+            let shares = way != ChunkAttention::Heads || group > 1;
+            Ok(match decodes && !gpu.tier.cpu && shares {
                 true => Some(Way::Heads(make(Self::SOURCE, 1).await?, 1)),
                 false => None,
             })
@@ -123,7 +184,7 @@ impl Attention {
     pub fn readers(&self, tokens: usize) -> usize {
         match self.way(tokens) {
             Way::Heads(_, group) => tokens * self.shape.sharing / *group as usize,
-            Way::Tiles(_) => (tokens * self.shape.sharing).div_ceil(QUERIES),
+            Way::Queries(_, each) => (tokens * self.shape.sharing).div_ceil(*each),
         }
     }
 
@@ -153,8 +214,8 @@ impl Attention {
         }
         let (kernel, grid) = match self.way(rows) {
             Way::Heads(kernel, group) => (kernel, [params.heads / group, rows as u32, 1]),
-            Way::Tiles(kernel) => {
-                (kernel, [(rows * sharing).div_ceil(QUERIES) as u32, params.kv_heads, 1])
+            Way::Queries(kernel, each) => {
+                (kernel, [(rows * sharing).div_ceil(*each) as u32, params.kv_heads, 1])
             }
         };
         recording.dispatch(label, kernel, params, &[frame, q, k, v, out], grid);

@@ -19,7 +19,7 @@ mod subgroup;
 mod variant;
 
 pub use argmax::{Argmax, ArgmaxParams, NO_TOKEN};
-pub use attention::{Attention, AttentionParams, HeadShape};
+pub use attention::{Attention, AttentionParams, ChunkAttention, HeadShape};
 pub use attention_one::{AttentionJoinParams, AttentionOne, AttentionOneParams, splits};
 pub use fused::{Fused, Normed, NormedParams, ResidualParams, most_partials};
 pub use get_rows::{GetRows, GetRowsParams};
@@ -66,6 +66,7 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
     let one = [
         Sample::SOURCE,
         Attention::TILES,
+        Attention::COLUMNS,
         AttentionOne::SOURCE,
         AttentionOne::JOIN,
         Argmax::SOURCE,

@@ -3,7 +3,8 @@ use super::{flags, run};
 use crate::gpu::{Gpu, Recording, Tensor};
 use crate::model::reduce;
 use crate::ops::{
-    Attention, AttentionParams, FRAME, HeadShape, RingParams, RopeStore, RopeStoreParams, Shares,
+    Attention, AttentionParams, ChunkAttention, FRAME, HeadShape, RingParams, RopeStore,
+    RopeStoreParams, Shares, Sums,
 };
 use crate::reference;
 use crate::tests::support::{assert_close, gpu, noise};
@@ -11,7 +12,7 @@ use half::f16;
 use pollster::block_on;
 
 /// (S, W, N, first position, tokens of the pass): filling, full, gone round, far beyond 2^32.
-const PASSES: [(u32, u32, u32, u64, usize); 10] = [
+const PASSES: [(u32, u32, u32, u64, usize); 11] = [
     (0, 1, 1, 0, 1),
     (4, 8, 8, 0, 1),
     (4, 8, 12, 0, 5),
@@ -19,6 +20,7 @@ const PASSES: [(u32, u32, u32, u64, usize); 10] = [
     (4, 8, 12, 8, 5),
     (4, 8, 12, 11, 5),
     (2, 70, 133, 300, 64),
+    (2, 300, 363, 600, 64),
     (0, 16, 20, 1000, 5),
     (1, 5, 8, (1 << 33) + 7, 4),
     (3, 200, 263, 5_000_000_001, 3),
@@ -117,36 +119,45 @@ fn check_rope_store(
 
 #[test]
 fn attention() {
-    attention_of_every_shape(false);
+    // groups of one, two, three, four, and four of eight; heads that end within a piece
+    let shapes =
+        [(1, 1, 8), (4, 2, 16), (3, 1, 64), (4, 1, 24), (16, 2, 32), (5, 5, 256), (6, 2, 136)];
+    for kv_f16 in [false, true] {
+        attention_of_shapes(ChunkAttention::Heads, kv_f16, &shapes);
+    }
 }
 
 #[test]
 fn attention_by_tiles() {
-    attention_of_every_shape(true);
+    // SwiftShader compiles a pipeline of tiles for a minute: each of a few shapes with one way to store.
+    attention_of_shapes(ChunkAttention::Tiles, true, &[(16, 2, 32), (6, 2, 136)]);
+    attention_of_shapes(ChunkAttention::Tiles, false, &[(3, 1, 64)]);
 }
 
-fn attention_of_every_shape(tiles: bool) {
+#[test]
+fn attention_by_columns() {
+    // no sharing; heads of one token in several workgroups; of two tokens in one lane
+    attention_of_shapes(ChunkAttention::Columns, true, &[(1, 1, 64), (9, 3, 64), (2, 2, 128)]);
+    attention_of_shapes(ChunkAttention::Columns, false, &[(64, 1, 64), (8, 2, 128)]);
+}
+
+fn attention_of_shapes(way: ChunkAttention, kv_f16: bool, shapes: &[(u32, u32, u32)]) {
     let gpu = gpu();
-    // groups of one, two, three, four, and four of eight; heads that end within a piece
-    let shapes =
-        [(1, 1, 8), (4, 2, 16), (3, 1, 64), (4, 1, 24), (16, 2, 32), (5, 5, 256), (6, 2, 136)];
-    // SwiftShader compiles a pipeline of tiles for a minute: each of a few shapes with one way to store.
-    let few = [(16, 2, 32), (3, 1, 64), (6, 2, 136)];
-    let shapes: &[(u32, u32, u32)] = if tiles { &few } else { &shapes };
-    for kv_f16 in [false, true] {
-        for (i, &shape) in shapes.iter().enumerate() {
-            if tiles && kv_f16 == (i % 2 == 0) {
-                continue;
-            }
-            let (heads, kv_heads, head_dim) = shape;
-            let sharing = (heads / kv_heads) as usize;
-            let heads = HeadShape { head_dim: head_dim as usize, sharing, kv_f16 };
-            let op = block_on(Attention::new(&gpu, heads, true, tiles)).unwrap();
-            for (i, &pass) in PASSES.iter().enumerate() {
-                let what = format!("attention tiles {tiles} f16 {kv_f16}");
-                // half of them as if the policy were `window`
-                check_attention(&gpu, &op, &what, [kv_f16, i % 2 == 1], shape, pass);
-            }
+    let sums = block_on(Sums::of(&gpu)).unwrap();
+    for &shape in shapes {
+        let (heads, kv_heads, head_dim) = shape;
+        let sharing = (heads / kv_heads) as usize;
+        let heads = HeadShape { head_dim: head_dim as usize, sharing, kv_f16 };
+        if !way.fits(&gpu, heads, sums) {
+            // Where a workgroup is one small subgroup, as on every software driver known, it has to.
+            assert!(sums == Sums::Shared || gpu.tier.lanes() > 16, "{way:?} {:?}", gpu.tier);
+            continue;
+        }
+        let op = block_on(Attention::new(&gpu, heads, true, way)).unwrap();
+        for (i, &pass) in PASSES.iter().enumerate() {
+            let what = format!("attention {way:?} f16 {kv_f16}");
+            // half of them as if the policy were `window`
+            check_attention(&gpu, &op, &what, [kv_f16, i % 2 == 1], shape, pass);
         }
     }
 }
@@ -259,7 +270,7 @@ fn shares() {
 fn attention_refuses_a_cache_of_another_size() {
     let gpu = gpu();
     let shape = HeadShape { head_dim: 8, sharing: 1, kv_f16: false };
-    let op = block_on(Attention::new(&gpu, shape, true, false)).unwrap();
+    let op = block_on(Attention::new(&gpu, shape, true, ChunkAttention::Heads)).unwrap();
     let ring = RingParams { sinks: 1, window: 4, slots: 4 };
     let params = AttentionParams { heads: 1, kv_heads: 1, head_dim: 8, ring, scale: 1.0 };
     let make = |name: &str, shape: &[usize]| Tensor::zeros(&gpu, name, shape).unwrap();
