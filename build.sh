@@ -250,10 +250,12 @@ setup() {
 # ---- native, run ----
 
 binary=
-native() {
-    say "cargo build --release"
+native() { build --release; }
+
+build() { # [--release]
+    say "cargo build${*:+ $*}"
     # Cargo itself says where the binary is: target folders and triples can be configured in many places.
-    binary=$(in_root cargo build --release --locked --bin brooklet --message-format=json-render-diagnostics |
+    binary=$(in_root cargo build "$@" --locked --bin brooklet --message-format=json-render-diagnostics |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
     [ -n "$binary" ] || die "cargo built no binary"
     say "built $binary"
@@ -432,7 +434,8 @@ test_all() {
         in_root cargo test --locked
     fi
     second_driver
-    native # whose tokens the browser's are compared with
+    build # whose tokens the browser's are compared with: as the tests have it, so that nothing is compiled anew
+    export BROOKLET_BINARY=$binary
     browser_tests
     say "all tests passed"
 }

@@ -64,7 +64,8 @@ function sinks() {
   if (!report) return missing("sinks");
   const ours = report.runs.map(({ ppl }) => number(ppl));
   const { table2, figure1 } = published.paper;
-  const rows = [["**SmolLM2-135M, cache of 257, 8,192 tokens**", ...ours]];
+  const tokens = report.runs[0].tokens.toLocaleString("en");
+  const rows = [[`**SmolLM2-135M, cache of 257, ${tokens} tokens**`, ...ours]];
   for (const [model, figures] of Object.entries(table2)) rows.push([`${model} (the paper)`, ...figures]);
   const newlines = read("newlines")?.runs[0].ppl;
   const four = report.runs.find(({ sinks }) => sinks === 4)?.ppl;

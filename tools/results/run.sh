@@ -38,19 +38,19 @@ for part in "$@"; do
         ppl dense --kv f32 --tokens 12288 --policy dense --window 12288
         ;;
     streaming) ppl streaming --kv f32 --tokens 32768 --sinks 4 --sweep window=253,509,1021 ;;
-    f16) ppl f16 --kv f16 --tokens 8192 --sinks 4 --sweep window=253,509,1021 ;;
+    f16) ppl f16 --kv f16 --tokens 4096 --sinks 4 --sweep window=253,509,1021 ;;
     sinks)
-        ppl sinks --kv f32 --tokens 8192 --sinks 4 --window 253 --sweep sinks=0,1,2,4,8 --chart "$out/sinks.svg"
-        ppl newlines --kv f32 --tokens 8192 --sinks 4 --window 253 --prefix 198,198,198,198
+        ppl sinks --kv f32 --tokens 4096 --sinks 4 --window 253 --sweep sinks=0,1,2,4,8 --chart "$out/sinks.svg"
+        ppl newlines --kv f32 --tokens 4096 --sinks 4 --window 253 --prefix 198,198,198,198
         ;;
     recompute)
         for window in 257 513 1025; do
-            ppl "recompute-$window" --kv f32 --tokens 8192 --policy recompute,streaming --sinks 4 \
-                --window "$window" --positions 24 --after 2048
+            ppl "recompute-$window" --kv f32 --tokens 4096 --policy recompute,streaming --sinks 4 \
+                --window "$window" --positions 16 --after 2048
         done
         ;;
     policies)
-        ppl policies --tokens 8192 --policy streaming,window,dense,half-discard --sinks 4 --window 253 \
+        ppl policies --tokens 4096 --policy streaming,window,dense,half-discard --sinks 4 --window 253 \
             --chart "$out/policies.svg"
         ;;
     book) ppl book --kv f16 --sinks 4 --window 253 --chart "$out/book.svg" ;;

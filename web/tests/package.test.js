@@ -41,7 +41,7 @@ test(
       existsSync,
     );
     assert.ok(icd, "the native run needs SwiftShader's manifest");
-    const binary = process.env.BROOKLET_BINARY ?? join(ROOT, "target", "release", "brooklet");
+    const binary = process.env.BROOKLET_BINARY ?? join(ROOT, "target", "debug", "brooklet");
     const output = execFileSync(
       binary,
       [

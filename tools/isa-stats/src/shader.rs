@@ -72,7 +72,7 @@ fn choices(kernel: &str, name: &str, lanes: &[u32]) -> Option<Vec<f64>> {
 
 /// Kernels that the engine runs on software drivers alone.
 pub fn is_for_software(name: &str) -> bool {
-    name.contains("_many")
+    name.contains("_many") || name.contains("_columns")
 }
 
 /// The type that a kernel is named for.
