@@ -172,10 +172,10 @@ async fn one(
     Ok((cell, times))
 }
 
-/// The time of each token of a cell.
+/// The time of each token of a cell but the first, which the prompt's own pass has already chosen.
 fn curve(cell: &Cell, times: &[f64]) -> Line {
     let at = (cell.prompt_tokens..).map(|index| index as f64);
-    let points = at.zip(times.iter().copied()).collect();
+    let points = at.zip(times.iter().copied()).skip(1).collect();
     Line::new(format!("{} {}", cell.policy.name(), cell.cache), points)
 }
 

@@ -76,9 +76,10 @@ impl Subject {
         std::path::Path::new(&self.model).file_stem().unwrap_or_default().to_string_lossy()
     }
 
-    /// The model and the device, for a chart's title.
+    /// The model and the device, for a chart's title, without what a driver adds to its name in brackets.
     fn on(&self) -> String {
-        format!("{} on {}", self.name(), self.adapter)
+        let device = self.adapter.split(" (").next().unwrap_or(&self.adapter);
+        format!("{} on {device}", self.name())
     }
 
     /// The lines above a table.
