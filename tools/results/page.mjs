@@ -59,6 +59,23 @@ The largest difference from PyTorch in ${off.length} cells is ${worst.slice(1)}.
 ${picture("policies.svg", "Running perplexity of streaming, window, dense and half-discard")}`;
 }
 
+/** Where streaming begins to differ from dense: the likelihood at index i is what the tokens before it gave. */
+function difference() {
+  const report = read("difference");
+  if (!report) return missing("difference");
+  const { sinks, window } = report.runs.find(({ policy }) => policy === "Streaming");
+  const nll = {};
+  const [, ...lines] = readFileSync(path.join(folder, "data", "difference.csv"), "utf8").trim().split("\n");
+  for (const [policy, , , index, , value] of lines.map((line) => line.split(","))) (nll[policy] ??= {})[index] = value;
+  const { streaming, dense } = nll;
+  const first = Object.keys(streaming)
+    .map(Number)
+    .find((index) => streaming[index] !== dense[index]);
+  return `Until the window is full, streaming and dense are bit-identical (logits by the test \`invariants\`). The first token to be fed with a key out of sight is number
+\`S + W\`, counted from 0. With ${sinks} + ${window} the likelihoods of the book's tokens are the same to the last digit up to number ${first - 1}, and differ
+from ${first} on, which is foretold from token ${first - 1}: ${first - 1 === sinks + window ? "`S + W`, as it must be" : "**not `S + W`**"}.`;
+}
+
 function sinks() {
   const report = read("sinks");
   if (!report) return missing("sinks");
@@ -198,7 +215,7 @@ Mean over all layers and heads and ${report.queries} queries; a token's fair sha
 ${picture("attention.svg", "Share of attention on the first four tokens, by layer and head")}`;
 }
 
-const sections = { perplexity, sinks, recompute, book, latency, laps, soak, recall, attention };
+const sections = { perplexity, difference, sinks, recompute, book, latency, laps, soak, recall, attention };
 let text = readFileSync(path.join(import.meta.dirname, "page.md"), "utf8");
 for (const [name, section] of Object.entries(sections)) text = text.replace(`{{${name}}}`, () => section());
 const left = /\{\{(\w+)\}\}/.exec(text);

@@ -4,13 +4,13 @@
 #   tools/results/run.sh BROOKLET BOOK TINY [PART…]
 #
 # BROOKLET: the release binary; BOOK: a long text; TINY: a model so small that a million tokens of it are soon made.
-# Parts: windows streaming f16 sinks policies recompute book latency laps soak streameval sinkscan page. `./build.sh results` calls it.
+# Parts: windows streaming f16 difference sinks policies recompute book latency laps soak streameval sinkscan page. `./build.sh results` calls it.
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 brooklet=$1 book=$2 tiny=$3
 shift 3
-[ $# -gt 0 ] || set -- windows streaming f16 sinks policies recompute book latency laps soak streameval sinkscan page
+[ $# -gt 0 ] || set -- windows streaming f16 difference sinks policies recompute book latency laps soak streameval sinkscan page
 out=$here/../../docs/results
 data=$out/data
 mkdir -p -- "$data"
@@ -39,6 +39,9 @@ for part in "$@"; do
         ;;
     streaming) ppl streaming --kv f32 --tokens 32768 --sinks 4 --sweep window=253,509,1021 ;;
     f16) ppl f16 --kv f16 --tokens 4096 --sinks 4 --sweep window=253,509,1021 ;;
+    difference)
+        measure difference ppl "$book" --tokens 256 --policy streaming,dense --sinks 4 --window 124 --csv "$data/difference.csv"
+        ;;
     sinks)
         ppl sinks --kv f32 --tokens 4096 --sinks 4 --window 253 --sweep sinks=0,1,2,4,8 --chart "$out/sinks.svg"
         ppl newlines --kv f32 --tokens 4096 --sinks 4 --window 253 --prefix 198,198,198,198
@@ -55,7 +58,7 @@ for part in "$@"; do
         ;;
     book) ppl book --kv f16 --sinks 4 --window 253 --chart "$out/book.svg" ;;
     latency)
-        bench latency --cache 256,512,1024,2048,4096 --policy streaming,recompute --prefilled -n 8 --sizes-chart "$out/latency.svg"
+        bench latency --cache 256,512,1024,2048,4096 --policy streaming,recompute --prefilled -n 5 --sizes-chart "$out/latency.svg"
         ;;
     soak) measure soak soak -m "$tiny" --tokens 1000000 --kv f32 ;;
     streameval) measure streameval streameval --lines 120 --distance 10,20,40,60 --window 1020 ;;
