@@ -48,8 +48,8 @@ for part in "$@"; do
         ;;
     recompute)
         for window in 257 513 1025; do
-            ppl "recompute-$window" --kv f32 --tokens 4096 --policy recompute,streaming --sinks 4 \
-                --window "$window" --positions 16 --after 2048
+            ppl "recompute-$window" --kv f32 --tokens 2560 --policy recompute,streaming --sinks 4 \
+                --window "$window" --positions 8 --after 2048
         done
         ;;
     policies)
@@ -61,10 +61,10 @@ for part in "$@"; do
         bench latency --cache 256,512,1024,2048,4096 --policy streaming,recompute --prefilled -n 5 --sizes-chart "$out/latency.svg"
         ;;
     soak) measure soak soak -m "$tiny" --tokens 1000000 --kv f32 ;;
-    streameval) measure streameval streameval --lines 120 --distance 10,20,40,60 --window 1020 ;;
+    streameval) measure streameval streameval --lines 80 --distance 10,20,40,60 --window 1020 ;;
     sinkscan) measure sinkscan sinkscan -f "$book" --chart "$out/attention.svg" ;;
     page) ;; # after everything
-    laps) bench laps --cache 256 --policy streaming,half-discard --laps 3 --tokens-chart "$out/laps.svg" ;;
+    laps) LP_NUM_THREADS=${LP_NUM_THREADS-1} bench laps --cache 256 --policy streaming,half-discard --laps 3 --tokens-chart "$out/laps.svg" ;;
     *) printf 'results: there is no part "%s"\n' "$part" >&2 && exit 2 ;;
     esac
 done
