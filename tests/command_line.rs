@@ -252,6 +252,18 @@ fn bench_times_each_token_while_caches_fill_and_go_round() {
         written += tokens;
     }
     assert_eq!((cells.len(), lines.lines().count()), (6, written));
+    assert!(cells.iter().all(|cell| cell["shifts"].is_null()), "{report}");
+}
+
+#[test]
+fn bench_tells_which_tokens_waited_for_a_shift() {
+    let report = bench(&["--cache", "40", "--chunk", "8", "--policy", "half-discard", "-n", "100"]);
+    // Of 4 + 36 the older 18 go whenever it is full; a prompt of 16, and a step is submitted ahead of each token.
+    assert_eq!(
+        report["cells"][0]["shifts"]["tokens"],
+        (16 + 100 - 40_usize).div_ceil(18),
+        "{report}"
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! Ctrl-C: the first one ends the work with what it has come to so far, any other at once.
+use brooklet::model::Policy;
 use brooklet::session::Session;
 use brooklet::{Error, Result};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -30,9 +31,13 @@ pub(crate) fn pressed() -> bool {
     STAGE.load(Ordering::Relaxed) == PRESSED
 }
 
-/// Prefill, in pieces between which Ctrl-C is heard.
+/// Prefill, in pieces between which Ctrl-C is heard. `recompute` would go over all that it sees for every piece, and has one.
 pub(crate) async fn feed(session: &mut Session, ids: &[u32]) -> Result<()> {
-    let piece = session.cache().settings().chunk * 4;
+    let settings = session.cache().settings();
+    let piece = match settings.policy {
+        Policy::Recompute => ids.len().max(1),
+        _ => settings.chunk * 4,
+    };
     for part in ids.chunks(piece) {
         session.feed(part).await?;
         if pressed() {

@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 /// Recompute takes as long for each of its tokens as for a whole prompt.
 const RECOMPUTED: usize = 4;
+/// Times that lie apart by more than this factor are drawn on a logarithmic axis.
+const FROM_ZERO: f64 = 20.0;
 /// Tokens before anything is timed.
 const WARM: usize = 4;
 
@@ -33,6 +35,8 @@ struct Cell {
     all: Option<Latency>,
     /// Of those after the cache was full.
     full: Option<Latency>,
+    /// Of those that waited for half of the cache to be thrown away.
+    shifts: Option<Latency>,
     device_bytes: u64,
     kv_bytes: u64,
     host_bytes: HostMemory,
@@ -150,11 +154,20 @@ async fn one(
     // A token's time is its own where it has a submission of its own.
     generation.submit_together(1);
     let mut times = Vec::with_capacity(tokens.min(1 << 20));
-    decode(&mut session, &mut generation, tokens, |spent| {
-        times.push(ms(spent));
-        bar.inc(1);
-    })
-    .await?;
+    let (mut shifts, mut shifted) = (Vec::new(), false);
+    while times.len() < tokens && !interrupt::pressed() {
+        let evicted = session.evicted();
+        decode(&mut session, &mut generation, 1, |spent| {
+            times.push(ms(spent));
+            bar.inc(1);
+        })
+        .await?;
+        if shifted {
+            shifts.extend(times.last());
+        }
+        // A step is submitted before the token before it is waited for: the next wait is the one that holds the shift.
+        shifted = session.evicted() > evicted + 1;
+    }
     bar.finish_and_clear();
     let full = times.get((cache - prompt_tokens)..).unwrap_or_default();
     let cell = Cell {
@@ -165,6 +178,7 @@ async fn one(
         prompt_tokens,
         all: Latency::of(&times),
         full: Latency::of(full),
+        shifts: Latency::of(&shifts),
         device_bytes: model.gpu.counters.held(),
         kv_bytes: session.cache().bytes(),
         host_bytes: HostMemory::now(),
@@ -180,10 +194,17 @@ fn curve(cell: &Cell, times: &[f64]) -> Line {
 }
 
 fn over_the_run(report: &Report, series: Vec<Line>) -> Result<String> {
+    let times = || series.iter().flat_map(|line| &line.points).map(|&(_, ms)| ms);
+    let (least, most) = (times().fold(f64::INFINITY, f64::min), times().fold(0.0, f64::max));
+    // From zero where that leaves every policy visible; recompute beside another does not.
+    let y = match most > FROM_ZERO * least {
+        true => Axis::log("milliseconds"),
+        false => Axis::linear("milliseconds").including([0.0]),
+    };
     lines(&Lines {
         title: format!("Time of each token, {}", report.subject.on()),
         x: Axis::linear("token of the stream"),
-        y: Axis::log("milliseconds"),
+        y,
         series,
     })
 }
@@ -259,6 +280,13 @@ fn table(report: &Report) -> String {
             };
         }
         text.push('\n');
+        if let Some(Latency { tokens, p50, max, .. }) = cell.shifts {
+            let _ = writeln!(
+                text,
+                "{:>17} {tokens:>7} of them waited for a shift: p50 {p50:.2}, max {max:.2}",
+                ""
+            );
+        }
     }
     if report.interrupted {
         text.push_str("\nstopped before all was measured\n");
