@@ -22,7 +22,7 @@ const percent = (value) =>
 const row = (cells) => `| ${cells.join(" | ")} |`;
 const table = (head, rows) => [row(head), row(head.map(() => "---")), ...rows.map(row)].join("\n");
 const picture = (file, text) => (existsSync(path.join(folder, file)) ? `\n![${text}](${file})\n` : "");
-const label = ({ policy, sinks, window }) => `${policy.toLowerCase()} ${sinks} + ${window}`;
+const label = ({ policy, sinks, window }) => `${policy} ${sinks} + ${window}`;
 
 /** What was run, on what. */
 function subject(report) {
@@ -34,7 +34,8 @@ function perplexity() {
   const reports = ["streaming", "window", "dense"].map(read);
   const runs = reports.flatMap((report) => report?.runs ?? []);
   if (!runs.length) return missing("streaming windows");
-  const half = new Map((read("f16")?.runs ?? []).map((run) => [label(run), run]));
+  const halves = ["f16", "book"].flatMap((name) => read(name)?.runs ?? []);
+  const half = new Map(halves.map((run) => [label(run), run]));
   const rows = [];
   const off = [];
   for (const [name, theirs] of Object.entries(published.pytorch)) {
@@ -63,7 +64,7 @@ ${picture("policies.svg", "Running perplexity of streaming, window, dense and ha
 function difference() {
   const report = read("difference");
   if (!report) return missing("difference");
-  const { sinks, window } = report.runs.find(({ policy }) => policy === "Streaming");
+  const { sinks, window } = report.runs.find(({ policy }) => policy === "streaming");
   const nll = {};
   const [, ...lines] = readFileSync(path.join(folder, "data", "difference.csv"), "utf8")
     .trim()
@@ -103,7 +104,7 @@ function recompute() {
     const report = read(`recompute-${window}`);
     if (!report) return [];
     const of = (policy) => report.runs.find((run) => run.policy === policy);
-    const [again, stream] = [of("Recompute"), of("Streaming")];
+    const [again, stream] = [of("recompute"), of("streaming")];
     return [[window, again.tokens, number(again.ppl), number(stream.sample_ppl), `${theirs[0]} / ${theirs[1]}`]];
   });
   if (!rows.length) return missing("recompute");
@@ -117,7 +118,7 @@ function book() {
   const report = read("book");
   if (!report) return missing("book");
   const [run] = report.runs;
-  return `${run.tokens.toLocaleString("en")} tokens, cache ${run.sinks} + ${run.window}, K and V as ${run.kv.toLowerCase()}: perplexity ${number(run.ppl)}, at ${number(run.tokens_per_second, 1)} tokens/s.
+  return `${run.tokens.toLocaleString("en")} tokens, cache ${run.sinks} + ${run.window}, K and V as ${run.kv}: perplexity ${number(run.ppl)}, at ${number(run.tokens_per_second, 1)} tokens/s.
 ${picture("book.svg", "Running perplexity over the whole book: level from beginning to end")}`;
 }
 
@@ -135,7 +136,7 @@ function latency() {
   if (!report) return missing("latency");
   const of = (policy) => report.cells.filter((cell) => cell.policy === policy);
   const time = (cell) => (cell.full ?? cell.all).p50;
-  const [again, stream] = [of("Recompute"), of("Streaming")];
+  const [again, stream] = [of("recompute"), of("streaming")];
   const { figure10 } = published.paper;
   const rows = stream.map((cell, i) => {
     const slow = again.find(({ cache }) => cache === cell.cache);
@@ -156,7 +157,8 @@ function latency() {
   return `${table(head, rows)}
 
 Milliseconds a token once the cache is full, medians. As a power of the cache's size, recompute grows with exponent ${slope(again)} and streaming with ${slope(stream)}
-(the paper's 7B: ${theirs("recompute")} and ${theirs("streaming")}). ${subject(report)}.
+(the paper's 7B: ${theirs("recompute")} and ${theirs("streaming")}). The ratios are larger than the paper's: a GPU goes over a window at once, for little more than it takes to
+read the weights; two cores of a CPU, which a software driver runs on, take their time for every token of it. ${subject(report)}.
 ${picture("latency.svg", "Time per token against the size of the cache")}`;
 }
 
@@ -167,7 +169,7 @@ function laps() {
     const ratio = (value) => number(value / full.p50);
     const times = [full.p50, full.p99, full.max].map((ms) => number(ms));
     const waited = shifts ? `${shifts.tokens} of ${number(shifts.p50)}` : "";
-    return [policy.toLowerCase(), cache, full.tokens, ...times, ratio(full.p99), ratio(full.max), waited];
+    return [policy, cache, full.tokens, ...times, ratio(full.p99), ratio(full.max), waited];
   });
   const head = [
     "policy",

@@ -38,7 +38,7 @@ for part in "$@"; do
         ppl dense --kv f32 --tokens 12288 --policy dense --window 12288
         ;;
     streaming) ppl streaming --kv f32 --tokens 32768 --sinks 4 --sweep window=253,509,1021 ;;
-    f16) ppl f16 --kv f16 --tokens 4096 --sinks 4 --sweep window=253,509,1021 ;;
+    f16) ppl f16 --kv f16 --tokens 4096 --sinks 4 --sweep window=509,1021 ;; # 253: the book
     difference)
         measure difference ppl "$book" --tokens 256 --policy streaming,dense --sinks 4 --window 124 --csv "$data/difference.csv"
         ;;
@@ -49,7 +49,7 @@ for part in "$@"; do
     recompute)
         for window in 257 513 1025; do
             ppl "recompute-$window" --kv f32 --tokens 2560 --policy recompute,streaming --sinks 4 \
-                --window "$window" --positions 8 --after 2048
+                --window "$window" --positions 6 --after 2048
         done
         ;;
     policies)
@@ -61,7 +61,7 @@ for part in "$@"; do
         bench latency --cache 256,512,1024,2048,4096 --policy streaming,recompute --prefilled -n 5 --sizes-chart "$out/latency.svg"
         ;;
     soak) measure soak soak -m "$tiny" --tokens 1000000 --kv f32 ;;
-    streameval) measure streameval streameval --lines 80 --distance 10,20,40,60 --window 1020 ;;
+    streameval) measure streameval streameval --lines 80 --distance 20,40,60 --window 1020 ;;
     sinkscan) measure sinkscan sinkscan -f "$book" --chart "$out/attention.svg" ;;
     page) ;; # after everything
     laps) LP_NUM_THREADS=${LP_NUM_THREADS-1} bench laps --cache 256 --policy streaming,half-discard --laps 3 --tokens-chart "$out/laps.svg" ;;
