@@ -229,9 +229,18 @@ function attention() {
   const report = read("sinkscan");
   if (!report) return missing("sinkscan");
   const shares = report.by_token.map((share) => `${number(100 * share)} %`);
+  const [first, ...others] = report.by_token;
+  const mean = (heads) => heads.reduce((sum, [share]) => sum + share, 0) / heads.length;
+  const layers = report.shares.map(mean);
+  const [quiet, drawn] = [layers.filter((share) => share < 0.15), layers.filter((share) => share >= 0.15)];
+  const part = (list) => number((100 * list.reduce((sum, share) => sum + share, 0)) / Math.max(1, list.length), 0);
+  const most = number(100 * Math.max(...others));
   return `${table(["token", ...shares.map((_, i) => i)], [["share of attention", ...shares]])}
 
 Mean over all layers and heads and ${report.queries} queries; a token's fair share is ${number(100 * report.fair)} %. Recommended: ${report.sinks} sink${report.sinks === 1 ? "" : "s"}.
+
+The very first token draws ${number(100 * first, 0)} % of all attention, ${number(first / report.fair, 0)} times its share, and no other token more than ${most} %: this model has one sink, and the table of sinks above
+says the same. It forms on the way up: in ${quiet.length} of ${layers.length} layers the first token gets ${part(quiet)} % on average, in the other ${drawn.length}, which begin at layer ${layers.findIndex((share) => share >= 0.15)}, ${part(drawn)} %.
 ${picture("attention.svg", "Share of attention on the first four tokens, by layer and head")}`;
 }
 
