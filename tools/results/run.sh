@@ -48,7 +48,7 @@ for part in "$@"; do
         ;;
     recompute)
         for window in 257 513 1025; do
-            ppl "recompute-$window" --kv f32 --tokens 2560 --policy recompute,streaming --sinks 4 \
+            ppl "recompute-$window" --kv f32 --tokens 2304 --policy recompute,streaming --sinks 4 \
                 --window "$window" --positions 6 --after 2048
         done
         ;;
