@@ -115,14 +115,14 @@ function recompute() {
   const head = ["window", "positions", "recompute", "streaming", "PyTorch, at other positions"];
   return `${table(head, rows)}
 
-Both at the same positions: before tokens ${which.join("; ")}. Few of them, so the level is rough; what counts is that the two columns are close. The paper: 5.43 and 5.40.`;
+Both at the same positions: tokens ${which.join("; ")}. Few of them, so the level is rough; what counts is that the two columns are close. The paper: 5.43 and 5.40.`;
 }
 
 function book() {
   const report = read("book");
   if (!report) return missing("book");
   const [run] = report.runs;
-  return `${run.tokens.toLocaleString("en")} tokens, cache ${run.sinks} + ${run.window}, K and V as ${run.kv}: perplexity ${number(run.ppl)}, at ${number(run.tokens_per_second, 1)} tokens/s.
+  return `${run.tokens.toLocaleString("en")} tokens, cache ${run.sinks} + ${run.window}, K and V as ${run.kv}: perplexity ${number(run.ppl)}.
 ${picture("book.svg", "Running perplexity over the whole book: level from beginning to end")}`;
 }
 
