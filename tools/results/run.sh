@@ -62,7 +62,7 @@ for part in "$@"; do
         ;;
     soak) measure soak soak -m "$tiny" --tokens 1000000 --kv f32 ;;
     streameval) measure streameval streameval --lines 80 --distance 20,40,60 --window 1020 ;;
-    sinkscan) measure sinkscan sinkscan -f "$book" --chart "$out/attention.svg" ;;
+    sinkscan) measure sinkscan sinkscan -f "$book" --no-store --chart "$out/attention.svg" ;;
     page) ;; # after everything
     laps) LP_NUM_THREADS=${LP_NUM_THREADS-1} bench laps --cache 256 --policy streaming,half-discard --laps 3 --tokens-chart "$out/laps.svg" ;;
     *) printf 'results: there is no part "%s"\n' "$part" >&2 && exit 2 ;;
