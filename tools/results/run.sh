@@ -61,7 +61,7 @@ for part in "$@"; do
         bench latency --cache 256,512,1024,2048,4096 --policy streaming,recompute --prefilled -n 5 --sizes-chart "$out/latency.svg"
         ;;
     soak) measure soak soak -m "$tiny" --tokens 1000000 --kv f32 ;;
-    streameval) measure streameval streameval --lines 80 --distance 20,40,60 --window 1020 ;;
+    streameval) measure streameval streameval --lines 60 --distance 20,50 --window 1020 ;;
     sinkscan) measure sinkscan sinkscan -f "$book" --no-store --chart "$out/attention.svg" ;;
     page) ;; # after everything
     laps) LP_NUM_THREADS=${LP_NUM_THREADS-1} bench laps --cache 256 --policy streaming,half-discard --laps 3 --tokens-chart "$out/laps.svg" ;;
