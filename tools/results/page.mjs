@@ -100,18 +100,17 @@ ${said}`;
 }
 
 function recompute() {
-  const rows = Object.entries(published.pytorchRecompute).flatMap(([window, theirs]) => {
-    const report = read(`recompute-${window}`);
-    if (!report) return [];
+  const reports = Object.entries(published.pytorchRecompute)
+    .map(([window, theirs]) => ({ window, theirs, report: read(`recompute-${window}`) }))
+    .filter(({ report }) => report);
+  if (!reports.length) return missing("recompute");
+  const rows = reports.map(({ window, theirs, report }) => {
     const of = (policy) => report.runs.find((run) => run.policy === policy);
     const [again, stream] = [of("recompute"), of("streaming")];
-    return [[window, again.tokens, number(again.ppl), number(stream.sample_ppl), `${theirs[0]} / ${theirs[1]}`]];
+    return [window, again.tokens, number(again.ppl), number(stream.sample_ppl), `${theirs[0]} / ${theirs[1]}`];
   });
-  if (!rows.length) return missing("recompute");
-  const positions = Object.keys(published.pytorchRecompute).flatMap(
-    (window) => read(`recompute-${window}`)?.sample ?? [],
-  );
-  const which = [...new Set(positions)].sort((a, b) => a - b).map((n) => n.toLocaleString("en"));
+  const positions = new Set(reports.flatMap(({ report }) => report.sample));
+  const which = [...positions].sort((a, b) => a - b).map((n) => n.toLocaleString("en"));
   const head = ["window", "positions", "recompute", "streaming", "PyTorch, at other positions"];
   return `${table(head, rows)}
 
@@ -175,13 +174,12 @@ function laps() {
     return [policy, cache, full.tokens, ...times, ratio(full.p99), ratio(full.max)];
   });
   const head = ["policy", "cache", "tokens", "p50, ms", "p99, ms", "max, ms", "p99 / p50", "max / p50"];
-  const waits = report.cells.flatMap(({ shifts, full }) =>
-    shifts
-      ? [
-          `${shifts.tokens} tokens waited for that, ${number(shifts.p50 / full.p50)} times as long as others in the median`,
-        ]
-      : [],
-  );
+  const waits = report.cells
+    .filter(({ shifts }) => shifts)
+    .map(({ shifts, full }) => {
+      const times = number(shifts.p50 / full.p50);
+      return `${shifts.tokens} tokens waited for that, ${times} times as long as others in the median`;
+    });
   return `${table(head, rows)}
 
 Every token from the one that filled the cache, three laps of the ring. Half-discard, which is llama.cpp's context shift, stops to throw half of its
@@ -198,15 +196,13 @@ function soak() {
   const rows = tenths.map(({ tenth, ms, gpu, host }) => [tenth, number(ms, 3), gpu.toLocaleString("en"), mib(host)]);
   const verdict = (held) => (held ? "yes" : "**no**");
   const times = tenths.map(({ ms }) => ms);
-  const drift = ratio < 1 ? "it was faster" : "it was slower";
   const range = `the tenths lie between ${number(Math.min(...times), 3)} and ${number(Math.max(...times), 3)} ms`;
-  const why = run.latency_flat ? "" : ` ${drift}, by what the machine's own speed wandered: ${range}`;
   return `${run.tokens.toLocaleString("en")} tokens of a tiny random model, cache ${run.sinks} + ${run.window}, ${run.looks} looks.
 
 ${table(["tenth", "ms a token, median", "GPU, bytes", "host, MiB"], rows)}
 
 GPU memory flat to the byte: ${verdict(run.gpu_flat)}. Host within 1 MiB from the second tenth on: ${verdict(run.host_flat)}. Last tenth within 5 % of the second:
-${verdict(run.latency_flat)} (${number(ratio, 3)}${why && `;${why}`}). Equal to the paper's method in f64 throughout: ${verdict(run.oracle_equal)} (largest difference of a logit ${difference.toExponential(1)}, allowed ${tolerance}).`;
+${verdict(run.latency_flat)} (${number(ratio, 3)}; ${range}). Equal to the paper's method in f64 throughout: ${verdict(run.oracle_equal)} (largest difference of a logit ${difference.toExponential(1)}, allowed ${tolerance}).`;
 }
 
 function recall() {
@@ -230,17 +226,18 @@ function attention() {
   if (!report) return missing("sinkscan");
   const shares = report.by_token.map((share) => `${number(100 * share)} %`);
   const [first, ...others] = report.by_token;
-  const mean = (heads) => heads.reduce((sum, [share]) => sum + share, 0) / heads.length;
-  const layers = report.shares.map(mean);
-  const [quiet, drawn] = [layers.filter((share) => share < 0.15), layers.filter((share) => share >= 0.15)];
-  const part = (list) => number((100 * list.reduce((sum, share) => sum + share, 0)) / Math.max(1, list.length), 0);
+  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / Math.max(1, values.length);
+  const layers = report.shares.map((heads) => mean(heads.map(([share]) => share)));
+  const draws = (share) => share >= 0.15;
+  const [drawn, quiet] = [layers.filter(draws), layers.filter((share) => !draws(share))];
+  const part = (shares) => number(100 * mean(shares), 0);
   const most = number(100 * Math.max(...others));
   return `${table(["token", ...shares.map((_, i) => i)], [["share of attention", ...shares]])}
 
 Mean over all layers and heads and ${report.queries} queries; a token's fair share is ${number(100 * report.fair)} %. Recommended: ${report.sinks} sink${report.sinks === 1 ? "" : "s"}.
 
 The very first token draws ${number(100 * first, 0)} % of all attention, ${number(first / report.fair, 0)} times its share, and no other token more than ${most} %: this model has one sink, and the table of sinks above
-says the same. It forms on the way up: in ${quiet.length} of ${layers.length} layers the first token gets ${part(quiet)} % on average, in the other ${drawn.length}, which begin at layer ${layers.findIndex((share) => share >= 0.15)}, ${part(drawn)} %.
+says the same. It forms on the way up: in ${quiet.length} of ${layers.length} layers the first token gets ${part(quiet)} % on average, in the other ${drawn.length}, which begin at layer ${layers.findIndex(draws)}, ${part(drawn)} %.
 ${picture("attention.svg", "Share of attention on the first four tokens, by layer and head")}`;
 }
 

@@ -64,7 +64,7 @@ for part in "$@"; do
     streameval) measure streameval streameval --lines 60 --distance 20,50 --window 1020 ;;
     sinkscan) measure sinkscan sinkscan -f "$book" --no-store --chart "$out/attention.svg" ;;
     page) ;; # after everything
-    laps) LP_NUM_THREADS=${LP_NUM_THREADS-1} bench laps --cache 256 --policy streaming,half-discard --laps 3 --tokens-chart "$out/laps.svg" ;;
+    laps) LP_NUM_THREADS=1 bench laps --cache 256 --policy streaming,half-discard --laps 3 --tokens-chart "$out/laps.svg" ;;
     *) printf 'results: there is no part "%s"\n' "$part" >&2 && exit 2 ;;
     esac
 done

@@ -43,7 +43,7 @@ fn draw(area: &Area, Bars { x, y, groups, series, .. }: &Bars) -> Result<()> {
         up.high += (up.high - up.low) * 0.04; // room for the number on the highest
     }
     let mut chart = ChartBuilder::on(area)
-        .margin_left(10) // the backend places what stands upright by its baseline
+        .margin_left(super::EDGE)
         .margin_right(20)
         .margin_top(14)
         .margin_bottom(6)

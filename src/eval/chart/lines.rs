@@ -69,7 +69,7 @@ fn draw<P: Iterator<Item = (f64, f64)>>(
     let (across, up) = (x.scale(points().map(|p| p.0)), y.scale(points().map(|p| p.1)).rounded());
     let columns = columns(across.low, across.high, across.log);
     let mut chart = ChartBuilder::on(area)
-        .margin_left(10) // the backend places what stands upright by its baseline
+        .margin_left(super::EDGE)
         .margin_right(28)
         .margin_top(8)
         .margin_bottom(6)

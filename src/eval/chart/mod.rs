@@ -40,6 +40,8 @@ const INK_ON_DARK: RGBColor = RGBColor(230, 237, 243);
 /// Grid lines, the same.
 const GRID: RGBColor = RGBColor(216, 222, 228);
 const GRID_ON_DARK: RGBColor = RGBColor(48, 54, 61);
+/// Pixels left of an axis's upright title: the backend places it by its baseline.
+const EDGE: i32 = 10;
 /// A small letter is about that wide, in pixels.
 const LETTER: i32 = 7;
 
