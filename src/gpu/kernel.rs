@@ -102,6 +102,7 @@ impl Kernel {
     /// A browser compiles elsewhere; what is awaited is its verdict.
     #[cfg(target_arch = "wasm32")]
     async fn compiled(gpu: &Gpu, source: KernelSource, overrides: Overrides) -> Compiled {
+        let _held = super::ahead::compile(&gpu.device, &source, &overrides).await;
         compile(&gpu.device, None, source, &overrides).await
     }
 }

@@ -1,4 +1,6 @@
 //! The only module that names wgpu: a device, tensors, kernels, recordings.
+#[cfg(target_arch = "wasm32")]
+mod ahead;
 mod kernel;
 mod open;
 #[cfg(not(target_arch = "wasm32"))]

@@ -9,29 +9,6 @@ import { CACHE, MODEL, ROOT, packagePages, sha256 } from "./harness.js";
 const here = packagePages();
 const ids = (pieces) => pieces.map(({ token }) => token);
 
-test("every kernel passes the browser's own compiler, as a pipeline", async () => {
-  const { count, complaints } = await here.page.evaluate(async () => {
-    const { kernelSources } = await import("/brooklet/core.js");
-    const adapter = await navigator.gpu.requestAdapter();
-    const requiredFeatures = ["subgroups", "shader-f16"].filter((name) => adapter.features.has(name));
-    const device = await adapter.requestDevice({ requiredFeatures });
-    const complaints = [];
-    const sources = await kernelSources();
-    for (const [name, code] of sources) {
-      device.pushErrorScope("validation");
-      const module = device.createShaderModule({ code });
-      for (const { message, lineNum } of (await module.getCompilationInfo()).messages)
-        complaints.push(`${name}:${lineNum}: ${message}`);
-      device.createComputePipeline({ layout: "auto", compute: { module } });
-      const error = await device.popErrorScope();
-      if (error) complaints.push(`${name}: ${error.message}`);
-    }
-    return { count: sources.length, complaints };
-  });
-  assert.deepEqual(complaints, []);
-  assert.ok(count > 40, `only ${count} kernels`);
-});
-
 test(
   "the default model streams the tokens of the native binary, in a small heap, and is kept",
   { timeout: 600_000 },
