@@ -363,7 +363,8 @@ browser_tests() {
     fi
     web
     say "node --test (web/tests)"
-    (cd -- "$root/web" && node --test --test-concurrency=1 --test-reporter=spec tests/*.test.js) || die "the browser's tests failed; see above"
+    # Two files at a time: each waits much for its browser, and has one of its own.
+    (cd -- "$root/web" && node --test --test-concurrency=2 --test-reporter=spec tests/*.test.js) || die "the browser's tests failed; see above"
 }
 
 # ---- test ----

@@ -14,14 +14,17 @@ export const TINY = join(ROOT, "tests", "fixtures", "tiny.gguf");
 export const MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
 /** A browser for a test; `context` and `close` go with it. */
-export const browser = (options) =>
-  launch({
+export async function browser(options) {
+  const chrome = await launch({
     args: [
       "--enable-precise-memory-info",
       "--host-resolver-rules=MAP insecure.test 127.0.0.1", // a page that is neither https nor localhost
     ],
     ...options,
   });
+  chrome.context.setDefaultTimeout(120_000); // the GPU is software, and other tests run beside
+  return chrome;
+}
 
 /** The page's server, with its Content-Security-Policy in force, and `faults` in the way of what it sends. */
 export async function site(before) {
