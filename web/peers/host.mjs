@@ -1,8 +1,9 @@
 // What the measurement needs from the machine: a file server that counts the
 // library bytes it sends, and readings from /proc.
+import { spawnSync } from "node:child_process";
 import { createReadStream, readdirSync, readFileSync, statSync } from "node:fs";
 import { createServer } from "node:http";
-import { loadavg } from "node:os";
+import { cpus, loadavg } from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { gzipSync } from "node:zlib";
@@ -117,6 +118,17 @@ export function browserTree(profile) {
 }
 
 const isHeavy = ({ pid }) => /--type=(renderer|gpu-process)/.test(read(`/proc/${pid}/cmdline`));
+
+/** Gives the GPU's process, whose work is the processor's where the GPU is software, the first core and the rest of the
+ * browser the others: what a page's thread takes is then its own. Whether it could (util-linux's `taskset`). */
+export function apart(profile) {
+  const last = cpus().length - 1;
+  if (last < 1) return false;
+  return browserTree(profile).every(({ pid }) => {
+    const cores = /--type=gpu-process/.test(read(`/proc/${pid}/cmdline`)) ? "0" : `1-${last}`;
+    return spawnSync("taskset", ["--all-tasks", "--cpu-list", "--pid", cores, pid]).status === 0;
+  });
+}
 
 function kilobytes(pid, file, key) {
   return Number(new RegExp(`^${key}:\\s+(\\d+)`, "m").exec(read(`/proc/${pid}/${file}`))?.[1] ?? 0);

@@ -3,8 +3,10 @@
 // - `thread`: processor time of the page's whole main thread, as the browser itself counts it: wasm, the package's
 //   JavaScript, the calls to WebGPU, callbacks. Time in which the thread waits or others have the core is not in it.
 // - `wasm`: the clock's time inside calls into the module, which are wrapped before the package sees them; the calls to
-//   WebGPU that it makes included, the package's own JavaScript not. On a machine whose cores a software GPU keeps busy it
-//   also holds the time in which others have the core: p10 is then nearest to what it costs.
+//   WebGPU that it makes included, the package's own JavaScript not. It also holds the time in which others have the core.
+//
+// A software GPU would take both cores of a small machine from the page's thread. So it gets one to itself (`apart`),
+// where the system can do that.
 //
 //   node wasm_cost.mjs [--tokens 64] [--out FILE]
 import { writeFileSync } from "node:fs";
@@ -12,7 +14,7 @@ import { parseArgs } from "node:util";
 import { CACHE } from "../serve.js";
 import { visitPage } from "./browser.mjs";
 import { GGUF, PACKAGE } from "./engines.mjs";
-import { serve } from "./host.mjs";
+import { apart, serve } from "./host.mjs";
 
 const { values: flags } = parseArgs({
   options: { tokens: { type: "string", default: "64" }, out: { type: "string" } },
@@ -101,12 +103,13 @@ async function measure(page, devtools, settings, tokens) {
 
 const server = await serve({ "/brooklet/": PACKAGE, "/gguf/": CACHE });
 try {
-  const result = await visitPage(async (page, context) => {
+  const result = await visitPage(async (page, context, profile) => {
     await page.addInitScript(wrapWasm);
     await page.goto(server.origin);
     const devtools = await context.newCDPSession(page);
     await devtools.send("Performance.enable", { timeDomain: "threadTicks" });
     const where = await page.evaluate(load, `/gguf/${GGUF}`);
+    where.apart = apart(profile);
     const tokens = Number(flags.tokens);
     const greedy = await measure(page, devtools, { temperature: 0 }, tokens);
     const sampled = await measure(page, devtools, { temperature: 0.8, topK: 40, seed: 1 }, tokens);
