@@ -57,6 +57,17 @@ function perplexity() {
   return `${table(["cache", "K and V", ...published.ranges], rows)}
 
 The largest difference from PyTorch in ${off.length} cells is ${worst.slice(1)}. In brackets: ours against theirs. ${subject(reports.find(Boolean))}.
+
+${policies()}`;
+}
+
+/** One text through every policy. */
+function policies() {
+  const report = read("policies");
+  if (!report) return missing("policies");
+  const tokens = report.runs[0].tokens.toLocaleString("en");
+  const each = report.runs.map((run) => `${label(run)}: ${number(run.ppl)}`);
+  return `${tokens} tokens, K and V as ${report.runs[0].kv}: ${each.join(", ")}. Half-discard is llama.cpp's context shift.
 ${picture("policies.svg", "Running perplexity of streaming, window, dense and half-discard")}`;
 }
 
@@ -176,10 +187,7 @@ function laps() {
   const head = ["policy", "cache", "tokens", "p50, ms", "p99, ms", "max, ms", "p99 / p50", "max / p50"];
   const waits = report.cells
     .filter(({ shifts }) => shifts)
-    .map(({ shifts, full }) => {
-      const times = number(shifts.p50 / full.p50);
-      return `${shifts.tokens} tokens waited for that, ${times} times as long as others in the median`;
-    });
+    .map(({ shifts }) => `${shifts.tokens} tokens waited for that, and took ${number(shifts.p50)} ms in the median`);
   return `${table(head, rows)}
 
 Every token from the one that filled the cache, three laps of the ring. Half-discard, which is llama.cpp's context shift, stops to throw half of its
