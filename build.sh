@@ -252,11 +252,11 @@ setup() {
 binary=
 native() { build --release; }
 
-build() { # [--release]
+build() { # [--release | --test NAME]
     say "cargo build${*:+ $*}"
     # Cargo itself says where the binary is: target folders and triples can be configured in many places.
     binary=$(in_root cargo build "$@" --locked --bin brooklet --message-format=json-render-diagnostics |
-        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+        sed -n '/"kind":\["bin"\]/s/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
     [ -n "$binary" ] || die "cargo built no binary"
     say "built $binary"
 }
@@ -435,7 +435,8 @@ test_all() {
         in_root cargo test --locked
     fi
     second_driver
-    build # whose tokens the browser's are compared with: as the tests have it, so that nothing is compiled anew
+    # Whose tokens the browser's are compared with. Asked for with a test: alone it would have other features of some crates, and be compiled anew.
+    build --test command_line
     export BROOKLET_BINARY=$binary
     browser_tests
     say "all tests passed"
