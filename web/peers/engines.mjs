@@ -2,10 +2,7 @@
 // setup }, and another engine is one more entry.
 import { readFileSync } from "node:fs";
 import path from "node:path";
-
-/** What `./build.sh web` makes. */
-export const PACKAGE = path.join(import.meta.dirname, "..", "pkg");
-export const GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf";
+import { GGUF, PACKAGE } from "./browser.mjs";
 
 // A setup function runs in the page (so it sees nothing of this file) with its
 // entry's `options`, loads library and model, and returns { info, generate(prompt, maxTokens, onPiece) }, where

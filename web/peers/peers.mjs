@@ -9,8 +9,8 @@ import { loadavg } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { CACHE } from "../serve.js";
-import { visitPage } from "./browser.mjs";
-import { engines, GGUF, PACKAGE } from "./engines.mjs";
+import { GGUF, PACKAGE, visitPage } from "./browser.mjs";
+import { engines } from "./engines.mjs";
 import { browserTree, cpuMeter, memory, peakPss, quiet, serve } from "./host.mjs";
 
 const HERE = import.meta.dirname;

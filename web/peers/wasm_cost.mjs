@@ -12,8 +12,7 @@
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { CACHE } from "../serve.js";
-import { visitPage } from "./browser.mjs";
-import { GGUF, PACKAGE } from "./engines.mjs";
+import { GGUF, PACKAGE, visitPage } from "./browser.mjs";
 import { apart, serve } from "./host.mjs";
 
 const { values: flags } = parseArgs({
