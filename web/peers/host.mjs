@@ -117,16 +117,19 @@ export function browserTree(profile) {
   return tree;
 }
 
-const isHeavy = ({ pid }) => /--type=(renderer|gpu-process)/.test(read(`/proc/${pid}/cmdline`));
+/** What a process is to the browser: "renderer", "gpu-process", and others. */
+const kind = ({ pid }) => /--type=([\w-]+)/.exec(read(`/proc/${pid}/cmdline`))?.[1];
+
+const isHeavy = (member) => ["renderer", "gpu-process"].includes(kind(member));
 
 /** Gives the GPU's process, whose work is the processor's where the GPU is software, the first core and the rest of the
  * browser the others: what a page's thread takes is then its own. Whether it could (util-linux's `taskset`). */
 export function apart(profile) {
   const last = cpus().length - 1;
   if (last < 1) return false;
-  return browserTree(profile).every(({ pid }) => {
-    const cores = /--type=gpu-process/.test(read(`/proc/${pid}/cmdline`)) ? "0" : `1-${last}`;
-    return spawnSync("taskset", ["--all-tasks", "--cpu-list", "--pid", cores, pid]).status === 0;
+  return browserTree(profile).every((member) => {
+    const cores = kind(member) === "gpu-process" ? "0" : `1-${last}`;
+    return spawnSync("taskset", ["--all-tasks", "--cpu-list", "--pid", cores, member.pid]).status === 0;
   });
 }
 
