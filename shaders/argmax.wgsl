@@ -1,7 +1,7 @@
 // argmax — token = the lowest index of the largest logit that is not banned; NO_TOKEN when there is none
 //
 //   binding  name    access   type   shape         unit
-//   0        params  uniform  Params
+//   0        params  read     Params
 //   1        logits  read     f32    [V]           logits
 //   2        banned  read     u32    [ceil(V/32)]  one bit a token
 //   3        token   write    u32    [T]           the first element takes the id
@@ -20,7 +20,7 @@ struct Params {
     most: u32,   // steps that there is room for
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<storage, read> params: Params;
 @group(0) @binding(1) var<storage, read> logits: array<f32>;
 @group(0) @binding(2) var<storage, read> banned: array<u32>;
 @group(0) @binding(3) var<storage, read_write> token: array<u32>;

@@ -2,7 +2,7 @@
 //             q_i is the query at the phase that serves key i (lib/ring.wgsl)
 //
 //   binding  name    access   type       shape                  unit
-//   0        params  uniform  Params
+//   0        params  read     Params
 //   1        frame   read     u32        [4]                    n: position of the first token, tokens, sinks kept
 //   2        q       read     vec4<f32>  [T, 3, H HD/4]         queries at: this lap, lap before, sinks
 //   3        k       read     vec4<u32>  [S + N, KV HD words/4] keys, f16 pairs or f32 bits
@@ -30,7 +30,7 @@ struct Params {
     scale: f32,     // 1 / sqrt(HD)
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<storage, read> params: Params;
 @group(0) @binding(1) var<storage, read> frame: array<u32>;
 @group(0) @binding(2) var<storage, read> q: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> k: array<vec4<u32>>;

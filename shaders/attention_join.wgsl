@@ -1,7 +1,7 @@
 // attention_join — att[h] = sum_s e^(m_s - m) o_s / sum_s e^(m_s - m) l_s,  m = max m_s: one attention of several splits
 //
 //   binding  name    access   type  shape                unit
-//   0        params  uniform  Params
+//   0        params  read     Params
 //   1        frame   read     u32   [4]                  n: the token's position
 //   2        parts   read     f32   [splits, H, HD + 2]  o: sums of p v; m: the highest score; l: the sum of p
 //   3        out     write    f32   [1, H HD]            activations
@@ -17,7 +17,7 @@ struct Params {
     split: u32,     // slots of a split
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<storage, read> params: Params;
 @group(0) @binding(1) var<storage, read> frame: array<u32>;
 @group(0) @binding(2) var<storage, read> parts: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;

@@ -2,7 +2,7 @@
 //                 a workgroup has SPLIT slots of the cache and what attention_join makes one of
 //
 //   binding  name    access   type       shape                    unit
-//   0        params  uniform  Params
+//   0        params  read     Params
 //   1        frame   read     u32        [4]                      n: the token's position, 1, sinks kept
 //   2        qkv     read     f32        [1, (H + 2 KV) HD]       activations
 //   3        turns   read     vec2<f32>  [S + 2N, R/2]            cos and sin of each phase
@@ -35,7 +35,7 @@ struct Params {
     splits: u32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<storage, read> params: Params;
 @group(0) @binding(1) var<storage, read> frame: array<u32>;
 @group(0) @binding(2) var<storage, read> qkv: array<f32>;
 @group(0) @binding(3) var<storage, read> turns: array<vec2<f32>>;

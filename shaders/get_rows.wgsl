@@ -1,7 +1,7 @@
 // get_rows — x[t, :] = w[tokens[t], :], for the tokens of one pass whose row is in this part
 //
 //   binding  name    access   type       shape            unit
-//   0        params  uniform  Params
+//   0        params  read     Params
 //   1        frame   read     u32        [4]              n: position of the first token, tokens
 //   2        tokens  read     u32        [T]              ids
 //   3        quants  read     vec4<u32>  [rows, by type]  weights of this part
@@ -19,7 +19,7 @@ struct Params {
     units: u32,  // D/32
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<storage, read> params: Params;
 @group(0) @binding(1) var<storage, read> frame: array<u32>;
 @group(0) @binding(2) var<storage, read> tokens: array<u32>;
 @group(0) @binding(3) var<storage, read> quants: array<vec4<u32>>;

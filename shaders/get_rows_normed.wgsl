@@ -1,7 +1,7 @@
 // get_rows_normed — x[0, :] = w[tokens[0], :], and what the next norm needs of x: times its gain, and squared; one token
 //
 //   binding  name     access   type       shape            unit
-//   0        params   uniform  Params
+//   0        params   read     Params
 //   1        tokens   read     u32        [T]              the first is the id
 //   2        quants   read     vec4<u32>  [rows, by type]  weights of this part
 //   3        scales   read     u32        [rows, by type]  their scales
@@ -21,7 +21,7 @@ struct Params {
     units: u32,  // D/32
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<storage, read> params: Params;
 @group(0) @binding(1) var<storage, read> tokens: array<u32>;
 @group(0) @binding(2) var<storage, read> quants: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> scales: array<u32>;

@@ -1,7 +1,7 @@
 // matmul_tiles — y[t, r] = sum_k w[r, k] x[t, k] (+ bias[r]), then the epilogue; the tokens of one pass, for GPUs
 //
 //   binding  name    access   type       shape            unit
-//   0        params  uniform  Params
+//   0        params  read     Params
 //   1        frame   read     u32        [4]              n: position of the first token, tokens
 //   2        x       read     vec4<f32>  [T, K/4]         activations
 //   3        quants  read     vec4<u32>  [rows, by type]  weights of this part
@@ -28,7 +28,7 @@ struct Params {
     grid_x: u32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<storage, read> params: Params;
 @group(0) @binding(1) var<storage, read> frame: array<u32>;
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> quants: array<vec4<u32>>;

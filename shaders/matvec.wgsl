@@ -1,7 +1,7 @@
 // matvec — y[0, r] = sum_k w[r, k] x[0, k] (+ bias[r]), then the epilogue; one token
 //
 //   binding  name    access   type       shape            unit
-//   0        params  uniform  Params
+//   0        params  read     Params
 //   1        x       read     vec4<f32>  [1, K/4]         activations
 //   2        quants  read     vec4<u32>  [rows, by type]  weights of this part
 //   3        scales  read     u32        [rows, by type]  their scales
@@ -28,7 +28,7 @@ struct Params {
     grid_x: u32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<storage, read> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> quants: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> scales: array<u32>;

@@ -2,7 +2,7 @@
 //                 rms = sqrt(mean of the squares + eps)
 //
 //   binding  name     access   type       shape            unit
-//   0        params   uniform  Params
+//   0        params   read     Params
 //   1        x        read     vec4<f32>  [1, K/4]         xn: activations times the norm's gain
 //   2        squares  read     f32        [>= partials]    partial sums of the squares of the activations
 //   3        quants   read     vec4<u32>  [rows, by type]  weights of this part
@@ -29,7 +29,7 @@ struct Params {
     eps: f32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<storage, read> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> squares: array<f32>;
 @group(0) @binding(3) var<storage, read> quants: array<vec4<u32>>;

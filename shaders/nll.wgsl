@@ -1,7 +1,7 @@
 // nll — nll[r] = log(sum_i exp(logits[r, i])) - logits[r, targets[r]]
 //
 //   binding  name     access   type   shape   unit
-//   0        params   uniform  Params
+//   0        params   read     Params
 //   1        frame    read     u32    [4]     tokens: how many of T are there
 //   2        logits   read     f32    [T, V]  logits
 //   3        targets  read     u32    [T]     the token that came next
@@ -16,7 +16,7 @@ struct Params {
     vocab: u32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<storage, read> params: Params;
 @group(0) @binding(1) var<storage, read> frame: array<u32>;
 @group(0) @binding(2) var<storage, read> logits: array<f32>;
 @group(0) @binding(3) var<storage, read> targets: array<u32>;

@@ -1,7 +1,7 @@
 // rms_norm — y[r, i] = x[s, i] * w[i] / sqrt(mean_i(x[s, i]^2) + eps),  s = r, or the last token's row
 //
 //   binding  name    access   type   shape         unit
-//   0        params  uniform  Params
+//   0        params  read     Params
 //   1        frame   read     u32    [4]           n: position of the first token, tokens: their number
 //   2        x       read     f32    [rows, cols]  activations
 //   3        w       read     f32    [cols]        gain
@@ -17,7 +17,7 @@ struct Params {
     eps: f32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<storage, read> params: Params;
 @group(0) @binding(1) var<storage, read> frame: array<u32>;
 @group(0) @binding(2) var<storage, read> x: array<f32>;
 @group(0) @binding(3) var<storage, read> w: array<f32>;

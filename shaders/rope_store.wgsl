@@ -1,7 +1,7 @@
 // rope_store — splits qkv; turns every query at its three phases and every key at its one; stores K and V
 //
 //   binding  name    access   type   shape                    unit
-//   0        params  uniform  Params
+//   0        params  read     Params
 //   1        frame   read     u32    [4]                      n: position of the first token, tokens
 //   2        qkv     read     f32    [T, (H + 2 KV) HD]       activations
 //   3        turns   read     f32    [S + 2N, R/2, 2]         cos and sin of each phase
@@ -24,7 +24,7 @@ struct Params {
     slots: u32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<storage, read> params: Params;
 @group(0) @binding(1) var<storage, read> frame: array<u32>;
 @group(0) @binding(2) var<storage, read> qkv: array<f32>;
 @group(0) @binding(3) var<storage, read> turns: array<vec2<f32>>;

@@ -4,7 +4,7 @@
 //   k[S + j] = k[S + j + shift] turned by -shift,  v[S + j] = v[S + j + shift],  j < kept
 //
 //   binding  name    access   type   shape                 unit
-//   0        params  uniform  Params
+//   0        params  read     Params
 //   1        turns   read     f32    [S + 2N, R/2, 2]      cos and sin of each phase
 //   2        k       write    u32    [S + N, KV HD words]  keys, f16 pairs or f32 bits
 //   3        v       write    u32    [S + N, KV HD words]  values, the same
@@ -24,7 +24,7 @@ struct Params {
     lines: u32,     // workgroups a head
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<storage, read> params: Params;
 @group(0) @binding(1) var<storage, read> turns: array<vec2<f32>>;
 @group(0) @binding(2) var<storage, read_write> k: array<u32>;
 @group(0) @binding(3) var<storage, read_write> v: array<u32>;

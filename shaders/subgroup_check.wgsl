@@ -1,7 +1,7 @@
 // subgroup_check — sum[g, i] = sum of (256 j + 1) over the lanes j of the subgroup of lane i
 //
 //   binding  name    access   type   shape         unit
-//   0        params  uniform  Params
+//   0        params  read     Params
 //   1        sum     write    u32    [groups, WG]
 //
 //   grid:      [groups, 1, 1] workgroups
@@ -14,7 +14,7 @@ struct Params {
     groups: u32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<storage, read> params: Params;
 @group(0) @binding(1) var<storage, read_write> sum: array<u32>;
 
 override WG: u32 = 64u;

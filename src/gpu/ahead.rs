@@ -67,7 +67,7 @@ fn entries(source: &KernelSource) -> Vec<Value> {
         Access::Read => "read-only-storage",
         Access::Write => "storage",
     };
-    std::iter::once(entry(0, "uniform", source.params_size))
+    std::iter::once(entry(0, "read-only-storage", source.params_size))
         .chain(source.bindings.iter().zip(1..).map(|(access, at)| entry(at, kind(access), 0)))
         .collect()
 }

@@ -8,7 +8,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use web_time::Instant;
 
-/// How a kernel touches one binding. Binding 0 is always the `Params` uniform.
+/// How a kernel touches one binding. Binding 0 is always `Params`, read-only storage: lavapipe before Mesa 23.1
+/// compiles a kernel anew at each dispatch for the values of a uniform that its loops depend on, and keeps them all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// `var<storage, read>`
@@ -165,7 +166,7 @@ fn layout_entries(source: &KernelSource) -> Vec<wgpu::BindGroupLayoutEntry> {
         count: None,
     };
     let params = wgpu::BufferSize::new(source.params_size);
-    std::iter::once(entry(0, wgpu::BufferBindingType::Uniform, params))
+    std::iter::once(entry(0, wgpu::BufferBindingType::Storage { read_only: true }, params))
         .chain(source.bindings.iter().zip(1..).map(|(access, binding)| {
             let read_only = *access == Access::Read;
             entry(binding, wgpu::BufferBindingType::Storage { read_only }, None)

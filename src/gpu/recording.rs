@@ -1,8 +1,8 @@
 //! Dispatches noted down once, then replayed for every token.
 use super::{Counters, Gpu, Kernel, Readback, Reads, Tensor};
 
-/// Uniform offsets must be multiples of this on every WebGPU device.
-const UNIFORM_ALIGN: usize = 256;
+/// Offsets of storage bindings must be multiples of this on every WebGPU device.
+const PARAMS_ALIGN: usize = 256;
 
 pub(super) struct Dispatch {
     pub(super) label: String,
@@ -20,7 +20,7 @@ pub(super) struct Dispatch {
 #[derive(Default)]
 pub struct Recording {
     dispatches: Vec<Dispatch>,
-    uniforms: Vec<u8>,
+    params: Vec<u8>,
 }
 
 impl Recording {
@@ -35,9 +35,9 @@ impl Recording {
     ) {
         assert_eq!(tensors.len(), kernel.source.bindings.len(), "{}", kernel.source.name);
         assert_eq!(size_of::<P>() as u64, kernel.source.params_size, "{}", kernel.source.name);
-        let params_offset = self.uniforms.len() as u64;
-        self.uniforms.extend_from_slice(bytemuck::bytes_of(&params));
-        self.uniforms.resize(self.uniforms.len().next_multiple_of(UNIFORM_ALIGN), 0);
+        let params_offset = self.params.len() as u64;
+        self.params.extend_from_slice(bytemuck::bytes_of(&params));
+        self.params.resize(self.params.len().next_multiple_of(PARAMS_ALIGN), 0);
         self.dispatches.push(Dispatch {
             label: label.into(),
             kernel: kernel.source.name,
@@ -62,14 +62,14 @@ impl Recording {
     pub fn finish(self, gpu: &Gpu) -> Program {
         let params = gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("params"),
-            size: self.uniforms.len().max(UNIFORM_ALIGN) as u64,
-            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            size: self.params.len().max(PARAMS_ALIGN) as u64,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
-        gpu.queue.write_buffer(&params, 0, &self.uniforms);
+        gpu.queue.write_buffer(&params, 0, &self.params);
         Counters::add(&gpu.counters.objects, 1 + self.dispatches.len() as u64);
         let bind = |dispatch: &Dispatch| {
-            let uniform = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+            let params = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                 buffer: &params,
                 // Bound here and not at each encoding: an offset that moves is one more thing to hand to a browser and
                 // to check, for every dispatch of every token.
@@ -77,7 +77,7 @@ impl Recording {
                 size: wgpu::BufferSize::new(dispatch.params_size),
             });
             let storage = dispatch.buffers.iter().map(|buffer| buffer.as_entire_binding());
-            let entries: Vec<_> = std::iter::once(uniform)
+            let entries: Vec<_> = std::iter::once(params)
                 .chain(storage)
                 .zip(0..)
                 .map(|(resource, binding)| wgpu::BindGroupEntry { binding, resource })

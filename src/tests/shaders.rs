@@ -24,7 +24,8 @@ fn every_kernel_is_valid_and_bound_as_its_source_says() {
 
         let (binding, space, ty) = bindings[0];
         let TypeInner::Struct { span, .. } = module.types[ty].inner else { panic!("{name}") };
-        assert_eq!((binding, space), (0, AddressSpace::Uniform), "{name}: binding 0");
+        let read_only = AddressSpace::Storage { access: StorageAccess::LOAD };
+        assert_eq!((binding, space), (0, read_only), "{name}: binding 0");
         assert_eq!(u64::from(span), kernel.params_size, "{name}: size of Params");
 
         let found: Vec<_> = bindings[1..]
