@@ -7,7 +7,8 @@
 //   2        q       read     vec4<f32>  [T, 3, H HD/4]         queries at: this lap, lap before, sinks
 //   3        k       read     vec4<u32>  [S + N, KV HD words/4] keys, f16 pairs or f32 bits
 //   4        v       read     vec4<u32>  [S + N, KV HD words/4] values, the same
-//   5        out     write    vec4<f32>  [T, H HD/4]            activations
+//   5        out     write    vec4<f32>  [T, H HD/4]            activations; before the last span its sums
+//   6        carry   write    vec2<f32>  [T, H]                 the highest score and the sum of exponentials so far
 //
 //   grid:      [H/GROUP, T, 1] workgroups, one a token and GROUP heads that share keys and values
 //   requires:  HD a multiple of 8, HEAD_DIM = HD; GROUP at most 4, a divisor of H/KV
@@ -18,7 +19,7 @@
 // up p v for its own dimensions. Tiles and the order inside them do not depend on the ring's size, so
 // two caches that hold the same keys at the same places give the same bits.
 // A key or value is read once for GROUP heads; those beyond GROUP cost nothing, as it is a constant by
-// the time this is compiled.
+// the time this is compiled. One dispatch looks at a span of slots; sums, highest and total go on to the next.
 
 struct Params {
     heads: u32,     // H
@@ -28,6 +29,8 @@ struct Params {
     window: u32,
     slots: u32,
     scale: f32,     // 1 / sqrt(HD)
+    first: u32,     // the first slot that is looked at here
+    span: u32,      // slots
 }
 
 @group(0) @binding(0) var<storage, read> params: Params;
@@ -36,6 +39,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read> k: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read> v: array<vec4<u32>>;
 @group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> carry: array<vec2<f32>>;
 
 override WG: u32 = 64u;
 override GROUP: u32 = 1u;
@@ -149,6 +153,10 @@ fn main(
     let ring = Ring(params.sinks, params.window, params.slots);
     let n = frame[0] + token;
     let stored = min(n + 1u, params.sinks + params.slots);
+    let end = min(params.first + params.span, stored);
+    if params.first >= stored {
+        return;
+    }
     let eights = HEAD_DIM / 8u;
     let kv_head = head / (params.heads / params.kv_heads);
     let kv_stride = params.kv_heads * eights;
@@ -159,15 +167,26 @@ fn main(
         let row = token * 3u + (i / quarter) % 3u;
         q_scratch[i] = q[(row * params.heads + head + i / (3u * quarter)) * quarter + i % quarter];
     }
+    let row = token * params.heads + head;
     for (var i = lane; i < GROUP * eights; i += WG) {
         out_scratch[i] = Eight(vec4(0.0), vec4(0.0));
+        if params.first > 0u {
+            let at = row * quarter + 2u * i;
+            out_scratch[i] = Eight(out[at], out[at + 1u]);
+        }
     }
     workgroupBarrier();
 
     var highest = vec4(LOWEST);
     var total = vec4(0.0);
-    for (var first = 0u; first < stored; first += TILE) {
-        let count = min(TILE, stored - first);
+    if params.first > 0u {
+        for (var g = 0u; g < GROUP; g++) {
+            highest[g] = carry[row + g].x;
+            total[g] = carry[row + g].y;
+        }
+    }
+    for (var first = params.first; first < end; first += TILE) {
+        let count = min(TILE, end - first);
         var most = vec4(LOWEST);
         for (var i = lane; i < count; i += WG) {
             let serves = ring_serves(ring, n, first + i, frame[2] != 0u);
@@ -209,10 +228,16 @@ fn main(
         workgroupBarrier();
     }
 
+    if end < stored && lane == 0u {
+        for (var g = 0u; g < GROUP; g++) {
+            carry[row + g] = vec2(highest[g], total[g]);
+        }
+    }
     for (var i = lane; i < GROUP * eights; i += WG) {
-        let at = (token * params.heads + head) * quarter + 2u * i;
+        let at = row * quarter + 2u * i;
         let sum = out_scratch[i];
-        out[at] = sum.a / total[i / eights];
-        out[at + 1u] = sum.b / total[i / eights];
+        let whole = select(total[i / eights], 1.0, end < stored);
+        out[at] = sum.a / whole;
+        out[at + 1u] = sum.b / whole;
     }
 }

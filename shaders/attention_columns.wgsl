@@ -7,7 +7,8 @@
 //   2        q       read     vec4<f32>  [T, 3, H HD/4]         queries at: this lap, lap before, sinks
 //   3        k       read     vec4<u32>  [S + N, KV HD words/4] keys, f16 pairs or f32 bits
 //   4        v       read     vec4<u32>  [S + N, KV HD words/4] values, the same
-//   5        out     write    vec4<f32>  [T, H HD/4]            activations
+//   5        out     write    vec4<f32>  [T, H HD/4]            activations; before the last span its sums
+//   6        carry   write    vec2<f32>  [T, H]                 the highest score and the sum of exponentials so far
 //
 //   grid:      [ceil(T H/KV / QUERIES), KV, 1] workgroups, QUERIES = 256/HD WG: of neighbouring tokens, all heads that
 //              share keys
@@ -19,7 +20,8 @@
 // nothing but scores waits in workgroup memory, each lane's own. A key or value is read by a few lanes, eight
 // dimensions each, and broadcast: there reading is what costs. Which of its three queries a key needs is nearly always the
 // same for a whole tile; a tile that nobody sees is passed over. Tiles and the order inside them do not depend on the
-// ring's size, so two caches that hold the same keys at the same places give the same bits.
+// ring's size, so two caches that hold the same keys at the same places give the same bits. One dispatch looks at a span
+// of slots; sums, highest and total go on to the next.
 
 struct Params {
     heads: u32,     // H
@@ -29,6 +31,8 @@ struct Params {
     window: u32,
     slots: u32,
     scale: f32,     // 1 / sqrt(HD)
+    first: u32,     // the first slot that is looked at here
+    span: u32,      // slots
 }
 
 @group(0) @binding(0) var<storage, read> params: Params;
@@ -37,6 +41,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read> k: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read> v: array<vec4<u32>>;
 @group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> carry: array<vec2<f32>>;
 
 override WG: u32 = 8u;
 override HEAD_DIM: u32 = 64u;
@@ -167,6 +172,27 @@ fn store16(at: u32, v: Sixteen) {
     out[at + 3u] = v.d;
 }
 
+fn load16(at: u32) -> Sixteen {
+    return Sixteen(out[at], out[at + 1u], out[at + 2u], out[at + 3u]);
+}
+
+/// What the span before has left of 64 dimensions of a query, from the four at `four` on.
+fn load(team: Team, query: u32, four: u32) -> Wide {
+    let at = query_at(team, query, 1u) + four;
+    return Wide(load16(at), load16(at + 4u), load16(at + 8u), load16(at + 12u));
+}
+
+/// A query's place in `carry`.
+fn carry_at(team: Team, query: u32) -> u32 {
+    return query_at(team, query, 1u) / (HEAD_DIM / 4u);
+}
+
+fn leave(team: Team, query: u32, highest: f32, total: f32) {
+    if query <= team.last {
+        carry[carry_at(team, query)] = vec2(highest, total);
+    }
+}
+
 /// Writes 64 dimensions of a query, from the four at `four` on.
 fn store(team: Team, query: u32, four: u32, v: Wide) {
     if query <= team.last {
@@ -194,6 +220,10 @@ fn main(
     let team = Team(ring, queries - 1u, sharing, group.y);
     let seen = Range(position(team, begin), position(team, begin + columns * WG - 1u), frame[2] != 0u);
     let stored = min(seen.last + 1u, params.sinks + params.slots);
+    let end = min(params.first + params.span, stored);
+    if params.first >= stored {
+        return;
+    }
     let stride = params.kv_heads * (HEAD_DIM / 8u);
     let kv_at = group.y * (HEAD_DIM / 8u);
 
@@ -214,8 +244,27 @@ fn main(
     var sum3 = sum0;
     var highest = vec4(LOWEST);
     var total = vec4(0.0);
-    for (var first = 0u; first < stored; first += TILE) {
-        let count = min(TILE, stored - first);
+    if params.first > 0u {
+        sum0 = load(team, own.x, 0u);
+        sum1 = load(team, own.y, 0u);
+        let c0 = carry[carry_at(team, own.x)];
+        let c1 = carry[carry_at(team, own.y)];
+        highest = vec4(c0.x, c1.x, LOWEST, LOWEST);
+        total = vec4(c0.y, c1.y, 0.0, 0.0);
+        if HEAD_DIM > 64u {
+            sum2 = load(team, own.x, 16u);
+            sum3 = load(team, own.y, 16u);
+        } else {
+            sum2 = load(team, own.z, 0u);
+            sum3 = load(team, own.w, 0u);
+            let c2 = carry[carry_at(team, own.z)];
+            let c3 = carry[carry_at(team, own.w)];
+            highest = vec4(highest.xy, c2.x, c3.x);
+            total = vec4(total.xy, c2.y, c3.y);
+        }
+    }
+    for (var first = params.first; first < end; first += TILE) {
+        let count = min(TILE, end - first);
         var needed = kinds(ring, seen, first, first + count - 1u);
         if needed == 0u {
             continue;
@@ -288,7 +337,16 @@ fn main(
         }
     }
 
-    let by = 1.0 / total;
+    let unfinished = end < stored;
+    if unfinished {
+        leave(team, own.x, highest.x, total.x);
+        leave(team, own.y, highest.y, total.y);
+        if HEAD_DIM <= 64u {
+            leave(team, own.z, highest.z, total.z);
+            leave(team, own.w, highest.w, total.w);
+        }
+    }
+    let by = select(1.0 / total, vec4(1.0), unfinished);
     store(team, own.x, 0u, times(sum0, by.x));
     store(team, own.y, 0u, times(sum1, by.y));
     if HEAD_DIM > 64u {

@@ -7,7 +7,8 @@
 //   2        q       read     vec4<f32>  [T, 3, H HD/4]         queries at: this lap, lap before, sinks
 //   3        k       read     vec4<u32>  [S + N, KV HD words/4] keys, f16 pairs or f32 bits
 //   4        v       read     vec4<u32>  [S + N, KV HD words/4] values, the same
-//   5        out     write    vec4<f32>  [T, H HD/4]            activations
+//   5        out     write    vec4<f32>  [T, H HD/4]            activations; before the last span its sums
+//   6        carry   write    vec2<f32>  [T, H]                 the highest score and the sum of exponentials so far
 //
 //   grid:      [ceil(T H/KV / 32), KV, 1] workgroups, 32 queries each: of neighbouring tokens, all heads that share keys
 //   requires:  HD = HEAD_DIM, a multiple of 8, at most 256
@@ -19,7 +20,7 @@
 // staged has one place in workgroup memory, which holds 8 KiB in all, so that eight subgroups of 64 lanes fit a SIMD of
 // AMD's. Which of its three queries a key needs is nearly always the same for a whole tile; a tile that nobody sees is
 // passed over. Tiles and the order inside them do not depend on the ring's size, so two caches that hold the same keys
-// at the same places give the same bits.
+// at the same places give the same bits. One dispatch looks at a span of slots; sums, highest and total go on to the next.
 
 struct Params {
     heads: u32,     // H
@@ -29,6 +30,8 @@ struct Params {
     window: u32,
     slots: u32,
     scale: f32,     // 1 / sqrt(HD)
+    first: u32,     // the first slot that is looked at here
+    span: u32,      // slots
 }
 
 @group(0) @binding(0) var<storage, read> params: Params;
@@ -37,6 +40,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read> k: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read> v: array<vec4<u32>>;
 @group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> carry: array<vec2<f32>>;
 
 override HEAD_DIM: u32 = 64u;
 
@@ -172,12 +176,27 @@ fn add_values(team: Team, lane: u32, first: u32, stored: u32, seen: Range, first
     return sums;
 }
 
+/// A query's row of out and of carry, or that of the last.
+fn row_of(team: Team, query: u32) -> u32 {
+    let i = min(team.first + query, team.last);
+    return i / team.sharing * params.heads + team.kv_head * team.sharing + i % team.sharing;
+}
+
+/// What the span before has left of four dimensions of four queries.
+fn load_all(team: Team, lane: u32, piece: u32) -> Sums {
+    let query = lane / 16u * 4u;
+    let fours = params.head_dim / 4u;
+    let four = min(piece * 16u + lane % 16u, fours - 1u);
+    return Sums(
+        out[row_of(team, query) * fours + four], out[row_of(team, query + 1u) * fours + four],
+        out[row_of(team, query + 2u) * fours + four], out[row_of(team, query + 3u) * fours + four],
+    );
+}
+
 /// Writes what a lane has of one query.
 fn store(team: Team, query: u32, four: u32, sum: vec4<f32>) {
-    let i = team.first + query;
-    if i <= team.last && four < params.head_dim / 4u {
-        let head = team.kv_head * team.sharing + i % team.sharing;
-        out[(i / team.sharing * params.heads + head) * (params.head_dim / 4u) + four] = sum;
+    if team.first + query <= team.last && four < params.head_dim / 4u {
+        out[row_of(team, query) * (params.head_dim / 4u) + four] = sum;
     }
 }
 
@@ -204,6 +223,10 @@ fn main(
     let team = Team(ring, QUERIES * group.x, queries - 1u, sharing, group.y);
     let seen = Range(position(team, 0u), position(team, QUERIES - 1u), frame[2] != 0u);
     let stored = min(seen.last + 1u, params.sinks + params.slots);
+    let end = min(params.first + params.span, stored);
+    if params.first >= stored {
+        return;
+    }
     let four = lane / 16u;
     let column = lane % 16u;
     let here = column * 8u + four;
@@ -215,8 +238,27 @@ fn main(
     var sums3 = nothing;
     var highest = vec4(LOWEST);
     var total = vec4(0.0);
-    for (var first = 0u; first < stored; first += TILE) {
-        let needed = kinds(ring, seen, first, min(first + TILE, stored) - 1u);
+    if params.first > 0u {
+        let query = 4u * four;
+        let c0 = carry[row_of(team, query)];
+        let c1 = carry[row_of(team, query + 1u)];
+        let c2 = carry[row_of(team, query + 2u)];
+        let c3 = carry[row_of(team, query + 3u)];
+        highest = vec4(c0.x, c1.x, c2.x, c3.x);
+        total = select(vec4(0.0), vec4(c0.y, c1.y, c2.y, c3.y), column == 0u);
+        sums0 = load_all(team, lane, 0u);
+        if HEAD_DIM > 64u {
+            sums1 = load_all(team, lane, 1u);
+        }
+        if HEAD_DIM > 128u {
+            sums2 = load_all(team, lane, 2u);
+        }
+        if HEAD_DIM > 192u {
+            sums3 = load_all(team, lane, 3u);
+        }
+    }
+    for (var first = params.first; first < end; first += TILE) {
+        let needed = kinds(ring, seen, first, min(first + TILE, end) - 1u);
         if needed == 0u {
             continue;
         }
@@ -225,7 +267,7 @@ fn main(
                 continue;
             }
             // Computed anew for each tile: registers are what is short.
-            let key = slot_at(team, min(first + lane % 32u, stored - 1u));
+            let key = slot_at(team, min(first + lane % 32u, end - 1u));
             let query = query_at(team, lane % 32u) / 2u;
             let begin = select(query + kind * params.heads * (params.head_dim / 8u), key, lane < 64u);
             var near = vec4(0.0);
@@ -272,15 +314,15 @@ fn main(
         p_scratch[here + 128u] = far;
         total = fma(total, shrink, near + far);
 
-        sums0 = add_values(team, lane, first, stored, seen, 0u, shrunk(sums0, shrink));
+        sums0 = add_values(team, lane, first, end, seen, 0u, shrunk(sums0, shrink));
         if HEAD_DIM > 64u {
-            sums1 = add_values(team, lane, first, stored, seen, 8u, shrunk(sums1, shrink));
+            sums1 = add_values(team, lane, first, end, seen, 8u, shrunk(sums1, shrink));
         }
         if HEAD_DIM > 128u {
-            sums2 = add_values(team, lane, first, stored, seen, 16u, shrunk(sums2, shrink));
+            sums2 = add_values(team, lane, first, end, seen, 16u, shrunk(sums2, shrink));
         }
         if HEAD_DIM > 192u {
-            sums3 = add_values(team, lane, first, stored, seen, 24u, shrunk(sums3, shrink));
+            sums3 = add_values(team, lane, first, end, seen, 24u, shrunk(sums3, shrink));
         }
     }
 
@@ -291,14 +333,23 @@ fn main(
     for (var other = 16u * four; other < 16u * four + 16u; other++) {
         whole += stage_scratch[other];
     }
-    store_all(team, lane, 0u, shrunk(sums0, 1.0 / whole));
+    let unfinished = end < stored;
+    if unfinished && column == 0u {
+        for (var i = 0u; i < 4u; i++) {
+            if team.first + 4u * four + i <= team.last {
+                carry[row_of(team, 4u * four + i)] = vec2(highest[i], whole[i]);
+            }
+        }
+    }
+    let by = select(1.0 / whole, vec4(1.0), unfinished);
+    store_all(team, lane, 0u, shrunk(sums0, by));
     if HEAD_DIM > 64u {
-        store_all(team, lane, 1u, shrunk(sums1, 1.0 / whole));
+        store_all(team, lane, 1u, shrunk(sums1, by));
     }
     if HEAD_DIM > 128u {
-        store_all(team, lane, 2u, shrunk(sums2, 1.0 / whole));
+        store_all(team, lane, 2u, shrunk(sums2, by));
     }
     if HEAD_DIM > 192u {
-        store_all(team, lane, 3u, shrunk(sums3, 1.0 / whole));
+        store_all(team, lane, 3u, shrunk(sums3, by));
     }
 }

@@ -3,7 +3,7 @@ use crate::gpu::{KernelTime, Program, Readback, Tensor};
 use crate::model::{
     Activations, Cache, CacheSettings, Kernels, Model, Pass, Policy, Shifter, reduce,
 };
-use crate::ops::{Draws, FRAME, NO_TOKEN};
+use crate::ops::{Draws, FRAME, NOT_A_NUMBER};
 use crate::text::{Sampler, SamplerSettings};
 use crate::{Error, Result};
 use std::collections::VecDeque;
@@ -567,7 +567,7 @@ impl Generation {
         self.back = 1 - back;
         let mut tokens = [0; MOST_STEPS];
         session.chosen_back[back].read(&session.model.gpu, &mut tokens[..count]).await?;
-        if tokens[..count].contains(&NO_TOKEN) {
+        if tokens[..count].iter().any(|&id| id >= NOT_A_NUMBER) {
             return Err(Error::Usage(
                 "there is no token to choose: every one is banned, or the model's logits are not numbers \
                  and its file is damaged or not for this engine"

@@ -57,6 +57,7 @@ pub(crate) use wgsl;
 pub struct Kernel {
     /// What it was made from.
     pub source: KernelSource,
+    constants: Overrides,
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) layout: wgpu::BindGroupLayout,
 }
@@ -76,11 +77,18 @@ impl Kernel {
         let declared = |name: &str| source.wgsl.contains(&format!("override {name}:"));
         let overrides = overrides.as_ref().iter().copied();
         let overrides: Overrides = overrides.filter(|(name, _)| declared(name)).collect();
+        let constants = overrides.clone();
         let (made, at) = Self::compiled(gpu, source, overrides).await;
         gpu.compiled(at);
         let refused = |detail| Error::Kernel { kernel: source.name, detail };
         let (layout, pipeline) = made.map_err(refused)?;
-        Ok(Self { source, pipeline, layout })
+        Ok(Self { source, constants, pipeline, layout })
+    }
+
+    /// Lanes of its workgroups: the value of its override `WG`.
+    pub fn lanes(&self) -> u32 {
+        let found = self.constants.iter().find(|(name, _)| *name == "WG");
+        found.map_or(1, |(_, lanes)| *lanes as u32)
     }
 
     /// A driver compiles on the thread that calls it.

@@ -16,7 +16,7 @@ pub use kernel::{Access, Kernel, KernelSource};
 pub use open::{AdapterChoice, AdapterReport, BrowserAdapter, Gpu, Tier, adapters};
 pub use profile::KernelTime;
 pub use readback::Readback;
-pub use recording::{Program, Recording};
+pub use recording::{MOST_ITERATIONS, Program, Recording, Work};
 pub use tensor::Tensor;
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -58,9 +58,10 @@ impl Tier {
         }
     }
 
-    /// Lanes of a workgroup that has the device to itself.
+    /// Lanes of a workgroup that walks over a whole vocabulary or cache by itself: so many that none of them loops too
+    /// long ([`super::MOST_ITERATIONS`]).
     pub fn lanes_alone(&self) -> u32 {
-        if self.cpu { self.lanes() } else { 256 }
+        if self.cpu { 128 } else { 256 }
     }
 }
 

@@ -1,8 +1,22 @@
 //! Dispatches noted down once, then replayed for every token.
 use super::{Counters, Gpu, Kernel, Readback, Reads, Tensor};
+use crate::{Error, Result};
 
 /// Offsets of storage bindings must be multiples of this on every WebGPU device.
 const PARAMS_ALIGN: usize = 256;
+
+/// Loop iterations of one invocation after which lavapipe before Mesa 23 ends its loops without a word, all of them
+/// together.
+pub const MOST_ITERATIONS: u64 = 65_535;
+
+/// Where a kernel runs, and how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Work {
+    /// Workgroups in x, y and z.
+    pub grid: [u32; 3],
+    /// Loop iterations of the invocation that has the most of them, all its loops together, or a little more.
+    pub iterations: u64,
+}
 
 pub(super) struct Dispatch {
     pub(super) label: String,
@@ -13,7 +27,7 @@ pub(super) struct Dispatch {
     buffers: Vec<wgpu::Buffer>,
     params_size: u64,
     params_offset: u64,
-    grid: [u32; 3],
+    pub(super) work: Work,
 }
 
 /// A list of dispatches in order. Nothing runs until [`Recording::finish`].
@@ -24,22 +38,31 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Notes one dispatch. `tensors` are bindings 1.. in the kernel's order.
+    /// Notes one dispatch. `tensors` are bindings 1.. in the kernel's order. An error where the kernel would loop longer
+    /// than every driver lets it.
     pub fn dispatch<P: bytemuck::Pod>(
         &mut self,
         label: impl Into<String>,
         kernel: &Kernel,
         params: P,
         tensors: &[&Tensor],
-        grid: [u32; 3],
-    ) {
+        work: Work,
+    ) -> Result<()> {
         assert_eq!(tensors.len(), kernel.source.bindings.len(), "{}", kernel.source.name);
         assert_eq!(size_of::<P>() as u64, kernel.source.params_size, "{}", kernel.source.name);
+        let label = label.into();
+        if work.iterations > MOST_ITERATIONS {
+            return Err(Error::Unsupported(format!(
+                "{label}: at this size {} would loop {} times in one invocation, and drivers may end it after \
+                 {MOST_ITERATIONS}: choose a smaller cache, or a smaller model",
+                kernel.source.name, work.iterations
+            )));
+        }
         let params_offset = self.params.len() as u64;
         self.params.extend_from_slice(bytemuck::bytes_of(&params));
         self.params.resize(self.params.len().next_multiple_of(PARAMS_ALIGN), 0);
         self.dispatches.push(Dispatch {
-            label: label.into(),
+            label,
             kernel: kernel.source.name,
             reads: Reads::default(),
             pipeline: kernel.pipeline.clone(),
@@ -47,8 +70,9 @@ impl Recording {
             buffers: tensors.iter().map(|tensor| tensor.buffer.clone()).collect(),
             params_size: kernel.source.params_size,
             params_offset,
-            grid,
+            work,
         });
+        Ok(())
     }
 
     /// Notes what the last dispatch reads.
@@ -103,7 +127,7 @@ pub(super) type Step = (wgpu::BindGroup, Dispatch);
 
 impl Dispatch {
     pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, bind_group: &wgpu::BindGroup) {
-        let [x, y, z] = self.grid;
+        let [x, y, z] = self.work.grid;
         pass.set_pipeline(&self.pipeline);
         pass.set_bind_group(0, bind_group, &[]);
         pass.dispatch_workgroups(x, y, z);

@@ -141,6 +141,7 @@ pub(crate) struct Activations {
     qkv: Tensor,           // [T, (H + 2 KV) HD]
     q: Tensor,             // [T, 3, H HD]
     att: Tensor,           // [T, H HD]
+    carry: Tensor,         // [T, H, 2], between the spans of a long cache
     h: Tensor,             // [T, F], F padded to a multiple of 32
     last: Tensor,          // [1, D]
     /// Partial sums of the squares of x, for one token alone.
@@ -165,6 +166,7 @@ impl Activations {
             qkv: make("qkv", &[tokens, q_rows + 2 * kv_rows])?,
             q: make("q", &[tokens, 3, q_rows])?,
             att: make("att", &[tokens, q_rows])?,
+            carry: make("carry", &[tokens, c.n_head, 2])?,
             h: make("h", &[tokens, c.n_ff.next_multiple_of(32)])?,
             last: make("last", &[1, c.n_embd])?,
             parts: make("parts", &if tokens == 1 { parts } else { [1, 1, 1] })?,
@@ -173,8 +175,11 @@ impl Activations {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        let Self { tokens, frame, x, xn, qkv, q, att, h, last, squares, parts } = self;
-        [tokens, frame, x, xn, qkv, q, att, h, last, squares, parts].map(Tensor::size).iter().sum()
+        let Self { tokens, frame, x, xn, qkv, q, att, carry, h, last, squares, parts } = self;
+        [tokens, frame, x, xn, qkv, q, att, carry, h, last, squares, parts]
+            .map(Tensor::size)
+            .iter()
+            .sum()
     }
 }
 
@@ -266,7 +271,7 @@ fn record_fused(
     act: &Activations,
 ) -> Result<u32> {
     let Kernels { fused, rope_store, attention, attention_one, .. } = kernels;
-    let Activations { tokens, frame, x, xn, qkv, q, att, h, squares, parts, .. } = act;
+    let Activations { tokens, frame, x, xn, qkv, q, att, carry, h, squares, parts, .. } = act;
     let (w, eps) = (&model.weights, model.config.rms_eps);
     let (rope, attend) = params(model, cache);
     let RopeStoreParams { heads, kv_heads, head_dim, rope_dim, ring } = rope;
@@ -292,7 +297,7 @@ fn record_fused(
             }
             None => {
                 rope_store.record(r, name("rope_store"), rope, [frame, qkv, turns, q, k, v])?; // q [1, 3, H HD]
-                attention.record(r, name("attention"), attend, [frame, q, k, v, att])?; // att [1, H HD]
+                attention.record(r, name("attention"), attend, [frame, q, k, v, att, carry])?; // att [1, H HD]
             }
         }
         let out = [att, &w.ffn_norm, x, xn, squares];
@@ -325,7 +330,7 @@ fn record_layers(
     look: Option<(&Shares, &Tensor)>,
 ) -> Result<()> {
     let Kernels { get_rows, norm, matmul, rope_store, attention, .. } = kernels;
-    let Activations { tokens, frame, x, xn, qkv, q, att, h, .. } = act;
+    let Activations { tokens, frame, x, xn, qkv, q, att, carry, h, .. } = act;
     let (c, w) = (&model.config, &model.weights);
     let eps = c.rms_eps;
     let (rope, attend) = params(model, cache);
@@ -339,7 +344,7 @@ fn record_layers(
         norm.record(r, name("attn_norm"), eps, [frame, x, &layer.attn_norm, xn])?; // xn [T, D]
         matmul.record(r, name("attn_qkv"), store, [frame, xn, qkv], &layer.attn_qkv, bias)?; // qkv [T, (H + 2 KV) HD]
         rope_store.record(r, name("rope_store"), rope, [frame, qkv, turns, q, k, v])?; // q [T, 3, H HD]
-        attention.record(r, name("attention"), attend, [frame, q, k, v, att])?; // att [T, H HD]
+        attention.record(r, name("attention"), attend, [frame, q, k, v, att, carry])?; // att [T, H HD]
         if let Some((shares, seen)) = look {
             shares.record(r, name("shares"), attend, i, [frame, q, k, v, seen])?; // seen [L, T, H, FIRST]
         }

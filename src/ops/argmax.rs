@@ -1,7 +1,7 @@
 //! Greedy sampling, so that the next step can start from GPU memory.
 use super::{FRAME, RingParams};
 use crate::Result;
-use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, wgsl};
+use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work, wgsl};
 
 /// What the kernel writes when no logit is a number that may be chosen.
 pub const NO_TOKEN: u32 = u32::MAX;
@@ -70,7 +70,9 @@ impl Argmax {
         tensors: [&Tensor; 5],
     ) -> Result<()> {
         let params = ArgmaxParams::of("argmax", ring, tensors)?;
-        recording.dispatch(label, &self.kernel, params, &tensors, [1, 1, 1]);
-        Ok(())
+        let lanes = self.kernel.lanes();
+        let iterations = u64::from(params.vocab.div_ceil(lanes) + lanes.ilog2());
+        let work = Work { grid: [1, 1, 1], iterations };
+        recording.dispatch(label, &self.kernel, params, &tensors, work)
     }
 }

@@ -1,7 +1,9 @@
 //! Attention over sinks and ring.
 use super::{FRAME, RingParams, Sums, WORKGROUP_MEMORY, expect_cache};
 use crate::Result;
-use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, wgsl};
+use crate::gpu::{
+    Access, Gpu, Kernel, KernelSource, MOST_ITERATIONS, Recording, Tensor, Work, wgsl,
+};
 use futures_util::future::try_join;
 
 /// `Params` of `shaders/attention.wgsl`.
@@ -20,12 +22,26 @@ pub struct AttentionParams {
     pub scale: f32,
 }
 
+/// `Params` of the kernels: a cache is looked through in spans of slots, one dispatch each, so that none loops too long.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct AttentionSpanParams {
+    /// What is the same for all of them.
+    pub attend: AttentionParams,
+    /// The first slot of this span.
+    pub first: u32,
+    /// Slots of it.
+    pub span: u32,
+}
+
 /// Softmax attention of every query over what the cache holds and its window shows.
 pub struct Attention {
     chunk: Way,
     /// Of one token on a GPU.
     one: Option<Way>,
     shape: HeadShape,
+    /// Of tests alone: spans are this long.
+    pub(crate) span: Option<u32>,
 }
 
 /// How queries share what is read of keys and values.
@@ -34,6 +50,29 @@ enum Way {
     Heads(Kernel, u32),
     /// So many queries of neighbouring tokens and all heads that share them.
     Queries(Kernel, usize),
+}
+
+impl Way {
+    /// Loop iterations: outside of the tiles, and of a tile; and how many slots that has.
+    fn iterations(&self, head_dim: u32) -> ([u64; 2], u32) {
+        let eights = head_dim / 8;
+        let (once, tile, slots) = match self {
+            Self::Heads(kernel, group) => {
+                let lanes = kernel.lanes();
+                let (keys, sums) = (64u32.div_ceil(lanes), eights.div_ceil(lanes));
+                let once = (3 * group * 2 * eights).div_ceil(lanes)
+                    + 2 * (group * eights).div_ceil(lanes)
+                    + 2 * group;
+                (once, 1 + keys * (1 + eights) + keys + 2 * lanes + sums * (1 + 64), 64)
+            }
+            Self::Queries(kernel, TILE_QUERIES) if kernel.source.name == Attention::TILES.name => {
+                (16 + 4, 1 + 3 * (1 + 2 * eights) + 16 + head_dim.div_ceil(64) * 32, 32)
+            }
+            // What is not seen, scores by three queries, values.
+            Self::Queries(..) => (0, 1 + 64 + 3 * (1 + 64) + 64, 64),
+        };
+        ([once, tile].map(u64::from), slots)
+    }
 }
 
 /// Which kernel a chunk goes through. They compute the same and differ by rounding alone.
@@ -109,8 +148,15 @@ impl Attention {
     pub const SOURCE: KernelSource = KernelSource {
         name: "attention",
         wgsl: wgsl!("lib/ring.wgsl", "lib/kv.wgsl", "attention.wgsl"),
-        bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
-        params_size: size_of::<AttentionParams>() as u64,
+        bindings: &[
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::Write,
+            Access::Write,
+        ],
+        params_size: size_of::<AttentionSpanParams>() as u64,
         subgroups: false,
     };
 
@@ -173,7 +219,7 @@ impl Attention {
             })
         };
         let (chunk, one) = try_join(chunk, one).await?;
-        Ok(Self { chunk, one, shape })
+        Ok(Self { chunk, one, shape, span: None })
     }
 
     fn way(&self, tokens: usize) -> &Way {
@@ -188,13 +234,14 @@ impl Attention {
         }
     }
 
-    /// Records the attention of `q` [T, 3, H HD] over `k`, `v` [S + N, words] into `out` [T, H HD].
+    /// Records the attention of `q` [T, 3, H HD] over `k`, `v` [S + N, words] into `out` [T, H HD]. `carry` [T, H, 2] has
+    /// what one span leaves to the next.
     pub fn record(
         &self,
         recording: &mut Recording,
         label: impl Into<String>,
         params: AttentionParams,
-        [frame, q, k, v, out]: [&Tensor; 5],
+        [frame, q, k, v, out, carry]: [&Tensor; 6],
     ) -> Result<()> {
         const OP: &str = "attention";
         let [heads, kv_heads, head_dim] =
@@ -204,6 +251,7 @@ impl Attention {
         q.expect(OP, [rows, 3, heads * head_dim])?;
         expect_cache(OP, params.ring, kv_heads * head_dim, self.shape.kv_f16, [k, v])?;
         out.expect(OP, [rows, heads * head_dim])?;
+        carry.expect(OP, [rows, heads, 2])?;
         let HeadShape { head_dim: expected, sharing, .. } = self.shape;
         let fits = head_dim == expected && heads == kv_heads * sharing;
         if !fits || !head_dim.is_multiple_of(8) || head_dim > 256 {
@@ -212,13 +260,25 @@ impl Attention {
                 format!("HD = {expected}, a multiple of 8, at most 256; H = {sharing} KV"),
             ));
         }
-        let (kernel, grid) = match self.way(rows) {
+        let way = self.way(rows);
+        let (kernel, grid) = match way {
             Way::Heads(kernel, group) => (kernel, [params.heads / group, rows as u32, 1]),
             Way::Queries(kernel, each) => {
                 (kernel, [(rows * sharing).div_ceil(*each) as u32, params.kv_heads, 1])
             }
         };
-        recording.dispatch(label, kernel, params, &[frame, q, k, v, out], grid);
+        let ([once, tile], slots) = way.iterations(head_dim as u32);
+        // The same for every cache, so that two that hold the same keys at the same places give the same bits.
+        let most = u32::try_from((MOST_ITERATIONS - once) / tile).unwrap_or(u32::MAX);
+        let span = self.span.unwrap_or(most.saturating_mul(slots));
+        let (label, stored) = (label.into(), params.ring.sinks + params.ring.slots);
+        for first in (0..stored).step_by(span as usize) {
+            let tiles = span.min(stored - first).div_ceil(slots);
+            let work = Work { grid, iterations: once + tile * u64::from(tiles) };
+            let params = AttentionSpanParams { attend: params, first, span };
+            let label = if first == 0 { label.clone() } else { format!("{label}_from_{first}") };
+            recording.dispatch(label, kernel, params, &[frame, q, k, v, out, carry], work)?;
+        }
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //! where the cache is split over workgroups.
 use super::{FRAME, HeadShape, RingParams, Sums, expect_cache};
 use crate::Result;
-use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, wgsl};
+use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work, wgsl};
 use futures_util::future::try_join;
 
 /// `Params` of `shaders/attention_one.wgsl`.
@@ -152,13 +152,13 @@ impl AttentionOne {
         }
         let one = if count == 1 { out } else { parts };
         let tensors = [frame, qkv, turns, k, v, one];
-        recording.dispatch(
-            label,
-            &self.one,
-            params,
-            &tensors,
-            [params.heads / self.group, count, 1],
-        );
+        let lanes = self.one.lanes();
+        let eights = params.head_dim / 8;
+        // A tile: scores by three queries at most, then values; what is left, by halves.
+        let tile = 1 + 3 * eights + eights;
+        let iterations = u64::from(SPLIT.div_ceil(lanes) * tile + 2 * lanes.ilog2() + 16);
+        let work = Work { grid: [params.heads / self.group, count, 1], iterations };
+        recording.dispatch(label, &self.one, params, &tensors, work)?;
         if count > 1 {
             let params = AttentionJoinParams {
                 heads: params.heads,
@@ -166,14 +166,11 @@ impl AttentionOne {
                 stored: ring.sinks + ring.slots,
                 split: SPLIT,
             };
+            let each = params.head_dim.div_ceil(self.join.lanes());
+            let iterations = u64::from(count) + u64::from(each) * u64::from(1 + count);
+            let work = Work { grid: [params.heads, 1, 1], iterations };
             let label = format!("{label}_join");
-            recording.dispatch(
-                label,
-                &self.join,
-                params,
-                &[frame, parts, out],
-                [params.heads, 1, 1],
-            );
+            recording.dispatch(label, &self.join, params, &[frame, parts, out], work)?;
         }
         Ok(())
     }

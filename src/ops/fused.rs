@@ -1,11 +1,11 @@
 //! The decode step's products with the norms folded in: whoever writes the residual stream also writes it times the
 //! next norm's gain, and its squares; whoever reads that divides its result by the root of their mean.
 use super::formats::{ByFormat, for_every_format};
-use super::matmul::{dtypes_with, expect_product, reads, split};
+use super::matmul::{dtypes_with, expect_product, one_token_iterations, reads, split};
 use super::{Epilogue, GetRowsParams, Linear, MatMulParams, Product, Variant, int8};
 use crate::Result;
 use crate::format::DType;
-use crate::gpu::{Access, Gpu, KernelSource, Recording, Tensor};
+use crate::gpu::{Access, Gpu, KernelSource, Recording, Tensor, Work};
 use futures_util::future::try_join4;
 
 /// `Params` of `shaders/matvec_normed.wgsl`.
@@ -236,7 +236,10 @@ impl Fused {
             let (rows, row0) = (part.rows as u32, part.row0 as u32);
             let params = GetRowsParams { rows, row0, units };
             let tensors = [token, &part.quants, &part.scales, gain, x, xn, squares];
-            recording.dispatch(label, self.get_rows.get(part.dtype)?, params, &tensors, [1, 1, 1]);
+            let kernel = self.get_rows.get(part.dtype)?;
+            let iterations = u64::from(units.div_ceil(kernel.lanes()));
+            let work = Work { grid: [1, 1, 1], iterations };
+            recording.dispatch(label, kernel, params, &tensors, work)?;
         }
         Ok(units)
     }
@@ -273,7 +276,11 @@ impl Fused {
             let bias = bias.unwrap_or(&self.no_bias);
             let tensors = [xn, squares, &part.quants, &part.scales, bias, y];
             let kernel = kernels.get(part.dtype)?;
-            recording.dispatch(label, kernel, params, &tensors, [grid_x, beyond, 1]);
+            let lanes = kernel.lanes();
+            let iterations = one_token_iterations(params.product.units, self.rows, lanes)
+                + u64::from(partials.div_ceil(lanes));
+            let work = Work { grid: [grid_x, beyond, 1], iterations };
+            recording.dispatch(label, kernel, params, &tensors, work)?;
             recording.reads(reads(part, self.rows, 4 * (w.padded_cols() + partials as usize)));
         }
         Ok(())
@@ -309,7 +316,9 @@ impl Fused {
             partial0 += groups(part.rows);
             let tensors = [x, &part.quants, &part.scales, gain, y, yn, squares];
             let kernel = self.residual.get(part.dtype)?;
-            recording.dispatch(label, kernel, params, &tensors, [grid_x, beyond, 1]);
+            let iterations = one_token_iterations(params.units, self.rows, kernel.lanes());
+            let work = Work { grid: [grid_x, beyond, 1], iterations };
+            recording.dispatch(label, kernel, params, &tensors, work)?;
             recording.reads(reads(part, self.rows, 4 * w.padded_cols()));
         }
         Ok(partials)

@@ -3,7 +3,7 @@ use super::formats::{ByFormat, for_every_format};
 use super::{FRAME, Linear};
 use crate::Result;
 use crate::format::DType;
-use crate::gpu::{Access, Gpu, KernelSource, Recording, Tensor};
+use crate::gpu::{Access, Gpu, KernelSource, Recording, Tensor, Work};
 
 /// `Params` of `shaders/get_rows.wgsl`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -60,7 +60,9 @@ impl GetRows {
             };
             let tensors = [frame, tokens, &part.quants, &part.scales, x];
             let kernel = self.kernels.get(part.dtype)?;
-            recording.dispatch(&label, kernel, params, &tensors, [count as u32, 1, 1]);
+            let iterations = u64::from(params.units.div_ceil(kernel.lanes()));
+            let work = Work { grid: [count as u32, 1, 1], iterations };
+            recording.dispatch(&label, kernel, params, &tensors, work)?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use super::variant::MANY_ROWS;
 use super::{FRAME, Linear, Part, Variant, WORKGROUP_MEMORY, int8};
 use crate::Result;
 use crate::format::DType;
-use crate::gpu::{Access, Gpu, KernelSource, Reads, Recording, Tensor};
+use crate::gpu::{Access, Gpu, KernelSource, Reads, Recording, Tensor, Work};
 use futures_util::future::{try_join, try_join3};
 
 /// Workgroups that one dimension of a grid may have on every WebGPU device.
@@ -98,6 +98,12 @@ pub enum Epilogue {
 
 /// What is compiled for: an epilogue and a type of weights.
 pub type Product = (Epilogue, DType);
+
+/// Of a product of one token over so many units: the partial sums of the lanes are added up, too.
+pub(super) fn one_token_iterations(units: u32, rows: u32, lanes: u32) -> u64 {
+    let fours = rows.div_ceil(4);
+    u64::from(units.div_ceil(lanes) * (1 + fours) + 2 * fours + 2 * lanes)
+}
 
 /// The types that some product with this epilogue has.
 pub(super) fn dtypes_with(products: &[Product], epilogue: Epilogue) -> Vec<DType> {
@@ -244,6 +250,24 @@ impl MatMul {
         })
     }
 
+    /// Of a chunk's product over so many units.
+    fn iterations(&self, units: u32, lanes: u32) -> u64 {
+        let ([rows, columns], each) = (self.tile, u64::from(units));
+        match self.variant {
+            // What a lane brings of a unit, and its eight words.
+            Variant { tiles: true, .. } => each * (1 + 4 + 8),
+            Variant { columns: true, .. } => {
+                let rows = u64::from(rows);
+                rows + each * (1 + rows) + 8 * (1 + rows.div_ceil(4))
+            }
+            _ => {
+                let lane = u64::from(columns.div_ceil(lanes)) * u64::from(1 + lanes);
+                let columns = u64::from(columns);
+                columns + u64::from(units.div_ceil(lanes)) * (1 + columns) + lane
+            }
+        }
+    }
+
     /// Records `y = epilogue(x w^T + bias)`. `frame`: `[4]`; `x`: `[T, K]`; `w`: [M, K]; `bias`: `[M]`;
     /// `y`: [T, M], or [T, M/2] with SwiGLU, either padded to whole units.
     pub fn record(
@@ -269,13 +293,16 @@ impl MatMul {
             if tokens == 1 {
                 let kernel = self.matvec[epilogue as usize].get(part.dtype)?;
                 let tensors = [x, &part.quants, &part.scales, bias, y];
-                recording.dispatch(&label, kernel, params, &tensors, [grid_x, beyond, 1]);
+                let iterations = one_token_iterations(params.units, rows, kernel.lanes());
+                let work = Work { grid: [grid_x, beyond, 1], iterations };
+                recording.dispatch(&label, kernel, params, &tensors, work)?;
                 recording.reads(reads(part, rows, 4 * w.padded_cols()));
             } else {
                 let kernel = self.matmul[epilogue as usize].get(part.dtype)?;
                 let tensors = [frame, x, &part.quants, &part.scales, bias, y];
                 let grid = [grid_x, (tokens as u32).div_ceil(self.tile[1]), beyond];
-                recording.dispatch(&label, kernel, params, &tensors, grid);
+                let work = Work { grid, iterations: self.iterations(params.units, kernel.lanes()) };
+                recording.dispatch(&label, kernel, params, &tensors, work)?;
             }
         }
         Ok(())

@@ -19,7 +19,7 @@ mod subgroup;
 mod variant;
 
 pub use argmax::{Argmax, ArgmaxParams, NO_TOKEN};
-pub use attention::{Attention, AttentionParams, ChunkAttention, HeadShape};
+pub use attention::{Attention, AttentionParams, AttentionSpanParams, ChunkAttention, HeadShape};
 pub use attention_one::{AttentionJoinParams, AttentionOne, AttentionOneParams, splits};
 pub use fused::{Fused, Normed, NormedParams, ResidualParams, most_partials};
 pub use get_rows::{GetRows, GetRowsParams};
@@ -30,7 +30,7 @@ pub use nll::{Nll, NllParams};
 pub use ring::{FRAME, RingParams};
 pub use rms_norm::{RmsNorm, RmsNormParams};
 pub use rope_store::{RopeStore, RopeStoreParams};
-pub use sample::{Draws, Sample};
+pub use sample::{Draws, NOT_A_NUMBER, Sample, SampleParams, SampleSelectParams};
 pub use shares::{Shares, SharesParams};
 pub use shift::{Shift, ShiftParams};
 pub use subgroup::{SubgroupCheckParams, Sums};
@@ -64,6 +64,7 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
     let by_format = by_format.map(|(_, source)| source);
     let others = [RmsNorm::SOURCE, RmsNorm::SUBGROUP, RopeStore::SOURCE, Attention::SOURCE];
     let one = [
+        Sample::SELECT,
         Sample::SOURCE,
         Attention::TILES,
         Attention::COLUMNS,

@@ -1,7 +1,7 @@
 //! How surprising each next token was: perplexity without the logits leaving the device.
 use super::FRAME;
 use crate::Result;
-use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, wgsl};
+use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work, wgsl};
 
 /// `Params` of `shaders/nll.wgsl`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -28,7 +28,7 @@ impl Nll {
 
     /// Compiles the kernel.
     pub async fn new(gpu: &Gpu) -> Result<Self> {
-        let overrides = [("WG", f64::from(gpu.tier.lanes()))];
+        let overrides = [("WG", f64::from(gpu.tier.lanes_alone()))];
         Ok(Self { kernel: Kernel::new(gpu, Self::SOURCE, overrides).await? })
     }
 
@@ -46,7 +46,10 @@ impl Nll {
         targets.expect("nll", [tokens])?;
         nll.expect("nll", [tokens])?;
         let params = NllParams { vocab: vocab as u32 };
-        recording.dispatch(label, &self.kernel, params, &tensors, [tokens as u32, 1, 1]);
-        Ok(())
+        let lanes = self.kernel.lanes();
+        // The largest logit and the sum, each over the row and then over the lanes.
+        let iterations = u64::from(2 * (params.vocab.div_ceil(lanes) + lanes.ilog2()));
+        let work = Work { grid: [tokens as u32, 1, 1], iterations };
+        recording.dispatch(label, &self.kernel, params, &tensors, work)
     }
 }

@@ -1,7 +1,7 @@
 //! Root-mean-square normalisation of rows.
 use super::{FRAME, Sums};
 use crate::Result;
-use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, wgsl};
+use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work, wgsl};
 use futures_util::future::try_join;
 
 /// `Params` of `shaders/rms_norm.wgsl`.
@@ -83,6 +83,8 @@ fn note(
     w.expect("rms_norm", [cols])?;
     y.expect("rms_norm", [rows, cols])?;
     let params = RmsNormParams { cols: cols as u32, eps };
-    recording.dispatch(label, kernel, params, &[frame, x, w, y], [rows as u32, 1, 1]);
-    Ok(())
+    let lanes = kernel.lanes();
+    let iterations = u64::from(2 * params.cols.div_ceil(lanes) + lanes.ilog2());
+    let work = Work { grid: [rows as u32, 1, 1], iterations };
+    recording.dispatch(label, kernel, params, &[frame, x, w, y], work)
 }

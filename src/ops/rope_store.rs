@@ -1,7 +1,7 @@
 //! Turns queries and keys, and stores keys and values in the ring.
 use super::{FRAME, RingParams, expect_cache};
 use crate::Result;
-use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, wgsl};
+use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work, wgsl};
 
 /// `Params` of `shaders/rope_store.wgsl`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -68,8 +68,10 @@ impl RopeStore {
         turns.expect(OP, [params.ring.phases(), params.rope_dim as usize / 2, 2])?;
         q.expect(OP, [rows, 3, heads * head_dim])?;
         expect_cache(OP, params.ring, kv_heads * head_dim, self.kv_f16, [k, v])?;
+        // A query is turned element by element, a key or value stored in pairs.
+        let iterations = u64::from(params.head_dim.div_ceil(self.kernel.lanes()));
         let grid = [params.heads + 2 * params.kv_heads, rows as u32, 1];
-        recording.dispatch(label, &self.kernel, params, &[frame, qkv, turns, q, k, v], grid);
-        Ok(())
+        let work = Work { grid, iterations };
+        recording.dispatch(label, &self.kernel, params, &[frame, qkv, turns, q, k, v], work)
     }
 }

@@ -1,7 +1,7 @@
 //! What attention gives to the first tokens. No stream needs it: only a scan for sinks runs it.
 use super::{AttentionParams, FRAME, HeadShape, expect_cache};
 use crate::Result;
-use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, wgsl};
+use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work, wgsl};
 
 /// `Params` of `shaders/shares.wgsl`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -36,7 +36,7 @@ impl Shares {
     /// Compiles the kernel for heads of one shape.
     pub async fn new(gpu: &Gpu, shape: HeadShape) -> Result<Self> {
         let overrides = [
-            ("WG", f64::from(gpu.tier.lanes())),
+            ("WG", f64::from(gpu.tier.lanes_alone())),
             ("KV_F16", f64::from(u8::from(shape.kv_f16))),
             ("HEAD_DIM", shape.head_dim as f64),
         ];
@@ -73,8 +73,12 @@ impl Shares {
         }
         let [layer, rows, first] = [layer, rows, first].map(|n| n as u32);
         let params = SharesParams { attend, layer, rows, first };
-        let grid = [attend.heads, rows, 1];
-        recording.dispatch(label, &self.kernel, params, &[frame, q, k, v, out], grid);
-        Ok(())
+        let lanes = self.kernel.lanes();
+        let score = 1 + params.attend.head_dim / 8;
+        let scores = (stored as u32).div_ceil(lanes) + first.div_ceil(lanes);
+        let queries = (3 * params.attend.head_dim / 4).div_ceil(lanes);
+        let iterations = u64::from(queries + 2 * lanes) + u64::from(scores) * u64::from(score);
+        let work = Work { grid: [attend.heads, rows, 1], iterations };
+        recording.dispatch(label, &self.kernel, params, &[frame, q, k, v, out], work)
     }
 }

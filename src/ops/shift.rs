@@ -1,7 +1,7 @@
 //! What other engines do when a cache is full: throw the older part away, move the rest to its place.
 use super::{RingParams, expect_cache};
 use crate::Result;
-use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, wgsl};
+use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work, wgsl};
 
 /// Workgroups a head at most: fewer than every device has in one dimension.
 const MOST_LINES: u32 = 1 << 14;
@@ -78,8 +78,10 @@ impl Shift {
             let expected = format!("{} slots and {} that go", params.kept, params.shift);
             return Err(k.misfit(OP, expected));
         }
-        let grid = [params.kv_heads, params.lines, 1];
-        recording.dispatch(label, &self.kernel, params, &[turns, k, v], grid);
-        Ok(())
+        let head = 1 + 2 * (self.head_dim as u32).div_ceil(2 * self.kernel.lanes());
+        let line = 1 + params.kept.div_ceil(params.shift) * head;
+        let iterations = u64::from(params.shift.div_ceil(params.lines)) * u64::from(line);
+        let work = Work { grid: [params.kv_heads, params.lines, 1], iterations };
+        recording.dispatch(label, &self.kernel, params, &[turns, k, v], work)
     }
 }

@@ -1,6 +1,6 @@
 //! Whether a workgroup is one subgroup, so that its lanes can add up without a barrier.
 use crate::Result;
-use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, wgsl};
+use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work, wgsl};
 use crate::reference;
 
 /// How the lanes of a workgroup add up.
@@ -51,7 +51,8 @@ impl Sums {
         let sum = Tensor::zeros(gpu, "subgroup_check", &[GROUPS as usize, lanes as usize])?;
         let mut recording = Recording::default();
         let params = SubgroupCheckParams { groups: GROUPS };
-        recording.dispatch("subgroup_check", &kernel, params, &[&sum], [GROUPS, 1, 1]);
+        let work = Work { grid: [GROUPS, 1, 1], iterations: 0 };
+        recording.dispatch("subgroup_check", &kernel, params, &[&sum], work)?;
         recording.finish(gpu).run(gpu, &[]);
         let found: Vec<u32> = sum.read(gpu).await?;
         Ok(found == reference::subgroup_check(GROUPS as usize, lanes))

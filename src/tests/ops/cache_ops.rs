@@ -153,11 +153,18 @@ fn attention_of_shapes(way: ChunkAttention, kv_f16: bool, shapes: &[(u32, u32, u
             assert!(sums == Sums::Shared || gpu.tier.lanes() > 16, "{way:?} {:?}", gpu.tier);
             continue;
         }
-        let op = block_on(Attention::new(&gpu, heads, true, way)).unwrap();
+        let mut op = block_on(Attention::new(&gpu, heads, true, way)).unwrap();
         for (i, &pass) in PASSES.iter().enumerate() {
             let what = format!("attention {way:?} f16 {kv_f16}");
             // half of them as if the policy were `window`
             check_attention(&gpu, &op, &what, [kv_f16, i % 2 == 1], shape, pass);
+            // and by spans, as a long cache goes
+            if pass.0 + pass.2 > 64 {
+                op.span = Some(64);
+                let what = format!("{what} by spans");
+                check_attention(&gpu, &op, &what, [kv_f16, i % 2 == 1], shape, pass);
+                op.span = None;
+            }
         }
     }
 }
@@ -211,8 +218,10 @@ fn check_attention(
     let v = Tensor::upload(gpu, "v", &[held, words], &v_words).unwrap();
     let nan = vec![f32::NAN; expected.len()];
     let out = Tensor::upload(gpu, "out", &[tokens, h * hd], &nan).unwrap();
+    let nan = vec![f32::NAN; 2 * tokens * h];
+    let carry = Tensor::upload(gpu, "carry", &[tokens, h, 2], &nan).unwrap();
     let mut recording = Recording::default();
-    op.record(&mut recording, "test", params, [&frame, &q, &k, &v, &out]).unwrap();
+    op.record(&mut recording, "test", params, [&frame, &q, &k, &v, &out, &carry]).unwrap();
     run(gpu, recording);
     let found: Vec<f32> = block_on(out.read(gpu)).unwrap();
     let what = format!("{what} {params:?} n {n} tokens {tokens} kept {kept}");
@@ -275,8 +284,8 @@ fn attention_refuses_a_cache_of_another_size() {
     let params = AttentionParams { heads: 1, kv_heads: 1, head_dim: 8, ring, scale: 1.0 };
     let make = |name: &str, shape: &[usize]| Tensor::zeros(&gpu, name, shape).unwrap();
     let [frame, q, out] = [make("frame", &[FRAME]), make("q", &[1, 3, 8]), make("out", &[1, 8])];
-    let [k, v] = [make("k", &[5, 8]), make("v", &[4, 8])];
-    let tensors = [&frame, &q, &k, &v, &out];
+    let [k, v, carry] = [make("k", &[5, 8]), make("v", &[4, 8]), make("carry", &[1, 1, 2])];
+    let tensors = [&frame, &q, &k, &v, &out, &carry];
     let error = op.record(&mut Recording::default(), "test", params, tensors).unwrap_err();
     assert_eq!(error.to_string(), "attention: v has shape [4, 8], expected [5, 8]");
 }

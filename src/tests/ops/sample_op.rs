@@ -1,6 +1,6 @@
 //! Drawing on the device against the sampler on the host, draw by draw, and against the probabilities themselves.
 use crate::gpu::{Gpu, Recording, Tensor};
-use crate::ops::{Draws, FRAME, NO_TOKEN, RingParams, Sample};
+use crate::ops::{Draws, FRAME, NO_TOKEN, NOT_A_NUMBER, RingParams, Sample};
 use crate::tests::support::{gpu, noise};
 use crate::text::{Sampler, SamplerSettings};
 use pollster::block_on;
@@ -9,7 +9,7 @@ const RING: RingParams = RingParams { sinks: 2, window: 5, slots: 9 };
 
 /// `count` draws on the device from the same logits, after the ids of `recent`.
 fn drawn(
-    gpu: &Gpu,
+    (gpu, op): (&Gpu, &Sample),
     by: &SamplerSettings,
     logits: &[f32],
     banned: &[u32],
@@ -17,7 +17,6 @@ fn drawn(
     count: usize,
 ) -> Vec<u32> {
     let vocab = logits.len();
-    let op = block_on(Sample::new(gpu)).unwrap();
     let draws = Draws::new(gpu, by, vocab).unwrap();
     let kept = recent.len().saturating_sub(by.penalty_last_n as usize);
     draws.set(gpu, 0, recent[kept..].iter().copied());
@@ -60,6 +59,7 @@ fn expected(
 #[test]
 fn draws_equal_the_host_draw_by_draw() {
     let gpu = gpu();
+    let op = block_on(Sample::new(&gpu)).unwrap();
     let off = SamplerSettings { top_k: 0, top_p: 1.0, min_p: 0.0, ..SamplerSettings::default() };
     let penalties = SamplerSettings {
         repeat_penalty: 1.3,
@@ -75,6 +75,7 @@ fn draws_equal_the_host_draw_by_draw() {
         SamplerSettings { top_k: 1, ..off.clone() },
         SamplerSettings { top_k: 5, ..off.clone() },
         SamplerSettings { top_k: 40, ..off.clone() },
+        SamplerSettings { top_k: 1500, top_p: 0.97, ..off.clone() },
         SamplerSettings { top_p: 0.5, ..off.clone() },
         SamplerSettings { top_p: 0.0, ..off.clone() },
         SamplerSettings { top_k: 7, top_p: 0.9, ..off.clone() },
@@ -93,7 +94,7 @@ fn draws_equal_the_host_draw_by_draw() {
             let banned = if vocab > 1 { vec![vocab as u32 / 2, 0] } else { vec![] };
             let recent: Vec<u32> = (0..9).map(|n| n * 5 % vocab as u32).collect();
             for logits in [&plain, &equal] {
-                let found = drawn(&gpu, &by, logits, &banned, &recent, 12);
+                let found = drawn((&gpu, &op), &by, logits, &banned, &recent, 12);
                 let expected = expected(&by, logits, &banned, &recent, 12);
                 assert_eq!(found, expected, "case {i}, {vocab} tokens: {by:?}");
                 assert!(found.iter().all(|id| !banned.contains(id)));
@@ -102,9 +103,39 @@ fn draws_equal_the_host_draw_by_draw() {
     }
 }
 
+/// The largest vocabularies there are, by every way through the kernels; all tokens alike, too.
+#[test]
+fn draws_from_large_vocabularies_equal_the_host() {
+    let gpu = gpu();
+    let op = block_on(Sample::new(&gpu)).unwrap();
+    let off = SamplerSettings { top_k: 0, top_p: 1.0, min_p: 0.0, ..SamplerSettings::default() };
+    let penalties = SamplerSettings { repeat_penalty: 1.2, ..SamplerSettings::default() };
+    let cases = [
+        SamplerSettings::default(),
+        SamplerSettings { top_p: 0.9, ..off.clone() },
+        SamplerSettings { top_k: 2000, top_p: 0.9, ..off.clone() },
+        SamplerSettings { temperature: 0.0, ..penalties.clone() },
+        penalties,
+        off,
+    ];
+    for vocab in [152_064, 262_144] {
+        let peaked: Vec<f32> = noise(7, vocab).iter().map(|v| 12.0 * v).collect();
+        for logits in [&peaked, &vec![1.5; vocab]] {
+            for by in &cases {
+                let by = SamplerSettings { seed: 3, ..by.clone() };
+                let (banned, recent) = ([0, 77_777], [5, 100_000, 5]);
+                let found = drawn((&gpu, &op), &by, logits, &banned, &recent, 3);
+                let expected = expected(&by, logits, &banned, &recent, 3);
+                assert_eq!(found, expected, "{vocab} tokens: {by:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn draws_follow_the_probabilities() {
     let gpu = gpu();
+    let op = block_on(Sample::new(&gpu)).unwrap();
     let logits: Vec<f32> = noise(5, 12).iter().map(|v| 2.0 * v).collect();
     let (count, temperature) = (4096, 0.7);
     let by = SamplerSettings {
@@ -115,7 +146,7 @@ fn draws_follow_the_probabilities() {
         seed: 11,
         ..SamplerSettings::default()
     };
-    let found = drawn(&gpu, &by, &logits, &[], &[], count);
+    let found = drawn((&gpu, &op), &by, &logits, &[], &[], count);
     let mut order: Vec<usize> = (0..12).collect();
     order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
     let weight = |i: usize| f64::from(logits[i] / temperature).exp();
@@ -136,10 +167,15 @@ fn draws_follow_the_probabilities() {
 #[test]
 fn nothing_to_draw_from_is_told() {
     let gpu = gpu();
+    let op = block_on(Sample::new(&gpu)).unwrap();
     let by = SamplerSettings::default();
-    let none = [NO_TOKEN; 2];
-    assert_eq!(drawn(&gpu, &by, &[1.0, 2.0], &[0, 1], &[], 2), none);
-    assert_eq!(drawn(&gpu, &by, &[1.0, f32::NAN], &[], &[], 2), none);
-    assert_eq!(drawn(&gpu, &by, &[f32::INFINITY, 0.0], &[], &[], 2), none);
-    assert_eq!(drawn(&gpu, &by, &[f32::NEG_INFINITY, 0.0], &[], &[], 2), [1, 1]);
+    let drawn = |logits: &[f32], banned: &[u32]| drawn((&gpu, &op), &by, logits, banned, &[], 2);
+    assert_eq!(drawn(&[1.0, 2.0], &[0, 1]), [NO_TOKEN; 2]);
+    assert_eq!(drawn(&[1.0, f32::NAN], &[]), [NOT_A_NUMBER; 2]);
+    assert_eq!(drawn(&[f32::INFINITY, 0.0], &[]), [NOT_A_NUMBER; 2]);
+    assert_eq!(drawn(&[f32::NEG_INFINITY, 0.0], &[]), [1, 1]);
+    // and where it is far from the others
+    let mut many = vec![0.0; 5000];
+    many[4321] = f32::NAN;
+    assert_eq!(drawn(&many, &[4321]), [NOT_A_NUMBER; 2]);
 }
