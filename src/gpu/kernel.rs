@@ -78,7 +78,12 @@ impl Kernel {
         let overrides = overrides.as_ref().iter().copied();
         let overrides: Overrides = overrides.filter(|(name, _)| declared(name)).collect();
         let constants = overrides.clone();
-        let (made, at) = Self::compiled(gpu, source, overrides).await;
+        let compiled = match () {
+            #[cfg(test)]
+            () if gpu.counts_loops => super::counted::counting(source),
+            () => source,
+        };
+        let (made, at) = Self::compiled(gpu, compiled, overrides).await;
         gpu.compiled(at);
         let refused = |detail| Error::Kernel { kernel: source.name, detail };
         let (layout, pipeline) = made.map_err(refused)?;

@@ -1,6 +1,8 @@
 //! The only module that names wgpu: a device, tensors, kernels, recordings.
 #[cfg(target_arch = "wasm32")]
 mod ahead;
+#[cfg(test)]
+mod counted;
 mod kernel;
 mod open;
 #[cfg(not(target_arch = "wasm32"))]
@@ -11,6 +13,8 @@ mod recording;
 mod tensor;
 mod told;
 
+#[cfg(test)]
+pub(crate) use counted::counted_loops;
 pub(crate) use kernel::wgsl;
 pub use kernel::{Access, Kernel, KernelSource};
 pub use open::{AdapterChoice, AdapterReport, BrowserAdapter, Gpu, Tier, adapters};

@@ -119,6 +119,9 @@ pub struct Gpu {
     last_compiled: Mutex<Option<Instant>>,
     /// Whether a workgroup is one subgroup; tried out once.
     pub(crate) one_subgroup: OnceLock<bool>,
+    /// Kernels count the iterations of their loops.
+    #[cfg(test)]
+    pub(crate) counts_loops: bool,
     /// What this device can do.
     pub tier: Tier,
     /// The adapter's name.
@@ -315,6 +318,8 @@ impl Gpu {
             pipelines: Pipelines::default(),
             last_compiled: Mutex::default(),
             one_subgroup: OnceLock::new(),
+            #[cfg(test)]
+            counts_loops: false,
             tier,
             name,
             backend,

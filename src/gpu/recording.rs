@@ -26,7 +26,7 @@ pub(super) struct Dispatch {
     layout: wgpu::BindGroupLayout,
     buffers: Vec<wgpu::Buffer>,
     params_size: u64,
-    params_offset: u64,
+    pub(super) params_offset: u64,
     pub(super) work: Work,
 }
 
@@ -82,6 +82,12 @@ impl Recording {
         }
     }
 
+    /// Every dispatch's kernel and work.
+    #[cfg(test)]
+    pub(crate) fn works(&self) -> impl Iterator<Item = (&'static str, Work)> + '_ {
+        self.dispatches.iter().map(|dispatch| (dispatch.kernel, dispatch.work))
+    }
+
     /// Makes the bind groups and uploads every `Params`.
     pub fn finish(self, gpu: &Gpu) -> Program {
         let params = gpu.device.create_buffer(&wgpu::BufferDescriptor {
@@ -92,6 +98,8 @@ impl Recording {
         });
         gpu.queue.write_buffer(&params, 0, &self.params);
         Counters::add(&gpu.counters.objects, 1 + self.dispatches.len() as u64);
+        #[cfg(test)]
+        let loops = super::counted::room(gpu, self.params.len());
         let bind = |dispatch: &Dispatch| {
             let params = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                 buffer: &params,
@@ -101,8 +109,16 @@ impl Recording {
                 size: wgpu::BufferSize::new(dispatch.params_size),
             });
             let storage = dispatch.buffers.iter().map(|buffer| buffer.as_entire_binding());
-            let entries: Vec<_> = std::iter::once(params)
-                .chain(storage)
+            let buffers = std::iter::once(params).chain(storage);
+            #[cfg(test)]
+            let buffers = buffers.chain(loops.as_ref().map(|loops| {
+                wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer: &loops.buffer,
+                    offset: dispatch.params_offset,
+                    size: wgpu::BufferSize::new(4),
+                })
+            }));
+            let entries: Vec<_> = buffers
                 .zip(0..)
                 .map(|(resource, binding)| wgpu::BindGroupEntry { binding, resource })
                 .collect();
@@ -113,13 +129,20 @@ impl Recording {
             })
         };
         let steps = self.dispatches.into_iter().map(|dispatch| (bind(&dispatch), dispatch));
-        Program { steps: steps.collect() }
+        Program {
+            steps: steps.collect(),
+            #[cfg(test)]
+            loops,
+        }
     }
 }
 
 /// A finished recording: ready-made bind groups, to be encoded as often as wanted.
 pub struct Program {
     pub(super) steps: Vec<Step>,
+    /// How often the loops of each dispatch went round, where the device counts that.
+    #[cfg(test)]
+    pub(super) loops: Option<super::Tensor>,
 }
 
 /// One dispatch and what it is bound to.

@@ -15,6 +15,7 @@ mod hostile;
 mod inspect;
 mod invariants;
 mod loading;
+mod loops;
 mod ops;
 #[cfg(feature = "cli")]
 mod perplexity;

@@ -1,0 +1,231 @@
+//! How often the loops of a kernel go round. Some drivers end an invocation after 65,535 iterations without a word, so
+//! every dispatch states a bound, which `Recording::dispatch` holds it to. Here the bounds are held to what kernels
+//! really do, counted on the device, and every kernel to the largest sizes that models have.
+use crate::format::DType;
+use crate::gpu::{Gpu, MOST_ITERATIONS, Recording, Tensor, counted_loops};
+use crate::ops::*;
+use crate::tests::support::gpu;
+use crate::text::SamplerSettings;
+use pollster::block_on;
+use std::collections::BTreeMap;
+
+/// What decides how long kernels loop.
+struct Sizes {
+    /// V
+    vocab: usize,
+    /// K of products, which is D or F
+    width: usize,
+    /// W
+    window: u32,
+    /// T
+    chunk: usize,
+    /// HD
+    head_dims: &'static [usize],
+    dtypes: Vec<DType>,
+}
+
+impl Sizes {
+    /// The largest that the engine is meant for.
+    fn largest() -> Self {
+        Self {
+            vocab: 262_144,
+            width: 32_768,
+            window: 131_072 - 4,
+            chunk: 512,
+            head_dims: &[64, 128, 256],
+            dtypes: DType::ALL.to_vec(),
+        }
+    }
+
+    /// A ring for them, with sinks.
+    fn ring(&self) -> RingParams {
+        let slots = self.window + self.chunk as u32 - 1;
+        RingParams { sinks: 4, window: self.window, slots }
+    }
+}
+
+fn zeros(gpu: &Gpu, shape: &[usize]) -> Tensor {
+    Tensor::zeros(gpu, "zeros", shape).unwrap()
+}
+
+/// Of a cache that has gone round: the position of the pass, its tokens, sinks kept.
+fn frame(gpu: &Gpu, sizes: &Sizes, tokens: usize) -> Tensor {
+    let ring = sizes.ring();
+    let n = ring.sinks + ring.slots + ring.slots / 2;
+    Tensor::upload(gpu, "frame", &[FRAME], &[n, tokens as u32, 1, 0]).unwrap()
+}
+
+/// Products of every type, one token and a chunk, by every variant of the device.
+fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
+    const ROWS: usize = 96;
+    let (width, chunk) = (sizes.width, sizes.chunk);
+    let mut variants = block_on(Variant::all(gpu)).unwrap();
+    let many = variants.last().map(|last| Variant { rows: 48, ..*last });
+    variants.extend(many.filter(|many| many.columns));
+    let bytes = variants.clone().into_iter();
+    variants.extend(bytes.map(|v| Variant { activations: ActivationType::Int8, ..v }));
+    let all: Vec<Product> = sizes.dtypes.iter().map(|&dtype| (Epilogue::Store, dtype)).collect();
+    let added: Vec<Product> = sizes.dtypes.iter().map(|&dtype| (Epilogue::Add, dtype)).collect();
+    let both = [&all[..], &added].concat();
+    let [one_x, many_x] = [1, chunk].map(|tokens| zeros(gpu, &[tokens, width]));
+    let [one_y, many_y] = [1, chunk].map(|tokens| zeros(gpu, &[tokens, ROWS]));
+    let (xn, yn, many_xn) =
+        (zeros(gpu, &[1, width]), zeros(gpu, &[1, ROWS]), zeros(gpu, &[chunk, width]));
+    let [one_frame, many_frame] = [1, chunk].map(|tokens| frame(gpu, sizes, tokens));
+    let (tokens, token) = (zeros(gpu, &[chunk]), zeros(gpu, &[1]));
+    let (gain, wide_gain) = (zeros(gpu, &[ROWS]), zeros(gpu, &[width]));
+    let squares = zeros(gpu, &[width]);
+    let weights: Vec<Linear> = sizes
+        .dtypes
+        .iter()
+        .map(|&dtype| Linear::zeros(gpu, "w", dtype, [ROWS, width]).unwrap())
+        .collect();
+    for variant in variants {
+        let matmul = block_on(MatMul::new(gpu, &all, &all, variant)).unwrap();
+        let fused = block_on(Fused::new(gpu, &both, &sizes.dtypes, variant)).unwrap();
+        for w in &weights {
+            let store = Epilogue::Store;
+            matmul.record(r, "matvec", store, [&one_frame, &one_x, &one_y], w, None).unwrap();
+            matmul.record(r, "matmul", store, [&many_frame, &many_x, &many_y], w, None).unwrap();
+            // A group of rows leaves a partial sum: the fewest rows leave the most.
+            let partials = (width / 4) as u32;
+            let input = Normed { xn: &one_x, squares: &squares, partials };
+            fused.record_normed(r, "normed", store, 1e-5, input, &one_y, w, None).unwrap();
+            let tensors = [&one_x, &gain, &one_y, &yn, &squares];
+            fused.record_residual(r, "residual", tensors, w).unwrap();
+            let embedding = [&token, &wide_gain, &one_x, &xn, &squares];
+            fused.record_get_rows(r, "get_rows_normed", embedding, w).unwrap();
+        }
+    }
+    let get_rows = block_on(GetRows::new(gpu, &sizes.dtypes)).unwrap();
+    for w in &weights {
+        get_rows.record(r, "get_rows", [&many_frame, &tokens, &many_x], w).unwrap();
+    }
+    for sums in [Sums::Shared, block_on(Sums::of(gpu)).unwrap()] {
+        let norm = block_on(RmsNorm::new(gpu, sums)).unwrap();
+        norm.record(r, "norm", 1e-5, [&many_frame, &many_x, &wide_gain, &many_xn]).unwrap();
+    }
+}
+
+/// Attention and what belongs to the cache, of heads of one size.
+fn heads(gpu: &Gpu, sizes: &Sizes, head_dim: usize, r: &mut Recording) {
+    let (ring, tokens) = (sizes.ring(), sizes.chunk);
+    let stored = (ring.sinks + ring.slots) as usize;
+    let (h, hd) = (2, head_dim);
+    let shape = HeadShape { head_dim, sharing: h, kv_f16: true };
+    let [k, v] = [0, 1].map(|_| zeros(gpu, &[stored, hd / 2]));
+    let [heads, kv_heads, head_dim] = [h as u32, 1, hd as u32];
+    let attend = AttentionParams { heads, kv_heads, head_dim, ring, scale: 1.0 };
+    let [one_frame, frame] = [1, tokens].map(|tokens| frame(gpu, sizes, tokens));
+    let q = zeros(gpu, &[tokens, 3, h * hd]);
+    let (out, carry) = (zeros(gpu, &[tokens, h * hd]), zeros(gpu, &[tokens, h, 2]));
+    let sums = block_on(Sums::of(gpu)).unwrap();
+    for way in [ChunkAttention::Heads, ChunkAttention::Tiles, ChunkAttention::Columns] {
+        if way.fits(gpu, shape, sums) {
+            let op = block_on(Attention::new(gpu, shape, true, way)).unwrap();
+            op.record(r, "attention", attend, [&frame, &q, &k, &v, &out, &carry]).unwrap();
+        }
+    }
+    let turns = zeros(gpu, &[ring.phases(), hd / 2, 2]);
+    let qkv = zeros(gpu, &[tokens, (h + 2) * hd]);
+    let params = RopeStoreParams { heads, kv_heads, head_dim, rope_dim: head_dim, ring };
+    let op = block_on(RopeStore::new(gpu, false, true)).unwrap();
+    op.record(r, "rope_store", params, [&frame, &qkv, &turns, &q, &k, &v]).unwrap();
+    if let Some(op) = block_on(AttentionOne::new(gpu, shape, false, sums)).unwrap() {
+        let splits = splits(ring);
+        let (rope_dim, scale) = (head_dim, 1.0);
+        let params =
+            AttentionOneParams { heads, kv_heads, head_dim, rope_dim, ring, scale, splits };
+        let (qkv, out) = (zeros(gpu, &[1, (h + 2) * hd]), zeros(gpu, &[1, h * hd]));
+        let parts = zeros(gpu, &[splits as usize, h, hd + 2]);
+        op.record(r, "one", params, [&one_frame, &qkv, &turns, &k, &v, &parts, &out]).unwrap();
+    }
+    let shares = block_on(Shares::new(gpu, shape)).unwrap();
+    let seen = zeros(gpu, &[1, 1, h, 64.min(stored)]);
+    let q = zeros(gpu, &[1, 3, h * hd]);
+    shares.record(r, "shares", attend, 0, [&one_frame, &q, &k, &v, &seen]).unwrap();
+    let shift = block_on(Shift::new(gpu, hd, false, true)).unwrap();
+    let params = ShiftParams::half(ring, kv_heads, head_dim);
+    shift.record(r, "shift", ring, params, [&turns, &k, &v]).unwrap();
+}
+
+/// What a token is chosen by.
+fn choices(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
+    let (ring, vocab) = (sizes.ring(), sizes.vocab);
+    let (logits, banned) = (zeros(gpu, &[1, vocab]), zeros(gpu, &[vocab.div_ceil(32)]));
+    let (token, chosen, frame) = (zeros(gpu, &[1]), zeros(gpu, &[16]), frame(gpu, sizes, 1));
+    let tensors = [&logits, &banned, &token, &frame, &chosen];
+    block_on(Argmax::new(gpu)).unwrap().record(r, "argmax", ring, tensors).unwrap();
+    let sample = block_on(Sample::new(gpu)).unwrap();
+    let penalties = SamplerSettings { repeat_penalty: 1.1, ..SamplerSettings::default() };
+    let most = SamplerSettings { top_k: vocab as u32 - 1, ..penalties };
+    for by in [SamplerSettings::default(), SamplerSettings { top_k: 0, ..most.clone() }, most] {
+        let draws = Draws::new(gpu, &by, vocab).unwrap();
+        sample.record(r, "sample", ring, &draws, tensors).unwrap();
+    }
+    let (targets, nll) = (zeros(gpu, &[1]), zeros(gpu, &[1]));
+    let op = block_on(Nll::new(gpu)).unwrap();
+    op.record(r, "nll", [&frame, &logits, &targets, &nll]).unwrap();
+}
+
+fn everything(gpu: &Gpu, sizes: &Sizes) -> Recording {
+    let mut recording = Recording::default();
+    products(gpu, sizes, &mut recording);
+    for &head_dim in sizes.head_dims {
+        heads(gpu, sizes, head_dim, &mut recording);
+    }
+    choices(gpu, sizes, &mut recording);
+    recording
+}
+
+/// A device of another class, that computes nothing.
+fn class(cpu: bool, subgroup: Option<u32>) -> Gpu {
+    let mut gpu = block_on(Gpu::open_noop()).unwrap();
+    gpu.tier.cpu = cpu;
+    gpu.tier.subgroups = subgroup.is_some();
+    gpu.tier.subgroup_size = [subgroup.unwrap_or(4); 2];
+    // Nothing can be tried out where nothing is computed.
+    gpu.one_subgroup.set(subgroup.is_some()).unwrap();
+    gpu
+}
+
+#[test]
+fn no_invocation_loops_longer_than_every_driver_lets_it() {
+    let sizes = Sizes::largest();
+    let mut most: BTreeMap<String, [u64; 5]> = BTreeMap::new();
+    let classes =
+        [(true, None), (true, Some(4)), (true, Some(8)), (false, None), (false, Some(32))];
+    for (i, (cpu, subgroup)) in classes.into_iter().enumerate() {
+        for (kernel, work) in everything(&class(cpu, subgroup), &sizes).works() {
+            let seen = &mut most.entry(kernel.to_owned()).or_default()[i];
+            *seen = work.iterations.max(*seen);
+            assert!(work.iterations <= MOST_ITERATIONS, "{kernel}: {work:?}");
+        }
+    }
+    println!("{:34} {:?}", "kernel", classes);
+    for (kernel, most) in &most {
+        println!("{kernel:34} {most:?}");
+    }
+    // The trial of subgroups has no loop.
+    for kernel in kernels().iter().filter(|kernel| kernel.name != "subgroup_check") {
+        assert!(most.contains_key(kernel.name), "{} is recorded by nobody here", kernel.name);
+    }
+}
+
+#[test]
+fn kernels_loop_as_often_as_they_say() {
+    let mut gpu = gpu();
+    gpu.counts_loops = true;
+    let (vocab, width, window, chunk) = (5_003, 1_152, 700, 70);
+    let dtypes = vec![DType::F32, DType::Q4_1];
+    let sizes = Sizes { vocab, width, window, chunk, head_dims: &[64, 128], dtypes };
+    let counted = block_on(counted_loops(&gpu, everything(&gpu, &sizes))).unwrap();
+    let mut loops = 0;
+    for (kernel, stated, made) in counted {
+        assert!(made <= stated, "{kernel}: {made} iterations, it says {stated}");
+        // and not so many more that the bound means nothing
+        assert!(4 * made + 64 >= stated, "{kernel}: {made} iterations, it says {stated}");
+        loops += made;
+    }
+    assert!(loops > 0, "nothing was counted");
+}
