@@ -186,6 +186,7 @@ fn dense_files_take_memory_in_proportion() {
     for (what, bytes) in [
         ("empty strings", array(8, &[0; 8])),
         ("empty arrays", array(9, &[0; 12])),
+        ("strings that are not UTF-8", array(8, b"\x01\0\0\0\0\0\0\0\xff")),
         ("tiny keys", keys),
     ] {
         let length = bytes.len();

@@ -2,6 +2,7 @@
 //! before anything is allocated for it.
 use super::value::{Array, Value, shown};
 use crate::Error;
+use std::borrow::Cow;
 
 /// Why parsing ended early.
 pub(super) enum Stop {
@@ -30,9 +31,16 @@ pub(super) struct Cursor<'a> {
     /// The length of the whole file.
     pub(super) len: u64,
     pub(super) at: u64,
+    /// The strings of the value read last that are not UTF-8: the index of each in its array, and its bytes.
+    pub(super) raw: Vec<(usize, Box<[u8]>)>,
 }
 
 impl<'a> Cursor<'a> {
+    /// A reader of `bytes`, the first of a file of `len`.
+    pub(super) fn new(file: &'a str, bytes: &'a [u8], len: u64) -> Self {
+        Self { file, bytes, len, at: 0, raw: Vec::new() }
+    }
+
     pub(super) fn fault(&self, offset: u64, detail: String) -> Stop {
         Stop::Failed(Error::Format { file: self.file.to_owned(), offset, detail })
     }
@@ -80,16 +88,32 @@ impl<'a> Cursor<'a> {
         Ok(u64::from_le_bytes(self.array(what)?))
     }
 
-    pub(super) fn string(&mut self, what: &str) -> Parsed<String> {
+    fn string(&mut self, what: &str) -> Parsed<&'a [u8]> {
         let length = self.u64(&format!("the length of {what}"))?;
-        let at = self.at;
-        let bytes = self.take(length, &format!("{what} of {length} bytes"))?;
+        self.take(length, &format!("{what} of {length} bytes"))
+    }
+
+    /// What things are called by: it must be text.
+    pub(super) fn name(&mut self, what: &str) -> Parsed<String> {
+        let bytes = self.string(what)?;
+        let at = self.at - bytes.len() as u64;
         match std::str::from_utf8(bytes) {
             Ok(text) => Ok(text.to_owned()),
             Err(e) => {
                 Err(self.fault(at + e.valid_up_to() as u64, format!("{what} is not valid UTF-8")))
             }
         }
+    }
+
+    /// A value, or element `index` of one. Some writers cut texts inside a character: what is not UTF-8 is
+    /// replaced in the text, and its bytes are kept.
+    fn text(&mut self, what: &str, index: usize) -> Parsed<String> {
+        let bytes = self.string(what)?;
+        let text = String::from_utf8_lossy(bytes);
+        if let Cow::Owned(_) = text {
+            self.raw.push((index, bytes.into()));
+        }
+        Ok(text.into_owned())
     }
 
     pub(super) fn value(&mut self, key: &str) -> Parsed<Value> {
@@ -107,7 +131,7 @@ impl<'a> Cursor<'a> {
                 let (at, byte) = (self.at, self.take(1, what)?[0]);
                 Value::Bool(self.truth(at, byte, what)?)
             }
-            8 => Value::String(self.string(what)?),
+            8 => Value::String(self.text(what, 0)?),
             9 => Value::Array(self.elements(1, what)?),
             10 => Value::U64(u64::from_le_bytes(self.array(what)?)),
             11 => Value::I64(i64::from_le_bytes(self.array(what)?)),
@@ -165,8 +189,8 @@ impl<'a> Cursor<'a> {
             8 => {
                 self.promise(count, 8, || format!("{what}, {count} strings,"))?;
                 let mut items = list(count);
-                for _ in 0..count {
-                    items.push(self.string("a string in an array")?);
+                for index in 0..count as usize {
+                    items.push(self.text("a string in an array", index)?);
                 }
                 Array::String(items)
             }

@@ -31,6 +31,10 @@ pub struct Gguf {
     pub(super) file: String,
     /// Where each key stands in the file, for errors.
     pub(super) key_offsets: Vec<u64>,
+    /// Strings that are not UTF-8: the index of the key, that of the string in an array, and the bytes.
+    pub(super) raw: Vec<(usize, usize, Box<[u8]>)>,
+    /// What is odd about the file and does not keep it from being read: sentences for the user.
+    pub warnings: Vec<String>,
 }
 
 /// A tensor's name, type, shape and place.
@@ -223,19 +227,34 @@ impl Gguf {
         })
     }
 
-    /// An array of `f32`.
-    pub fn f32s(&self, key: &str) -> Result<Option<&[f32]>> {
-        self.typed(key, "an array of f32", |v| match v {
-            Value::Array(Array::F32(items)) => Some(items.as_slice()),
+    /// An array of numbers of any type, each rounded to `f32`.
+    pub fn f32s(&self, key: &str) -> Result<Option<Vec<f32>>> {
+        self.typed(key, "an array of numbers", |v| match v {
+            Value::Array(array) => array.f32s(),
             _ => None,
         })
     }
 
-    /// An array of `i32`.
-    pub fn i32s(&self, key: &str) -> Result<Option<&[i32]>> {
-        self.typed(key, "an array of i32", |v| match v {
-            Value::Array(Array::I32(items)) => Some(items.as_slice()),
+    /// An array of integers of any type that fit `i32`.
+    pub fn i32s(&self, key: &str) -> Result<Option<Vec<i32>>> {
+        self.typed(key, "an array of integers that fit i32", |v| match v {
+            Value::Array(array) => array.i32s(),
             _ => None,
         })
+    }
+
+    /// An index such as a token's id. A negative one, or one beyond `u32`, stands for none: so writers say that
+    /// there is no such token.
+    pub fn index(&self, key: &str) -> Result<Option<u32>> {
+        let index = self.typed(key, "an integer", Value::integer)?;
+        Ok(index.and_then(|n| n.try_into().ok()))
+    }
+
+    /// The strings of `key` that are not UTF-8: the index of each in its array (0 where there is none), and the bytes
+    /// that [`Gguf::strings`] and [`Gguf::str`] show with replacement characters.
+    pub fn raw_strings(&self, key: &str) -> impl Iterator<Item = (usize, &[u8])> {
+        let key = self.metadata.iter().position(|(k, _)| k == key);
+        let of_key = move |raw: &&(usize, usize, Box<[u8]>)| Some(raw.0) == key;
+        self.raw.iter().filter(of_key).map(|(_, index, bytes)| (*index, &**bytes))
     }
 }

@@ -19,7 +19,7 @@ const LEAST_TENSOR: u64 = 8 + 1 + 4 + 8 + 4 + 8;
 
 /// Parses a head of which `bytes` is a prefix, in a file of `len` bytes.
 pub(super) fn parse(file: &str, bytes: &[u8], len: u64) -> Parsed<Gguf> {
-    let mut cursor = Cursor { file, bytes, len, at: 0 };
+    let mut cursor = Cursor::new(file, bytes, len);
     let version = cursor.version()?;
     let tensor_count = cursor.u64("the number of tensors")?;
     let key_count = cursor.u64("the number of metadata keys")?;
@@ -31,9 +31,15 @@ pub(super) fn parse(file: &str, bytes: &[u8], len: u64) -> Parsed<Gguf> {
 
     let mut metadata = list(key_count);
     let mut key_offsets = list(key_count);
-    for _ in 0..key_count {
+    let (mut raw, mut warnings) = (Vec::new(), Vec::new());
+    for index in 0..key_count as usize {
         key_offsets.push(cursor.at);
-        metadata.push(cursor.entry()?);
+        let entry = cursor.entry()?;
+        if !cursor.raw.is_empty() {
+            warnings.push(replaced(&entry, cursor.raw.len()));
+        }
+        raw.extend(cursor.raw.drain(..).map(|(element, bytes)| (index, element, bytes)));
+        metadata.push(entry);
     }
     if let Some(index) = repeated(metadata.len(), |i| &metadata[i].0) {
         let key = shown(&metadata[index].0, 80);
@@ -64,7 +70,19 @@ pub(super) fn parse(file: &str, bytes: &[u8], len: u64) -> Parsed<Gguf> {
         data_offset,
         file: file.to_owned(),
         key_offsets,
+        raw,
+        warnings,
     })
+}
+
+/// What is said of a value with so many strings that are not UTF-8.
+fn replaced((key, value): &(String, Value), count: usize) -> String {
+    let key = shown(key, 80);
+    let of = match value {
+        Value::Array(array) => format!(", in {count} of {} strings", array.len()),
+        _ => String::new(),
+    };
+    format!("the value of {key} is not valid UTF-8{of}; what is not is shown as \u{fffd}")
 }
 
 /// The index of the first name, in file order, that an earlier one already has.
@@ -167,7 +185,7 @@ impl Cursor<'_> {
     /// A key and its value.
     fn entry(&mut self) -> Parsed<(String, Value)> {
         let at = self.at;
-        let key = self.string("a metadata key")?;
+        let key = self.name("a metadata key")?;
         if key.is_empty() {
             return Err(self.fault(at, "a metadata key is empty".to_owned()));
         }
@@ -178,7 +196,7 @@ impl Cursor<'_> {
     /// A tensor's entry; its offset is still the file's, from the start of the data.
     fn tensor(&mut self) -> Parsed<TensorInfo> {
         let at = self.at;
-        let name = self.string("a tensor's name")?;
+        let name = self.name("a tensor's name")?;
         if name.is_empty() {
             return Err(self.fault(at, "a tensor's name is empty".to_owned()));
         }

@@ -64,6 +64,38 @@ impl Array {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// The elements as integers; none where one is not an integer or does not fit.
+    fn integers<T: TryFrom<i128>>(&self) -> Option<Vec<T>> {
+        fn fit<T: TryFrom<i128>>(items: &[impl Copy + Into<i128>]) -> Option<Vec<T>> {
+            items.iter().map(|&n| T::try_from(n.into()).ok()).collect()
+        }
+        match self {
+            Self::U8(items) => fit(items),
+            Self::I8(items) => fit(items),
+            Self::U16(items) => fit(items),
+            Self::I16(items) => fit(items),
+            Self::U32(items) => fit(items),
+            Self::I32(items) => fit(items),
+            Self::U64(items) => fit(items),
+            Self::I64(items) => fit(items),
+            _ => None,
+        }
+    }
+
+    /// The elements as `i32`; none where one is not an integer or does not fit.
+    pub fn i32s(&self) -> Option<Vec<i32>> {
+        self.integers()
+    }
+
+    /// The elements rounded to `f32`; none where they are not numbers.
+    pub fn f32s(&self) -> Option<Vec<f32>> {
+        match self {
+            Self::F32(items) => Some(items.clone()),
+            Self::F64(items) => Some(items.iter().map(|&x| x as f32).collect()),
+            _ => Some(self.integers::<i128>()?.into_iter().map(|n| n as f32).collect()),
+        }
+    }
 }
 
 impl Value {

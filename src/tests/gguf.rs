@@ -149,7 +149,15 @@ fn getters_convert_what_fits_and_name_what_does_not() {
         ),
         (
             gguf.i32s("s.f32").unwrap_err(),
-            "is an array of 2 f32, but brooklet wants an array of i32 there",
+            "is an array of 2 f32, but brooklet wants an array of integers that fit i32 there",
+        ),
+        (
+            gguf.f32s("s.string").unwrap_err(),
+            "is an array of 2 string, but brooklet wants an array of numbers there",
+        ),
+        (
+            gguf.index("a.f32").unwrap_err(),
+            "the key a.f32 is the f32 0.1, but brooklet wants an integer there",
         ),
         (
             gguf.need_strings("a.u8").unwrap_err(),
@@ -160,6 +168,66 @@ fn getters_convert_what_fits_and_name_what_does_not() {
         let found = error.to_string();
         assert!(found.contains(expected), "found {found}, expected {expected}");
     }
+}
+
+/// As llama.cpp reads them, whatever type the writer chose.
+#[test]
+fn arrays_of_numbers_convert_and_an_index_may_be_none() {
+    let file = every_value()
+        .with("i.many", Value::Array(Array::I64(vec![1, 3, 1 << 31])))
+        .with("i.least", Value::Array(Array::I64(vec![i32::MIN.into(), i32::MAX.into()])));
+    let gguf = block_on(Gguf::read(&file.source())).unwrap();
+    for (key, expected) in [
+        ("s.u8", vec![1, 2]),
+        ("s.i8", vec![-1]),
+        ("s.u16", vec![3]),
+        ("s.i16", vec![-3]),
+        ("s.u32", vec![4]),
+        ("s.i32", vec![-4, 5]),
+        ("s.u64", vec![6]),
+        ("s.i64", vec![-6]),
+        ("i.least", vec![i32::MIN, i32::MAX]),
+    ] {
+        let floats: Vec<f32> = expected.iter().map(|&n| n as f32).collect();
+        assert_eq!(gguf.i32s(key).unwrap(), Some(expected), "{key}");
+        assert_eq!(gguf.f32s(key).unwrap(), Some(floats), "{key}");
+    }
+    assert!(gguf.i32s("i.many").is_err() && gguf.f32s("s.bool").is_err());
+    assert_eq!(gguf.f32s("s.f64").unwrap(), Some(vec![0.25]));
+    assert_eq!((gguf.i32s("none").unwrap(), gguf.f32s("none").unwrap()), (None, None));
+    let index = |key| gguf.index(key).unwrap();
+    assert_eq!(["a.i8", "a.i32", "a.i64", "a.u64", "none"].map(index), [None; 5]);
+    assert_eq!(["a.u8", "a.u32"].map(index), [Some(255), Some(u32::MAX)]);
+}
+
+#[test]
+fn a_string_that_is_not_utf8_is_shown_and_keeps_its_bytes() {
+    let list = ["fine", "Zq-a", "Zq-b"].map(str::to_owned).to_vec();
+    let file = GgufFile::new()
+        .with("a.name", Value::String("cafZq-x".into()))
+        .with("a.list", Value::Array(Array::String(list)))
+        .with("a.whole", Value::String("héllo".into()));
+    let mut bytes = file.bytes();
+    for at in 0..bytes.len() - 2 {
+        if bytes[at..].starts_with(b"Zq-") {
+            bytes[at..at + 3].copy_from_slice(b"\xff\xfe ");
+        }
+    }
+    let gguf = block_on(Gguf::read(&BytesSource::new("test.gguf", bytes))).unwrap();
+    assert_eq!(gguf.need_str("a.name").unwrap(), "caf\u{fffd}\u{fffd} x");
+    let expected = ["fine", "\u{fffd}\u{fffd} a", "\u{fffd}\u{fffd} b"];
+    assert_eq!(gguf.need_strings("a.list").unwrap(), expected);
+    let raw = |key| gguf.raw_strings(key).map(|(i, b)| (i, b.to_vec())).collect::<Vec<_>>();
+    assert_eq!(raw("a.name"), [(0, b"caf\xff\xfe x".to_vec())]);
+    assert_eq!(raw("a.list"), [(1, b"\xff\xfe a".to_vec()), (2, b"\xff\xfe b".to_vec())]);
+    assert!(raw("a.whole").is_empty() && raw("none").is_empty());
+    assert_eq!(
+        gguf.warnings,
+        [
+            "the value of a.name is not valid UTF-8; what is not is shown as \u{fffd}",
+            "the value of a.list is not valid UTF-8, in 2 of 3 strings; what is not is shown as \u{fffd}"
+        ]
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What a GGUF file says of its vocabulary: its `tokenizer.ggml.*` keys.
-use crate::format::{Array, Gguf, Value};
-use crate::{Error, Result};
+use crate::Result;
+use crate::format::Gguf;
 
 /// A vocabulary as it was read; [`crate::text::Tokenizer::new`] checks it.
 #[derive(Clone, Debug, Default)]
@@ -42,8 +42,8 @@ impl Vocab {
             model: gguf.need_str(&key("model"))?.to_owned(),
             pre: gguf.str(&key("pre"))?.map(str::to_owned),
             tokens: gguf.need_strings(&key("tokens"))?.to_vec(),
-            scores: gguf.f32s(&key("scores"))?.map(<[f32]>::to_vec).unwrap_or_default(),
-            types: token_types(gguf, &key("token_type"))?,
+            scores: gguf.f32s(&key("scores"))?.unwrap_or_default(),
+            types: gguf.i32s(&key("token_type"))?.unwrap_or_default(),
             merges: owned(gguf.strings(&key("merges"))?),
             bos: gguf.u32(&key("bos_token_id"))?,
             eos: gguf.u32(&key("eos_token_id"))?,
@@ -53,17 +53,5 @@ impl Vocab {
             add_eos: gguf.bool(&key("add_eos_token"))?,
             add_space_prefix: gguf.bool(&key("add_space_prefix"))?,
         })
-    }
-}
-
-/// Token types, which some writers store unsigned.
-fn token_types(gguf: &Gguf, key: &str) -> Result<Vec<i32>> {
-    match gguf.get(key) {
-        Some(Value::Array(Array::U32(types))) => types
-            .iter()
-            .map(|&t| i32::try_from(t))
-            .collect::<Result<_, _>>()
-            .map_err(|_| Error::Tokenizer(format!("{key}: a token type beyond any known"))),
-        _ => Ok(gguf.i32s(key)?.map(<[i32]>::to_vec).unwrap_or_default()),
     }
 }
