@@ -1,6 +1,7 @@
 //! The only module that names wgpu: a device, tensors, kernels, recordings.
 #[cfg(target_arch = "wasm32")]
 mod ahead;
+mod faults;
 mod kernel;
 mod open;
 #[cfg(not(target_arch = "wasm32"))]

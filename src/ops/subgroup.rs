@@ -52,7 +52,7 @@ impl Sums {
         let mut recording = Recording::default();
         let params = SubgroupCheckParams { groups: GROUPS };
         recording.dispatch("subgroup_check", &kernel, params, &[&sum], [GROUPS, 1, 1]);
-        recording.finish(gpu).run(gpu, &[]);
+        recording.finish(gpu)?.run(gpu, &[]);
         let found: Vec<u32> = sum.read(gpu).await?;
         Ok(found == reference::subgroup_check(GROUPS as usize, lanes))
     }

@@ -14,7 +14,7 @@ use pollster::block_on;
 
 /// Runs what was recorded and waits for nothing: a read waits.
 pub(super) fn run(gpu: &Gpu, recording: Recording) {
-    recording.finish(gpu).run(gpu, &[]);
+    recording.finish(gpu).unwrap().run(gpu, &[]);
 }
 
 /// Every pair of two switches.
