@@ -3,6 +3,8 @@ mod cache_ops;
 mod decode_ops;
 mod fused_ops;
 mod int8_ops;
+#[cfg(feature = "cli")]
+mod memory;
 mod row_ops;
 mod sample_op;
 mod shift_op;
