@@ -72,7 +72,7 @@ async fn time(gpu: &Gpu, op: &MatMul, w: &Linear, columns: usize) -> Result<Vec<
     for _ in 0..REPEAT {
         op.record(&mut recording, "bench", Epilogue::Store, [&frame, &x, &y], w, None)?;
     }
-    let program = recording.finish(gpu);
+    let program = recording.finish(gpu)?;
     program.run(gpu, &[]);
     frame.read::<u32>(gpu).await?;
     let mut ms = Vec::new();

@@ -14,7 +14,7 @@
 //   grid:      [H/GROUP, splits, 1] workgroups
 //   requires:  a workgroup is one subgroup; HD = HEAD_DIM, a multiple of 8, WG a multiple of HD/8; GROUP at most 4, a
 //              divisor of H/KV
-//   uses:      lib/ring.wgsl, lib/rope.wgsl, lib/kv.wgsl, lib/kv_store.wgsl
+//   uses:      lib/ring.wgsl, lib/rope.wgsl, lib/kv.wgsl, lib/half.wgsl, lib/kv_store.wgsl
 //   twin:      src/reference/rope_store.rs, then src/reference/attention.rs
 //
 // A lane owns a key of a tile of WG when scores are computed, and eight dimensions when values are added up: queries

@@ -11,7 +11,7 @@
 //
 //   grid:      [H + 2 KV, T, 1] workgroups, one a head and token
 //   requires:  HD and R even
-//   uses:      lib/ring.wgsl, lib/rope.wgsl
+//   uses:      lib/ring.wgsl, lib/rope.wgsl, lib/half.wgsl
 //   twin:      src/reference/rope_store.rs
 
 struct Params {
@@ -72,7 +72,7 @@ fn main(
         if is_key {
             let pair = turned_pair(head, d, place);
             if KV_F16 {
-                k[at / 2u] = pack2x16float(pair);
+                k[at / 2u] = half_pair(pair);
             } else {
                 k[at] = bitcast<u32>(pair.x);
                 k[at + 1u] = bitcast<u32>(pair.y);
@@ -80,7 +80,7 @@ fn main(
         } else {
             let pair = vec2(qkv[head + d], qkv[head + d + 1u]);
             if KV_F16 {
-                v[at / 2u] = pack2x16float(pair);
+                v[at / 2u] = half_pair(pair);
             } else {
                 v[at] = bitcast<u32>(pair.x);
                 v[at + 1u] = bitcast<u32>(pair.y);

@@ -12,7 +12,7 @@
 //   grid:      [KV, lines, 1] workgroups; one has a head of every slot that is a multiple of `shift` from its own, one
 //              after the other: what it reads nobody else writes
 //   requires:  HD = HEAD_DIM and R even; shift at least 1
-//   uses:      nothing
+//   uses:      lib/half.wgsl
 //   twin:      src/reference/shift.rs
 
 struct Params {
@@ -80,7 +80,7 @@ fn main(
             for (var d = 2u * lane; d < HEAD_DIM; d += 2u * WG) {
                 let pair = vec2(turned_back(d), turned_back(d + 1u));
                 if KV_F16 {
-                    k[(to + d) / 2u] = pack2x16float(pair);
+                    k[(to + d) / 2u] = half_pair(pair);
                 } else {
                     k[to + d] = bitcast<u32>(pair.x);
                     k[to + d + 1u] = bitcast<u32>(pair.y);

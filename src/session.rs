@@ -50,6 +50,11 @@ pub struct Session {
 impl Session {
     /// Makes room for a stream: cache, activations and programs. Nothing more is allocated later.
     pub async fn new(model: Arc<Model>, settings: CacheSettings) -> Result<Self> {
+        let gpu = model.gpu.clone();
+        gpu.answered(Self::made(model, settings)).await
+    }
+
+    async fn made(model: Arc<Model>, settings: CacheSettings) -> Result<Self> {
         let gpu = &*model.gpu;
         let vocab = model.config.n_vocab;
         let factors = model.weights.rope_freqs.as_deref();
@@ -68,8 +73,8 @@ impl Session {
             }
         };
         let chosen = Tensor::zeros(gpu, "chosen", &[MOST_STEPS])?;
-        let logits_back = Readback::new(gpu, vocab);
-        let chosen_back = [Readback::new(gpu, MOST_STEPS), Readback::new(gpu, MOST_STEPS)];
+        let logits_back = Readback::new(gpu, vocab)?;
+        let chosen_back = [Readback::new(gpu, MOST_STEPS)?, Readback::new(gpu, MOST_STEPS)?];
         let session = Self {
             model,
             cache,
@@ -198,7 +203,7 @@ impl Session {
             self.position -= fed + 1;
             self.run_chunk(&[last], true);
         }
-        Ok(())
+        self.model.gpu.check()
     }
 
     /// Tokens that can be taken back from a ring that has gone round: N - W.

@@ -67,7 +67,7 @@ fn json_names_everything_it_promises() {
     for key in ["prefill_tps", "decode_tps", "ttft_ms", "kv_bytes", "weight_bytes"] {
         assert!(summary[key].as_f64().unwrap() > 0.0, "{key}: {summary}");
     }
-    for key in ["policy", "adapter", "backend"] {
+    for key in ["policy", "adapter", "backend", "driver"] {
         assert!(!summary[key].as_str().unwrap().is_empty(), "{key}: {summary}");
     }
 }

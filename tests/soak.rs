@@ -25,6 +25,9 @@ fn thousands_of_tokens_are_the_papers() {
     assert_eq!(report["report"]["tenths"].as_array().unwrap().len(), 10);
     assert_eq!((&report["gpu_flat"], &report["oracle_equal"]), (&true.into(), &true.into()));
     assert!(report["report"]["difference"].as_f64().unwrap() > 0.0, "nothing was compared");
+    for key in ["adapter", "backend", "driver"] {
+        assert!(!report[key].as_str().unwrap().is_empty(), "{key}: {report}");
+    }
     assert_eq!(std::fs::read_to_string(csv).unwrap().lines().count(), 31);
 }
 

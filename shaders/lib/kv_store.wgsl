@@ -2,11 +2,11 @@
 //
 // Needs from the kernel:  k, v: array<vec4<u32>>, to be written
 // Gives:                  stored_as(eight) -> what will be read back; store8(at, key, value)
-// Uses:                   lib/kv.wgsl
+// Uses:                   lib/kv.wgsl, lib/half.wgsl
 
 fn packed(v: Eight) -> vec4<u32> {
     return vec4(
-        pack2x16float(v.a.xy), pack2x16float(v.a.zw), pack2x16float(v.b.xy), pack2x16float(v.b.zw),
+        half_pair(v.a.xy), half_pair(v.a.zw), half_pair(v.b.xy), half_pair(v.b.zw),
     );
 }
 

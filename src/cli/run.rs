@@ -46,6 +46,7 @@ struct Summary {
     seed: u64,
     adapter: String,
     backend: String,
+    driver: String,
     variant: brooklet::ops::Choice,
     stop_reason: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -291,6 +292,7 @@ fn summarise(
         seed: sampling.seed,
         adapter: model.gpu.name.clone(),
         backend: model.gpu.backend.clone(),
+        driver: model.gpu.driver.clone(),
         variant: model.variant,
         stop_reason,
         resumed_at: None,
@@ -322,12 +324,13 @@ fn print_statistics(s: &Summary) {
     );
     eprintln!("products   of one token with activations in {}", s.activations);
     eprintln!(
-        "memory     weights {}, keys and values {}, activations {}, on {} ({})",
+        "memory     weights {}, keys and values {}, activations {}, on {} ({}, {})",
         human(s.weight_bytes),
         human(s.kv_bytes),
         human(s.activation_bytes),
         s.adapter,
-        s.backend
+        s.backend,
+        s.driver
     );
     if let Some(saved) = &s.saved {
         match saved.position {

@@ -7,6 +7,7 @@ use super::output::{Output, human, write_file};
 use super::saved::{self, Keeper};
 use brooklet::eval::latency::Spread;
 use brooklet::eval::soak::{self, Record, Report, Tail};
+use brooklet::gpu::Gpu;
 use brooklet::model::{CacheSettings, Policy};
 use brooklet::reference::Oracle;
 use brooklet::session::{Generation, Session};
@@ -128,9 +129,9 @@ pub(crate) fn run(args: &SoakArgs, given: &[String]) -> Result<()> {
     }
     let mut output = Output::new();
     if args.json {
-        output.json(&json(args, &file, &settings, &run, &report))?;
+        output.json(&json(args, &file, &session.model().gpu, &settings, &run, &report))?;
     } else {
-        output.text(&table(args, &file, &settings, &run, &report))?;
+        output.text(&table(args, &file, &session.model().gpu, &settings, &run, &report))?;
     }
     ended?;
     keeper.map_or(Ok(()), |keeper| keeper.verdict())?;
@@ -195,12 +196,16 @@ fn write_csv(path: &Path, records: &[Record]) -> Result<()> {
 fn json(
     args: &SoakArgs,
     file: &File,
+    gpu: &Gpu,
     cache: &CacheSettings,
     run: &Run,
     report: &Report,
 ) -> serde_json::Value {
     serde_json::json!({
         "model": file.gguf.file(),
+        "adapter": gpu.name,
+        "backend": gpu.backend,
+        "driver": gpu.driver,
         "tokens": run.generated,
         "of": args.tokens,
         "policy": cache.policy,
@@ -219,12 +224,14 @@ fn json(
 fn table(
     args: &SoakArgs,
     file: &File,
+    gpu: &Gpu,
     cache: &CacheSettings,
     run: &Run,
     report: &Report,
 ) -> String {
     let mut text = format!(
-        "{}: {} of {} tokens, {} sinks + window of {}, {:?}; {} looks\n\n\
+        "{}: {} of {} tokens, {} sinks + window of {}, {:?}; {} looks\n\
+         {} on {} ({})\n\n\
          tenth  ms a token  host memory   GPU memory  largest logit difference\n",
         file.gguf.file(),
         run.generated,
@@ -232,7 +239,10 @@ fn table(
         cache.sinks,
         cache.window,
         cache.kv,
-        run.records.len()
+        run.records.len(),
+        gpu.name,
+        gpu.backend,
+        gpu.driver
     );
     for tenth in &report.tenths {
         let host = tenth.host.map_or("unknown".to_owned(), human);

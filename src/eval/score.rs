@@ -30,7 +30,7 @@ impl Scorer {
         let kernels = model.kernels((&settings).into()).await?;
         let scoring = Scoring::new(&model, &kernels, &cache, settings.chunk).await?;
         let shifter = Shifter::new(&model, &cache).await?;
-        let back = [Readback::new(gpu, settings.chunk), Readback::new(gpu, settings.chunk)];
+        let back = [Readback::new(gpu, settings.chunk)?, Readback::new(gpu, settings.chunk)?];
         gpu.check()?;
         Ok(Self { model, cache, scoring, shifter, back, position: 0 })
     }

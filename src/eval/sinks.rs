@@ -64,7 +64,7 @@ impl SinkScan {
         let seen = Tensor::zeros(gpu, "act.seen", &[c.n_layer, CHUNK, c.n_head, FIRST])?;
         let act = Activations::new(gpu, &model, &cache, CHUNK)?;
         let body = watched(&model, &kernels, &cache, &act, (&shares, &seen))?;
-        let (back, numbers) = (Readback::new(gpu, seen.len()), vec![0.0; seen.len()]);
+        let (back, numbers) = (Readback::new(gpu, seen.len())?, vec![0.0; seen.len()]);
         let sums = vec![0.0; c.n_layer * c.n_head * FIRST];
         gpu.check()?;
         Ok(Self {

@@ -43,7 +43,7 @@ pub(crate) async fn counted_loops(
     gpu: &Gpu,
     recording: Recording,
 ) -> Result<Vec<(&'static str, u64, u64)>> {
-    let program = recording.finish(gpu);
+    let program = recording.finish(gpu)?;
     program.run(gpu, &[]);
     let loops = program.loops.as_ref().expect("the device was told to count");
     let made: Vec<u32> = loops.read(gpu).await?;

@@ -1,11 +1,10 @@
 //! A compute pipeline made from WGSL files that live in `shaders/`.
 use super::Gpu;
+use super::faults::Scopes;
 #[cfg(not(target_arch = "wasm32"))]
-use super::told::{Teller, Told};
+use super::told::elsewhere;
 use crate::{Error, Result};
 use std::borrow::Cow;
-#[cfg(not(target_arch = "wasm32"))]
-use std::sync::Arc;
 use web_time::Instant;
 
 /// How a kernel touches one binding. Binding 0 is always `Params`, read-only storage: lavapipe before Mesa 23.1
@@ -101,16 +100,12 @@ impl Kernel {
     async fn compiled(gpu: &Gpu, source: KernelSource, overrides: Overrides) -> Compiled {
         let (device, cache) = (gpu.device.clone(), gpu.pipelines.cache());
         let compiling = gpu.pipelines.compiling();
-        let told = Arc::new(Told::default());
-        let nothing = Err("the compiler gave no answer".to_owned());
-        let teller = Teller::new(&told, (nothing, Instant::now()));
-        rayon::spawn(move || {
+        let made = elsewhere(move || {
             let _last_dropped = compiling;
             let (device, cache) = (device, cache);
-            let made = compile(&device, cache.as_ref(), source, &overrides);
-            teller.tell(pollster::block_on(made));
+            pollster::block_on(compile(&device, cache.as_ref(), source, &overrides))
         });
-        told.told().await
+        made.await.unwrap_or_else(|panic| (Err(panic), Instant::now()))
     }
 
     /// A browser compiles elsewhere; what is awaited is its verdict.
@@ -131,7 +126,7 @@ async fn compile(
     overrides: &[(&str, f64)],
 ) -> Compiled {
     let label = Some(source.name);
-    let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+    let scopes = Scopes::open(device);
     let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
         label,
         entries: &layout_entries(&source),
@@ -167,7 +162,7 @@ async fn compile(
         },
         cache,
     });
-    let made = scope.pop().await.map_or(Ok((layout, pipeline)), |error| Err(error.to_string()));
+    let made = scopes.close().await.map_or(Ok((layout, pipeline)), |error| Err(error.to_string()));
     (made, Instant::now())
 }
 

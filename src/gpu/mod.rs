@@ -3,6 +3,7 @@
 mod ahead;
 #[cfg(test)]
 mod counted;
+mod faults;
 mod kernel;
 mod open;
 #[cfg(not(target_arch = "wasm32"))]

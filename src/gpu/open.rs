@@ -1,9 +1,10 @@
 //! From a wish for an adapter to an open device, and what that device can do.
 use super::Counters;
+use super::faults::{Faults, error_of};
 #[cfg(not(target_arch = "wasm32"))]
 use super::pipelines::Pipelines;
 use crate::{Error, Result};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use web_time::Instant;
 
 /// Which adapter the user wants.
@@ -95,25 +96,11 @@ pub struct BrowserAdapter {
     pub subgroups: bool,
 }
 
-/// What went wrong outside any call: wgpu tells it to a callback.
-#[derive(Default)]
-pub(super) struct Fault(Mutex<Option<Error>>);
-
-impl Fault {
-    fn lock(&self) -> MutexGuard<'_, Option<Error>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn note(&self, error: Error) {
-        self.lock().get_or_insert(error);
-    }
-}
-
 /// A device and its queue.
 pub struct Gpu {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
-    fault: Arc<Fault>,
+    pub(super) faults: Arc<Faults>,
     #[cfg(not(target_arch = "wasm32"))]
     pub(super) pipelines: Pipelines,
     last_compiled: Mutex<Option<Instant>>,
@@ -289,31 +276,21 @@ impl Gpu {
             })
             .await
             .map_err(|e| Error::NoDevice(e.to_string()))?;
-        let (fault, counters) = (Arc::new(Fault::default()), Arc::new(Counters::default()));
-        let (seen, counted) = (fault.clone(), counters.clone());
+        let (faults, counters) = (Arc::new(Faults::default()), Arc::new(Counters::default()));
+        let (seen, counted) = (faults.clone(), counters.clone());
+        // What is made is watched by itself; this hears of the rest.
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            seen.note(match error {
-                wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory {
-                    // A browser says so after the fact; by then more may have been asked for.
-                    what: "all that was asked for so far".to_owned(),
-                    needed: counted.held(),
-                    advice: "choose a smaller --window or a smaller model".to_owned(),
-                },
-                other => Error::Kernel { kernel: "wgpu", detail: other.to_string() },
-            });
+            seen.note(error_of(error, "what was asked of the device", counted.held()));
         }));
-        let seen = fault.clone();
+        let seen = faults.clone();
         device.set_device_lost_callback(move |reason, message| {
-            seen.note(Error::DeviceLost(format!(
-                "{reason:?}: {message}; start again, and if it happens at the same place choose \
-                 another adapter (brooklet devices)"
-            )));
+            seen.lose(format!("{reason:?}: {message}"));
         });
         let AdapterReport { tier, name, backend, driver, .. } = report;
         Ok(Self {
             device,
             queue,
-            fault,
+            faults,
             #[cfg(not(target_arch = "wasm32"))]
             pipelines: Pipelines::default(),
             last_compiled: Mutex::default(),
@@ -340,18 +317,10 @@ impl Gpu {
         *self.last_compiled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first thing that went wrong outside any call, if anything did. Asked after every wait.
-    pub fn check(&self) -> Result<()> {
-        let Some(error) = self.fault.lock().take() else { return Ok(()) };
-        // A lost device stays lost: whoever asks next must hear it too.
-        if let Error::DeviceLost(why) = &error {
-            self.fault.note(Error::DeviceLost(why.clone()));
-        }
-        Err(error)
-    }
-
     /// Loses the device on purpose, as a driver reset would.
     pub fn destroy(&self) {
+        // wgpu tells of it only once all that was submitted is done.
+        self.faults.lose("it was destroyed".to_owned());
         self.device.destroy();
     }
 }

@@ -43,18 +43,21 @@ impl Gpu {
 
     async fn by_timestamps(&self, steps: &[&Step]) -> Result<Vec<f64>> {
         let count = 2 * steps.len() as u32;
-        let query_set = self.device.create_query_set(&wgpu::QuerySetDescriptor {
+        let queries = wgpu::QuerySetDescriptor {
             label: Some("profile"),
             ty: wgpu::QueryType::Timestamp,
             count,
-        });
-        let resolved = self.device.create_buffer(&wgpu::BufferDescriptor {
+        };
+        let resolved = wgpu::BufferDescriptor {
             label: Some("profile"),
             size: 8 * u64::from(count),
             usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
             mapped_at_creation: false,
-        });
-        let back = Readback::new(self, 2 * count as usize);
+        };
+        let (query_set, resolved) = self.make("a profile", resolved.size, || {
+            (self.device.create_query_set(&queries), self.device.create_buffer(&resolved))
+        })?;
+        let back = Readback::new(self, 2 * count as usize)?;
         let mut encoder = self.device.create_command_encoder(&Default::default());
         for ((bind_group, dispatch), i) in steps.iter().zip(0u32..) {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
@@ -77,7 +80,7 @@ impl Gpu {
     }
 
     async fn by_waiting(&self, steps: &[&Step]) -> Result<Vec<f64>> {
-        let back = Readback::new(self, 1);
+        let back = Readback::new(self, 1)?;
         let token = Tensor::zeros(self, "profile", &[1])?;
         let mut ns = Vec::with_capacity(steps.len());
         for (bind_group, dispatch) in steps {

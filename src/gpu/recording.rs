@@ -88,8 +88,12 @@ impl Recording {
         self.dispatches.iter().map(|dispatch| (dispatch.kernel, dispatch.work))
     }
 
-    /// Makes the bind groups and uploads every `Params`.
-    pub fn finish(self, gpu: &Gpu) -> Program {
+    /// Makes the bind groups and uploads every `Params`. An error when the device has no room for them.
+    pub fn finish(self, gpu: &Gpu) -> Result<Program> {
+        gpu.make("the parameters of a program", self.params.len() as u64, || self.made(gpu))
+    }
+
+    fn made(self, gpu: &Gpu) -> Program {
         let params = gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("params"),
             size: self.params.len().max(PARAMS_ALIGN) as u64,

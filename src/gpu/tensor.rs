@@ -31,8 +31,7 @@ impl Tensor {
             needed: size.unwrap_or(u64::MAX),
             advice: format!("this adapter binds at most {limit} bytes at once"),
         })?;
-        gpu.check()?;
-        let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+        let descriptor = wgpu::BufferDescriptor {
             label: Some(&label),
             // WebGPU has no empty bindings.
             size: size.max(16),
@@ -40,13 +39,8 @@ impl Tensor {
                 | wgpu::BufferUsages::COPY_DST
                 | wgpu::BufferUsages::COPY_SRC,
             mapped_at_creation: false,
-        });
-        gpu.check().map_err(|error| match error {
-            Error::OutOfMemory { advice, .. } => {
-                Error::OutOfMemory { what: label.clone(), needed: size, advice }
-            }
-            other => other,
-        })?;
+        };
+        let buffer = gpu.make(&label, size, || gpu.device.create_buffer(&descriptor))?;
         Counters::add(&gpu.counters.objects, 1);
         Counters::add(&gpu.counters.held, buffer.size());
         Ok(Self { label, shape: shape.to_vec(), buffer, counters: gpu.counters.clone() })
@@ -90,7 +84,7 @@ impl Tensor {
 
     /// Copies the tensor to the host, after all work submitted so far. For tests and rare reads.
     pub async fn read<E: bytemuck::Pod>(&self, gpu: &Gpu) -> Result<Vec<E>> {
-        let staging = super::Readback::new(gpu, self.len());
+        let staging = super::Readback::new(gpu, self.len())?;
         staging.submit_copy(gpu, self);
         let mut out = vec![E::zeroed(); self.len()];
         staging.read(gpu, &mut out).await?;

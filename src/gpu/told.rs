@@ -4,29 +4,45 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 /// What has come, and who waits to hear it.
-pub(super) struct Told<T>(Mutex<(Option<T>, Option<Waker>)>);
+pub(super) struct Told<T>(Mutex<State<T>>);
+
+struct State<T> {
+    /// Counts what is waited for: who was to tell something earlier is not listened to any more.
+    round: u64,
+    result: Option<T>,
+    waker: Option<Waker>,
+}
 
 impl<T> Default for Told<T> {
     fn default() -> Self {
-        Self(Mutex::new((None, None)))
+        Self(Mutex::new(State { round: 0, result: None, waker: None }))
     }
 }
 
 impl<T> Told<T> {
-    fn lock(&self) -> MutexGuard<'_, (Option<T>, Option<Waker>)> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets what was told, for the next time.
+    /// Forgets what was told, for the next time. Tellers of before are not listened to.
     pub(super) fn clear(&self) {
-        *self.lock() = (None, None);
+        let mut state = self.lock();
+        *state = State { round: state.round + 1, result: None, waker: None };
     }
 
-    /// The first that is told counts.
-    pub(super) fn tell(&self, result: T) {
+    /// Whether something was told, was not heard yet, and is such.
+    pub(super) fn is(&self, such: impl FnOnce(&T) -> bool) -> bool {
+        self.lock().result.as_ref().is_some_and(such)
+    }
+
+    /// The first that is told in a round counts.
+    fn tell(&self, round: u64, result: T) {
         let mut state = self.lock();
-        state.0.get_or_insert(result);
-        let waker = state.1.take();
+        if state.round != round {
+            return;
+        }
+        state.result.get_or_insert(result);
+        let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
@@ -36,10 +52,10 @@ impl<T> Told<T> {
     pub(super) async fn told(&self) -> T {
         poll_fn(|context| {
             let mut state = self.lock();
-            match state.0.take() {
+            match state.result.take() {
                 Some(result) => Poll::Ready(result),
                 None => {
-                    state.1 = Some(context.waker().clone());
+                    state.waker = Some(context.waker().clone());
                     Poll::Pending
                 }
             }
@@ -51,21 +67,72 @@ impl<T> Told<T> {
 /// The one who tells; should it go away before it could, it tells `otherwise`.
 pub(super) struct Teller<T: Clone> {
     told: Arc<Told<T>>,
+    round: u64,
     otherwise: T,
 }
 
 impl<T: Clone> Teller<T> {
     pub(super) fn new(told: &Arc<Told<T>>, otherwise: T) -> Self {
-        Self { told: told.clone(), otherwise }
+        let round = told.lock().round;
+        Self { told: told.clone(), round, otherwise }
     }
 
     pub(super) fn tell(&self, result: T) {
-        self.told.tell(result);
+        self.told.tell(self.round, result);
     }
 }
 
 impl<T: Clone> Drop for Teller<T> {
     fn drop(&mut self) {
-        self.told.tell(self.otherwise.clone());
+        self.told.tell(self.round, self.otherwise.clone());
+    }
+}
+
+/// What `job` gives, done by a thread that has time. A job that panics gives the words it panicked with: without a
+/// hand to catch it a panic there would end the process.
+#[cfg(not(target_arch = "wasm32"))]
+pub(super) async fn elsewhere<T: Clone + Send + 'static>(
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    let told = Arc::new(Told::default());
+    let teller = Teller::new(&told, Err("the thread gave no answer".to_owned()));
+    rayon::spawn(move || {
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+        teller.tell(done.map_err(|panic| {
+            let words = panic.downcast_ref::<&str>().copied().map(str::to_owned);
+            let words = words.or_else(|| panic.downcast_ref::<String>().cloned());
+            format!("a panic: {}", words.unwrap_or_else(|| "without words".to_owned()))
+        }));
+    });
+    told.told().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Teller, Told, elsewhere};
+    use pollster::block_on;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_job_that_panics_is_an_error_and_the_next_one_is_done() {
+        let panicked = block_on(elsewhere(|| -> u32 { panic!("no {}", "such thing") }));
+        assert_eq!(panicked, Err("a panic: no such thing".to_owned()));
+        let panicked = block_on(elsewhere(|| -> u32 { std::panic::panic_any(3) }));
+        assert_eq!(panicked, Err("a panic: without words".to_owned()));
+        assert_eq!(block_on(elsewhere(|| 7)), Ok(7));
+    }
+
+    #[test]
+    fn who_was_to_tell_before_is_not_listened_to() {
+        let told = Arc::new(Told::default());
+        let before = Teller::new(&told, "before");
+        told.clear();
+        let now = Teller::new(&told, "gone");
+        drop(before);
+        now.tell("now");
+        assert!(told.is(|&told| told == "now"));
+        assert_eq!(block_on(told.told()), "now");
+        drop(now);
+        assert_eq!(block_on(told.told()), "gone");
     }
 }

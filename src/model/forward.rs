@@ -126,7 +126,7 @@ impl Kernels {
             Some(draws) => self.sample.record(&mut recording, "sample", ring, draws, tensors)?,
             None => self.argmax.record(&mut recording, "argmax", ring, tensors)?,
         }
-        Ok(recording.finish(gpu))
+        recording.finish(gpu)
     }
 }
 
@@ -209,7 +209,7 @@ impl Pass {
         kernels.norm.record_last(&mut head, "output_norm", c.rms_eps, norm)?; // last [1, D]
         let tensors = [&act.frame, &act.last, logits];
         kernels.matmul.record(&mut head, "output", Epilogue::Store, tensors, w.output(), None)?; // logits [1, V]
-        let (body, head) = (body.finish(&model.gpu), head.finish(&model.gpu));
+        let (body, head) = (body.finish(&model.gpu)?, head.finish(&model.gpu)?);
         Ok(Self { act, body, head })
     }
 
@@ -228,7 +228,7 @@ impl Pass {
         let last = Normed { xn: &act.xn, squares: &act.squares, partials };
         let output = model.weights.output();
         fused.record_normed(&mut head, "output", store, eps, last, logits, output, None)?; // logits [1, V]
-        let (body, head) = (body.finish(&model.gpu), head.finish(&model.gpu));
+        let (body, head) = (body.finish(&model.gpu)?, head.finish(&model.gpu)?);
         Ok(Self { act, body, head })
     }
 
@@ -248,7 +248,7 @@ pub(crate) fn watched(
 ) -> Result<Program> {
     let mut body = Recording::default();
     record_layers(&mut body, model, kernels, cache, act, Some(look))?;
-    Ok(body.finish(&model.gpu))
+    body.finish(&model.gpu)
 }
 
 /// The ops between the products of a layer.

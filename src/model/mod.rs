@@ -138,6 +138,16 @@ impl Model {
         settings: LoadSettings,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
+        gpu.clone().answered(Self::made(gpu, source, gguf, settings, progress)).await
+    }
+
+    async fn made(
+        gpu: Arc<Gpu>,
+        source: &impl Source,
+        gguf: &Gguf,
+        settings: LoadSettings,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self> {
         let start = Instant::now();
         let LoadSettings { config, variant, kernels: settings } = settings;
         let products = Products::of(gguf, &config)?;

@@ -44,7 +44,7 @@ impl Scoring {
         let output = [frame, xn, &logits];
         matmul.record(&mut r, "output", Epilogue::Store, output, w.output(), None)?; // logits [T, V]
         op.record(&mut r, "nll", [frame, &logits, &targets, &nll])?; // nll [T]
-        let program = r.finish(gpu);
+        let program = r.finish(gpu)?;
         Ok(Self { act, targets, nll, program, logits })
     }
 

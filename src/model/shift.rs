@@ -31,7 +31,7 @@ impl Shifter {
             op.record(&mut recording, format!("blk.{layer}/shift"), ring, params, tensors)?;
         }
         Ok(Some(Self {
-            program: recording.finish(&model.gpu),
+            program: recording.finish(&model.gpu)?,
             capacity: u64::from(ring.sinks) + u64::from(ring.window),
             discards: u64::from(params.shift),
             gone: 0,

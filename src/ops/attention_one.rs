@@ -64,6 +64,7 @@ impl AttentionOne {
             "lib/ring.wgsl",
             "lib/rope.wgsl",
             "lib/kv.wgsl",
+            "lib/half.wgsl",
             "lib/kv_store.wgsl",
             "attention_one.wgsl"
         ),

@@ -221,6 +221,7 @@ async fn load_part(
             s_at += packed.scales.len();
             progress(rows * row_bytes * ways);
             gpu.flush();
+            gpu.check()?;
         }
     }
     Ok(part)

@@ -29,7 +29,7 @@ impl RopeStore {
     /// The kernel and its bindings.
     pub const SOURCE: KernelSource = KernelSource {
         name: "rope_store",
-        wgsl: wgsl!("lib/ring.wgsl", "lib/rope.wgsl", "rope_store.wgsl"),
+        wgsl: wgsl!("lib/ring.wgsl", "lib/rope.wgsl", "lib/half.wgsl", "rope_store.wgsl"),
         bindings: &[
             Access::Read,
             Access::Read,

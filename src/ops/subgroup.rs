@@ -53,7 +53,7 @@ impl Sums {
         let params = SubgroupCheckParams { groups: GROUPS };
         let work = Work { grid: [GROUPS, 1, 1], iterations: 0 };
         recording.dispatch("subgroup_check", &kernel, params, &[&sum], work)?;
-        recording.finish(gpu).run(gpu, &[]);
+        recording.finish(gpu)?.run(gpu, &[]);
         let found: Vec<u32> = sum.read(gpu).await?;
         Ok(found == reference::subgroup_check(GROUPS as usize, lanes))
     }

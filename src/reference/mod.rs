@@ -2,6 +2,7 @@
 mod argmax;
 mod attention;
 mod get_rows;
+mod half;
 mod matmul;
 mod nll;
 mod rms_norm;
@@ -15,6 +16,7 @@ mod subgroup_check;
 pub use argmax::argmax;
 pub use attention::attention;
 pub use get_rows::get_rows;
+pub use half::half;
 pub use matmul::matmul;
 pub use nll::nll;
 pub use rms_norm::rms_norm;

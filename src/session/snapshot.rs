@@ -292,7 +292,7 @@ impl Session {
         let (cache, logits) = body.split_at_mut(2 * config.n_layer * rows * row_bytes);
         if rows > 0 {
             let gpu = &*self.model.gpu;
-            let back = Readback::new(gpu, rows * row_bytes / 4);
+            let back = Readback::new(gpu, rows * row_bytes / 4)?;
             for (tensor, out) in self.stored().zip(cache.chunks_exact_mut(rows * row_bytes)) {
                 gpu.run(&[], &[(tensor, &back)]);
                 back.read(gpu, out).await?;

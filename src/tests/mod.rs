@@ -7,6 +7,7 @@ mod blocks;
 #[cfg(feature = "cli")]
 mod chart;
 mod config;
+mod faults;
 mod gguf;
 mod gguf_file;
 mod golden;

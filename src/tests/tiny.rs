@@ -22,6 +22,7 @@ pub(super) struct Tiny {
     pub head_dim: usize,
     pub rope_dim: usize,
     pub n_ff: usize,
+    pub n_vocab: usize,
     pub dtype: DType,
     pub layout: RopeLayout,
     pub tied: bool,
@@ -39,6 +40,7 @@ impl Default for Tiny {
             head_dim: 16,
             rope_dim: 16,
             n_ff: 84, // fills no whole unit
+            n_vocab: VOCAB,
             dtype: DType::F32,
             layout: RopeLayout::Norm,
             tied: true,
@@ -49,7 +51,7 @@ impl Default for Tiny {
 }
 
 const LETTERS: &str = "etaoinshr";
-/// 256 bytes, one control token, pairs of letters.
+/// 256 bytes, one control token, pairs of letters: so many unless another number is asked for.
 const VOCAB: usize = 320;
 
 impl Tiny {
@@ -102,9 +104,9 @@ impl Tiny {
             file.tensors.push((name, dims, self.dtype.ggml_id(), bytes));
         };
         let of = |cols: usize, gain: f32| gain * (3.0 / cols as f32).sqrt();
-        tensor("token_embd.weight".into(), [d, VOCAB], 1.0);
+        tensor("token_embd.weight".into(), [d, self.n_vocab], 1.0);
         if !self.tied {
-            tensor("output.weight".into(), [d, VOCAB], of(d, 3.0));
+            tensor("output.weight".into(), [d, self.n_vocab], of(d, 3.0));
         }
         for i in 0..self.n_layer {
             let mut add = |part: &str, dims: [usize; 2], gain| {
@@ -142,10 +144,12 @@ impl Tiny {
         let mut tokens: Vec<String> = (0..=255).map(|b| char_of[&b].to_string()).collect();
         tokens.push("<|endoftext|>".into());
         let pairs = LETTERS.chars().flat_map(|a| LETTERS.chars().map(move |b| (a, b)));
-        let pairs: Vec<_> = pairs.take(VOCAB - tokens.len()).collect();
+        let pairs: Vec<_> = pairs.take(self.n_vocab - tokens.len()).collect();
         tokens.extend(pairs.iter().map(|(a, b)| format!("{a}{b}")));
+        // Letters make no more pairs: what is left of a larger vocabulary no text has.
+        tokens.extend((tokens.len()..self.n_vocab).map(|id| format!("<{id}>")));
         let merges = pairs.iter().map(|(a, b)| format!("{a} {b}")).collect();
-        let types = (0..VOCAB).map(|id| if id == 256 { 3 } else { 1 }).collect();
+        let types = (0..self.n_vocab).map(|id| if id == 256 { 3 } else { 1 }).collect();
         put("tokenizer.ggml.model", Value::String("gpt2".into()));
         put("tokenizer.ggml.pre", Value::String("default".into()));
         put("tokenizer.ggml.tokens", Value::Array(Array::String(tokens)));

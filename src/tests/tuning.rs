@@ -5,9 +5,13 @@ use crate::format::{BytesSource, DType, Gguf};
 use crate::gpu::{AdapterChoice, Gpu};
 use crate::model::{Config, KernelSettings, KvType, LoadSettings, Model};
 use crate::ops::{Choice, Origin, Variant};
-use crate::tune::{Kept, Tune, choose};
+use crate::tune::{Kept, Tune, choose_within};
 use pollster::block_on;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// No test is to fail because its machine is busy.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn head(tiny: &Tiny) -> (BytesSource, Gguf, Config) {
     let source = BytesSource::new("tiny.gguf", tiny.file());
@@ -57,7 +61,9 @@ fn every_variant_gives_the_oracle_s_logits() {
 fn an_answer_is_measured_once_and_kept() {
     let gpu = gpu();
     let (_, gguf, config) = head(&Tiny::of_type(DType::Q4_0));
-    let ask = |tune, kept: &mut Kept| block_on(choose(&gpu, &gguf, &config, tune, kept)).unwrap();
+    let ask = |tune, kept: &mut Kept| {
+        block_on(choose_within(&gpu, &gguf, &config, tune, kept, PATIENCE)).unwrap()
+    };
     let mut kept = Kept::default();
     let class = block_on(Variant::of(&gpu)).unwrap();
     let off = ask(Tune::Off, &mut kept);
@@ -81,15 +87,38 @@ fn an_answer_is_measured_once_and_kept() {
 }
 
 #[test]
+fn nothing_is_kept_when_time_runs_out() {
+    let gpu = gpu();
+    let (_, gguf, config) = head(&Tiny::of_type(DType::Q4_0));
+    let mut kept = Kept::default();
+    let choice = choose_within(&gpu, &gguf, &config, Tune::Again, &mut kept, Duration::ZERO);
+    let choice = block_on(choice).unwrap();
+    assert_eq!(
+        (choice.variant, choice.origin),
+        (block_on(Variant::of(&gpu)).unwrap(), Origin::Class)
+    );
+    assert_eq!(kept, Kept::default());
+    // An answer of an earlier load stays.
+    let measure = |kept: &mut Kept, patience| {
+        block_on(choose_within(&gpu, &gguf, &config, Tune::Again, kept, patience)).unwrap()
+    };
+    assert_eq!(measure(&mut kept, PATIENCE).origin, Origin::Measured);
+    let before = kept.clone();
+    assert_eq!(measure(&mut kept, Duration::ZERO).origin, Origin::Kept);
+    assert_eq!(kept, before);
+}
+
+#[test]
 fn what_was_kept_and_cannot_be_run_is_measured_anew() {
     let gpu = gpu();
     let (_, gguf, config) = head(&Tiny::of_type(DType::Q4_0));
     let mut kept = Kept::default();
-    block_on(choose(&gpu, &gguf, &config, Tune::On, &mut kept)).unwrap();
+    block_on(choose_within(&gpu, &gguf, &config, Tune::On, &mut kept, PATIENCE)).unwrap();
     let rows = with_impossible_rows(&kept.text());
     assert_ne!(rows, kept.text());
     let mut spoilt = Kept::parse(&rows);
-    let choice = block_on(choose(&gpu, &gguf, &config, Tune::On, &mut spoilt)).unwrap();
+    let choice =
+        block_on(choose_within(&gpu, &gguf, &config, Tune::On, &mut spoilt, PATIENCE)).unwrap();
     assert_eq!(choice.origin, Origin::Measured);
     assert!(block_on(choice.variant.runs_on(&gpu)).unwrap());
     for damaged in ["", "{", "[]", "{\"a\":1}", "{\"a\":{\"rows\":-1}}", "\u{0}"] {

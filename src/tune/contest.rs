@@ -1,9 +1,9 @@
 //! The measurement: products of a real shape with weights of zeros, variants in turns, medians.
-use crate::Result;
 use crate::format::{DType, words_of_eight_units};
 use crate::gpu::{Gpu, Program, Readback, Recording, Tensor};
 use crate::model::Config;
 use crate::ops::{Epilogue, FRAME, Linear, MatMul, Variant};
+use crate::{Error, Result};
 use futures_util::future::join_all;
 use std::time::Duration;
 use web_time::Instant;
@@ -19,34 +19,57 @@ const TIMED: Duration = Duration::from_millis(2);
 const MOST_TIMES: f64 = 256.0;
 /// Tokens of a chunk.
 const CHUNK: usize = 64;
-/// Bytes of weights at most: more than any cache of a GPU holds changes nothing.
+/// Bytes of a matrix at most.
 const MOST_BYTES: usize = 64 << 20;
+/// Bytes of matrices that one token is multiplied with in turn on a GPU: twice the caches of today's largest, so that
+/// weights come from memory, as a model's do.
+const BEYOND_CACHES: usize = 192 << 20;
 
-/// Where the time ends for each of two contests, compiling included.
-fn patience(gpu: &Gpu) -> Duration {
+/// How long each of two contests may take from when everything is compiled and has run once.
+pub(super) fn patience(gpu: &Gpu) -> Duration {
     Duration::from_millis(if gpu.tier.cpu { 900 } else { 220 })
 }
 
-/// The winner among the variants of one token, then with it the better way through a chunk.
-pub(super) async fn held(gpu: &Gpu, dtype: DType, config: &Config) -> Result<Variant> {
-    let stand = Stand::new(gpu, dtype, config)?;
-    let candidates = Variant::candidates(gpu).await?;
-    let one = candidates[stand.contest(1, &candidates).await?];
-    let other = Variant { columns: !one.columns, ..one };
-    if !other.runs_on(gpu).await? {
-        return Ok(one);
+/// Matrices of so many bytes that one token is multiplied with in turn. A software driver computes longer than it reads,
+/// and one is enough.
+fn copies(cpu: bool, bytes: usize) -> usize {
+    if cpu { 1 } else { BEYOND_CACHES.div_ceil(bytes.max(1)) }
+}
+
+/// The winner among the variants of one token, then with it the better way through a chunk. None when time ran out
+/// before there was a verdict, or there is no room for the matrices.
+pub(super) async fn held(
+    gpu: &Gpu,
+    dtype: DType,
+    config: &Config,
+    patience: Duration,
+) -> Result<Option<Variant>> {
+    let contests = async {
+        let stand = Stand::new(gpu, dtype, config, patience)?;
+        let candidates = Variant::candidates(gpu).await?;
+        let Some(one) = stand.contest(1, &candidates).await? else { return Ok(None) };
+        let one = candidates[one];
+        let other = Variant { columns: !one.columns, ..one };
+        if !other.runs_on(gpu).await? {
+            return Ok(Some(one));
+        }
+        let ways = [one, other];
+        Ok(stand.contest(CHUNK, &ways).await?.map(|way| ways[way]))
+    };
+    match gpu.answered(contests).await {
+        Err(Error::OutOfMemory { .. }) => Ok(None),
+        held => held,
     }
-    let ways = [one, other];
-    Ok(ways[stand.contest(CHUNK, &ways).await?])
 }
 
 /// What every variant is measured with.
 struct Stand<'a> {
     gpu: &'a Gpu,
     dtype: DType,
-    weights: Linear, // [2 F, D], fewer rows where that is large
+    weights: Vec<Linear>, // [2 F, D], fewer rows where that is large
     frame: Tensor,
     done: Readback,
+    patience: Duration,
 }
 
 /// One variant, ready to run.
@@ -57,28 +80,31 @@ struct Entry {
 }
 
 impl<'a> Stand<'a> {
-    fn new(gpu: &'a Gpu, dtype: DType, config: &Config) -> Result<Self> {
+    fn new(gpu: &'a Gpu, dtype: DType, config: &Config, patience: Duration) -> Result<Self> {
         let (cols, of_eight) = (config.n_embd, words_of_eight_units(dtype));
         let row_bytes = cols.div_ceil(32) * (of_eight.0 + of_eight.1) / 2;
         let most = MOST_BYTES.min(gpu.tier.max_binding.min(gpu.tier.max_buffer) as usize);
         let rows = (2 * config.n_ff).min(most / row_bytes.max(1)).max(1);
-        let weights = Linear::zeros(gpu, "tune", dtype, [rows, cols])?;
+        let copies = copies(gpu.tier.cpu, rows * row_bytes);
+        let weights = (0..copies).map(|_| Linear::zeros(gpu, "tune", dtype, [rows, cols]));
+        let weights = weights.collect::<Result<_>>()?;
         let frame = Tensor::upload(gpu, "tune.frame", &[FRAME], &[0, CHUNK as u32, 0, 0])?;
-        Ok(Self { gpu, dtype, weights, frame, done: Readback::new(gpu, 1) })
+        Ok(Self { gpu, dtype, weights, frame, done: Readback::new(gpu, 1)?, patience })
     }
 
-    /// Which of the variants is the fastest with so many tokens; the first unless another is by a margin.
-    async fn contest(&self, tokens: usize, variants: &[Variant]) -> Result<usize> {
-        let end = Instant::now() + patience(self.gpu);
-        let x = Tensor::zeros(self.gpu, "tune.x", &[tokens, self.weights.padded_cols()])?;
-        let y = Tensor::zeros(self.gpu, "tune.y", &[tokens, self.weights.rows])?;
+    /// Which of the variants is the fastest with so many tokens; the first unless another is by a margin. None when
+    /// time ran out before each had its rounds.
+    async fn contest(&self, tokens: usize, variants: &[Variant]) -> Result<Option<usize>> {
+        let first = &self.weights[0];
+        let x = Tensor::zeros(self.gpu, "tune.x", &[tokens, first.padded_cols()])?;
+        let y = Tensor::zeros(self.gpu, "tune.y", &[tokens, first.rows])?;
         let made = variants.iter().map(|variant| self.program(tokens, *variant, [&x, &y]));
         let mut entries = Vec::new();
         for (index, program) in join_all(made).await.into_iter().enumerate() {
             match program {
                 Ok(program) => entries.push(Entry { index, program, seconds: Vec::new() }),
                 // A kernel that this driver refuses has lost; the first is what everything runs on.
-                Err(_) if index > 0 => {}
+                Err(Error::Kernel { .. }) if index > 0 => {}
                 Err(error) => return Err(error),
             }
         }
@@ -90,10 +116,8 @@ impl<'a> Stand<'a> {
                 let once = self.time(&entry.program, 1).await?;
                 times = (TIMED.as_secs_f64() / once.max(1e-6)).clamp(1.0, MOST_TIMES) as usize;
             }
-            if Instant::now() > end {
-                return Ok(0);
-            }
         }
+        let end = Instant::now() + self.patience;
         for _ in 0..ROUNDS {
             for entry in &mut entries {
                 entry.seconds.push(self.time(&entry.program, times).await?);
@@ -103,7 +127,7 @@ impl<'a> Stand<'a> {
             }
         }
         let seconds: Vec<_> = entries.iter().map(|entry| &entry.seconds[..]).collect();
-        Ok(entries[winner(&seconds)].index)
+        Ok(winner(&seconds).map(|winner| entries[winner].index))
     }
 
     async fn program(
@@ -116,9 +140,13 @@ impl<'a> Stand<'a> {
         let (one, many): (&[_], &[_]) = if tokens == 1 { (&product, &[]) } else { (&[], &product) };
         let matmul = MatMul::new(self.gpu, one, many, variant).await?;
         let (mut recording, [x, y]) = (Recording::default(), tensors);
-        let tensors = [&self.frame, x, y];
-        matmul.record(&mut recording, "tune", Epilogue::Store, tensors, &self.weights, None)?;
-        Ok(recording.finish(self.gpu))
+        // A chunk reads its weights once for all of its tokens: where they come from is no matter.
+        let turns = if tokens == 1 { self.weights.len() } else { 1 };
+        for weights in &self.weights[..turns] {
+            let tensors = [&self.frame, x, y];
+            matmul.record(&mut recording, "tune", Epilogue::Store, tensors, weights, None)?;
+        }
+        recording.finish(self.gpu)
     }
 
     async fn time(&self, program: &Program, times: usize) -> Result<f64> {
@@ -129,31 +157,44 @@ impl<'a> Stand<'a> {
     }
 }
 
-/// Which has the least median, if that is less than the first's by a margin; else the first.
-fn winner(seconds: &[&[f64]]) -> usize {
+/// Which has the least median, if that is less than the first's by a margin; else the first. None where one has too few
+/// rounds for a verdict.
+fn winner(seconds: &[&[f64]]) -> Option<usize> {
+    if seconds.is_empty() || seconds.iter().any(|times| times.len() < LEAST_ROUNDS) {
+        return None;
+    }
     let median = |times: &[f64]| {
         let mut sorted = times.to_vec();
         sorted.sort_by(f64::total_cmp);
-        sorted.get(sorted.len() / 2).copied().unwrap_or(f64::INFINITY)
+        sorted[sorted.len() / 2]
     };
     let medians: Vec<_> = seconds.iter().map(|times| median(times)).collect();
     let best = (0..medians.len()).min_by(|&a, &b| medians[a].total_cmp(&medians[b])).unwrap_or(0);
-    let enough = seconds.iter().all(|times| times.len() >= LEAST_ROUNDS);
-    if enough && medians[best] < MARGIN * medians[0] { best } else { 0 }
+    Some(if medians[best] < MARGIN * medians[0] { best } else { 0 })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::winner;
+    use super::{copies, winner};
 
     #[test]
     fn the_first_is_displaced_by_what_is_clearly_faster() {
         let first = [10.0, 10.0, 10.0];
-        assert_eq!(winner(&[&first, &[9.0, 9.0, 9.0], &[9.4, 9.4, 9.4]]), 1);
-        assert_eq!(winner(&[&first, &[9.6, 9.6, 9.6]]), 0, "by less than the margin");
-        assert_eq!(winner(&[&first, &[1.0, 11.0, 11.0]]), 0, "by its median, not its best");
-        assert_eq!(winner(&[&first, &[50.0, 9.0, 9.0]]), 1, "one time that something disturbed");
-        assert_eq!(winner(&[&first[..1], &[1.0]]), 0, "too few rounds for a verdict");
-        assert_eq!(winner(&[&first]), 0);
+        assert_eq!(winner(&[&first, &[9.0, 9.0, 9.0], &[9.4, 9.4, 9.4]]), Some(1));
+        assert_eq!(winner(&[&first, &[9.6, 9.6, 9.6]]), Some(0), "by less than the margin");
+        assert_eq!(winner(&[&first, &[1.0, 11.0, 11.0]]), Some(0), "by its median, not its best");
+        assert_eq!(winner(&[&first, &[50.0, 9.0, 9.0]]), Some(1), "one time that was disturbed");
+        assert_eq!(winner(&[&first[..1], &[1.0]]), None, "too few rounds for a verdict");
+        assert_eq!(winner(&[&first, &[9.0, 9.0]]), None, "too few rounds of one");
+        assert_eq!(winner(&[&first]), Some(0));
+        assert_eq!(winner(&[]), None);
+    }
+
+    #[test]
+    fn weights_are_larger_than_the_caches_of_gpus() {
+        for bytes in [1, 1_000, 1 << 20, (1 << 20) + 1, 64 << 20] {
+            assert!(copies(false, bytes) * bytes >= 192 << 20, "{bytes}");
+            assert_eq!(copies(true, bytes), 1);
+        }
     }
 }

@@ -10,6 +10,7 @@ use crate::format::{DType, Gguf};
 use crate::gpu::Gpu;
 use crate::model::Config;
 use crate::ops::{Choice, Origin, Variant};
+use std::time::Duration;
 
 /// Whether to measure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -40,13 +41,26 @@ fn key(gpu: &Gpu, dtype: DType) -> String {
     kept::adapter_key(name, driver, backend) + dtype.name()
 }
 
-/// The variant for a model: an answer in `kept`, or one that is measured and put there.
+/// The variant for a model: an answer in `kept`, or one that is measured and put there. Where the measurement came to no
+/// verdict in its time, it is an earlier answer or what suits the kind of device, and nothing is kept.
 pub async fn choose(
     gpu: &Gpu,
     gguf: &Gguf,
     config: &Config,
     tune: Tune,
     kept: &mut Kept,
+) -> Result<Choice> {
+    choose_within(gpu, gguf, config, tune, kept, contest::patience(gpu)).await
+}
+
+/// The same, for contests of so long each.
+pub(crate) async fn choose_within(
+    gpu: &Gpu,
+    gguf: &Gguf,
+    config: &Config,
+    tune: Tune,
+    kept: &mut Kept,
+    patience: Duration,
 ) -> Result<Choice> {
     let class = Choice { variant: Variant::of(gpu).await?, origin: Origin::Class };
     let (Some(dtype), true) = (format_of(gguf)?, tune != Tune::Off) else { return Ok(class) };
@@ -59,7 +73,9 @@ pub async fn choose(
     if let (Some(variant), Tune::On) = (known, tune) {
         return Ok(Choice { variant, origin: Origin::Kept });
     }
-    let variant = contest::held(gpu, dtype, config).await?;
+    let Some(variant) = contest::held(gpu, dtype, config, patience).await? else {
+        return Ok(known.map_or(class, |variant| Choice { variant, origin: Origin::Kept }));
+    };
     kept.put(key, variant);
     Ok(Choice { variant, origin: Origin::Measured })
 }

@@ -3,6 +3,8 @@ mod cache_ops;
 mod decode_ops;
 mod fused_ops;
 mod int8_ops;
+#[cfg(feature = "cli")]
+mod memory;
 mod row_ops;
 mod sample_op;
 mod shift_op;
@@ -14,7 +16,7 @@ use pollster::block_on;
 
 /// Runs what was recorded and waits for nothing: a read waits.
 pub(super) fn run(gpu: &Gpu, recording: Recording) {
-    recording.finish(gpu).run(gpu, &[]);
+    recording.finish(gpu).unwrap().run(gpu, &[]);
 }
 
 /// Every pair of two switches.

@@ -30,7 +30,7 @@ fn drawn(
     let mut recording = Recording::default();
     let tensors = [&logits, &banned, &token, &frame, &chosen];
     op.record(&mut recording, "test", RING, &draws, tensors).unwrap();
-    let program = recording.finish(gpu);
+    let program = recording.finish(gpu).unwrap();
     gpu.run_times(count, &[&program], &[]);
     let chosen: Vec<u32> = block_on(chosen.read(gpu)).unwrap();
     let last: Vec<u32> = block_on(token.read(gpu)).unwrap();
