@@ -293,7 +293,7 @@ impl Gpu {
                     // A browser says so after the fact; by then more may have been asked for.
                     what: "all that was asked for so far".to_owned(),
                     needed: counted.held(),
-                    advice: "choose a smaller --window or a smaller model".to_owned(),
+                    advice: "choose a smaller window or a smaller model".to_owned(),
                 },
                 other => Error::Kernel { kernel: "wgpu", detail: other.to_string() },
             });
