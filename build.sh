@@ -207,8 +207,11 @@ unpack() { # WHEEL FOLDER
 }
 
 cache_folder() { # sets cache
-    [ -n "${BROOKLET_CACHE:-}${XDG_CACHE_HOME:-}${HOME:-}" ] || die "set HOME or BROOKLET_CACHE: there is no folder to keep $1 in"
-    cache=$(absolute "${BROOKLET_CACHE:-${XDG_CACHE_HOME:-${HOME:-}/.cache}/brooklet}")
+    local caches=
+    # One that is relative is ignored, as its specification asks.
+    case ${XDG_CACHE_HOME:-} in /* | [A-Za-z]:*) caches=$XDG_CACHE_HOME ;; esac
+    [ -n "${BROOKLET_CACHE:-}$caches${HOME:-}" ] || die "set HOME or BROOKLET_CACHE: there is no folder to keep $1 in"
+    cache=$(absolute "${BROOKLET_CACHE:-${caches:-${HOME:-}/.cache}/brooklet}")
     export BROOKLET_CACHE=$cache # the binary and the tests look where we put it
 }
 

@@ -1,4 +1,5 @@
-// argmax — token = the lowest index of the largest logit that is not banned; NO_TOKEN when there is none
+// argmax — token = the lowest index of the largest logit that is not banned; NO_TOKEN when there is none, or any logit
+// is infinite or not a number: the least of all alone may be there, and is never chosen
 //
 //   binding  name    access   type   shape         unit
 //   0        params  read     Params
@@ -31,19 +32,30 @@ override WG: u32 = 256u;
 
 const NO_TOKEN: u32 = 0xffffffffu;
 const LOWEST: f32 = -3.0e38;
+const LEAST: u32 = 0xff800000u; // -infinity
 
 var<workgroup> value_scratch: array<f32, WG>;
 var<workgroup> index_scratch: array<u32, WG>;
+var<workgroup> broken: atomic<u32>;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(local_invocation_index) lane: u32) {
+    if lane == 0u {
+        atomicStore(&broken, 0u);
+    }
+    workgroupBarrier();
     var best = LOWEST;
     var index = NO_TOKEN;
     for (var i = lane; i < params.vocab; i += WG) {
         let allowed = ((banned[i / 32u] >> (i % 32u)) & 1u) == 0u;
-        // Not a number compares as false and never wins.
-        if allowed && logits[i] > best {
-            best = logits[i];
+        let logit = logits[i];
+        // By its bits: a compiler may take it for granted that all numbers are numbers.
+        let bits = bitcast<u32>(logit);
+        if (bits & 0x7f800000u) == 0x7f800000u && bits != LEAST {
+            atomicStore(&broken, 1u);
+        }
+        if allowed && logit > best {
+            best = logit;
             index = i;
         }
     }
@@ -63,6 +75,6 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         workgroupBarrier();
     }
     if lane == 0u {
-        advance(index_scratch[0]);
+        advance(select(index_scratch[0], NO_TOKEN, atomicLoad(&broken) != 0u));
     }
 }

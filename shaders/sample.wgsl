@@ -14,9 +14,10 @@
 //   uses:      lib/random.wgsl, lib/mass.wgsl, lib/threshold.wgsl, lib/advance.wgsl
 //   twin:      src/text/sampler.rs
 //
-// The id is NO_TOKEN when every token is banned, and NOT_A_NUMBER when a logit cannot be drawn from.
+// The id is NO_TOKEN when every token is banned, or a logit cannot be drawn from.
 
 struct Params {
+    vocab: u32,       // V
     end: u32,         // S + 2N: a position that is reduced stays below
     slots: u32,       // N
     most: u32,        // steps that there is room for
@@ -41,7 +42,6 @@ struct Params {
 override WG: u32 = 256u;
 
 const NO_TOKEN: u32 = 0xffffffffu;
-const NOT_A_NUMBER: u32 = 0xfffffffeu;
 const BROKEN: u32 = 0xffffffffu;
 
 var<workgroup> best: atomic<u32>;
@@ -209,7 +209,7 @@ fn note(id: u32) {
     state[0] = draws.x;
     state[1] = draws.y;
     let room = params.recent;
-    if room == 0u || id >= NOT_A_NUMBER {
+    if room == 0u || id == NO_TOKEN {
         return;
     }
     let oldest = state[2];
@@ -246,8 +246,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     // What may not be drawn has no ties.
     kept.ties = select(kept.ties, 0u, kept.floor == 0u);
     var id = draw(lane, kept);
-    id = select(id, NO_TOKEN, likeliest == 0u);
-    id = select(id, NOT_A_NUMBER, likeliest == BROKEN);
+    id = select(id, NO_TOKEN, likeliest == 0u || likeliest == BROKEN);
     if lane == 0u {
         advance(id);
         note(id);

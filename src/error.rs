@@ -23,6 +23,16 @@ pub enum Error {
         /// What to do about it.
         advice: String,
     },
+    /// A cache does not fit. `tries` are settings that would do, each for itself.
+    #[error("{}", self.worded(str::to_owned))]
+    NoRoom {
+        /// What was being made room for.
+        what: String,
+        /// Bytes that it takes together.
+        needed: u64,
+        /// Settings by the names that the library has for them, and values that work.
+        tries: Vec<(&'static str, String)>,
+    },
     /// A shader or pipeline was refused by the driver.
     #[error("{kernel}: {detail}")]
     Kernel {
@@ -62,7 +72,20 @@ pub enum Error {
     /// The tokenizer could not be built or used.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
-    /// An option has a value that cannot work.
+    /// What a model computes is infinite or not a number. The sentence begins with what.
+    #[error("{0}: the model's file is damaged, or its numbers are beyond this engine")]
+    NotNumbers(String),
+    /// A setting has a value that cannot work.
+    #[error("{}", self.worded(str::to_owned))]
+    Setting {
+        /// The setting, by the name that the library has for it.
+        which: &'static str,
+        /// Its value.
+        found: String,
+        /// What works, and why.
+        works: String,
+    },
+    /// What was asked for cannot be done, whatever the model.
     #[error("{0}")]
     Usage(String),
     /// The operating system refused to read or write.
@@ -73,6 +96,32 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+impl Error {
+    /// The message, with `named` giving each setting the name that it has where the message is shown.
+    pub fn worded(&self, named: impl Fn(&str) -> String) -> String {
+        match self {
+            Self::Setting { which, found, works } => format!("{} {found}: {works}", named(which)),
+            Self::NoRoom { what, needed, tries } => {
+                let tries: Vec<_> = tries
+                    .iter()
+                    .map(|(which, value)| format!("{} {value}", named(which)))
+                    .collect();
+                let advice = match tries.is_empty() {
+                    true => "no smaller one fits either".to_owned(),
+                    false => format!("try {}", tries.join(" or ")),
+                };
+                format!("out of GPU memory: {what} needs {needed} bytes; {advice}")
+            }
+            other => other.to_string(),
+        }
+    }
+
+    /// Whether another way of asking would do: what failed is neither the model nor the machine.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Usage(_) | Self::Setting { .. })
+    }
 }
 
 /// `std::result::Result` with this crate's [`Error`].

@@ -1,15 +1,22 @@
 //! The cache folder: what makes the next start faster, and can be lost at any time; and files that are written whole.
 //! Native only.
 use atomic_write_file::AtomicWriteFile;
+use std::ffi::OsString;
 use std::io::{Result, Write};
 use std::path::{Path, PathBuf};
 
-/// `$BROOKLET_CACHE`, else `$XDG_CACHE_HOME/brooklet`, else `~/.cache/brooklet`. None where there is no home either.
+/// `$BROOKLET_CACHE`, else `$XDG_CACHE_HOME/brooklet`, else `~/.cache/brooklet`. None where there is no home either. An
+/// `XDG_CACHE_HOME` that is relative is ignored, as its specification asks.
 pub fn folder() -> Option<PathBuf> {
-    let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    folder_of(|name| std::env::var_os(name), std::env::home_dir())
+}
+
+fn folder_of(var: impl Fn(&str) -> Option<OsString>, home: Option<PathBuf>) -> Option<PathBuf> {
+    let set = |name| var(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let caches = set("XDG_CACHE_HOME").filter(|folder| folder.is_absolute());
     set("BROOKLET_CACHE")
-        .or_else(|| set("XDG_CACHE_HOME").map(|folder| folder.join("brooklet")))
-        .or_else(|| std::env::home_dir().map(|home| home.join(".cache").join("brooklet")))
+        .or_else(|| caches.map(|folder| folder.join("brooklet")))
+        .or_else(|| home.map(|home| home.join(".cache").join("brooklet")))
 }
 
 /// Writes a file whole or not at all: one without a name takes the place of the old one once it is on the disk, and
@@ -24,4 +31,28 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn keep(path: &Path, bytes: &[u8]) -> Result<()> {
     std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
     replace(path, bytes)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::folder_of;
+    use std::path::{Path, PathBuf};
+
+    #[test]
+    fn the_folder_is_the_first_that_is_named_and_may_count() {
+        let found = |own: &str, caches: &str| {
+            let var = |name: &str| match name {
+                "BROOKLET_CACHE" => Some(own.into()),
+                "XDG_CACHE_HOME" => Some(caches.into()),
+                other => panic!("{other}"),
+            };
+            folder_of(var, Some(PathBuf::from("/home/me"))).unwrap_or_default()
+        };
+        assert_eq!(found("", ""), Path::new("/home/me/.cache/brooklet"));
+        assert_eq!(found("", "/caches"), Path::new("/caches/brooklet"));
+        assert_eq!(found("", "caches"), Path::new("/home/me/.cache/brooklet"), "relative");
+        assert_eq!(found("here", "/caches"), Path::new("here"), "our own may be anything");
+        assert_eq!(folder_of(|_| Some("x".into()), None), Some(PathBuf::from("x")));
+        assert_eq!(folder_of(|_| None, None), None);
+    }
 }

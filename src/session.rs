@@ -3,15 +3,23 @@ use crate::gpu::{KernelTime, Program, Readback, Tensor};
 use crate::model::{
     Activations, Cache, CacheSettings, Kernels, Model, Pass, Policy, Shifter, reduce,
 };
-use crate::ops::{Draws, FRAME, NOT_A_NUMBER};
-use crate::text::{Sampler, SamplerSettings};
+use crate::ops::{Draws, FRAME};
+use crate::text::expect_numbers;
 use crate::{Error, Result};
-use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 use web_time::Instant;
 
+mod generation;
 mod snapshot;
+mod standing;
+pub use generation::Generation;
+use generation::MOST_STEPS;
 pub use snapshot::Snapshot;
+use standing::Standing;
+
+/// What may be under way, not waited for, while somebody might ask for an end: twice as long, at most.
+const UNHEARD: Duration = Duration::from_millis(250);
 
 /// One stream over one model. Its memory is fixed when it is made.
 pub struct Session {
@@ -24,27 +32,15 @@ pub struct Session {
     /// Of `half-discard` alone.
     shifter: Option<Shifter>,
     logits: Tensor, // [1, V]
-    banned: Tensor, // [ceil(V/32)] bits
     /// What the steps of one submission chose.
     chosen: Tensor, // [MOST_STEPS]
     logits_back: Readback,
     chosen_back: [Readback; 2],
-    /// Tokens fed so far. Never wraps.
-    position: u64,
-    /// The furthest that the ring was ever written: what was taken back has overwritten what it had to.
-    reach: u64,
-    /// A token of the stream that was given out, but not fed yet.
-    pending: Option<u32>,
-    /// Tokens that were fed, but not given out yet: a generation is that far ahead.
-    ahead: u64,
-    /// The last token that was fed and given out.
-    last: u32,
-    /// Changes when the stream is led on by anything but a generation.
-    epoch: u64,
+    standing: Standing,
     /// False while the policy of a `streaming` cache is `window`.
     sinks_kept: bool,
-    /// The last W tokens, for `recompute` alone.
-    recent: VecDeque<u32>,
+    /// What is run anew, of `recompute` alone.
+    anew: Vec<u32>,
 }
 
 impl Session {
@@ -62,7 +58,6 @@ impl Session {
         let kernels = model.kernels((&settings).into()).await?;
         let shifter = Shifter::new(&model, &cache).await?;
         let logits = Tensor::zeros(gpu, "act.logits", &[1, vocab])?;
-        let banned = Tensor::zeros(gpu, "banned", &[vocab.div_ceil(32)])?;
         let one = Activations::new(gpu, &model, &cache, 1)?;
         let decode = Pass::fused(&model, &kernels, &cache, one, &logits)?;
         let prefill = match settings.chunk {
@@ -75,6 +70,9 @@ impl Session {
         let chosen = Tensor::zeros(gpu, "chosen", &[MOST_STEPS])?;
         let logits_back = Readback::new(gpu, vocab)?;
         let chosen_back = [Readback::new(gpu, MOST_STEPS)?, Readback::new(gpu, MOST_STEPS)?];
+        // All that can be taken back, and one that comes before it.
+        let ring = cache.geometry();
+        let standing = Standing::new(ring.sinks as usize + ring.slots as usize + 1);
         let session = Self {
             model,
             cache,
@@ -83,18 +81,12 @@ impl Session {
             kernels,
             shifter,
             logits,
-            banned,
             chosen,
             logits_back,
             chosen_back,
-            position: 0,
-            reach: 0,
-            pending: None,
-            ahead: 0,
-            last: 0,
-            epoch: 0,
+            standing,
             sinks_kept: true,
-            recent: VecDeque::new(),
+            anew: Vec::new(),
         };
         // A browser tells of what did not fit when the device gets there.
         session.settle().await?;
@@ -113,7 +105,12 @@ impl Session {
 
     /// Tokens of the stream so far: fed, or given out by a [`Generation`].
     pub fn position(&self) -> u64 {
-        self.position - self.ahead + u64::from(self.pending.is_some())
+        self.standing.position()
+    }
+
+    /// The tokens fed or given out last, oldest first: as many as the cache stores, if there are so many.
+    pub fn recent(&self) -> impl DoubleEndedIterator<Item = u32> + '_ {
+        self.standing.known()
     }
 
     /// Tokens that no query can look back on any more.
@@ -134,13 +131,20 @@ impl Session {
         }
     }
 
-    /// Switches a `streaming` cache to `window` and back, from the next token on: its sinks are no longer
-    /// seen, or are again. Nothing is computed anew; `window` sees what a cache of that policy would.
+    /// Switches a `streaming` cache to `window` and back, from the next token on, be it fed or chosen: its sinks are no
+    /// longer seen, or are again. What was computed ahead of it is dropped; `window` sees what a cache of that policy
+    /// would.
     pub fn set_policy(&mut self, policy: Policy) -> Result<()> {
         let made_for = self.cache.settings().policy;
         match (made_for, policy) {
             (Policy::Streaming, Policy::Streaming | Policy::Window) => {
-                self.sinks_kept = policy == Policy::Streaming;
+                let keeps = policy == Policy::Streaming;
+                if keeps != self.sinks_kept {
+                    // The logits that the next token is chosen from have seen what the last token saw.
+                    self.standing.stale |= self.standing.fed > 0;
+                    self.standing.epoch += 1;
+                }
+                self.sinks_kept = keeps;
                 Ok(())
             }
             _ if made_for == policy => Ok(()),
@@ -153,57 +157,61 @@ impl Session {
 
     /// Bytes of activations on the device.
     pub fn activation_bytes(&self) -> u64 {
-        let own = [&self.logits, &self.banned, &self.chosen].map(Tensor::size);
+        let own = [&self.logits, &self.chosen].map(Tensor::size);
         let passes = self.prefill.as_ref().map_or(0, Pass::bytes) + self.decode.bytes();
         passes + own.iter().sum::<u64>()
     }
 
     /// Starts anew. What the cache held is not seen again.
     pub fn reset(&mut self) {
-        self.position = 0;
-        self.reach = 0;
-        self.pending = None;
-        self.ahead = 0;
-        self.epoch += 1;
-        self.recent.clear();
+        self.standing.reset();
         if let Some(shifter) = &mut self.shifter {
             shifter.reset();
         }
     }
 
     /// Takes back the last `tokens` of the stream, as if they had never been there. `last` is the token before
-    /// them. Exact; an error where the ring has already lost what a query would have to see.
+    /// them. Exact; an error where the ring has already lost what a query would have to see, or where `last` is not
+    /// what was there.
     pub async fn rewind(&mut self, tokens: u64, last: u32) -> Result<()> {
+        self.model.config.expect_ids(&[last])?;
+        if let Some(there) = self.standing.before(tokens).filter(|&there| there != last) {
+            return Err(Error::Usage(format!(
+                "{tokens} tokens cannot be taken back to token {last}: before them comes {there}"
+            )));
+        }
+        let given = u64::from(self.standing.pending.is_some());
+        let fed = tokens.saturating_sub(given) + self.standing.ahead;
+        self.expect_kept(tokens, fed)?;
+        self.standing.epoch += 1;
+        self.standing.take_back(tokens, fed, last);
+        if fed > 0 {
+            self.feed_last_anew();
+        }
+        self.model.gpu.check()
+    }
+
+    /// An error unless the last `fed` tokens, because of `tokens` that were given out, can be fed anew.
+    fn expect_kept(&self, tokens: u64, fed: u64) -> Result<()> {
+        let Standing { fed: position, reach, .. } = self.standing;
         let ring = self.cache.geometry();
         let (stored, spare) = (ring.sinks + ring.slots, self.spare());
         // Of tokens that were there before half of the cache went, the last cannot be fed anew.
         let spare = match &self.shifter {
-            Some(shifter) => shifter.since(self.position).saturating_sub(1),
+            Some(shifter) => shifter.since(position).saturating_sub(1),
             None => spare,
         };
-        let given = u64::from(self.pending.is_some());
-        let fed = tokens.saturating_sub(given) + self.ahead;
-        let recompute = self.cache.settings().policy == Policy::Recompute;
-        let beyond = self.reach.saturating_sub(self.position);
-        let lost = recompute || self.reach > u64::from(stored) && fed + beyond > spare;
-        if fed > 0 && (lost || fed >= self.position) {
-            return Err(Error::Usage(format!(
-                "{tokens} tokens cannot be taken back: this stream holds {} and keeps what {} need",
-                self.position(),
-                if recompute { given } else { spare.saturating_sub(beyond) + given },
-            )));
+        let beyond = reach.saturating_sub(position);
+        let lost = self.recomputes() || reach > u64::from(stored) && fed + beyond > spare;
+        if fed == 0 || !lost && fed < position {
+            return Ok(());
         }
-        self.epoch += 1;
-        if tokens > 0 {
-            self.pending = None;
-        }
-        self.last = last;
-        self.ahead = 0;
-        if fed > 0 {
-            self.position -= fed + 1;
-            self.run_chunk(&[last], true);
-        }
-        self.model.gpu.check()
+        let given = u64::from(self.standing.pending.is_some());
+        Err(Error::Usage(format!(
+            "{tokens} tokens cannot be taken back: this stream holds {} and keeps what {} need",
+            self.position(),
+            if self.recomputes() { given } else { spare.saturating_sub(beyond) + given },
+        )))
     }
 
     /// Tokens that can be taken back from a ring that has gone round: N - W.
@@ -212,76 +220,137 @@ impl Session {
         u64::from(ring.slots - ring.window)
     }
 
+    fn recomputes(&self) -> bool {
+        self.cache.settings().policy == Policy::Recompute
+    }
+
+    /// An error when nothing was fed yet.
+    fn expect_begun(&self) -> Result<()> {
+        match self.position() {
+            0 => Err(Error::Usage("there is nothing to go on from: feed a token first".into())),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes the device's logits those of the last token that was given out.
     async fn catch_up(&mut self) -> Result<()> {
-        if self.ahead > 0 {
-            return self.rewind(0, self.last).await;
+        self.expect_begun()?;
+        self.room_for(0)?;
+        let Standing { pending, ahead, stale, .. } = self.standing;
+        if self.recomputes() {
+            if pending.is_some() || stale {
+                self.recompute(&[], || true).await?;
+            }
+            return Ok(());
         }
-        if let Some(token) = self.pending.take() {
-            self.take_in(&[token]).await?;
+        self.expect_kept(0, ahead)?;
+        self.standing.drop_ahead();
+        if pending.is_some() {
+            self.feed_pending();
+            // What is under way is bounded.
+            self.settle().await?;
+        } else if self.standing.stale {
+            self.feed_last_anew();
         }
         Ok(())
+    }
+
+    /// Feeds a token that was given out.
+    fn feed_pending(&mut self) {
+        let Some(token) = self.standing.pending.take() else { return };
+        if let Some(shifter) = &mut self.shifter {
+            shifter.room(&self.model, self.standing.fed);
+        }
+        self.submit_pass(self.place(), &[token], true);
+        self.standing.lead(1);
+        self.standing.stale = false;
+    }
+
+    /// Feeds the last token once more, to where it was.
+    fn feed_last_anew(&mut self) {
+        let Some(token) = self.standing.last() else { return };
+        self.submit_pass(self.place() - 1, &[token], true);
+        self.standing.reach = self.standing.reach.max(self.standing.fed);
+        self.standing.stale = false;
+        self.standing.epoch += 1;
     }
 
     /// Moves the token counter on by whole laps of a full ring, as if they had passed.
     #[cfg(test)]
     pub(crate) fn fast_forward(&mut self, laps: u64) {
-        self.position += laps * u64::from(self.cache.geometry().slots);
-        self.reach = self.position;
+        self.standing.lead(laps * u64::from(self.cache.geometry().slots));
     }
 
     /// Takes in tokens: a prompt of any length, or one token. Their logits can be read afterwards.
     pub async fn feed(&mut self, tokens: &[u32]) -> Result<()> {
-        self.model.config.expect_ids(tokens)?;
-        self.room_for(tokens.len() as u64)?;
-        self.epoch += 1;
-        // What is ahead is overwritten, as if it had never been.
-        self.position -= std::mem::take(&mut self.ahead);
-        if let Some(token) = self.pending.take() {
-            self.take_in(&[token]).await?;
-        }
-        if let Some(&token) = tokens.last() {
-            self.last = token;
-        }
-        self.take_in(tokens).await
+        self.feed_while(tokens, || true).await.map(drop)
     }
 
-    async fn take_in(&mut self, tokens: &[u32]) -> Result<()> {
-        match self.cache.settings().policy {
-            Policy::Recompute => self.recompute(tokens).await,
-            _ => self.run_chunks(tokens).await,
+    /// The same, asking before each pass over some of the tokens whether to `go_on`. Gives how many were taken in: the
+    /// first so many, of `recompute` all or none. Whoever drops the future in the middle has a stream that was fed so
+    /// many, too.
+    pub async fn feed_while(
+        &mut self,
+        tokens: &[u32],
+        go_on: impl FnMut() -> bool,
+    ) -> Result<usize> {
+        self.model.config.expect_ids(tokens)?;
+        self.room_for(tokens.len() as u64)?;
+        self.standing.epoch += 1;
+        // What is ahead is overwritten, as if it had never been.
+        self.standing.drop_ahead();
+        if self.recomputes() {
+            return self.recompute(tokens, go_on).await;
         }
+        self.feed_pending();
+        self.run_all(tokens, go_on).await
     }
 
     /// Passes over all the tokens, the last with logits. No pass goes beyond a cache that has to make room.
-    async fn run_chunks(&mut self, mut tokens: &[u32]) -> Result<()> {
-        while let Some(shifter) = self.shifter.as_mut().filter(|_| !tokens.is_empty()) {
-            let room = shifter.room(&self.model, self.position) as usize;
-            if tokens.len() <= room {
-                break;
+    async fn run_all(&mut self, tokens: &[u32], mut go_on: impl FnMut() -> bool) -> Result<usize> {
+        let mut pace = Pace::new();
+        let mut done = 0;
+        while done < tokens.len() {
+            let room = match &mut self.shifter {
+                Some(shifter) => shifter.room(&self.model, self.standing.fed) as usize,
+                None => tokens.len(),
+            };
+            let part = &tokens[done..tokens.len().min(done.saturating_add(room))];
+            for pass in self.passes(part) {
+                if !go_on() {
+                    self.settle().await?;
+                    return Ok(done);
+                }
+                done += pass.len();
+                let with_logits = done == tokens.len();
+                self.submit_pass(self.place(), pass, with_logits);
+                self.standing.lead(pass.len() as u64);
+                self.standing.stale = !with_logits;
+                self.standing.note(pass);
+                self.keep_pace(&mut pace).await?;
             }
-            let (part, rest) = tokens.split_at(room);
-            self.run_part(part, false).await?;
-            tokens = rest;
         }
-        self.run_part(tokens, true).await
+        self.settle().await?;
+        Ok(done)
     }
 
-    async fn run_part(&mut self, tokens: &[u32], with_logits: bool) -> Result<()> {
+    /// Tokens cut into what one pass takes.
+    fn passes<'a>(&self, tokens: &'a [u32]) -> impl Iterator<Item = &'a [u32]> + use<'a> {
         let chunk = self.cache.settings().chunk;
         // A pass over a chunk is made for a full one.
         let few = self.kernels.few_tokens();
         let (whole, rest) = tokens.split_at(tokens.len() / chunk * chunk);
-        let rest = rest.chunks(if rest.len() <= few { 1 } else { chunk });
-        let mut chunks = whole.chunks(chunk).chain(rest).enumerate().peekable();
-        while let Some((i, chunk)) = chunks.next() {
-            self.run_chunk(chunk, with_logits && chunks.peek().is_none());
-            if i % 2 == 1 {
-                // Bounds the work that is under way, so that an abort is quick.
-                self.settle().await?;
-            }
+        whole.chunks(chunk).chain(rest.chunks(if rest.len() <= few { 1 } else { chunk }))
+    }
+
+    /// Bounds the work that is under way, so that an end is heard soon.
+    async fn keep_pace(&self, pace: &mut Pace) -> Result<()> {
+        pace.under_way += 1;
+        if pace.under_way == pace.together {
+            self.settle().await?;
+            *pace = pace.next();
         }
-        self.settle().await
+        Ok(())
     }
 
     /// An error when a cache that cannot forget has no room for so many tokens more.
@@ -289,7 +358,7 @@ impl Session {
         match self.cache.capacity() {
             Some(capacity) if self.position() + tokens > capacity => Err(Error::Usage(format!(
                 "the dense cache holds {capacity} tokens and {} were asked of it; \
-                 --policy streaming has no such end",
+                 a streaming one has no such end",
                 self.position() + tokens
             ))),
             _ => Ok(()),
@@ -301,32 +370,30 @@ impl Session {
         self.room_for(more).is_ok()
     }
 
-    /// Submits one pass over at most a chunk of tokens.
-    fn run_chunk(&mut self, tokens: &[u32], with_logits: bool) {
+    /// Submits one pass over at most a chunk of tokens, the first at `place` in the cache.
+    fn submit_pass(&self, place: u64, tokens: &[u32], with_logits: bool) {
         let gpu = &*self.model.gpu;
         let pass = match &self.prefill {
             Some(prefill) if tokens.len() > 1 => prefill,
             _ => &self.decode,
         };
         pass.act.tokens.write(gpu, 0, tokens);
-        pass.act.frame.write(gpu, 0, &self.frame(tokens.len()));
+        pass.act.frame.write(gpu, 0, &self.frame(place, tokens.len()));
         let programs = [&pass.body, &pass.head];
         gpu.run(&programs[..1 + usize::from(with_logits)], &[]);
-        self.count_cache(tokens.len() as u64, tokens.len());
-        self.position += tokens.len() as u64;
-        self.reach = self.reach.max(self.position);
+        self.count_cache(place, tokens.len() as u64, tokens.len());
     }
 
-    /// Notes what attention reads of the cache for the next `tokens`, in passes of so many.
-    fn count_cache(&self, tokens: u64, pass: usize) {
+    /// Notes what attention reads of the cache for `tokens` from `place` on, in passes of so many.
+    fn count_cache(&self, place: u64, tokens: u64, pass: usize) {
         let readers = self.kernels.cache_readers(pass) as u64;
-        let held = (1..=tokens).map(|i| self.cache.filled_bytes(self.place() + i));
+        let held = (1..=tokens).map(|i| self.cache.filled_bytes(place + i));
         self.model.gpu.counters.read_cache(readers * held.sum::<u64>() / pass as u64);
     }
 
-    /// From the logits to the next step's token: by `draws`, or the likeliest.
-    fn choice(&self, draws: Option<&Draws>) -> Result<Program> {
-        let tensors = [&self.logits, &self.banned, &self.chosen];
+    /// From the logits to the next step's token, none of the `banned`: by `draws`, or the likeliest.
+    fn choice(&self, banned: &Tensor, draws: Option<&Draws>) -> Result<Program> {
+        let tensors = [&self.logits, banned, &self.chosen];
         self.kernels.choice(&self.model.gpu, &self.cache, tensors, &self.decode.act, draws)
     }
 
@@ -339,261 +406,126 @@ impl Session {
         match steps {
             0 => self.model.gpu.run(&step[2..], &copy),
             _ => {
-                self.count_cache(steps as u64, 1);
+                self.count_cache(self.place(), steps as u64, 1);
                 self.model.gpu.run_times(steps, &step, &copy);
             }
         }
+    }
+
+    /// Tells the device where the next step is.
+    fn write_step(&self) {
+        self.decode.act.frame.write(&self.model.gpu, 0, &self.frame(self.place(), 1));
     }
 
     /// Runs one step anew from where the stream is, with every dispatch timed by itself. Changes nothing that a
     /// later token depends on.
     pub async fn profile(&mut self) -> Result<Vec<KernelTime>> {
         self.catch_up().await?;
-        if self.position == 0 {
-            return Err(Error::Usage("there is no step to time yet: feed a token first".into()));
-        }
-        let pass = &self.decode;
-        self.position -= 1;
-        pass.act.tokens.write(&self.model.gpu, 0, &[self.last]);
-        pass.act.frame.write(&self.model.gpu, 0, &self.frame(1));
-        self.position += 1;
-        self.epoch += 1;
-        let choice = self.choice(None)?;
+        let (gpu, pass) = (&*self.model.gpu, &self.decode);
+        let vocab = self.model.config.n_vocab;
+        let none = Tensor::zeros(gpu, "banned", &[vocab.div_ceil(32)])?;
+        let choice = self.choice(&none, None)?;
+        let last: Vec<u32> = self.standing.last().into_iter().collect();
+        pass.act.tokens.write(gpu, 0, &last);
+        pass.act.frame.write(gpu, 0, &self.frame(self.place() - 1, 1));
+        self.standing.epoch += 1;
+        // Where all is computed anew, one step is not all.
+        self.standing.stale |= self.recomputes();
         self.model.gpu.profile(&[&pass.body, &pass.head, &choice]).await
     }
 
-    fn frame(&self, tokens: usize) -> [u32; FRAME] {
+    fn frame(&self, place: u64, tokens: usize) -> [u32; FRAME] {
         let kept = u32::from(self.sinks_kept);
-        [reduce(self.place(), self.cache.geometry()), tokens as u32, kept, 0]
+        [reduce(place, self.cache.geometry()), tokens as u32, kept, 0]
     }
 
     /// The position that the next token has for the cache.
     fn place(&self) -> u64 {
-        self.position - self.shifter.as_ref().map_or(0, Shifter::gone)
+        self.standing.fed - self.shifter.as_ref().map_or(0, Shifter::gone)
     }
 
-    /// Keeps the last W tokens and runs them all from the start.
-    async fn recompute(&mut self, tokens: &[u32]) -> Result<()> {
-        let window = self.cache.settings().window;
-        for &token in tokens {
-            if self.recent.len() == window {
-                self.recent.pop_front();
+    /// Takes in tokens by running the last W of the stream from the start, and gives how many. Until all of them are
+    /// through, the stream is what it was.
+    async fn recompute(
+        &mut self,
+        tokens: &[u32],
+        mut go_on: impl FnMut() -> bool,
+    ) -> Result<usize> {
+        let (window, fed) = (self.cache.settings().window, self.position() + tokens.len() as u64);
+        let mut anew = std::mem::take(&mut self.anew);
+        anew.clear();
+        let before = window.saturating_sub(tokens.len()).min(self.standing.known().len());
+        anew.extend(self.standing.known().skip(self.standing.known().len() - before));
+        anew.extend(&tokens[tokens.len().saturating_sub(window)..]);
+        self.standing.stale = fed > 0;
+        let (mut pace, mut done) = (Pace::new(), 0);
+        for pass in self.passes(&anew) {
+            if !go_on() {
+                break;
             }
-            self.recent.push_back(token);
+            self.submit_pass(done as u64, pass, done + pass.len() == anew.len());
+            done += pass.len();
+            self.keep_pace(&mut pace).await?;
         }
-        let fed = self.position + tokens.len() as u64;
-        let mut recent = std::mem::take(&mut self.recent);
-        self.position = 0;
-        let done = self.run_chunks(recent.make_contiguous()).await;
-        self.position = fed;
-        self.recent = recent;
-        done
+        self.settle().await?;
+        let whole = done == anew.len();
+        self.anew = anew;
+        if !whole {
+            return Ok(0);
+        }
+        self.standing.pending = None;
+        self.standing.lead(fed - self.standing.fed);
+        self.standing.note(tokens);
+        self.standing.stale = false;
+        Ok(tokens.len())
     }
 
     /// Waits until the device has done what was submitted.
     async fn settle(&self) -> Result<()> {
         let gpu = &*self.model.gpu;
         gpu.run(&[], &[(&self.chosen, &self.chosen_back[0])]);
-        self.chosen_back[0].read(gpu, &mut [0u32]).await
+        self.wait_for(&self.chosen_back[0], &mut [0u32]).await
     }
 
-    /// The logits of the token fed last. `[V]`
+    /// What a stream may wait for, and may never come to the end of.
+    async fn wait_for<E: bytemuck::Pod>(&self, back: &Readback, out: &mut [E]) -> Result<()> {
+        #[cfg(test)]
+        crate::tests::support::pause().await;
+        back.read(&self.model.gpu, out).await
+    }
+
+    /// The logits of the token that was fed or given out last. `[V]` An error where one is infinite or not a number.
     pub async fn logits(&mut self) -> Result<Vec<f32>> {
-        if self.ahead > 0 {
-            self.catch_up().await?;
-        }
+        self.catch_up().await?;
         let mut logits = vec![0.0; self.model.config.n_vocab];
         self.read_logits(&mut logits).await?;
+        expect_numbers(&logits)?;
         Ok(logits)
     }
 
     async fn read_logits(&self, logits: &mut [f32]) -> Result<()> {
         let gpu = &*self.model.gpu;
         gpu.run(&[], &[(&self.logits, &self.logits_back)]);
-        self.logits_back.read(gpu, logits).await
-    }
-
-    /// Goes on from what was fed: a source of tokens that does not end by itself. `banned` ids are
-    /// never chosen.
-    pub fn generate(&self, settings: SamplerSettings, banned: &[u32]) -> Result<Generation> {
-        if self.position() == 0 {
-            return Err(Error::Usage("there is nothing to go on from: feed a token first".into()));
-        }
-        let vocab = self.model.config.n_vocab;
-        let mut bits = vec![0u32; vocab.div_ceil(32)];
-        for &id in banned.iter().filter(|&&id| (id as usize) < vocab) {
-            bits[id as usize / 32] |= 1 << (id % 32);
-        }
-        self.banned.write(&self.model.gpu, 0, &bits);
-        let on_gpu = self.cache.settings().policy != Policy::Recompute;
-        let draws = match on_gpu && !settings.is_greedy() {
-            true => Some(Draws::new(&self.model.gpu, &settings, vocab)?),
-            false => None,
-        };
-        let choice = if on_gpu { Some(self.choice(draws.as_ref())?) } else { None };
-        let sampler = Sampler::new(settings, vocab, banned)?;
-        let logits = vec![0.0; if on_gpu { 0 } else { vocab }];
-        // Twice as many less two are ahead; half of what can be taken back is left to who reads the stream.
-        let most = (self.spare() as usize / 4 + 1).clamp(1, MOST_STEPS);
-        Ok(Generation {
-            sampler,
-            logits,
-            choice,
-            draws,
-            at: None,
-            queue: VecDeque::with_capacity(MOST_STEPS),
-            under_way: 0,
-            back: 0,
-            steps: 1,
-            most,
-            pinned: false,
-            last_read: None,
-        })
+        self.wait_for(&self.logits_back, logits).await
     }
 }
 
-/// Steps that are submitted together at most.
-const MOST_STEPS: usize = 16;
-/// What a reader of a stream does not feel, in milliseconds: as many steps as fit are submitted together.
-const UNFELT_MS: f64 = 30.0;
-
-/// Tokens one after another. They are chosen on the device, several steps to a submission, and the
-/// next submission starts before the host has read the last. It can be dropped at any time: the session goes on
-/// from the last token that was given out, whether it is fed, rewound or generated from next.
-pub struct Generation {
-    sampler: Sampler,
-    logits: Vec<f32>,
-    /// What chooses on the device; none where every token is computed anew, and the host chooses.
-    choice: Option<Program>,
-    draws: Option<Draws>,
-    /// Where the stream was when this generation last led it on: epoch and position.
-    at: Option<(u64, u64)>,
-    /// Chosen, read, and not given out yet.
-    queue: VecDeque<u32>,
-    /// Choices that `chosen_back[back]` is waited for.
-    under_way: usize,
-    back: usize,
-    /// Steps of the next submission, and the most there may be.
-    steps: usize,
-    most: usize,
-    /// The caller has said how many.
-    pinned: bool,
-    last_read: Option<Instant>,
+/// How many passes go together between two waits.
+struct Pace {
+    since: Instant,
+    under_way: u32,
+    together: u32,
 }
 
-impl Generation {
-    /// Tells the penalties of a token that was not generated here, such as the prompt's.
-    pub fn accept(&mut self, token: u32) {
-        self.sampler.accept(token);
-        // The device's own list of recent tokens is not it.
-        if self.sampler.penalises() {
-            self.at = None;
-        }
+impl Pace {
+    /// One, until it is known how long it takes.
+    fn new() -> Self {
+        Self { since: Instant::now(), under_way: 0, together: 1 }
     }
 
-    /// Submits exactly so many steps together, if the ring allows, instead of what the device's speed suggests.
-    pub fn submit_together(&mut self, steps: usize) {
-        self.steps = steps.clamp(1, self.most);
-        self.pinned = true;
-    }
-
-    /// The next token; `None` when a dense cache is full.
-    pub async fn next(&mut self, session: &mut Session) -> Result<Option<u32>> {
-        if !session.has_room(0) {
-            return Ok(None);
-        }
-        self.next_chosen(session).await.map(Some)
-    }
-
-    async fn next_sampled(&mut self, session: &mut Session) -> Result<u32> {
-        if session.ahead > 0 {
-            session.catch_up().await?;
-        }
-        if let Some(token) = session.pending.take() {
-            session.recompute(&[token]).await?;
-        }
-        session.read_logits(&mut self.logits).await?;
-        let token = self.sampler.sample(&mut self.logits)?;
-        self.sampler.accept(token);
-        session.pending = Some(token);
-        session.last = token;
-        Ok(token)
-    }
-
-    /// The device's choice, or the host's where it has none.
-    async fn next_chosen(&mut self, session: &mut Session) -> Result<u32> {
-        let Some(choice) = &self.choice else { return self.next_sampled(session).await };
-        if self.at != Some((session.epoch, session.position)) {
-            // Somebody else has led the stream on, or nobody yet.
-            session.catch_up().await?;
-            self.queue.clear();
-            if let Some(draws) = &self.draws {
-                let (recent, count) = self.sampler.state();
-                draws.set(&session.model.gpu, count, recent);
-            }
-            session.decode.act.frame.write(&session.model.gpu, 0, &session.frame(1));
-            session.submit_steps(0, choice, &session.chosen_back[self.back]);
-            self.under_way = 1;
-        }
-        if self.queue.is_empty() {
-            self.refill(session).await?;
-        }
-        self.at = Some((session.epoch, session.position));
-        let Some(token) = self.queue.pop_front() else {
-            return Err(Error::Usage("the device chose no token; start the stream again".into()));
-        };
-        match session.ahead {
-            0 => session.pending = Some(token),
-            _ => session.ahead -= 1,
-        }
-        session.last = token;
-        self.sampler.drawn(token);
-        Ok(token)
-    }
-
-    /// Submits the next steps, then waits for the choices before them.
-    async fn refill(&mut self, session: &mut Session) -> Result<()> {
-        let (count, back) = (self.under_way, self.back);
-        let room = match (session.cache.capacity(), &mut session.shifter) {
-            (Some(capacity), _) => capacity.saturating_sub(session.position) as usize,
-            (None, Some(shifter)) => shifter.room(&session.model, session.position) as usize,
-            (None, None) => self.steps,
-        };
-        // The device goes on from the token it has chosen itself.
-        let steps = self.steps.min(room);
-        if let (1.., Some(choice)) = (steps, &self.choice) {
-            session.decode.act.frame.write(&session.model.gpu, 0, &session.frame(1));
-            session.submit_steps(steps, choice, &session.chosen_back[1 - back]);
-            session.position += steps as u64;
-            session.reach = session.reach.max(session.position);
-            session.ahead += steps as u64;
-        }
-        self.under_way = steps;
-        self.back = 1 - back;
-        let mut tokens = [0; MOST_STEPS];
-        session.chosen_back[back].read(&session.model.gpu, &mut tokens[..count]).await?;
-        if tokens[..count].iter().any(|&id| id >= NOT_A_NUMBER) {
-            return Err(Error::Usage(
-                "there is no token to choose: every one is banned, or the model's logits are not numbers \
-                 and its file is damaged or not for this engine"
-                    .into(),
-            ));
-        }
-        self.queue.extend(&tokens[..count]);
-        self.adapt(count);
-        Ok(())
-    }
-
-    /// As many steps as pass unfelt, at most twice as many as before.
-    fn adapt(&mut self, count: usize) {
-        if self.pinned {
-            return;
-        }
-        let now = Instant::now();
-        if let Some(before) = self.last_read.replace(now) {
-            let step = (now - before).as_secs_f64() * 1e3 / count.max(1) as f64;
-            let unfelt = (UNFELT_MS / step.max(1e-3)) as usize;
-            self.steps = unfelt.clamp(1, self.most).min(2 * self.steps);
-        }
+    /// Two, where nobody minds: then the device has work while the host waits.
+    fn next(&self) -> Self {
+        let each = self.since.elapsed() / self.together;
+        Self { together: if each > UNHEARD { 1 } else { 2 }, ..Self::new() }
     }
 }

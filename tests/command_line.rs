@@ -108,7 +108,8 @@ fn recompute_is_dense_while_everything_fits() {
 #[test]
 fn text_comes_from_a_file_or_standard_input_alike() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
-    std::io::Write::write_all(&mut file, PROMPT.as_bytes()).unwrap();
+    // As some editors save it: a mark that it is UTF-8, which is no part of the text.
+    std::io::Write::write_all(&mut file, format!("\u{feff}{PROMPT}").as_bytes()).unwrap();
     let path = file.path().to_str().unwrap();
     let (from_file, _) = tokens(&["-f", path, "-n", "5", "--temp", "0"]);
     let (from_flag, _) = tokens(&["-p", PROMPT, "-n", "5", "--temp", "0"]);
@@ -271,8 +272,9 @@ fn wrong_usage_ends_with_2_and_says_which() {
     fails(2, &["run", "--policy", "best"], &["--policy", "streaming"]);
     fails(2, &["run", "--sinks", "many"], &["--sinks"]);
     fails(2, &["run", "--top-k", "-1"], &["--top-k"]);
-    fails(2, &["run", "-m", TINY, "--temp", "nan"], &["temp"]);
-    fails(2, &["run", "-m", TINY, "--top-p", "2"], &["top-p"]);
+    fails(2, &["run", "-m", TINY, "-n", "-2"], &["-n", "-1, or a whole number"]);
+    fails(2, &["run", "-m", TINY, "--temp", "nan"], &["--temp NaN"]);
+    fails(2, &["run", "-m", TINY, "--top-p", "2"], &["--top-p 2: 0 to 1 works"]);
     fails(2, &["run", "-m", TINY, "--window", "0"], &["--window 0"]);
     fails(2, &["run", "-m", TINY, "--chunk", "0"], &["--chunk 0"]);
     fails(2, &["run", "-m", TINY, "--policy", "window", "--sinks", "4"], &["--sinks 4"]);
@@ -288,7 +290,52 @@ fn wrong_usage_ends_with_2_and_says_which() {
     fails(2, &full, &["dense cache is full", "--window"]);
     let long = "word ".repeat(300);
     let dense = ["run", "-m", TINY, "--policy", "dense", "--window", "64", "-p", &long];
-    fails(2, &dense, &["dense cache holds 64 tokens"]);
+    let asked = outcome(&["tokenize", "-m", TINY, &long]).1.split_whitespace().count();
+    let asked = format!("dense cache holds 64 tokens and {asked} were asked");
+    fails(2, &dense, &[&asked]);
+}
+
+/// The tiny model with numbers in its last norm that are none.
+fn damaged() -> tempfile::NamedTempFile {
+    use brooklet::format::{BytesSource, Gguf};
+    let mut bytes = std::fs::read(TINY).unwrap();
+    let source = BytesSource::new("tiny.gguf", bytes.clone());
+    let gguf = pollster::block_on(Gguf::read(&source)).unwrap();
+    let norm = gguf.tensors.iter().find(|tensor| tensor.name == "output_norm.weight").unwrap();
+    bytes[norm.offset as usize..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut file, &bytes).unwrap();
+    file
+}
+
+#[test]
+fn a_model_of_no_numbers_is_damaged_whatever_is_asked_of_it() {
+    let file = damaged();
+    let model = file.path().to_str().unwrap();
+    let text = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/command_line.rs");
+    for command in [
+        &["run", "-m", model, "-q", "-n", "3", "-p", PROMPT][..],
+        &["run", "-m", model, "-q", "-n", "3", "-p", PROMPT, "--temp", "0"],
+        &["logits", "-m", model, "-p", PROMPT, "--json"],
+        &["ppl", "-m", model, text, "--tokens", "20", "--tune", "off"],
+    ] {
+        let (code, stdout, stderr) = outcome(command);
+        assert_eq!((code, stdout.trim()), (1, ""), "{command:?}: {stderr}");
+        assert!(stderr.contains("the model's file is damaged"), "{command:?}: {stderr}");
+    }
+}
+
+#[test]
+fn minus_one_is_what_it_is_elsewhere() {
+    let shared = ["-p", PROMPT, "--policy", "dense", "--window", "50", "--repeat-penalty", "1.3"];
+    let usual = ["-n", "-1", "--seed", "-1", "--repeat-last-n", "-1"];
+    let (ids, summary) = tokens(&[&shared[..], &usual].concat());
+    assert_eq!(summary["stop_reason"], "cache full");
+    // The seed was drawn, and is told; what a cache of 50 holds is recent.
+    let seed = summary["seed"].to_string();
+    let (same, other) =
+        tokens(&[&shared[..], &["--seed", &seed, "--repeat-last-n", "50"]].concat());
+    assert_eq!((same, &other["seed"]), (ids, &summary["seed"]));
 }
 
 #[test]
@@ -351,6 +398,29 @@ mod unix {
         let summary: Value = serde_json::from_str(rest.lines().last().unwrap()).unwrap();
         assert_eq!(summary["summary"]["stop_reason"], "interrupted");
         assert!(stderr.contains("generated") && stderr.contains("interrupted"), "{stderr}");
+    }
+
+    #[test]
+    fn ctrl_c_in_a_prompt_counts_what_was_fed() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let text = PROMPT.repeat(100_000);
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        let path = file.path().to_str().unwrap();
+        let args = ["run", "-m", TINY, "-f", path, "--json", "--tune", "off"];
+        // While it loads, Ctrl-C ends it at once, with 1.
+        let summary = (0..6)
+            .map(|i| interrupted_after(&args, Duration::from_secs(1 << i)))
+            .find(|output| output.status.code() == Some(0))
+            .map(|output| {
+                serde_json::from_slice::<Value>(&output.stdout).unwrap()["summary"].take()
+            })
+            .unwrap();
+        assert_eq!(summary["stop_reason"], "interrupted");
+        assert_eq!(summary["generated_tokens"], 0);
+        // Whole chunks, and not all of a prompt of millions of tokens.
+        let fed = summary["prompt_tokens"].as_u64().unwrap();
+        assert!(fed % 64 == 0 && fed < 500_000, "{summary}");
+        assert_eq!(summary["evicted"].as_u64().unwrap(), fed.saturating_sub(4 + 1020), "{summary}");
     }
 
     fn interrupted_after(args: &[&str], wait: Duration) -> std::process::Output {

@@ -1,10 +1,11 @@
 // lib/advance.wgsl — a token that was chosen: so the next step finds its token and its position without the host.
 //
-// Needs from the kernel:  params (end, slots, most), token, frame, chosen: array<u32>, to be written
+// Needs from the kernel:  params (vocab, end, slots, most), token, frame, chosen: array<u32>, to be written
 // Gives:                  advance(id), for one lane
 
 fn advance(id: u32) {
-    token[0] = id;
+    // Of no token, the steps that are under way read the last row: nothing checks where they read.
+    token[0] = min(id, params.vocab - 1u);
     let step = frame[3];
     if step < params.most {
         chosen[step] = id;

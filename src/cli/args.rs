@@ -9,6 +9,7 @@ use brooklet::text::SamplerSettings;
 use brooklet::{Error, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// A language model that never has to stop.
 ///
@@ -250,16 +251,49 @@ pub(crate) struct SamplingArgs {
     /// Subtract this once for each time a token was among the recent ones
     #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
     frequency_penalty: f32,
-    /// Tokens that count as recent for the penalties
-    #[arg(long, value_name = "N", default_value_t = 64, allow_negative_numbers = true)]
-    repeat_last_n: u32,
-    /// The same seed gives the same text [default: another each time; the statistics name it]
-    #[arg(long, allow_negative_numbers = true)]
-    seed: Option<u64>,
+    /// Tokens that count as recent for the penalties; -1: as many as sinks and window hold
+    #[arg(long, value_name = "N", default_value = "64", allow_negative_numbers = true,
+        value_parser = OrElse::<u32>::parse)]
+    repeat_last_n: OrElse<u32>,
+    /// The same seed gives the same text; -1: another each time, and the statistics name it
+    #[arg(long, default_value = "-1", allow_negative_numbers = true, value_parser = OrElse::<u64>::parse)]
+    seed: OrElse<u64>,
+}
+
+/// A number, or -1 for what is usual where that has a meaning of its own, as other engines have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OrElse<N>(Option<N>);
+
+impl<N: FromStr> OrElse<N> {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "-1" => Ok(Self(None)),
+            text => text
+                .parse()
+                .map(|n| Self(Some(n)))
+                .map_err(|_| "-1, or a whole number from 0 on, works".into()),
+        }
+    }
+
+    pub(crate) fn or_else(self, usual: impl FnOnce() -> N) -> N {
+        self.0.unwrap_or_else(usual)
+    }
+}
+
+/// A setting of the library as the command line has it: `--top-k`.
+pub(crate) fn flag(setting: &str) -> String {
+    let name = match setting {
+        "temperature" => "temp",
+        "penalty_last_n" => "repeat-last-n",
+        other => other,
+    };
+    format!("--{}", name.replace('_', "-"))
 }
 
 impl SamplingArgs {
-    pub(crate) fn settings(&self) -> SamplerSettings {
+    /// For a stream of which sinks and window hold `all` tokens.
+    pub(crate) fn settings(&self, all: usize) -> SamplerSettings {
+        let all = all.min(SamplerSettings::MOST_RECENT as usize) as u32;
         SamplerSettings {
             temperature: self.temp,
             top_k: self.top_k,
@@ -268,8 +302,8 @@ impl SamplingArgs {
             repeat_penalty: self.repeat_penalty,
             presence_penalty: self.presence_penalty,
             frequency_penalty: self.frequency_penalty,
-            penalty_last_n: self.repeat_last_n,
-            seed: self.seed.unwrap_or_else(fresh_seed),
+            penalty_last_n: self.repeat_last_n.or_else(|| all),
+            seed: self.seed.or_else(fresh_seed),
         }
     }
 }
@@ -286,9 +320,10 @@ pub(crate) struct RunArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) text: TextArgs,
-    /// End after N tokens [default: never]
-    #[arg(short, value_name = "N", allow_negative_numbers = true)]
-    pub(crate) n: Option<u64>,
+    /// End after N tokens; -1: never
+    #[arg(short, value_name = "N", default_value = "-1", allow_negative_numbers = true,
+        value_parser = OrElse::<u64>::parse)]
+    pub(crate) n: OrElse<u64>,
     /// End where the model ends its answer, instead of banning its end tokens
     #[arg(long)]
     pub(crate) stop_at_eos: bool,

@@ -1,7 +1,7 @@
 //! Ctrl-C: the first one ends the work with what it has come to so far, any other at once.
-use brooklet::model::Policy;
 use brooklet::session::Session;
 use brooklet::{Error, Result};
+use std::io::Error as IoError;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// What Ctrl-C means now.
@@ -18,7 +18,7 @@ pub(crate) fn watch() -> Result<()> {
             std::process::exit(1);
         }
     })
-    .map_err(|e| Error::Usage(format!("Ctrl-C cannot be watched for: {e}")))
+    .map_err(|e| Error::Io { path: "watching for Ctrl-C".into(), source: IoError::other(e) })
 }
 
 /// From now on the first Ctrl-C only asks the work to end. False when it has been pressed already.
@@ -31,18 +31,7 @@ pub(crate) fn pressed() -> bool {
     STAGE.load(Ordering::Relaxed) == PRESSED
 }
 
-/// Prefill, in pieces between which Ctrl-C is heard. `recompute` would go over all that it sees for every piece, and has one.
-pub(crate) async fn feed(session: &mut Session, ids: &[u32]) -> Result<()> {
-    let settings = session.cache().settings();
-    let piece = match settings.policy {
-        Policy::Recompute => ids.len().max(1),
-        _ => settings.chunk * 4,
-    };
-    for part in ids.chunks(piece) {
-        session.feed(part).await?;
-        if pressed() {
-            break;
-        }
-    }
-    Ok(())
+/// Prefill until Ctrl-C; gives how many tokens were fed.
+pub(crate) async fn feed(session: &mut Session, ids: &[u32]) -> Result<usize> {
+    session.feed_while(ids, || !pressed()).await
 }

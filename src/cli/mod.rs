@@ -47,8 +47,8 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("brooklet: {error}");
-            ExitCode::from(if matches!(error, Error::Usage(_)) { 2 } else { 1 })
+            eprintln!("brooklet: {}", error.worded(args::flag));
+            ExitCode::from(if error.is_usage() { 2 } else { 1 })
         }
     }
 }

@@ -78,10 +78,15 @@ impl File {
 }
 
 fn utf8(path: &str, bytes: Vec<u8>) -> Result<String> {
-    String::from_utf8(bytes).map_err(|error| {
+    let mut text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Error::Usage(format!("{path}: byte {at} is not UTF-8; give the text as UTF-8"))
-    })
+    })?;
+    // Some editors begin a file with a mark that it is UTF-8. It is no part of the text.
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
+    Ok(text)
 }
 
 /// Reads a text file whole.

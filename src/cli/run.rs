@@ -4,6 +4,7 @@ use super::interrupt;
 use super::model::{File, prompt_ids, text};
 use super::output::{Output, human};
 use super::saved::{self, Keeper, Kept};
+use brooklet::model::Config;
 use brooklet::ops::ActivationType;
 use brooklet::session::{Generation, Session};
 use brooklet::text::{Detokenizer, SamplerSettings, Tokenizer};
@@ -77,20 +78,24 @@ fn rate(count: u64, spent: Duration) -> f64 {
 }
 
 pub(crate) fn run(args: Box<RunArgs>, given: &[String]) -> Result<()> {
-    let mut sampling = args.sampling.settings();
-    sampling.check()?;
+    // What cannot work is said before anything is read.
+    args.sampling.settings(0).check()?;
     interrupt::watch()?;
     let prompt = text(&args.text)?;
     let (save, every) = (&args.saving.save, args.saving.save_every);
     let mut keeper = save.as_deref().map(|path| Keeper::new(path, every)).transpose()?;
     let resumed = args.saving.resume.as_deref().map(saved::open).transpose()?;
     let file = File::open(&args.model)?;
+    let mut settings = args.cache.settings(&Config::from_gguf(&file.gguf)?);
+    settings.geometry()?;
+    let mut sampling = args.sampling.settings(settings.sinks + settings.window);
     let mut stop_at_eos = args.stop_at_eos;
     let mut detokenizer = Detokenizer::new();
     let ids = match &resumed {
         None => prompt_ids(&file.tokenizer, prompt.as_deref().unwrap_or(DEFAULT_PROMPT))?,
         Some(resumed) => {
             saved::expect_agreement(&args, given, &file.gguf, resumed)?;
+            settings = resumed.settings();
             detokenizer = saved::detokenizer(resumed)?;
             if let Some((by, banned)) = resumed.sampling() {
                 sampling = by.clone();
@@ -100,13 +105,8 @@ pub(crate) fn run(args: Box<RunArgs>, given: &[String]) -> Result<()> {
         }
     };
     let start = Instant::now();
-    let kernels = match &resumed {
-        Some(resumed) => (&resumed.settings()).into(),
-        None => args.cache.kernels(),
-    };
+    let kernels = (&settings).into();
     let model = Arc::new(file.load(args.adapter.choice().with(kernels), args.quiet)?);
-    let chosen = || args.cache.settings(&model.config);
-    let settings = resumed.as_ref().map_or_else(chosen, |resumed| resumed.settings());
     let reach = settings.sinks + settings.window;
     if reach > model.config.n_ctx && !args.quiet {
         eprintln!(
@@ -121,14 +121,14 @@ pub(crate) fn run(args: Box<RunArgs>, given: &[String]) -> Result<()> {
     }
     let load = start.elapsed();
     let mut output = Output::new();
-    let (mut generated, mut times) = (0, None);
+    let (mut fed, mut generated, mut times) = (0, 0, None);
     if !interrupt::only_asks() {
         return Ok(());
     }
     let ended = block_on(async {
         let start = Instant::now();
         let before = resumed.as_ref().map(|resumed| session.resume(resumed)).transpose()?.flatten();
-        interrupt::feed(&mut session, &ids).await?;
+        fed = interrupt::feed(&mut session, &ids).await?;
         let now = Instant::now();
         let times = times.insert(Times { load, start, prefilled: now, first: None, last: now });
         if interrupt::pressed() {
@@ -170,7 +170,7 @@ pub(crate) fn run(args: Box<RunArgs>, given: &[String]) -> Result<()> {
         Err(error) => ("error", Some(error)),
     };
     let finished = times.map_or(Ok(()), |times| {
-        let mut summary = summarise(&session, &sampling, ids.len(), generated, &times, reason);
+        let mut summary = summarise(&session, &sampling, fed, generated, &times, reason);
         summary.resumed_at = resumed.as_ref().map(|resumed| resumed.position());
         summary.saved = keeper.as_ref().map(Keeper::kept);
         let written = match (reason, args.json) {
@@ -220,7 +220,7 @@ impl Stream<'_> {
     }
 
     async fn tokens(&mut self, generated: &mut u64, times: &mut Times) -> Result<&'static str> {
-        let limit = self.args.n.unwrap_or(u64::MAX);
+        let limit = self.args.n.or_else(|| u64::MAX);
         loop {
             if *generated == limit {
                 return Ok("length");

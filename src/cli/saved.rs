@@ -159,7 +159,7 @@ pub(crate) fn expect_agreement(
     let Some((by, banned)) = saved.sampling() else {
         return Err(Error::Usage("--resume: the stream was not saved by `brooklet run`".into()));
     };
-    let sampling = args.sampling.settings();
+    let sampling = args.sampling.settings(was.sinks + was.window);
     let word = |value: &dyn std::fmt::Debug| format!("{value:?}").to_lowercase();
     let pairs: [(&str, String, String); 14] = [
         ("policy", word(&cache.policy), word(&was.policy)),

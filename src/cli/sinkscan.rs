@@ -104,9 +104,7 @@ pub(crate) fn run(args: &SinkscanArgs) -> Result<()> {
         return Err(Error::Usage("stopped before there was anything to tell".into()));
     };
     if !seen.is_finite() {
-        let why =
-            "the model's attention is not numbers: its file is damaged or not for this engine";
-        return Err(Error::Usage(why.into()));
+        return Err(Error::NotNumbers("the model's attention is not numbers".into()));
     }
     let stored = match interrupted || args.no_store {
         true => None,

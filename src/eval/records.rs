@@ -100,7 +100,8 @@ pub async fn stream(
 ) -> Result<()> {
     if session.policy() == Policy::Recompute {
         return Err(Error::Usage(
-            "--policy recompute cannot take an answer back; streaming, window and dense can".into(),
+            "a cache of policy recompute cannot take an answer back; streaming, window and dense can"
+                .into(),
         ));
     }
     let mut ids = tokenizer.encode_first(Records::HEAD)?;

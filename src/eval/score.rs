@@ -134,7 +134,5 @@ pub fn log_loss(logits: &[f32], target: u32) -> f32 {
 }
 
 fn not_numbers(index: usize) -> Error {
-    Error::Usage(format!(
-        "the model's logits for token {index} are not numbers: its file is damaged or not for this engine"
-    ))
+    Error::NotNumbers(format!("the model's logits for token {index} are not numbers"))
 }

@@ -53,7 +53,7 @@ pub(super) fn error_of(error: wgpu::Error, what: &str, needed: u64) -> Error {
         wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory {
             what: what.to_owned(),
             needed,
-            advice: "choose a smaller --window or a smaller model".to_owned(),
+            advice: "choose a smaller window or a smaller model".to_owned(),
         },
         other => Error::Kernel { kernel: "wgpu", detail: other.to_string() },
     }

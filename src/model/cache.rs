@@ -85,25 +85,29 @@ impl CacheSettings {
     /// S, W and N, or a sentence on why these settings cannot work.
     pub fn geometry(&self) -> Result<RingParams> {
         const MOST: usize = 1 << 28; // keeps S + 2N + chunk inside u32 and the table inside a file
-        let wrong = |text: String| Err(Error::Usage(text));
+        let wrong = |which, found: usize, works: &str| {
+            Err(Error::Setting { which, found: found.to_string(), works: works.to_owned() })
+        };
         if self.window == 0 {
-            return wrong("--window 0: a token must at least see itself; 1 or more works".into());
+            return wrong("window", 0, "a token must at least see itself; 1 or more works");
         }
         if self.chunk == 0 || self.chunk > 4096 {
-            return wrong(format!("--chunk {}: 1 to 4096 works", self.chunk));
+            return wrong("chunk", self.chunk, "1 to 4096 works");
         }
         if self.policy == Policy::HalfDiscard && self.window < 2 {
-            return wrong("--window 1: half-discard needs 2 or more, to throw half away".into());
+            return wrong("window", 1, "half-discard needs 2 or more, to throw half away");
         }
         if !self.policy.has_sinks() && self.sinks > 0 {
-            return wrong(format!(
-                "--sinks {}: only --policy streaming and half-discard have sinks; leave it out or 0 with {}",
-                self.sinks,
+            let works = format!(
+                "only policy streaming and half-discard have sinks; leave it out or 0 with {}",
                 self.policy.name()
-            ));
+            );
+            return wrong("sinks", self.sinks, &works);
         }
-        if self.sinks > MOST || self.window > MOST {
-            return wrong(format!("--sinks and --window: at most {MOST} each"));
+        for (which, found) in [("sinks", self.sinks), ("window", self.window)] {
+            if found > MOST {
+                return wrong(which, found, &format!("{MOST} at most works"));
+            }
         }
         let least = match self.policy {
             Policy::Streaming | Policy::Window => self.window + self.chunk - 1,
@@ -112,7 +116,12 @@ impl CacheSettings {
         };
         let slots = self.ring.unwrap_or(least);
         if slots < least || slots > 2 * MOST {
-            return wrong(format!("a ring of {slots} slots: window and chunk need {least}"));
+            let most = 2 * MOST;
+            return wrong(
+                "ring",
+                slots,
+                &format!("{least}, for window and chunk, to {most} works"),
+            );
         }
         let [sinks, window, slots] = [self.sinks, self.window, slots].map(|n| n as u32);
         Ok(RingParams { sinks, window, slots })
@@ -130,6 +139,37 @@ pub struct Cache {
     pub(super) turns: Tensor,
 }
 
+/// Bytes of one row of keys or of values, and of one phase of the rope table.
+#[derive(Clone, Copy)]
+struct Size {
+    row: u64,
+    phase: u64,
+}
+
+impl Size {
+    /// All that a cache takes.
+    fn of(self, ring: RingParams, layers: usize) -> u64 {
+        let stored = u64::from(ring.sinks) + u64::from(ring.slots);
+        2 * layers as u64 * stored * self.row + ring.phases() as u64 * self.phase
+    }
+
+    /// The largest window with the same sinks and as many slots beside it, of which no tensor passes `limit`.
+    fn window(self, ring: RingParams, limit: u64) -> u64 {
+        let (sinks, spare) = (u64::from(ring.sinks), u64::from(ring.slots - ring.window));
+        // S + N rows, S + 2 N phases
+        let by_rows = (limit / self.row.max(1)).saturating_sub(sinks);
+        let by_phases = (limit / self.phase.max(1)).saturating_sub(sinks) / 2;
+        by_rows.min(by_phases).saturating_sub(spare)
+    }
+
+    /// What to try instead.
+    fn tries(self, window: u64, kv: KvType) -> Vec<(&'static str, String)> {
+        let window = (window > 0).then(|| ("window", window.to_string()));
+        let kv = (kv == KvType::F32).then(|| ("kv", "f16".to_owned()));
+        window.into_iter().chain(kv).collect()
+    }
+}
+
 impl Cache {
     /// Makes room on the device. `factors` are the model's own divisors of frequencies, if any.
     pub fn new(
@@ -139,31 +179,25 @@ impl Cache {
         factors: Option<&[f32]>,
     ) -> Result<Self> {
         let ring = settings.geometry()?;
-        let elements = config.n_head_kv * config.head_dim;
+        let elements = config.n_head_kv as u64 * config.head_dim as u64;
         let words = if settings.kv == KvType::F16 { elements / 2 } else { elements };
-        let stored = ring.sinks as usize + ring.slots as usize;
-        let needed = 2 * config.n_layer as u64 * stored as u64 * 4 * words as u64;
-        let fits = gpu.tier.max_binding.min(gpu.tier.max_buffer) / (4 * words as u64);
-        let no_room = || {
-            let slots_fit = (fits as usize).min(stored.saturating_sub(1) / 2);
-            let extra = ring.sinks as usize + ring.slots.saturating_sub(ring.window) as usize;
-            Error::OutOfMemory {
-                what: format!("a cache of {} + {} tokens", ring.sinks, ring.slots),
-                needed,
-                advice: format!(
-                    "try --window {}{}",
-                    slots_fit.saturating_sub(extra).max(1),
-                    if settings.kv == KvType::F32 { " or --kv f16" } else { "" }
-                ),
-            }
+        let size = Size { row: 4 * words, phase: 8 * config.rope.dim as u64 / 2 };
+        let no_room = |window: u64| Error::NoRoom {
+            what: format!("a cache of {} + {} tokens", ring.sinks, ring.slots),
+            needed: size.of(ring, config.n_layer),
+            tries: size.tries(window, settings.kv),
         };
-        if stored as u64 > fits {
-            return Err(no_room());
+        // What a buffer takes is known before. What a device has is not: then half of what was asked for may fit.
+        let limit = gpu.tier.max_binding.min(gpu.tier.max_buffer);
+        let fits = size.window(ring, limit);
+        if u64::from(ring.window) > fits {
+            return Err(no_room(fits));
         }
         let whole = |error| match error {
-            Error::OutOfMemory { .. } => no_room(),
+            Error::OutOfMemory { .. } => no_room(u64::from(ring.window) / 2),
             other => other,
         };
+        let (stored, words) = ((ring.sinks + ring.slots) as usize, words as usize);
         let make = |name: &str| -> Result<Vec<Tensor>> {
             (0..config.n_layer)
                 .map(|layer| Tensor::zeros(gpu, format!("kv.{layer}.{name}"), &[stored, words]))

@@ -3,7 +3,7 @@ use super::{FRAME, RingParams};
 use crate::Result;
 use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work, wgsl};
 
-/// What the kernel writes when no logit is a number that may be chosen.
+/// What is noted as chosen when no token may be: all are banned, or a logit is infinite or not a number.
 pub const NO_TOKEN: u32 = u32::MAX;
 
 /// `Params` of `shaders/argmax.wgsl`.

@@ -10,8 +10,6 @@ use futures_util::future::try_join;
 const STATE: usize = 4;
 /// Tokens of a slice: `SLICE` of `shaders/sample_select.wgsl`.
 const SLICE: u32 = 1024;
-/// What the kernel writes when a logit is infinite or not a number.
-pub const NOT_A_NUMBER: u32 = u32::MAX - 1;
 
 /// `Params` of `shaders/sample_select.wgsl`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -45,6 +43,8 @@ impl SampleSelectParams {
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct SampleParams {
+    /// V
+    pub vocab: u32,
     /// S + 2N, which a reduced position stays below.
     pub end: u32,
     /// N
@@ -205,6 +205,7 @@ impl Sample {
             ([logits, banned, counts, candidates], params.work(self.select.lanes()));
         recording.dispatch(format!("{label}_select"), &self.select, params, &tensors, work)?;
         let params = SampleParams {
+            vocab,
             end,
             slots,
             most,

@@ -68,6 +68,8 @@ struct Draw {
 
 /// A saved stream: sound in itself. Whether it fits a model is asked by [`Session::restore`].
 pub struct Snapshot {
+    /// What errors call it.
+    file: String,
     head: Head,
     bytes: Vec<u8>,
     /// Where K, V and logits lie.
@@ -91,7 +93,7 @@ impl Snapshot {
             let found = bytes[..bytes.len().min(MAGIC.len())].escape_ascii();
             let detail = format!(
                 "this is not a saved stream: it begins with \"{found}\", not \"BROOKLET\"; give a \
-                 file that `brooklet run --save` wrote"
+                 file that brooklet has saved"
             );
             return Err(wrong(0, detail));
         }
@@ -135,7 +137,7 @@ impl Snapshot {
             ));
         }
         head.check().map_err(|what| damaged(START, &what))?;
-        Ok(Self { head, body, bytes })
+        Ok(Self { file: file.to_owned(), head, body, bytes })
     }
 
     fn new(head: Head, body: &[u8]) -> Result<Self> {
@@ -153,7 +155,7 @@ impl Snapshot {
         let checksum = Sha256::digest(&bytes);
         let body = START + json.len()..bytes.len();
         bytes.extend(checksum.as_slice());
-        Ok(Self { head, bytes, body })
+        Ok(Self { file: "the saved stream".to_owned(), head, bytes, body })
     }
 
     /// The bytes to keep.
@@ -256,13 +258,15 @@ impl Session {
             ));
         }
         // Where the device is ahead, the last token given out is fed anew, as if it were still to come.
-        let (position, pending) = match self.ahead {
-            0 => (self.position, self.pending),
-            ahead => (self.position - ahead - 1, Some(self.last)),
+        let at = &self.standing;
+        let (position, pending) = match (at.ahead, at.pending) {
+            (0, Some(pending)) => (at.fed, Some(pending)),
+            (0, None) if !at.stale => (at.fed, None),
+            (ahead, _) => (at.fed - ahead - 1, at.last()),
         };
         let recompute = settings.policy == Policy::Recompute;
         let stored = u64::from(ring.sinks) + u64::from(ring.slots);
-        let rows = if recompute { 0 } else { self.reach.min(stored) as usize };
+        let rows = if recompute { 0 } else { at.reach.min(stored) as usize };
         let row_bytes = 4 * self.cache.k(0).shape[1];
         let config = &self.model.config;
         let head = Head {
@@ -280,11 +284,11 @@ impl Session {
             row_bytes,
             logits: if pending.is_some() { 0 } else { config.n_vocab },
             position,
-            reach: if recompute { position } else { self.reach },
+            reach: if recompute { position } else { at.reach },
             pending,
-            last: self.last,
+            last: at.last().unwrap_or_default(),
             sinks_kept: self.sinks_kept,
-            recent: self.recent.iter().copied().collect(),
+            recent: if recompute { self.fed_last(pending.is_some()) } else { Vec::new() },
             sampler: generation.map(Generation::draw),
             note: note.into(),
         };
@@ -306,6 +310,14 @@ impl Session {
         Snapshot::new(head, &body)
     }
 
+    /// The last W tokens, but for the very last of the stream if that is still `to_come`.
+    fn fed_last(&self, to_come: bool) -> Vec<u32> {
+        let known = self.standing.known();
+        let end = known.len() - usize::from(to_come);
+        let begin = end.saturating_sub(self.cache.settings().window);
+        known.skip(begin).take(end - begin).collect()
+    }
+
     /// K and V of every layer, in the order of a snapshot.
     fn stored(&self) -> impl Iterator<Item = &Tensor> {
         let layers = 0..self.model.config.n_layer;
@@ -315,7 +327,7 @@ impl Session {
     /// Becomes the stream that was saved, whatever it was before. The session must have been made from
     /// [`Snapshot::settings`] over the same model; an error says what differs, and changes nothing.
     pub fn restore(&mut self, snapshot: &Snapshot) -> Result<()> {
-        let Snapshot { head, bytes, body } = snapshot;
+        let Snapshot { head, bytes, body, .. } = snapshot;
         self.expect_fit(snapshot)?;
         let gpu = &*self.model.gpu;
         let (cache, logits) = bytes[body.clone()].split_at(body.len() - 4 * head.logits);
@@ -328,14 +340,15 @@ impl Session {
         if !logits.is_empty() {
             self.logits.write(gpu, 0, logits);
         }
-        self.position = head.position;
-        self.reach = head.reach;
-        self.pending = head.pending;
-        self.ahead = 0;
-        self.last = head.last;
-        self.epoch += 1;
+        self.standing.reset();
+        self.standing.fed = head.position;
+        self.standing.reach = head.reach;
+        self.standing.pending = head.pending;
+        self.standing.note(&head.recent);
+        if self.standing.last() != Some(head.last) || head.pending.is_some() {
+            self.standing.note(&[head.last]);
+        }
         self.sinks_kept = head.sinks_kept;
-        self.recent = head.recent.iter().copied().collect();
         gpu.check()
     }
 
@@ -361,16 +374,22 @@ impl Session {
                 "make the session from the snapshot's settings",
             );
         }
+        // It was saved from this model with this cache, and yet…
+        let damaged = |what: String| Error::Format {
+            file: snapshot.file.clone(),
+            offset: START as u64,
+            detail: format!("the saved stream is damaged: {what}; use another copy of it"),
+        };
         let sizes = [head.layers, head.row_bytes];
         let wanted = [config.n_layer, 4 * self.cache.k(0).shape[1]];
         if sizes != wanted || head.logits != 0 && head.logits != config.n_vocab {
             let [saved, here] =
                 [sizes, wanted].map(|[l, b]| format!("{l} layers of {b} bytes a token"));
-            return differs("a model with", saved, here, "the file is not what it says it is");
+            return Err(damaged(format!("it has {saved}, and its model {here}")));
         }
         match head.tokens().find(|&id| id as usize >= config.n_vocab) {
-            Some(id) => Err(Error::Usage(format!(
-                "the saved stream has a token {id}, and the model has {}; the file is not what it says it is",
+            Some(id) => Err(damaged(format!(
+                "it has a token {id}, and its model {} of them",
                 config.n_vocab
             ))),
             None => Ok(()),

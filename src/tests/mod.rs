@@ -27,7 +27,9 @@ mod snapshot;
 #[cfg(feature = "cli")]
 mod soak;
 mod stop;
-mod support;
+#[cfg(feature = "cli")]
+mod stream;
+pub(crate) mod support;
 mod text;
 mod tiny;
 mod tuning;

@@ -1,5 +1,9 @@
 //! Seeded inputs, and closeness with a report worth reading.
 use crate::gpu::{AdapterChoice, Gpu};
+use std::cell::Cell;
+use std::future::pending;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 /// The same numbers in [-1, 1) for the same seed, on every machine.
 pub(super) fn noise(seed: u64, len: usize) -> Vec<f32> {
@@ -42,4 +46,30 @@ fn nan_is_never_close() {
 pub(super) fn gpu() -> Gpu {
     let gpu = pollster::block_on(Gpu::open(AdapterChoice::Best));
     gpu.expect("these tests need a GPU; Mesa's lavapipe will do")
+}
+
+thread_local! {
+    /// Waits of a session until one that never comes to an end.
+    static WAITS: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// What a session awaits before it waits for the device. Natively such a wait blocks; in a browser a future can be
+/// dropped there.
+pub(crate) async fn pause() {
+    match WAITS.get() {
+        None => {}
+        Some(0) => pending().await,
+        Some(waits) => WAITS.set(Some(waits - 1)),
+    }
+}
+
+/// Polls a future, and drops it at the wait after so many. Its result, if it came to one before that.
+pub(super) fn dropped_after<T>(waits: usize, future: impl Future<Output = T>) -> Option<T> {
+    WAITS.set(Some(waits));
+    let result = pin!(future).as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    WAITS.set(None);
+    match result {
+        Poll::Ready(result) => Some(result),
+        Poll::Pending => None,
+    }
 }

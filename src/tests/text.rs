@@ -98,10 +98,20 @@ fn greedy_takes_the_lowest_of_equals_and_never_a_banned_one() {
     let greedy = SamplerSettings { temperature: 0.0, ..Default::default() };
     let mut sampler = Sampler::new(greedy.clone(), 4, &[1]).unwrap();
     assert_eq!(sampler.sample(&mut [1.0, 9.0, 3.0, 3.0]).unwrap(), 2);
-    let mut sampler = Sampler::new(greedy, 2, &[0, 1]).unwrap();
-    assert!(sampler.sample(&mut [1.0, 2.0]).unwrap_err().to_string().contains("banned"));
-    let mut sampler = Sampler::new(all_off(), 2, &[]).unwrap();
-    assert!(sampler.sample(&mut [1.0, f32::NAN]).unwrap_err().to_string().contains("token 1"));
+    // That every token is banned is wrong usage; that a model's numbers are none is not.
+    let error = Sampler::new(greedy.clone(), 2, &[0, 1, 7]).err().unwrap();
+    assert!(error.is_usage() && error.to_string().contains("banned"), "{error}");
+    let mut sampler = Sampler::new(greedy, 3, &[2]).unwrap();
+    for (mut logits, named) in [
+        ([1.0, f32::NAN, 0.0], "token 1"),
+        ([f32::INFINITY, 1.0, 0.0], "token 0"),
+        ([1.0, 1.0, f32::NAN], "token 2"),
+        ([f32::NEG_INFINITY, f32::NEG_INFINITY, 0.0], "-inf"),
+    ] {
+        let error = sampler.sample(&mut logits).unwrap_err();
+        assert!(!error.is_usage() && error.to_string().contains(named), "{error}");
+    }
+    assert_eq!(sampler.sample(&mut [f32::NEG_INFINITY, 1.0, 9.0]).unwrap(), 1);
 }
 
 #[test]
@@ -125,11 +135,11 @@ fn penalties_are_llama_cpps_over_the_last_n() {
 #[test]
 fn settings_that_cannot_work_are_named() {
     for (settings, name) in [
-        (SamplerSettings { temperature: f32::NAN, ..all_off() }, "--temp"),
-        (SamplerSettings { top_p: 1.5, ..all_off() }, "--top-p"),
-        (SamplerSettings { min_p: -0.1, ..all_off() }, "--min-p"),
-        (SamplerSettings { repeat_penalty: 0.0, ..all_off() }, "--repeat-penalty"),
-        (SamplerSettings { penalty_last_n: u32::MAX, ..all_off() }, "--repeat-last-n"),
+        (SamplerSettings { temperature: f32::NAN, ..all_off() }, "temperature NaN: "),
+        (SamplerSettings { top_p: 1.5, ..all_off() }, "top_p 1.5: "),
+        (SamplerSettings { min_p: -0.1, ..all_off() }, "min_p -0.1: "),
+        (SamplerSettings { repeat_penalty: 0.0, ..all_off() }, "repeat_penalty 0: "),
+        (SamplerSettings { penalty_last_n: u32::MAX, ..all_off() }, "penalty_last_n 4294967295: "),
     ] {
         assert!(settings.check().unwrap_err().to_string().starts_with(name));
     }

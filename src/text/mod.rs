@@ -19,7 +19,7 @@ mod vocab;
 pub use detokenizer::Detokenizer;
 #[cfg(feature = "cli")]
 pub(crate) use random::random;
-pub use sampler::{Sampler, SamplerSettings};
+pub use sampler::{Sampler, SamplerSettings, expect_numbers};
 pub use stop::StopTexts;
 pub use tokenizer::Tokenizer;
 #[cfg(test)]

@@ -44,25 +44,42 @@ impl Default for SamplerSettings {
     }
 }
 
-/// Recent tokens are kept one by one: a bound on the memory of the penalties.
-const MOST_RECENT: u32 = 1 << 20;
+/// The one rule for what a model computes: an error that names the first logit which is infinite or not a number. The
+/// least of all, -inf, may be there: it is never chosen.
+pub fn expect_numbers(logits: &[f32]) -> Result<()> {
+    let broken = |(_, logit): &(usize, &f32)| logit.is_nan() || **logit == f32::INFINITY;
+    match logits.iter().enumerate().find(broken) {
+        None => Ok(()),
+        Some((id, logit)) => {
+            Err(Error::NotNumbers(format!("the model gives token {id} a logit of {logit}")))
+        }
+    }
+}
 
 impl SamplerSettings {
+    /// The most tokens that can be recent. They are kept one by one: a bound on the memory of the penalties.
+    pub const MOST_RECENT: u32 = 1 << 20;
+
     /// An error that names the first setting which cannot work.
     pub fn check(&self) -> Result<()> {
-        let within = |name: &str, value: f32, low: f32, high: f32| match value {
+        let wrong = |which, found: String, works| Err(Error::Setting { which, found, works });
+        let within = |which, value: f32, low: f32, high: f32| match value {
             value if value >= low && value <= high => Ok(()),
-            value => Err(Error::Usage(format!("--{name} {value}: {low} to {high} works"))),
+            value => wrong(which, value.to_string(), format!("{low} to {high} works")),
         };
-        within("temp", self.temperature, 0.0, 1e6)?;
-        within("top-p", self.top_p, 0.0, 1.0)?;
-        within("min-p", self.min_p, 0.0, 1.0)?;
-        within("repeat-penalty", self.repeat_penalty, 1e-3, 1e3)?;
-        within("presence-penalty", self.presence_penalty, -1e6, 1e6)?;
-        within("frequency-penalty", self.frequency_penalty, -1e6, 1e6)?;
+        within("temperature", self.temperature, 0.0, 1e6)?;
+        within("top_p", self.top_p, 0.0, 1.0)?;
+        within("min_p", self.min_p, 0.0, 1.0)?;
+        within("repeat_penalty", self.repeat_penalty, 1e-3, 1e3)?;
+        within("presence_penalty", self.presence_penalty, -1e6, 1e6)?;
+        within("frequency_penalty", self.frequency_penalty, -1e6, 1e6)?;
         match self.penalty_last_n {
-            0..=MOST_RECENT => Ok(()),
-            n => Err(Error::Usage(format!("--repeat-last-n {n}: at most {MOST_RECENT} works"))),
+            0..=Self::MOST_RECENT => Ok(()),
+            n => wrong(
+                "penalty_last_n",
+                n.to_string(),
+                format!("at most {} works", Self::MOST_RECENT),
+            ),
         }
     }
 
@@ -98,6 +115,15 @@ impl Sampler {
     /// For a vocabulary of `n_vocab` tokens, of which `banned` are never drawn.
     pub fn new(settings: SamplerSettings, n_vocab: usize, banned: &[u32]) -> Result<Self> {
         settings.check()?;
+        let mut left = vec![true; n_vocab];
+        for &id in banned {
+            if let Some(left) = left.get_mut(id as usize) {
+                *left = false;
+            }
+        }
+        if !left.contains(&true) {
+            return Err(Error::Usage("every token is banned; there is nothing to draw".into()));
+        }
         let counts = if settings.penalises() { vec![0; n_vocab] } else { Vec::new() };
         let (banned, recent) = (banned.to_vec(), VecDeque::new());
         let (candidates, weights) = (Vec::new(), Vec::new());
@@ -120,23 +146,18 @@ impl Sampler {
 
     /// Draws a token. The logits `[V]` are changed by bans and penalties.
     pub fn sample(&mut self, logits: &mut [f32]) -> Result<u32> {
+        expect_numbers(logits)?;
         self.adjust(logits);
         self.candidates.clear();
         let usable = |&(_, logit): &(u32, f32)| logit > f32::NEG_INFINITY;
         let pairs = (0u32..).zip(logits.iter().copied());
         self.candidates.extend(pairs.filter(usable));
-        if let Some((id, logit)) =
-            (0u32..).zip(logits.iter()).find(|(_, l)| l.is_nan() || **l == f32::INFINITY)
-        {
-            return Err(Error::Unsupported(format!(
-                "the logit of token {id} is {logit}: the model's file is damaged, or its numbers \
-                 are beyond this engine"
-            )));
-        }
         let likeliest =
             self.candidates.iter().copied().reduce(|a, b| if b.1 > a.1 { b } else { a });
         let Some((likeliest, _)) = likeliest else {
-            return Err(Error::Usage("every token is banned; there is nothing to draw".into()));
+            return Err(Error::NotNumbers(
+                "the model gives no token that may be chosen a logit above -inf".into(),
+            ));
         };
         let draw = self.draws;
         self.draws += 1;

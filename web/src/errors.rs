@@ -1,4 +1,4 @@
-//! Rust's errors as JavaScript's: a code, and a message without the command line's spelling of options.
+//! Rust's errors as JavaScript's: a code, and a message with settings named as JavaScript's options.
 use brooklet::Error;
 use serde::de::DeserializeOwned;
 use wasm_bindgen::JsValue;
@@ -14,7 +14,7 @@ impl From<Thrown> for JsValue {
 
 impl From<Error> for Thrown {
     fn from(error: Error) -> Self {
-        let object = js_sys::Error::new(&options_as_here(&error.to_string()));
+        let object = js_sys::Error::new(&error.worded(option));
         // An object that was made just now takes a property.
         let _ = js_sys::Reflect::set(&object, &"code".into(), &code(&error).into());
         Self(object.into())
@@ -26,38 +26,23 @@ fn code(error: &Error) -> &'static str {
     match error {
         Error::NoAdapter(_) | Error::NoDevice(_) => "no-adapter",
         Error::DeviceLost(_) => "device-lost",
-        Error::OutOfMemory { .. } => "out-of-memory",
-        Error::Format { .. } | Error::Tokenizer(_) => "bad-model",
+        Error::OutOfMemory { .. } | Error::NoRoom { .. } => "out-of-memory",
+        Error::Format { .. } | Error::Tokenizer(_) | Error::NotNumbers(_) => "bad-model",
         Error::Unsupported(_) => "unsupported",
-        Error::Usage(_) => "bad-option",
+        Error::Usage(_) | Error::Setting { .. } => "bad-option",
         Error::Io { .. } => "network",
         _ => "internal",
     }
 }
 
-/// `--top-k` is `topK` here.
-fn options_as_here(message: &str) -> String {
-    let mut out = String::new();
-    let mut rest = message;
-    while let Some(at) = rest.find("--") {
-        let (before, option) = rest.split_at(at);
-        let end = option[2..]
-            .find(|c: char| !c.is_ascii_lowercase() && c != '-')
-            .map_or(option.len(), |n| n + 2);
-        let (name, after) = option.split_at(end);
-        out.push_str(before);
-        if end == 2 {
-            out.push_str(name);
-        }
-        for (i, word) in name[2..].split('-').enumerate() {
-            let word = if word == "temp" { "temperature" } else { word };
-            let (first, others) = word.split_at(word.len().min(1));
-            out.push_str(&if i == 0 { first.to_owned() } else { first.to_uppercase() });
-            out.push_str(others);
-        }
-        rest = after;
-    }
-    out + rest
+/// A setting of the library as an option is called here: `top_k` is `topK`.
+fn option(setting: &str) -> String {
+    let mut words = setting.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |name, word| {
+        let (initial, others) = word.split_at(word.len().min(1));
+        name + &initial.to_uppercase() + others
+    })
 }
 
 /// JSON from our own JavaScript, which has checked what a user can get wrong.
@@ -67,18 +52,25 @@ pub(crate) fn parsed<T: DeserializeOwned>(what: &str, json: &str) -> Result<T, T
 
 #[cfg(test)]
 mod tests {
-    use super::options_as_here;
+    use super::{code, option};
+    use brooklet::Error;
 
     #[test]
-    fn options_are_spelt_as_in_javascript() {
-        for (message, expected) in [
-            ("--window 0: a token", "window 0: a token"),
-            ("try --window 9 or --kv f16", "try window 9 or kv f16"),
-            ("--top-k 2, --repeat-last-n: --temp", "topK 2, repeatLastN: temperature"),
-            ("no option -- at all", "no option -- at all"),
-            ("é--min-p", "éminP"),
-        ] {
-            assert_eq!(options_as_here(message), expected);
+    fn settings_are_spelt_as_in_javascript() {
+        for (setting, expected) in
+            [("window", "window"), ("top_k", "topK"), ("penalty_last_n", "penaltyLastN")]
+        {
+            assert_eq!(option(setting), expected);
         }
+        let works = "0 to 1 works".to_owned();
+        let wrong = Error::Setting { which: "min_p", found: "2".into(), works };
+        assert_eq!(
+            (code(&wrong), &wrong.worded(option)[..]),
+            ("bad-option", "minP 2: 0 to 1 works")
+        );
+        let tries = vec![("window", "9".to_owned()), ("kv", "f16".to_owned())];
+        let large = Error::NoRoom { what: "a cache".into(), needed: 7, tries };
+        let message = "out of GPU memory: a cache needs 7 bytes; try window 9 or kv f16";
+        assert_eq!((code(&large), &large.worded(option)[..]), ("out-of-memory", message));
     }
 }

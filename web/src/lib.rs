@@ -209,18 +209,29 @@ impl Core {
         String::from_utf8_lossy(self.tokenizer.bytes(id)).into_owned()
     }
 
-    /// Takes tokens in.
-    pub async fn feed(&mut self, ids: Vec<u32>) -> Result<(), Thrown> {
-        Ok(self.session_mut()?.feed(&ids).await?)
+    /// Takes tokens in, and gives how many: while `go_on`, asked before each pass over some of them, is true.
+    pub async fn feed(&mut self, ids: Vec<u32>, go_on: Option<Function>) -> Result<u32, Thrown> {
+        let mut thrown = None;
+        let asks = || match go_on.as_ref().map(|go_on| go_on.call0(&JsValue::NULL)) {
+            None => true,
+            Some(Ok(answer)) => answer.is_truthy(),
+            Some(Err(error)) => {
+                thrown = Some(error);
+                false
+            }
+        };
+        let fed = self.session_mut()?.feed_while(&ids, asks).await?;
+        thrown.map_or(Ok(fed as u32), |error| Err(Thrown(error)))
     }
 
-    /// Gets ready to generate after `prompt`, which was fed. `options`: JSON.
-    pub fn begin(&mut self, options: &str, prompt: Vec<u32>) -> Result<(), Thrown> {
+    /// Gets ready to generate after what was fed. `options`: JSON.
+    pub fn begin(&mut self, options: &str) -> Result<(), Thrown> {
         let options: StreamOptions = parsed("stream options", options)?;
         let session = self.session()?;
         let banned = if options.stop_at_eos { &[] } else { self.tokenizer.eog() };
         let mut generation = session.generate(options.sampler(), banned)?;
-        prompt.into_iter().for_each(|id| generation.accept(id));
+        // Penalties are for all that the stream remembers, whoever fed or chose it.
+        session.recent().for_each(|id| generation.accept(id));
         self.generation = Some(generation);
         self.stop = StopTexts::new(options.stop);
         self.stop_met = false;

@@ -1,6 +1,6 @@
 //! Drawing on the device against the sampler on the host, draw by draw, and against the probabilities themselves.
 use crate::gpu::{Gpu, Recording, Tensor};
-use crate::ops::{Draws, FRAME, NO_TOKEN, NOT_A_NUMBER, RingParams, Sample};
+use crate::ops::{Draws, FRAME, NO_TOKEN, RingParams, Sample};
 use crate::tests::support::{gpu, noise};
 use crate::text::{Sampler, SamplerSettings};
 use pollster::block_on;
@@ -171,11 +171,11 @@ fn nothing_to_draw_from_is_told() {
     let by = SamplerSettings::default();
     let drawn = |logits: &[f32], banned: &[u32]| drawn((&gpu, &op), &by, logits, banned, &[], 2);
     assert_eq!(drawn(&[1.0, 2.0], &[0, 1]), [NO_TOKEN; 2]);
-    assert_eq!(drawn(&[1.0, f32::NAN], &[]), [NOT_A_NUMBER; 2]);
-    assert_eq!(drawn(&[f32::INFINITY, 0.0], &[]), [NOT_A_NUMBER; 2]);
+    assert_eq!(drawn(&[1.0, f32::NAN], &[]), [NO_TOKEN; 2]);
+    assert_eq!(drawn(&[f32::INFINITY, 0.0], &[]), [NO_TOKEN; 2]);
     assert_eq!(drawn(&[f32::NEG_INFINITY, 0.0], &[]), [1, 1]);
     // and where it is far from the others
     let mut many = vec![0.0; 5000];
     many[4321] = f32::NAN;
-    assert_eq!(drawn(&many, &[4321]), [NOT_A_NUMBER; 2]);
+    assert_eq!(drawn(&many, &[4321]), [NO_TOKEN; 2]);
 }

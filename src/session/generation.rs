@@ -1,0 +1,232 @@
+//! Tokens out of a session, one after another.
+use super::Session;
+use crate::gpu::{Program, Tensor};
+use crate::ops::{Draws, NO_TOKEN};
+use crate::text::{Sampler, SamplerSettings};
+use crate::{Error, Result};
+use std::collections::VecDeque;
+use web_time::Instant;
+
+/// Steps that are submitted together at most.
+pub(super) const MOST_STEPS: usize = 16;
+/// What a reader of a stream does not feel, in milliseconds: as many steps as fit are submitted together.
+const UNFELT_MS: f64 = 30.0;
+
+/// Tokens one after another. They are chosen on the device, several steps to a submission, and the
+/// next submission starts before the host has read the last. It can be dropped at any time, and so can the future of
+/// [`next`](Self::next): the session goes on from the last token that was given out, whether it is fed, rewound or
+/// generated from next.
+pub struct Generation {
+    pub(super) sampler: Sampler,
+    logits: Vec<f32>,
+    /// What chooses on the device; none where every token is computed anew, and the host chooses.
+    choice: Option<Choice>,
+    /// Where the stream was when this generation last led it on. None while it cannot know.
+    at: Option<(u64, u64)>,
+    /// Chosen, read, and not given out yet.
+    queue: VecDeque<u32>,
+    /// After what is in the queue, the device found no token to choose.
+    none_left: bool,
+    /// Choices that `chosen_back[back]` is waited for.
+    under_way: usize,
+    back: usize,
+    /// Steps of the next submission, and the most there may be.
+    steps: usize,
+    most: usize,
+    /// The caller has said how many.
+    pinned: bool,
+    last_read: Option<Instant>,
+}
+
+/// From the logits to a token, on the device.
+struct Choice {
+    program: Program,
+    draws: Option<Draws>,
+    /// Its own: another generation of the same session may ban others.
+    _banned: Tensor, // [ceil(V/32)] bits
+}
+
+impl Session {
+    /// Goes on from what was fed: a source of tokens that does not end by itself. `banned` ids are
+    /// never chosen.
+    pub fn generate(&self, settings: SamplerSettings, banned: &[u32]) -> Result<Generation> {
+        self.expect_begun()?;
+        let vocab = self.model.config.n_vocab;
+        let sampler = Sampler::new(settings, vocab, banned)?;
+        let choice = match self.recomputes() {
+            true => None,
+            false => Some(Choice::new(self, &sampler)?),
+        };
+        let logits = vec![0.0; if choice.is_none() { vocab } else { 0 }];
+        // Twice as many less two are ahead; half of what can be taken back is left to who reads the stream.
+        let most = (self.spare() as usize / 4 + 1).clamp(1, MOST_STEPS);
+        Ok(Generation {
+            sampler,
+            logits,
+            choice,
+            at: None,
+            queue: VecDeque::with_capacity(MOST_STEPS),
+            none_left: false,
+            under_way: 0,
+            back: 0,
+            steps: 1,
+            most,
+            pinned: false,
+            last_read: None,
+        })
+    }
+}
+
+impl Choice {
+    fn new(session: &Session, sampler: &Sampler) -> Result<Self> {
+        let (gpu, vocab) = (&*session.model.gpu, session.model.config.n_vocab);
+        let (settings, banned) = sampler.settings();
+        let mut bits = vec![0u32; vocab.div_ceil(32)];
+        for &id in banned.iter().filter(|&&id| (id as usize) < vocab) {
+            bits[id as usize / 32] |= 1 << (id % 32);
+        }
+        let banned = Tensor::upload(gpu, "banned", &[bits.len()], &bits)?;
+        let draws = match settings.is_greedy() {
+            true => None,
+            false => Some(Draws::new(gpu, settings, vocab)?),
+        };
+        let program = session.choice(&banned, draws.as_ref())?;
+        Ok(Self { program, draws, _banned: banned })
+    }
+}
+
+impl Generation {
+    /// Tells the penalties of a token that was not generated here, such as the prompt's.
+    pub fn accept(&mut self, token: u32) {
+        self.sampler.accept(token);
+        // The device's own list of recent tokens is not it.
+        if self.sampler.penalises() {
+            self.at = None;
+        }
+    }
+
+    /// Submits exactly so many steps together, if the ring allows, instead of what the device's speed suggests.
+    pub fn submit_together(&mut self, steps: usize) {
+        self.steps = steps.clamp(1, self.most);
+        self.pinned = true;
+    }
+
+    /// The next token; `None` when a dense cache is full. An error where a logit is infinite or not a number.
+    pub async fn next(&mut self, session: &mut Session) -> Result<Option<u32>> {
+        session.expect_begun()?;
+        if !session.has_room(0) {
+            return Ok(None);
+        }
+        let token = match self.choice {
+            Some(_) => self.next_chosen(session).await?,
+            None => self.next_sampled(session).await?,
+        };
+        Ok(Some(token))
+    }
+
+    async fn next_sampled(&mut self, session: &mut Session) -> Result<u32> {
+        session.catch_up().await?;
+        session.read_logits(&mut self.logits).await?;
+        let token = self.sampler.sample(&mut self.logits)?;
+        self.sampler.accept(token);
+        session.standing.pending = Some(token);
+        session.standing.note(&[token]);
+        Ok(token)
+    }
+
+    /// The device's choice.
+    async fn next_chosen(&mut self, session: &mut Session) -> Result<u32> {
+        // Whoever drops this future in the middle leaves a generation that starts anew from what was given out.
+        let undisturbed = self.at.take() == Some(session.standing.mark());
+        if !undisturbed {
+            // Somebody else has led the stream on, or nobody yet.
+            session.catch_up().await?;
+            self.queue.clear();
+            self.none_left = false;
+            if let Some(choice) = &self.choice {
+                if let Some(draws) = &choice.draws {
+                    let (recent, count) = self.sampler.state();
+                    draws.set(&session.model.gpu, count, recent);
+                }
+                session.write_step();
+                session.submit_steps(0, &choice.program, &session.chosen_back[self.back]);
+            }
+            self.under_way = 1;
+        }
+        if self.queue.is_empty() && !self.none_left {
+            self.refill(session).await?;
+        }
+        let Some(token) = self.queue.pop_front() else {
+            return Err(self.why_none(session).await);
+        };
+        match session.standing.ahead {
+            0 => session.standing.pending = Some(token),
+            _ => session.standing.ahead -= 1,
+        }
+        session.standing.note(&[token]);
+        self.sampler.drawn(token);
+        self.at = Some(session.standing.mark());
+        Ok(token)
+    }
+
+    /// Submits the next steps, then waits for the choices before them.
+    async fn refill(&mut self, session: &mut Session) -> Result<()> {
+        let (count, back) = (self.under_way, self.back);
+        let room = match (session.cache.capacity(), &mut session.shifter) {
+            (Some(capacity), _) => capacity.saturating_sub(session.standing.fed) as usize,
+            (None, Some(shifter)) => shifter.room(&session.model, session.standing.fed) as usize,
+            (None, None) => self.steps,
+        };
+        // The device goes on from the token it has chosen itself.
+        let steps = self.steps.min(room);
+        if let (1.., Some(choice)) = (steps, &self.choice) {
+            session.write_step();
+            session.submit_steps(steps, &choice.program, &session.chosen_back[1 - back]);
+            session.standing.lead(steps as u64);
+            session.standing.ahead += steps as u64;
+        }
+        self.under_way = steps;
+        self.back = 1 - back;
+        let mut tokens = [0; MOST_STEPS];
+        session.wait_for(&session.chosen_back[back], &mut tokens[..count]).await?;
+        let found = tokens[..count].iter().take_while(|&&token| token != NO_TOKEN).count();
+        self.none_left = found < count;
+        self.queue.extend(&tokens[..found]);
+        self.adapt(count);
+        Ok(())
+    }
+
+    /// As many steps as pass unfelt, at most twice as many as before.
+    fn adapt(&mut self, count: usize) {
+        if self.pinned {
+            return;
+        }
+        let now = Instant::now();
+        if let Some(before) = self.last_read.replace(now) {
+            let step = (now - before).as_secs_f64() * 1e3 / count.max(1) as f64;
+            let unfelt = (UNFELT_MS / step.max(1e-3)) as usize;
+            self.steps = unfelt.clamp(1, self.most).min(2 * self.steps);
+        }
+    }
+
+    /// Why the device has found no token to choose after those given out: what the host says of the same logits.
+    async fn why_none(&self, session: &mut Session) -> Error {
+        let logits = match session.logits().await {
+            Ok(logits) => logits,
+            Err(error) => return error,
+        };
+        let (_, banned) = self.sampler.settings();
+        let may = |(id, logit): (u32, &f32)| logit.is_finite() && !banned.contains(&id);
+        match (0..).zip(&logits).any(may) {
+            true => Error::Kernel {
+                kernel: "sample",
+                detail: "it found no token to choose, though there are some: a defect of the driver or of this engine; \
+                         try another adapter"
+                    .into(),
+            },
+            false => Error::NotNumbers(
+                "the model gives no token that may be chosen a logit above -inf".into(),
+            ),
+        }
+    }
+}
