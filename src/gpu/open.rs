@@ -1,5 +1,6 @@
 //! From a wish for an adapter to an open device, and what that device can do.
 use super::Counters;
+use super::kernel::Kernels;
 #[cfg(not(target_arch = "wasm32"))]
 use super::pipelines::Pipelines;
 use crate::{Error, Result};
@@ -113,6 +114,7 @@ pub struct Gpu {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     fault: Arc<Fault>,
+    pub(super) kernels: Kernels,
     #[cfg(not(target_arch = "wasm32"))]
     pub(super) pipelines: Pipelines,
     last_compiled: Mutex<Option<Instant>>,
@@ -310,6 +312,7 @@ impl Gpu {
             device,
             queue,
             fault,
+            kernels: Kernels::default(),
             #[cfg(not(target_arch = "wasm32"))]
             pipelines: Pipelines::default(),
             last_compiled: Mutex::default(),

@@ -14,6 +14,7 @@ mod half_discard;
 mod hostile;
 mod inspect;
 mod invariants;
+mod kernels;
 mod loading;
 mod ops;
 #[cfg(feature = "cli")]
