@@ -27,7 +27,9 @@ usage: ./build.sh COMMAND
   serve    build them and serve the page on localhost, the default model beside it: serve [PORT]
   run      setup, build, then \`brooklet run\`; what follows goes to it:
                ./build.sh run -- -p "Once upon a time"
-  test     all tests, then the kernels' tests again on a second driver, then the browser's
+  test     all tests, then the kernels' tests again on a second driver, the README's first command in a clean clone, and the
+           browser's; with --all also what is too slow for every change: every loop of a product with every type of
+           weights and every epilogue, attention in every way to turn and to store
   lint     rustfmt, clippy and rustdoc without warnings, prettier, shellcheck if installed
   bench    the benchmarks: kernels, the host's share, then \`brooklet bench\`; with --peers also other engines
            beside it, in turns, natively and in a browser; what they give is left in target/bench
@@ -379,15 +381,25 @@ swiftshader_manifest() {
     done
 }
 
+# The ten slowest, from what nextest has noted of the given profiles.
+slowest() { # PROFILE…
+    local profile report
+    say "the ten slowest tests, in seconds:"
+    for profile in "$@"; do
+        report=$root/target/nextest/$profile/junit.xml
+        [ ! -e "$report" ] || sed -n "s/.*<testcase name=\"\([^\"]*\)\" classname=\"\([^\"]*\)\".* time=\"\([0-9.]*\)\".*/\3 \2 \1 ($profile)/p" "$report"
+    done | sort -rn | head -n 10 >&2 || true # head has enough before sort is through
+}
+
 kernel_tests() { # ADAPTER [MANIFEST]
     say "the kernels' tests again, on $1"
     export BROOKLET_ADAPTER=$1
     # The older name is for loaders before 1.3.207.
     [ -z "${2:-}" ] || export VK_DRIVER_FILES=$2 VK_ICD_FILENAMES=$2
     if [ -n "$nextest" ]; then
-        in_root cargo nextest run --locked -E 'test(/tests::ops/)'
+        in_root cargo nextest run --locked --profile second-driver ${ignored[@]+--run-ignored all} -E 'test(/tests::ops/)'
     else
-        in_root cargo test --locked --lib tests::ops
+        in_root cargo test --locked --lib tests::ops -- ${ignored[@]+"${ignored[@]}"}
     fi
 }
 
@@ -424,24 +436,41 @@ first_is_not_lavapipe() {
     esac
 }
 
+# What a new user types; git alone can make the clean clone.
+readme() {
+    if ! git -C "$root" rev-parse --quiet --verify HEAD >/dev/null 2>&1; then
+        [ "${CI:-}" != true ] || die "this is no git clone, and in CI the README is tried in a clean one"
+        say "this is no git clone: the README's commands were not tried"
+        return
+    fi
+    say "tests/readme.sh"
+    "$root/tests/readme.sh" "${CARGO_TARGET_DIR:-$root/target}/readme"
+}
+
 nextest=
-test_all() {
+ignored=() # what the binaries of tests want to run the slow ones too
+test_all() { # [--all]
+    [ "${1:-}" != --all ] || ignored=(--include-ignored)
     setup
     if cargo nextest --version >/dev/null 2>&1; then
         nextest=1
         say "cargo nextest run"
-        in_root cargo nextest run --locked
+        in_root cargo nextest run --locked ${ignored[@]+--run-ignored all}
         say "cargo test --doc"
         in_root cargo test --doc --locked
     else
         say "cargo test"
-        in_root cargo test --locked
+        in_root cargo test --locked --lib --bins --tests -- ${ignored[@]+"${ignored[@]}"}
+        in_root cargo test --locked --doc
     fi
     second_driver
+    readme
     # Whose tokens the browser's are compared with. Asked for with a test: alone it would have other features of some crates, and be compiled anew.
     build --test command_line
     export BROOKLET_BINARY=$binary
     browser_tests
+    [ -z "$nextest" ] || slowest default second-driver
+    [ ${#ignored[@]} = 0 ] || say "with what is too slow for every change"
     say "all tests passed"
 }
 
@@ -463,7 +492,7 @@ lint() {
     (cd -- "$root/web" && node_modules/.bin/prettier --log-level warn --check js tests '*.js' 'peers/*.mjs' '../benches/peers/*.mjs' '../tools/results/*.mjs' '../www/*.js' '../www/*.css')
     if command -v shellcheck >/dev/null; then
         say "shellcheck"
-        in_root shellcheck build.sh .ci/run tools/*/*.sh
+        in_root shellcheck build.sh .ci/run tests/*.sh tools/*/*.sh
     else
         say "shellcheck is not installed: the shell scripts were not checked"
     fi
@@ -600,7 +629,16 @@ bench)
         ;;
     esac
     ;;
-setup | web | native | test | lint | book | isa)
+test)
+    case "$*" in
+    '' | --all) test_all "$@" ;;
+    *)
+        say "'test' takes --all or nothing, found: $*"
+        exit 2
+        ;;
+    esac
+    ;;
+setup | web | native | lint | book | isa)
     if [ $# -ne 0 ]; then
         say "'$command' takes no arguments, found: $*"
         exit 2
@@ -610,7 +648,6 @@ setup | web | native | test | lint | book | isa)
         toolchain
         native
         ;;
-    test) test_all ;;
     *) "$command" ;;
     esac
     ;;

@@ -1,7 +1,8 @@
 //! A warm token allocates nothing on the host but what wgpu allocates when it encodes and submits.
 //!
 //! Every allocation is recorded with its stack. It is the engine's own if, going outwards, a function of this crate
-//! comes before one of wgpu; what wgpu was called for by the engine is wgpu's.
+//! comes before one of wgpu; what wgpu was called for by the engine is wgpu's. A stack that neither the engine, wgpu nor
+//! this test is on is a thread's of somebody else: rayon's idle workers, the test harness.
 #![allow(clippy::unwrap_used, reason = "a test that unwraps what is not there should fail there")]
 #![allow(clippy::print_stdout, reason = "what wgpu allocates is told, not held to anything")]
 use brooklet::format::{FileSource, Gguf};
@@ -26,6 +27,7 @@ const TOKENS: usize = 64;
 struct Allocations {
     engine: u64,
     wgpu: u64,
+    others: u64,
     /// Where the engine's were made.
     places: Vec<String>,
 }
@@ -34,7 +36,7 @@ struct Allocations {
 fn owner(frame: &str) -> Option<&'static str> {
     let function = frame.split_once(": ").map_or(frame, |(_, function)| function);
     let path = function.trim_start_matches(['<', '&']);
-    ["brooklet", "wgpu"].into_iter().find(|name| path.starts_with(name))
+    ["brooklet", "wgpu", "allocations"].into_iter().find(|name| path.starts_with(name))
 }
 
 fn read(profile: &Path) -> Allocations {
@@ -48,7 +50,9 @@ fn read(profile: &Path) -> Allocations {
         let stack: Vec<&str> = stack.map(|i| frames[i.as_u64().unwrap() as usize]).collect();
         match stack.iter().find_map(|frame| owner(frame)) {
             Some("wgpu") => found.wgpu += blocks,
-            _ => {
+            None => found.others += blocks,
+            // What the engine's functions were inlined into is taken for theirs.
+            Some(_) => {
                 found.engine += blocks;
                 found.places.push(format!("{blocks} blocks:\n    {}", stack.join("\n    ")));
             }
@@ -95,8 +99,8 @@ fn a_warm_token_allocates_nothing_but_what_wgpu_does() {
         let found = block_on(tokens(temperature, false));
         let per_token = found.wgpu as f64 / TOKENS as f64;
         println!(
-            "{how}: {per_token:.2} allocations a token by wgpu, {} by the engine",
-            found.engine
+            "{how}: {per_token:.2} allocations a token by wgpu, {} by the engine, {} by others",
+            found.engine, found.others
         );
         assert_eq!(found.engine, 0, "{how}: {}", found.places.join("\n"));
         assert!(found.wgpu > 0, "{how}: nothing was recorded");

@@ -5,11 +5,13 @@ use super::faults::Scopes;
 use super::told::elsewhere;
 use crate::{Error, Result};
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use web_time::Instant;
 
 /// How a kernel touches one binding. Binding 0 is always `Params`, read-only storage: lavapipe before Mesa 23.1
 /// compiles a kernel anew at each dispatch for the values of a uniform that its loops depend on, and keeps them all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
     /// `var<storage, read>`
     Read,
@@ -18,7 +20,7 @@ pub enum Access {
 }
 
 /// What is known of a kernel before there is a device: a `const` of each op.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KernelSource {
     /// The pipeline's label: the file's stem, then the format it was joined with.
     pub name: &'static str,
@@ -52,7 +54,8 @@ macro_rules! wgsl {
 }
 pub(crate) use wgsl;
 
-/// A compiled kernel.
+/// A compiled kernel. A clone is the same kernel.
+#[derive(Clone)]
 pub struct Kernel {
     /// What it was made from.
     pub source: KernelSource,
@@ -64,9 +67,23 @@ pub struct Kernel {
 /// Values for `override`s, by name.
 type Overrides = Vec<(&'static str, f64)>;
 
+/// What a device has compiled: a session with other settings, or a second model, asks for much of it again.
+/// It is kept as long as the device.
+#[derive(Default)]
+pub(super) struct Kernels(Mutex<HashMap<Key, Kernel>>);
+
+/// The whole source, and the bits of its overrides' values.
+type Key = (KernelSource, Vec<(&'static str, u64)>);
+
+impl Kernels {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Kernel>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Kernel {
-    /// Compiles `source` with the given values for those of its `override`s that are among them. Kernels whose
-    /// futures are polled together are compiled side by side.
+    /// Compiles `source` with the given values for those of its `override`s that are among them, or gives what the
+    /// device has compiled of just that before. Kernels whose futures are polled together are compiled side by side.
     pub async fn new(
         gpu: &Gpu,
         source: KernelSource,
@@ -77,6 +94,11 @@ impl Kernel {
         let overrides = overrides.as_ref().iter().copied();
         let overrides: Overrides = overrides.filter(|(name, _)| declared(name)).collect();
         let constants = overrides.clone();
+        let bits = overrides.iter().map(|&(name, value)| (name, value.to_bits())).collect();
+        let key = (source, bits);
+        if let Some(kernel) = gpu.kernels.lock().get(&key) {
+            return Ok(kernel.clone());
+        }
         let compiled = match () {
             #[cfg(test)]
             () if gpu.counts_loops => super::counted::counting(source),
@@ -86,7 +108,9 @@ impl Kernel {
         gpu.compiled(at);
         let refused = |detail| Error::Kernel { kernel: source.name, detail };
         let (layout, pipeline) = made.map_err(refused)?;
-        Ok(Self { source, constants, pipeline, layout })
+        let kernel = Self { source, constants, pipeline, layout };
+        gpu.kernels.lock().insert(key, kernel.clone());
+        Ok(kernel)
     }
 
     /// Lanes of its workgroups: the value of its override `WG`.

@@ -1,6 +1,7 @@
 //! From a wish for an adapter to an open device, and what that device can do.
 use super::Counters;
 use super::faults::{Faults, error_of};
+use super::kernel::Kernels;
 #[cfg(not(target_arch = "wasm32"))]
 use super::pipelines::Pipelines;
 use crate::{Error, Result};
@@ -101,6 +102,7 @@ pub struct Gpu {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) faults: Arc<Faults>,
+    pub(super) kernels: Kernels,
     #[cfg(not(target_arch = "wasm32"))]
     pub(super) pipelines: Pipelines,
     last_compiled: Mutex<Option<Instant>>,
@@ -291,6 +293,7 @@ impl Gpu {
             device,
             queue,
             faults,
+            kernels: Kernels::default(),
             #[cfg(not(target_arch = "wasm32"))]
             pipelines: Pipelines::default(),
             last_compiled: Mutex::default(),

@@ -15,6 +15,7 @@ mod half_discard;
 mod hostile;
 mod inspect;
 mod invariants;
+mod kernels;
 mod loading;
 mod loops;
 mod ops;

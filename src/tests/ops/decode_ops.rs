@@ -31,29 +31,40 @@ const RINGS: [(u32, u32, u32, u64); 11] = [
 const SHAPES: [(u32, u32, u32, u32); 5] =
     [(2, 2, 8, 8), (3, 1, 64, 64), (4, 1, 32, 16), (16, 2, 16, 16), (4, 2, 32, 32)];
 
+/// Each shape with two of the four ways to turn and to store, so that it meets each way to turn and each to store.
 #[test]
 fn attention_of_one_token() {
+    let [neither, halves, neox, both] = flags();
+    let by_turns = [[neither, both], [halves, neox]];
+    attention_one((0..SHAPES.len()).flat_map(|i| by_turns[i % 2].map(|way| (way, SHAPES[i]))));
+}
+
+#[test]
+#[ignore = "every shape turned and stored in every way: ./build.sh test --all"]
+fn attention_of_one_token_in_every_way() {
+    attention_one(flags().into_iter().flat_map(|way| SHAPES.map(|shape| (way, shape))));
+}
+
+fn attention_one(cases: impl Iterator<Item = ([bool; 2], (u32, u32, u32, u32))>) {
     let gpu = gpu();
     let whole = sums(&gpu).contains(&Sums::Subgroup);
     let lanes = gpu.tier.lanes();
     let mut tried = 0;
-    for [neox, kv_f16] in flags() {
-        for shape in SHAPES {
-            let (heads, kv_heads, head_dim, _) = shape;
-            let sharing = (heads / kv_heads) as usize;
-            let heads = HeadShape { head_dim: head_dim as usize, sharing, kv_f16 };
-            for sums in sums(&gpu) {
-                let op = block_on(AttentionOne::new(&gpu, heads, neox, sums)).unwrap();
-                let fits = sums == Sums::Subgroup && head_dim / 8 <= lanes;
-                assert_eq!(op.is_some(), fits, "{heads:?} with {sums:?} and {lanes} lanes");
-                let Some(op) = op else { continue };
-                for (i, ring) in RINGS.into_iter().enumerate() {
-                    check(&gpu, &op, [neox, kv_f16, i % 2 == 0], 1.0, shape, ring);
-                    tried += 1;
-                }
-                // A key and a value beyond what a half can be.
-                check(&gpu, &op, [neox, kv_f16, true], 1e6, shape, RINGS[2]);
+    for ([neox, kv_f16], shape) in cases {
+        let (heads, kv_heads, head_dim, _) = shape;
+        let sharing = (heads / kv_heads) as usize;
+        let heads = HeadShape { head_dim: head_dim as usize, sharing, kv_f16 };
+        for sums in sums(&gpu) {
+            let op = block_on(AttentionOne::new(&gpu, heads, neox, sums)).unwrap();
+            let fits = sums == Sums::Subgroup && head_dim / 8 <= lanes;
+            assert_eq!(op.is_some(), fits, "{heads:?} with {sums:?} and {lanes} lanes");
+            let Some(op) = op else { continue };
+            for (i, ring) in RINGS.into_iter().enumerate() {
+                check(&gpu, &op, [neox, kv_f16, i % 2 == 0], 1.0, shape, ring);
+                tried += 1;
             }
+            // A key and a value beyond what a half can be.
+            check(&gpu, &op, [neox, kv_f16, true], 1e6, shape, RINGS[2]);
         }
     }
     assert!(tried > 0 || !whole, "a device with subgroups runs the fused kernel");

@@ -1,6 +1,6 @@
 //! The fused products of the decode step against the twins of what they fuse.
 use super::weight_ops::{Matrices, matrices, products};
-use super::{run, variants};
+use super::{Tried, run};
 use crate::format::DType;
 use crate::gpu::{Gpu, Recording, Tensor};
 use crate::ops::{Epilogue, Fused, Join, Linear, Normed, RmsNormParams, Variant, most_partials};
@@ -103,18 +103,26 @@ pub(super) fn check_residual_with(
 
 #[test]
 fn norms_folded_into_products_of_every_format() {
+    norms_folded_into_products(Tried::ByTurns);
+}
+
+#[test]
+#[ignore = "every variant with every type: ./build.sh test --all"]
+fn norms_folded_into_products_of_every_format_in_every_variant() {
+    norms_folded_into_products(Tried::Every);
+}
+
+fn norms_folded_into_products(tried: Tried) {
     let gpu = gpu();
-    for variant in variants(&gpu) {
-        for dtype in DType::ALL {
-            let op = block_on(Fused::new(&gpu, &products(&[dtype]), &[dtype], variant)).unwrap();
-            for (rows, cols) in [(1, 256), (66, 768), (37, 512)] {
-                let m = matrices(&[(dtype, rows, cols)]);
-                let what = format!("{dtype} {rows}x{cols} {variant:?}");
-                check_normed(&gpu, &op, &m, &what, Epilogue::Store, u64::MAX);
-                check_residual(&gpu, &op, &m, &what, u64::MAX);
-                if rows % 2 == 0 {
-                    check_normed(&gpu, &op, &m, &what, Epilogue::SwiGlu, u64::MAX);
-                }
+    for (variant, dtype) in tried.of(&gpu) {
+        let op = block_on(Fused::new(&gpu, &products(&[dtype]), &[dtype], variant)).unwrap();
+        for (rows, cols) in [(1, 256), (66, 768), (37, 512)] {
+            let m = matrices(&[(dtype, rows, cols)]);
+            let what = format!("{dtype} {rows}x{cols} {variant:?}");
+            check_normed(&gpu, &op, &m, &what, Epilogue::Store, u64::MAX);
+            check_residual(&gpu, &op, &m, &what, u64::MAX);
+            if rows % 2 == 0 {
+                check_normed(&gpu, &op, &m, &what, Epilogue::SwiGlu, u64::MAX);
             }
         }
     }

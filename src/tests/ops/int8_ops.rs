@@ -1,7 +1,7 @@
 //! Products of activations rounded to bytes: against the twin that rounds, and how far off the exact product.
 use super::fused_ops::{check_normed_with, check_residual_with};
 use super::weight_ops::{Case, check_with, matrices};
-use super::{run, variants};
+use super::{Tried, run, variants};
 use crate::format::DType;
 use crate::gpu::{Gpu, Recording, Tensor};
 use crate::ops::{ActivationType, Epilogue, FRAME, Fused, Join, MatMul, Variant};
@@ -11,11 +11,10 @@ use pollster::block_on;
 
 const INT8: ActivationType = ActivationType::Int8;
 
-/// Every variant of this device, for every type of integers.
-fn every(gpu: &Gpu) -> impl Iterator<Item = (Variant, DType)> {
-    let int8 = |variant| Variant { activations: INT8, ..variant };
-    let variants = variants(gpu).into_iter().map(int8);
-    variants.flat_map(|v| DType::ALL.into_iter().filter(|d| INT8.suits(*d)).map(move |d| (v, d)))
+/// Variants of this device with types of integers.
+fn integers(gpu: &Gpu, tried: Tried) -> impl Iterator<Item = (Variant, DType)> {
+    let tried = tried.of(gpu).into_iter().filter(|&(_, dtype)| INT8.suits(dtype));
+    tried.map(|(variant, dtype)| (Variant { activations: INT8, ..variant }, dtype))
 }
 
 /// The kernel of y = x w^T alone: epilogues are those of other activations, and compiling takes long.
@@ -39,8 +38,18 @@ fn settled(seed: u64, len: usize) -> Vec<f32> {
 
 #[test]
 fn products_of_rounded_activations_are_their_twins() {
+    products_of_rounded_activations(Tried::ByTurns);
+}
+
+#[test]
+#[ignore = "every variant with every type: ./build.sh test --all"]
+fn products_of_rounded_activations_in_every_variant_are_their_twins() {
+    products_of_rounded_activations(Tried::Every);
+}
+
+fn products_of_rounded_activations(tried: Tried) {
     let gpu = gpu();
-    for (variant, dtype) in every(&gpu) {
+    for (variant, dtype) in integers(&gpu, tried) {
         let op = stored(&gpu, variant, dtype);
         for (rows, cols) in [(1, 256), (5, 512), (66, 768)] {
             let m = matrices(&[(dtype, rows, cols)]);
@@ -58,8 +67,18 @@ fn products_of_rounded_activations_are_their_twins() {
 
 #[test]
 fn fused_products_of_rounded_activations_are_their_twins() {
+    fused_products_of_rounded_activations(Tried::ByTurns);
+}
+
+#[test]
+#[ignore = "every variant with every type: ./build.sh test --all"]
+fn fused_products_of_rounded_activations_in_every_variant_are_their_twins() {
+    fused_products_of_rounded_activations(Tried::Every);
+}
+
+fn fused_products_of_rounded_activations(tried: Tried) {
     let gpu = gpu();
-    for (variant, dtype) in every(&gpu) {
+    for (variant, dtype) in integers(&gpu, tried) {
         let products = [Epilogue::Store, Epilogue::Add].map(|epilogue| (epilogue, dtype));
         let op = block_on(Fused::new(&gpu, &products, &[], variant)).unwrap();
         for (rows, cols) in [(1, 256), (66, 768), (37, 512)] {
@@ -102,11 +121,10 @@ fn product(gpu: &Gpu, variant: Variant, dtype: DType, x: &[f32], rows: usize) ->
 fn rounding_costs_no_more_than_half_a_step_of_each_weight() {
     let gpu = gpu();
     let (rows, cols) = (23, 512);
-    let every: Vec<_> = every(&gpu).collect();
+    let variants = variants(&gpu);
     // Each type in one variant, by turns: all are held to the same twin.
-    let types = every.len() / variants(&gpu).len();
-    for i in 0..types {
-        let (variant, dtype) = every[(i % (every.len() / types)) * types + i];
+    for (i, dtype) in DType::ALL.into_iter().filter(|&dtype| INT8.suits(dtype)).enumerate() {
+        let variant = Variant { activations: INT8, ..variants[i % variants.len()] };
         let mut x = noise(60 + i as u64, cols);
         // Blocks of all sizes, and outliers.
         x.iter_mut().enumerate().for_each(|(i, x)| *x *= 10f32.powi(i as i32 / 32 % 5 - 3));

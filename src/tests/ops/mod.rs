@@ -10,6 +10,7 @@ mod sample_op;
 mod shift_op;
 mod weight_ops;
 
+use crate::format::DType;
 use crate::gpu::{Gpu, Recording};
 use crate::ops::{Sums, Variant};
 use pollster::block_on;
@@ -27,6 +28,42 @@ fn flags() -> [[bool; 2]; 4] {
 /// Every variant of the products that this device has.
 fn variants(gpu: &Gpu) -> Vec<Variant> {
     block_on(Variant::all(gpu)).unwrap()
+}
+
+/// Which variants of the products are tried with which types of weights.
+#[derive(Clone, Copy)]
+enum Tried {
+    /// Each variant with two types, F32 (which has loops of its own) and Q4_K (four bits, scales and minima), and each
+    /// other type with one variant, by turns.
+    ByTurns,
+    /// Every variant with every type; of `./build.sh test --all`.
+    Every,
+}
+
+impl Tried {
+    fn of(self, gpu: &Gpu) -> Vec<(Variant, DType)> {
+        let variants = variants(gpu);
+        let turn = |i: usize| match (self, DType::ALL[i]) {
+            (Self::Every, _) | (_, DType::F32 | DType::Q4K) => &variants[..],
+            (Self::ByTurns, _) => &variants[i % variants.len()..][..1],
+        };
+        let types = DType::ALL.into_iter().enumerate();
+        types.flat_map(|(i, dtype)| turn(i).iter().map(move |&variant| (variant, dtype))).collect()
+    }
+}
+
+#[test]
+fn every_variant_and_every_type_has_its_turn() {
+    let gpu = crate::tests::support::gpu();
+    let (turns, every) = (Tried::ByTurns.of(&gpu), Tried::Every.of(&gpu));
+    assert_eq!(every.len(), variants(&gpu).len() * DType::ALL.len());
+    for dtype in DType::ALL {
+        assert!(turns.iter().any(|&(_, tried)| tried == dtype), "{dtype}");
+    }
+    for variant in variants(&gpu) {
+        let tried = turns.iter().filter(|&&(tried, _)| tried == variant).count();
+        assert!(tried > 2, "{variant}: {tried}");
+    }
 }
 
 /// Every way of adding up that this device has.

@@ -1,5 +1,5 @@
 //! matvec, matmul and get_rows of every format against their twins on dequantised weights.
-use super::{run, variants};
+use super::{Tried, run};
 use crate::format::{BytesSource, DType, Gguf, dequantize};
 use crate::gpu::{Gpu, Recording, Tensor};
 use crate::ops::{Epilogue, FRAME, GetRows, Join, Linear, MatMul, Product, Variant};
@@ -122,9 +122,18 @@ const SHAPES: [(usize, usize, usize, usize); 7] = [
 
 #[test]
 fn matvec_and_matmul_of_every_format() {
+    matvec_and_matmul(Tried::ByTurns);
+}
+
+#[test]
+#[ignore = "every variant with every type: ./build.sh test --all"]
+fn matvec_and_matmul_of_every_format_in_every_variant() {
+    matvec_and_matmul(Tried::Every);
+}
+
+fn matvec_and_matmul(tried: Tried) {
     let gpu = gpu();
-    let every = variants(&gpu).into_iter().flat_map(|v| DType::ALL.map(|dtype| (v, dtype)));
-    for (variant, dtype) in every {
+    for (variant, dtype) in tried.of(&gpu) {
         let op = every_product(&gpu, &[dtype], variant);
         for (rows, units, room, tokens) in SHAPES {
             let m = matrices(&[(dtype, rows, 32 * units)]);
