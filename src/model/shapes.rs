@@ -51,11 +51,8 @@ pub(super) fn check(config: &Config, gguf: &Gguf) -> Result<()> {
             found.pop();
         }
         if found != *dims {
-            return Err(Error::Format {
-                file: gguf.file().to_owned(),
-                offset: tensor.offset,
-                detail: format!("{name} has shape {found:?}, and the model's sizes want {dims:?}"),
-            });
+            let detail = format!("{name} has shape {found:?}, and the model's sizes want {dims:?}");
+            return Err(gguf.fault(tensor.offset, detail));
         }
         if dims.len() == 1 && !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
             return Err(Error::Unsupported(format!(

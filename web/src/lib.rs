@@ -105,12 +105,11 @@ impl Core {
         progress: Function,
     ) -> Result<Core> {
         let gguf = Gguf::read(file).await?;
-        let config = Config::from_gguf(&gguf)?;
+        let tokenizer = Tokenizer::new(Vocab::from_gguf(&gguf)?)?;
+        let config = Config::for_tokens(&gguf, tokenizer.len())?;
         let settings = cache.settings(&config);
         settings.geometry()?;
         let info = ModelInfo::new(&gguf, &config, brooklet::format::Source::len(file))?;
-        let tokenizer = Tokenizer::new(Vocab::from_gguf(&gguf)?)?;
-        config.expect_tokens(tokenizer.len())?;
         let gpu = Arc::new(Gpu::open_in_browser(adapter).await?);
         let mut told = |loaded: u64, total: u64| {
             // Told for the eyes alone: a listener that throws must not end the load.
