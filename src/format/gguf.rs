@@ -83,6 +83,11 @@ impl TensorInfo {
         self.dims[0]
     }
 
+    /// Elements in all.
+    pub(crate) fn len(&self) -> usize {
+        (self.cols() * self.rows()) as usize
+    }
+
     /// The product of the other dimensions.
     pub fn rows(&self) -> u64 {
         self.dims[1..].iter().product()

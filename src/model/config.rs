@@ -132,8 +132,6 @@ pub struct Config {
     pub rms_eps: f32,
     /// Rotary positions.
     pub rope: Rope,
-    /// Queries, keys and values have biases.
-    pub qkv_bias: bool,
     /// The output matrix is the embedding.
     pub tied: bool,
 }
@@ -216,7 +214,6 @@ impl Config {
                 layout: RopeLayout::Norm,
                 scaling: rope_scaling(gguf, &key)?,
             },
-            qkv_bias: gguf.tensor("blk.0.attn_q.bias").is_some(),
             tied: gguf.tensor("output.weight").is_none(),
             architecture,
         };

@@ -1,6 +1,7 @@
 //! Holds the tensors of a file to what its config says: every one known, none missing.
 use super::Config;
 use super::config::need_tensor;
+use super::weights::BIASES;
 use crate::format::{DType, Gguf};
 use crate::{Error, Result};
 use std::collections::HashSet;
@@ -36,10 +37,17 @@ pub(super) fn check(config: &Config, gguf: &Gguf) -> Result<()> {
         add("ffn_gate.weight", &[d, f]);
         add("ffn_up.weight", &[d, f]);
         add("ffn_down.weight", &[f, d]);
-        if config.qkv_bias {
-            add("attn_q.bias", &[q]);
-            add("attn_k.bias", &[kv]);
-            add("attn_v.bias", &[kv]);
+        let rows = |matrix: &str| match matrix {
+            "attn_q" => q,
+            "attn_k" | "attn_v" => kv,
+            "ffn_gate" | "ffn_up" => f,
+            _ => d,
+        };
+        for matrix in BIASES.iter().flat_map(|(_, _, matrices)| *matrices) {
+            let bias = format!("{matrix}.bias");
+            if gguf.tensor(&format!("blk.{i}.{bias}")).is_some() {
+                add(&bias, &[rows(matrix)]);
+            }
         }
     }
     for (name, dims) in &known {
