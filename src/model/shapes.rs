@@ -3,6 +3,7 @@ use super::Config;
 use super::config::need_tensor;
 use super::weights::BIASES;
 use crate::format::{DType, Gguf};
+use crate::ops::same_type;
 use crate::{Error, Result};
 use std::collections::HashSet;
 
@@ -67,6 +68,10 @@ pub(super) fn check(config: &Config, gguf: &Gguf) -> Result<()> {
                 "{name} is {dtype}; a vector must be F32 or F16"
             )));
         }
+    }
+    for i in 0..n_layer {
+        let [gate, up] = ["ffn_gate", "ffn_up"].map(|name| format!("blk.{i}.{name}.weight"));
+        same_type(&[need_tensor(gguf, &gate)?, need_tensor(gguf, &up)?])?;
     }
     let known: HashSet<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
     match gguf.tensors.iter().find(|tensor| !known.contains(tensor.name.as_str())) {

@@ -26,6 +26,7 @@ pub use attention_one::{AttentionJoinParams, AttentionOne, AttentionOneParams, s
 pub use fused::{Fused, Normed, NormedParams, ResidualParams, most_partials};
 pub use get_rows::{GetRows, GetRowsParams};
 pub use int8::ActivationType;
+pub(crate) use linear::same_type;
 pub use linear::{Join, Linear, Part};
 pub use matmul::{Epilogue, MatMul, MatMulParams, Product};
 pub use nll::{Nll, NllParams};

@@ -1,7 +1,7 @@
 //! What a file says of its model: read, checked, refused by name.
 use super::gguf_file::GgufFile;
 use super::tiny::Tiny;
-use crate::format::{Array, Gguf, Value};
+use crate::format::{Array, DType, Gguf, Value};
 use crate::model::config::phase_table;
 use crate::model::{Config, Rope, RopeLayout, RopeScaling};
 use pollster::block_on;
@@ -119,6 +119,14 @@ fn what_cannot_run_is_refused_by_name() {
     let copy = extra.tensors[3].clone();
     extra.tensors.push(("blk.0.attn_sinks.weight".into(), copy.1, copy.2, copy.3));
     assert!(config(&extra).unwrap_err().to_string().contains("blk.0.attn_sinks.weight"));
+    let mut mixed = Tiny::default().parts();
+    let up = mixed.tensors.iter_mut().find(|tensor| tensor.0 == "blk.1.ffn_up.weight").unwrap();
+    (up.2, up.3) = (DType::F16.ggml_id(), vec![0; 64 * 84 * 2]);
+    let error = config(&mixed).unwrap_err().to_string();
+    assert!(
+        error.contains("blk.1.ffn_gate.weight is F32 and blk.1.ffn_up.weight is F16"),
+        "{error}"
+    );
     let mut key_missing = Tiny::default().parts();
     key_missing.metadata.retain(|(key, _)| key != "llama.context_length");
     assert!(config(&key_missing).unwrap_err().to_string().contains("llama.context_length"));
