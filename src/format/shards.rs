@@ -1,5 +1,5 @@
-//! A model that was cut into several files, as llama.cpp's `gguf-split` does it, read as one: the bytes of the files one
-//! after another. Any of the files leads to all, by the keys `split.no`, `split.count` and the number in its name.
+//! A model that was cut into several files, as llama.cpp's `gguf-split` does it, read as one: the bytes of the files
+//! one after another. Any of the files leads to all, by the keys `split.no`, `split.count` and the number in its name.
 use super::gguf::{Gguf, read_head};
 use super::source::{Source, check_range};
 use super::value::shown;
