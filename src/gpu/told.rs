@@ -48,24 +48,44 @@ impl<T> Told<T> {
     }
 }
 
-/// The one who tells; should it go away before it could, it tells `otherwise`.
-pub(super) struct Teller<T: Clone> {
+/// The one who tells; should it go away before it did, it tells `otherwise`.
+pub(super) struct Teller<T> {
     told: Arc<Told<T>>,
-    otherwise: T,
+    otherwise: Option<T>,
 }
 
-impl<T: Clone> Teller<T> {
+impl<T> Teller<T> {
     pub(super) fn new(told: &Arc<Told<T>>, otherwise: T) -> Self {
-        Self { told: told.clone(), otherwise }
+        Self { told: told.clone(), otherwise: Some(otherwise) }
     }
 
-    pub(super) fn tell(&self, result: T) {
+    pub(super) fn tell(mut self, result: T) {
+        self.otherwise = None;
         self.told.tell(result);
     }
 }
 
-impl<T: Clone> Drop for Teller<T> {
+/// Nothing is told twice: whoever was told may have gone on, and be counted by what happens then.
+impl<T> Drop for Teller<T> {
     fn drop(&mut self) {
-        self.told.tell(self.otherwise.clone());
+        if let Some(otherwise) = self.otherwise.take() {
+            self.told.tell(otherwise);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Teller, Told};
+    use std::sync::Arc;
+
+    #[test]
+    fn a_teller_that_has_told_does_not_tell_again() {
+        let told = Arc::new(Told::default());
+        Teller::new(&told, "gone").tell("told");
+        assert_eq!(pollster::block_on(told.told()), "told");
+        assert!(told.lock().0.is_none());
+        drop(Teller::new(&told, "gone"));
+        assert_eq!(pollster::block_on(told.told()), "gone");
     }
 }
