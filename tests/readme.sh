@@ -22,11 +22,12 @@ blocks() {
 
 git -C "$root" rev-parse --quiet --verify HEAD >/dev/null || die "$root is no git clone: there is no HEAD to try the README of"
 [ -z "$(git -C "$root" status --porcelain)" ] || say "what is not committed is not in the clone"
-mkdir -p -- "$target"
-clone=$target/clone # always the same, so that what is built is found again
-rm -rf -- "$clone"
-git clone --quiet --no-checkout -- "file://$root" "$clone"
-git -C "$clone" checkout --quiet --detach "$(git -C "$root" rev-parse HEAD)"
+# What a clean clone holds and nothing else. Files that are as they were keep their times: what was built of them is found again.
+clone=$target/clone
+git init --quiet "$clone"
+git -C "$clone" fetch --quiet --depth 1 "file://$root" HEAD
+git -C "$clone" checkout --quiet --force --detach FETCH_HEAD
+git -C "$clone" clean --quiet -ffdx
 
 run='./build.sh run -- -p "Once upon a time"'
 test='./build.sh test'

@@ -64,34 +64,38 @@ impl<T> Told<T> {
     }
 }
 
-/// The one who tells; should it go away before it could, it tells `otherwise`.
-pub(super) struct Teller<T: Clone> {
+/// The one who tells; should it go away before it did, it tells `otherwise`.
+pub(super) struct Teller<T> {
     told: Arc<Told<T>>,
     round: u64,
-    otherwise: T,
+    otherwise: Option<T>,
 }
 
-impl<T: Clone> Teller<T> {
+impl<T> Teller<T> {
     pub(super) fn new(told: &Arc<Told<T>>, otherwise: T) -> Self {
         let round = told.lock().round;
-        Self { told: told.clone(), round, otherwise }
+        Self { told: told.clone(), round, otherwise: Some(otherwise) }
     }
 
-    pub(super) fn tell(&self, result: T) {
+    pub(super) fn tell(mut self, result: T) {
+        self.otherwise = None;
         self.told.tell(self.round, result);
     }
 }
 
-impl<T: Clone> Drop for Teller<T> {
+/// Nothing is told twice: whoever was told may have gone on, and be counted by what happens then.
+impl<T> Drop for Teller<T> {
     fn drop(&mut self) {
-        self.told.tell(self.round, self.otherwise.clone());
+        if let Some(otherwise) = self.otherwise.take() {
+            self.told.tell(self.round, otherwise);
+        }
     }
 }
 
 /// What `job` gives, done by a thread that has time. A job that panics gives the words it panicked with: without a
 /// hand to catch it a panic there would end the process.
 #[cfg(not(target_arch = "wasm32"))]
-pub(super) async fn elsewhere<T: Clone + Send + 'static>(
+pub(super) async fn elsewhere<T: Send + 'static>(
     job: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, String> {
     let told = Arc::new(Told::default());
@@ -123,6 +127,16 @@ mod tests {
     }
 
     #[test]
+    fn a_teller_that_has_told_does_not_tell_again() {
+        let told = Arc::new(Told::default());
+        Teller::new(&told, "gone").tell("told");
+        assert_eq!(block_on(told.told()), "told");
+        assert!(!told.is(|_| true));
+        drop(Teller::new(&told, "gone"));
+        assert_eq!(block_on(told.told()), "gone");
+    }
+
+    #[test]
     fn who_was_to_tell_before_is_not_listened_to() {
         let told = Arc::new(Told::default());
         let before = Teller::new(&told, "before");
@@ -132,7 +146,5 @@ mod tests {
         now.tell("now");
         assert!(told.is(|&told| told == "now"));
         assert_eq!(block_on(told.told()), "now");
-        drop(now);
-        assert_eq!(block_on(told.told()), "gone");
     }
 }
