@@ -55,4 +55,25 @@ mod tests {
         assert_eq!(folder_of(|_| Some("x".into()), None), Some(PathBuf::from("x")));
         assert_eq!(folder_of(|_| None, None), None);
     }
+
+    #[test]
+    fn build_sh_looks_in_the_same_folder() {
+        let script = include_str!("../build.sh");
+        let part = |from: &str, to: &str| {
+            let start = script.find(from).expect(from);
+            let len = script[start..].find(to).expect(to);
+            &script[start..start + len + to.len()]
+        };
+        let functions = [part("\nabsolute()", "}\n"), part("\ncache_folder()", "\n}\n")].concat();
+        let said = |own: &str, caches: &str| {
+            let mut bash = std::process::Command::new("bash");
+            bash.args(["-c", &format!("{functions}cache_folder x; printf %s \"$cache\"")]);
+            bash.env("HOME", "/home/me").env("BROOKLET_CACHE", own).env("XDG_CACHE_HOME", caches);
+            String::from_utf8(bash.output().expect("bash").stdout).expect("text")
+        };
+        assert_eq!(said("", ""), "/home/me/.cache/brooklet");
+        assert_eq!(said("", "/caches"), "/caches/brooklet");
+        assert_eq!(said("", "caches"), "/home/me/.cache/brooklet");
+        assert_eq!(said("/own", "/caches"), "/own");
+    }
 }

@@ -7,9 +7,8 @@ use crate::ops::{Draws, FRAME};
 use crate::text::expect_numbers;
 use crate::{Error, Result};
 use std::sync::Arc;
-use std::time::Duration;
-use web_time::Instant;
 
+mod feed;
 mod generation;
 mod snapshot;
 mod standing;
@@ -17,9 +16,6 @@ pub use generation::Generation;
 use generation::MOST_STEPS;
 pub use snapshot::Snapshot;
 use standing::Standing;
-
-/// What may be under way, not waited for, while somebody might ask for an end: twice as long, at most.
-const UNHEARD: Duration = Duration::from_millis(250);
 
 /// One stream over one model. Its memory is fixed when it is made.
 pub struct Session {
@@ -132,19 +128,23 @@ impl Session {
     }
 
     /// Switches a `streaming` cache to `window` and back, from the next token on, be it fed or chosen: its sinks are no
-    /// longer seen, or are again. What was computed ahead of it is dropped; `window` sees what a cache of that policy
-    /// would.
+    /// longer seen, or are again. The last token is fed once more, for the next to be chosen so; `window` sees what a
+    /// cache of that policy would.
     pub fn set_policy(&mut self, policy: Policy) -> Result<()> {
         let made_for = self.cache.settings().policy;
         match (made_for, policy) {
             (Policy::Streaming, Policy::Streaming | Policy::Window) => {
                 let keeps = policy == Policy::Streaming;
                 if keeps != self.sinks_kept {
-                    // The logits that the next token is chosen from have seen what the last token saw.
-                    self.standing.stale |= self.standing.fed > 0;
+                    self.expect_kept(0, self.standing.ahead)?;
+                    self.sinks_kept = keeps;
+                    self.standing.drop_ahead();
                     self.standing.epoch += 1;
+                    // The logits that the next token is chosen from saw what the last one saw.
+                    if self.standing.fed > 0 && self.standing.pending.is_none() {
+                        self.feed_last_anew();
+                    }
                 }
-                self.sinks_kept = keeps;
                 Ok(())
             }
             _ if made_for == policy => Ok(()),
@@ -255,102 +255,10 @@ impl Session {
         Ok(())
     }
 
-    /// Feeds a token that was given out.
-    fn feed_pending(&mut self) {
-        let Some(token) = self.standing.pending.take() else { return };
-        if let Some(shifter) = &mut self.shifter {
-            shifter.room(&self.model, self.standing.fed);
-        }
-        self.submit_pass(self.place(), &[token], true);
-        self.standing.lead(1);
-        self.standing.stale = false;
-    }
-
-    /// Feeds the last token once more, to where it was.
-    fn feed_last_anew(&mut self) {
-        let Some(token) = self.standing.last() else { return };
-        self.submit_pass(self.place() - 1, &[token], true);
-        self.standing.reach = self.standing.reach.max(self.standing.fed);
-        self.standing.stale = false;
-        self.standing.epoch += 1;
-    }
-
     /// Moves the token counter on by whole laps of a full ring, as if they had passed.
     #[cfg(test)]
     pub(crate) fn fast_forward(&mut self, laps: u64) {
         self.standing.lead(laps * u64::from(self.cache.geometry().slots));
-    }
-
-    /// Takes in tokens: a prompt of any length, or one token. Their logits can be read afterwards.
-    pub async fn feed(&mut self, tokens: &[u32]) -> Result<()> {
-        self.feed_while(tokens, || true).await.map(drop)
-    }
-
-    /// The same, asking before each pass over some of the tokens whether to `go_on`. Gives how many were taken in: the
-    /// first so many, of `recompute` all or none. Whoever drops the future in the middle has a stream that was fed so
-    /// many, too.
-    pub async fn feed_while(
-        &mut self,
-        tokens: &[u32],
-        go_on: impl FnMut() -> bool,
-    ) -> Result<usize> {
-        self.model.config.expect_ids(tokens)?;
-        self.room_for(tokens.len() as u64)?;
-        self.standing.epoch += 1;
-        // What is ahead is overwritten, as if it had never been.
-        self.standing.drop_ahead();
-        if self.recomputes() {
-            return self.recompute(tokens, go_on).await;
-        }
-        self.feed_pending();
-        self.run_all(tokens, go_on).await
-    }
-
-    /// Passes over all the tokens, the last with logits. No pass goes beyond a cache that has to make room.
-    async fn run_all(&mut self, tokens: &[u32], mut go_on: impl FnMut() -> bool) -> Result<usize> {
-        let mut pace = Pace::new();
-        let mut done = 0;
-        while done < tokens.len() {
-            let room = match &mut self.shifter {
-                Some(shifter) => shifter.room(&self.model, self.standing.fed) as usize,
-                None => tokens.len(),
-            };
-            let part = &tokens[done..tokens.len().min(done.saturating_add(room))];
-            for pass in self.passes(part) {
-                if !go_on() {
-                    self.settle().await?;
-                    return Ok(done);
-                }
-                done += pass.len();
-                let with_logits = done == tokens.len();
-                self.submit_pass(self.place(), pass, with_logits);
-                self.standing.lead(pass.len() as u64);
-                self.standing.stale = !with_logits;
-                self.standing.note(pass);
-                self.keep_pace(&mut pace).await?;
-            }
-        }
-        self.settle().await?;
-        Ok(done)
-    }
-
-    /// Tokens cut into what one pass takes.
-    fn passes<'a>(&self, tokens: &'a [u32]) -> impl Iterator<Item = &'a [u32]> + use<'a> {
-        let chunk = self.cache.settings().chunk;
-        // A pass over a chunk is made for a full one.
-        let few = self.kernels.few_tokens();
-        let (whole, rest) = tokens.split_at(tokens.len() / chunk * chunk);
-        whole.chunks(chunk).chain(rest.chunks(if rest.len() <= few { 1 } else { chunk }))
-    }
-
-    /// Bounds the work that is under way, so that an end is heard soon.
-    async fn keep_pace(&self, pace: &mut Pace) -> Result<()> {
-        pace.under_way += 1;
-        if pace.under_way == pace.together {
-            self.settle().await?;
-            *pace = pace.next();
-        }
-        Ok(())
     }
 
     /// An error when a cache that cannot forget has no room for so many tokens more.
@@ -444,42 +352,6 @@ impl Session {
         self.standing.fed - self.shifter.as_ref().map_or(0, Shifter::gone)
     }
 
-    /// Takes in tokens by running the last W of the stream from the start, and gives how many. Until all of them are
-    /// through, the stream is what it was.
-    async fn recompute(
-        &mut self,
-        tokens: &[u32],
-        mut go_on: impl FnMut() -> bool,
-    ) -> Result<usize> {
-        let (window, fed) = (self.cache.settings().window, self.position() + tokens.len() as u64);
-        let mut anew = std::mem::take(&mut self.anew);
-        anew.clear();
-        let before = window.saturating_sub(tokens.len()).min(self.standing.known().len());
-        anew.extend(self.standing.known().skip(self.standing.known().len() - before));
-        anew.extend(&tokens[tokens.len().saturating_sub(window)..]);
-        self.standing.stale = fed > 0;
-        let (mut pace, mut done) = (Pace::new(), 0);
-        for pass in self.passes(&anew) {
-            if !go_on() {
-                break;
-            }
-            self.submit_pass(done as u64, pass, done + pass.len() == anew.len());
-            done += pass.len();
-            self.keep_pace(&mut pace).await?;
-        }
-        self.settle().await?;
-        let whole = done == anew.len();
-        self.anew = anew;
-        if !whole {
-            return Ok(0);
-        }
-        self.standing.pending = None;
-        self.standing.lead(fed - self.standing.fed);
-        self.standing.note(tokens);
-        self.standing.stale = false;
-        Ok(tokens.len())
-    }
-
     /// Waits until the device has done what was submitted.
     async fn settle(&self) -> Result<()> {
         let gpu = &*self.model.gpu;
@@ -507,25 +379,5 @@ impl Session {
         let gpu = &*self.model.gpu;
         gpu.run(&[], &[(&self.logits, &self.logits_back)]);
         self.wait_for(&self.logits_back, logits).await
-    }
-}
-
-/// How many passes go together between two waits.
-struct Pace {
-    since: Instant,
-    under_way: u32,
-    together: u32,
-}
-
-impl Pace {
-    /// One, until it is known how long it takes.
-    fn new() -> Self {
-        Self { since: Instant::now(), under_way: 0, together: 1 }
-    }
-
-    /// Two, where nobody minds: then the device has work while the host waits.
-    fn next(&self) -> Self {
-        let each = self.since.elapsed() / self.together;
-        Self { together: if each > UNHEARD { 1 } else { 2 }, ..Self::new() }
     }
 }

@@ -403,7 +403,7 @@ mod unix {
     #[test]
     fn ctrl_c_in_a_prompt_counts_what_was_fed() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
-        let text = PROMPT.repeat(100_000);
+        let text = PROMPT.repeat(10_000);
         std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
         let path = file.path().to_str().unwrap();
         let args = ["run", "-m", TINY, "-f", path, "--json", "--tune", "off"];
@@ -417,9 +417,9 @@ mod unix {
             .unwrap();
         assert_eq!(summary["stop_reason"], "interrupted");
         assert_eq!(summary["generated_tokens"], 0);
-        // Whole chunks, and not all of a prompt of millions of tokens.
+        // Whole chunks, and not all of a prompt of hundreds of thousands of tokens.
         let fed = summary["prompt_tokens"].as_u64().unwrap();
-        assert!(fed % 64 == 0 && fed < 500_000, "{summary}");
+        assert!(fed % 64 == 0 && fed < 200_000, "{summary}");
         assert_eq!(summary["evicted"].as_u64().unwrap(), fed.saturating_sub(4 + 1020), "{summary}");
     }
 

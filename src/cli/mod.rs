@@ -9,6 +9,7 @@ mod model;
 mod output;
 mod ppl;
 mod run;
+mod sampling;
 mod saved;
 mod sinks;
 mod sinkscan;

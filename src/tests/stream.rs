@@ -18,9 +18,11 @@ fn of(policy: Policy) -> CacheSettings {
     let (sinks, window) = match policy {
         Policy::Streaming => (4, 12),
         Policy::Dense => (0, 200),
+        // several passes
+        Policy::Recompute => (0, 100),
         _ => (0, 12),
     };
-    CacheSettings { policy, window, ..streaming(sinks, window, 9, KvType::F32) }
+    CacheSettings { policy, window, ..streaming(sinks, window, 16, KvType::F32) }
 }
 
 fn greedy() -> SamplerSettings {
@@ -111,6 +113,35 @@ fn a_generation_says_when_there_is_nothing_to_go_on_from() {
 }
 
 #[test]
+fn a_new_generation_can_be_told_what_the_stream_remembers() {
+    let gpu = Arc::new(gpu());
+    let model = Tiny::default().model(&gpu);
+    let prompt = text(41, 20);
+    let settings = SamplerSettings {
+        repeat_penalty: 1.5,
+        frequency_penalty: 0.3,
+        penalty_last_n: 24,
+        ..greedy()
+    };
+    let begin = |stream: &Session| {
+        let mut by = stream.generate(settings.clone(), &[]).unwrap();
+        stream.recent().for_each(|id| by.accept(id));
+        by
+    };
+    let make = || fed(&model, of(Policy::Streaming), &prompt);
+    let (mut whole, mut stream) = (make(), make());
+    let mut by = begin(&whole);
+    let expected = take(&mut whole, &mut by, 30);
+    // as a page does: stopped, and continued
+    let mut found = Vec::new();
+    for count in [4, 7, 19] {
+        let mut by = begin(&stream);
+        found.extend(take(&mut stream, &mut by, count));
+    }
+    assert_eq!(found, expected);
+}
+
+#[test]
 fn rewind_wants_the_token_that_was_there() {
     let gpu = Arc::new(gpu());
     let model = Tiny::default().model(&gpu);
@@ -125,7 +156,7 @@ fn rewind_wants_the_token_that_was_there() {
     // also of what was generated, and given out but not fed
     let mut by = stream.generate(greedy(), &[]).unwrap();
     let given = take(&mut stream, &mut by, 4);
-    assert!(stream.recent().eq([&tokens[37 + 4 - 25..37], &given].concat()), "S + N + 1 of them");
+    assert!(stream.recent().eq([&tokens[37 + 4 - 32..37], &given].concat()), "S + N + 1 of them");
     assert!(block_on(stream.rewind(2, given[1] ^ 1)).is_err());
     block_on(stream.rewind(2, given[1])).unwrap();
     assert_eq!((stream.position(), stream.recent().last()), (39, Some(given[1])));
@@ -134,7 +165,8 @@ fn rewind_wants_the_token_that_was_there() {
 #[test]
 fn a_policy_changes_with_the_next_token_however_far_the_device_is_ahead() {
     let gpu = Arc::new(gpu());
-    let model = Tiny::default().model(&gpu);
+    // One layer sees raw embeddings alone: its keys do not remember what was seen before.
+    let model = Tiny { n_layer: 1, ..Tiny::default() }.model(&gpu);
     let prompt = text(34, 30);
     let wide = CacheSettings { ring: Some(60), ..of(Policy::Streaming) };
     for together in [1, 4, 8] {
@@ -169,11 +201,14 @@ fn a_policy_changes_with_the_next_token_however_far_the_device_is_ahead() {
 fn a_feed_that_is_dropped_or_ended_has_fed_what_it_has() {
     let gpu = Arc::new(gpu());
     let model = Tiny::default().model(&gpu);
-    let (first, prompt) = (text(35, 7), text(36, 60));
+    let (first, prompt) = (text(35, 7), text(36, 180));
     for policy in POLICIES {
         let mut cut = 0;
+        let (mut stream, mut whole) = (session(&model, of(policy)), session(&model, of(policy)));
         for waits in 0..10 {
-            let mut stream = fed(&model, of(policy), &first);
+            stream.reset();
+            whole.reset();
+            block_on(stream.feed(&first)).unwrap();
             let mut by = stream.generate(greedy(), &[]).unwrap();
             let given = take(&mut stream, &mut by, 2);
             // Either the future is dropped at a wait, or the caller has enough.
@@ -194,7 +229,6 @@ fn a_feed_that_is_dropped_or_ended_has_fed_what_it_has() {
             let known = [&first[..], &given, &prompt[..done]].concat();
             assert_eq!(stream.recent().last(), known.last().copied(), "{policy:?} {waits}");
             // It is the stream of what was fed: its logits, and all that comes after.
-            let mut whole = session(&model, of(policy));
             block_on(whole.feed(&known)).unwrap();
             let what = format!("{policy:?} after {waits} waits, {done} fed");
             assert_close(&what, &logits(&mut stream), &logits(&mut whole), 1e-4, 1e-4);

@@ -34,7 +34,8 @@ fn drawn(
     gpu.run_times(count, &[&program], &[]);
     let chosen: Vec<u32> = block_on(chosen.read(gpu)).unwrap();
     let last: Vec<u32> = block_on(token.read(gpu)).unwrap();
-    assert_eq!(last[0], *chosen.last().unwrap());
+    // A step that goes on from no token must still read a row that is there.
+    assert_eq!(last[0], (*chosen.last().unwrap()).min(vocab as u32 - 1));
     chosen
 }
 

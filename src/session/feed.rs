@@ -1,0 +1,158 @@
+//! Tokens into a session: in passes, or all that it sees anew.
+use super::Session;
+use crate::Result;
+use std::time::Duration;
+use web_time::Instant;
+
+/// What may be under way, not waited for, while somebody might ask for an end: twice as long, at most.
+const UNHEARD: Duration = Duration::from_millis(250);
+
+impl Session {
+    /// Takes in tokens: a prompt of any length, or one token. Their logits can be read afterwards.
+    pub async fn feed(&mut self, tokens: &[u32]) -> Result<()> {
+        self.feed_while(tokens, || true).await.map(drop)
+    }
+
+    /// The same, asking before each pass over some of the tokens whether to `go_on`. Gives how many were taken in: the
+    /// first so many, of `recompute` all or none. Whoever drops the future in the middle has a stream that was fed so
+    /// many, too.
+    pub async fn feed_while(
+        &mut self,
+        tokens: &[u32],
+        go_on: impl FnMut() -> bool,
+    ) -> Result<usize> {
+        self.model.config.expect_ids(tokens)?;
+        self.room_for(tokens.len() as u64)?;
+        self.standing.epoch += 1;
+        // What is ahead is overwritten, as if it had never been.
+        self.standing.drop_ahead();
+        if self.recomputes() {
+            return self.recompute(tokens, go_on).await;
+        }
+        self.feed_pending();
+        self.run_all(tokens, go_on).await
+    }
+
+    /// Passes over all the tokens, the last with logits. No pass goes beyond a cache that has to make room.
+    async fn run_all(&mut self, tokens: &[u32], mut go_on: impl FnMut() -> bool) -> Result<usize> {
+        let mut pace = Pace::new();
+        let mut done = 0;
+        while done < tokens.len() {
+            let room = match &mut self.shifter {
+                Some(shifter) => shifter.room(&self.model, self.standing.fed) as usize,
+                None => tokens.len(),
+            };
+            let part = &tokens[done..tokens.len().min(done.saturating_add(room))];
+            for pass in self.passes(part) {
+                if !go_on() {
+                    self.settle().await?;
+                    return Ok(done);
+                }
+                done += pass.len();
+                let with_logits = done == tokens.len();
+                self.submit_pass(self.place(), pass, with_logits);
+                self.standing.lead(pass.len() as u64);
+                self.standing.stale = !with_logits;
+                self.standing.note(pass);
+                self.keep_pace(&mut pace).await?;
+            }
+        }
+        self.settle().await?;
+        Ok(done)
+    }
+
+    /// Tokens cut into what one pass takes.
+    fn passes<'a>(&self, tokens: &'a [u32]) -> impl Iterator<Item = &'a [u32]> + use<'a> {
+        let chunk = self.cache.settings().chunk;
+        // A pass over a chunk is made for a full one.
+        let few = self.kernels.few_tokens();
+        let (whole, rest) = tokens.split_at(tokens.len() / chunk * chunk);
+        whole.chunks(chunk).chain(rest.chunks(if rest.len() <= few { 1 } else { chunk }))
+    }
+
+    /// Bounds the work that is under way, so that an end is heard soon.
+    async fn keep_pace(&self, pace: &mut Pace) -> Result<()> {
+        pace.under_way += 1;
+        if pace.under_way == pace.together {
+            self.settle().await?;
+            *pace = pace.next();
+        }
+        Ok(())
+    }
+
+    /// Feeds a token that was given out.
+    pub(super) fn feed_pending(&mut self) {
+        let Some(token) = self.standing.pending.take() else { return };
+        if let Some(shifter) = &mut self.shifter {
+            shifter.room(&self.model, self.standing.fed);
+        }
+        self.submit_pass(self.place(), &[token], true);
+        self.standing.lead(1);
+        self.standing.stale = false;
+    }
+
+    /// Feeds the last token once more, to where it was.
+    pub(super) fn feed_last_anew(&mut self) {
+        let Some(token) = self.standing.last() else { return };
+        self.submit_pass(self.place() - 1, &[token], true);
+        self.standing.reach = self.standing.reach.max(self.standing.fed);
+        self.standing.stale = false;
+        self.standing.epoch += 1;
+    }
+
+    /// Takes in tokens by running the last W of the stream from the start, and gives how many. Until all of them are
+    /// through, the stream is what it was.
+    pub(super) async fn recompute(
+        &mut self,
+        tokens: &[u32],
+        mut go_on: impl FnMut() -> bool,
+    ) -> Result<usize> {
+        let (window, fed) = (self.cache.settings().window, self.position() + tokens.len() as u64);
+        let mut anew = std::mem::take(&mut self.anew);
+        anew.clear();
+        let before = window.saturating_sub(tokens.len()).min(self.standing.known().len());
+        anew.extend(self.standing.known().skip(self.standing.known().len() - before));
+        anew.extend(&tokens[tokens.len().saturating_sub(window)..]);
+        self.standing.stale = fed > 0;
+        let (mut pace, mut done) = (Pace::new(), 0);
+        for pass in self.passes(&anew) {
+            if !go_on() {
+                break;
+            }
+            self.submit_pass(done as u64, pass, done + pass.len() == anew.len());
+            done += pass.len();
+            self.keep_pace(&mut pace).await?;
+        }
+        self.settle().await?;
+        let whole = done == anew.len();
+        self.anew = anew;
+        if !whole {
+            return Ok(0);
+        }
+        self.standing.pending = None;
+        self.standing.lead(fed - self.standing.fed);
+        self.standing.note(tokens);
+        self.standing.stale = false;
+        Ok(tokens.len())
+    }
+}
+
+/// How many passes go together between two waits.
+struct Pace {
+    since: Instant,
+    under_way: u32,
+    together: u32,
+}
+
+impl Pace {
+    /// One, until it is known how long it takes.
+    fn new() -> Self {
+        Self { since: Instant::now(), under_way: 0, together: 1 }
+    }
+
+    /// Two, where nobody minds: then the device has work while the host waits.
+    fn next(&self) -> Self {
+        let each = self.since.elapsed() / self.together;
+        Self { together: if each > UNHEARD { 1 } else { 2 }, ..Self::new() }
+    }
+}
