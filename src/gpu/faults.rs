@@ -186,6 +186,10 @@ impl Gpu {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps what is not there should fail right there"
+)]
 mod tests {
     use super::*;
     use crate::gpu::{AdapterChoice, Tensor};
