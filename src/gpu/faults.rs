@@ -186,11 +186,16 @@ impl Gpu {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps what is not there should fail right there"
+)]
 mod tests {
     use super::*;
-    use crate::gpu::{AdapterChoice, Readback, Tensor};
+    use crate::gpu::{AdapterChoice, Tensor};
     use pollster::block_on;
     use std::future::ready;
+    use std::sync::mpsc::channel;
 
     fn device() -> Gpu {
         block_on(Gpu::open(AdapterChoice::Best)).unwrap()
@@ -253,20 +258,26 @@ mod tests {
         let tensor = Tensor::upload(&gpu, "t", &[4], &[1u32, 2, 3, 4]).unwrap();
         let words = |gpu: &Gpu| block_on(tensor.read::<u32>(gpu));
         std::thread::scope(|threads| {
-            let caused = threads.spawn(|| {
+            let (caused, is_caused) = channel();
+            // Goes away with whoever holds it, so that a test that fails ends.
+            let (go_on, goes_on) = channel::<()>();
+            let (gpu, tensor) = (&gpu, &tensor);
+            let thread = threads.spawn(move || {
                 // A copy beyond the end of a buffer: wgpu refuses it, and the call gives nothing back.
-                let back = Readback::new(&gpu, 4).unwrap();
                 let mut encoder = gpu.device.create_command_encoder(&Default::default());
                 encoder.copy_buffer_to_buffer(&tensor.buffer, 8, &tensor.buffer, 0, Some(1 << 20));
                 gpu.submit(encoder);
-                let here = gpu.check();
-                drop(back);
-                (here, gpu.check())
+                caused.send(()).unwrap();
+                let _ = goes_on.recv();
+                (gpu.check(), gpu.check())
             });
-            let (first, second) = caused.join().unwrap();
+            is_caused.recv().unwrap();
+            gpu.check().unwrap();
+            assert_eq!(words(gpu).unwrap(), [1, 2, 3, 4], "this thread has done nothing wrong");
+            drop(go_on);
+            let (first, second) = thread.join().unwrap();
             assert!(matches!(first, Err(Error::Kernel { kernel: "wgpu", .. })), "{first:?}");
             second.unwrap();
-            assert_eq!(words(&gpu).unwrap(), [1, 2, 3, 4], "this thread has done nothing wrong");
         });
     }
 

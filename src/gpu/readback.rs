@@ -112,6 +112,10 @@ impl Drop for Mapping<'_> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps what is not there should fail right there"
+)]
 mod tests {
     use super::Readback;
     use crate::Error;

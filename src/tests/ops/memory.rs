@@ -1,4 +1,5 @@
 //! Memory is flat on every driver: some have kept something of each dispatch.
+#![allow(clippy::print_stdout, reason = "what was measured is told")]
 use crate::format::DType;
 use crate::gpu::{AdapterChoice, Gpu};
 use crate::model::KvType;
