@@ -313,30 +313,34 @@ wasm_compiler() { # sets wasm_cargo, and the environment it wants
     wasm_cargo=(/usr/bin/cargo build "-Zbuild-std=std,panic_abort")
 }
 
-web() {
+web() { # [PROFILE]: wasm, or wasm-test: what tests alone will see need not be small, and is there in a third of the time
     toolchain
     node_tools
-    local target=${CARGO_TARGET_DIR:-$root/target} wasm_cargo wasm
-    say "cargo build: the wasm of web/"
+    local profile=${1:-wasm} target=${CARGO_TARGET_DIR:-$root/target} wasm_cargo wasm
+    say "cargo build --profile $profile: the wasm of web/"
     # A subshell: what Debian's compiler wants in the environment is not for the others.
     (
         wasm_compiler
-        in_root "${wasm_cargo[@]}" --locked --package brooklet-web --profile wasm --target "$wasm_target" --target-dir "$target/wasm"
+        in_root "${wasm_cargo[@]}" --locked --package brooklet-web --profile "$profile" --target "$wasm_target" --target-dir "$target/wasm"
     ) || die "the wasm could not be built; see above"
-    wasm=$target/wasm/$wasm_target/wasm/brooklet_web.wasm
+    wasm=$target/wasm/$wasm_target/$profile/brooklet_web.wasm
     [ -e "$wasm" ] || die "cargo built no $wasm"
-    say "wasm-bindgen, wasm-opt"
+    say "wasm-bindgen"
     rm -rf -- "$root/web/pkg" "$root/www/brooklet"
     mkdir -p -- "$root/web/pkg"
     in_root cargo run --quiet --locked --package brooklet-bindgen -- "$wasm" "$root/web/pkg"
-    (
-        cd -- "$root/web/pkg"
-        # wasm-bindgen has written which features there are into the file.
-        ../node_modules/.bin/wasm-opt -O2 brooklet_bg.wasm -o brooklet_bg.wasm.tmp
-        mv -- brooklet_bg.wasm.tmp brooklet_bg.wasm
-        cp -- ../js/* ../../LICENSE-* .
-    ) || die "wasm-opt failed; see above"
+    if [ "$profile" = wasm ]; then
+        say "wasm-opt"
+        (
+            cd -- "$root/web/pkg"
+            # wasm-bindgen has written which features there are into the file.
+            ../node_modules/.bin/wasm-opt -O2 brooklet_bg.wasm -o brooklet_bg.wasm.tmp
+            mv -- brooklet_bg.wasm.tmp brooklet_bg.wasm
+        ) || die "wasm-opt failed; see above"
+    fi
+    cp -- "$root"/web/js/* "$root"/LICENSE-* "$root/web/pkg"
     cp -R -- "$root/web/pkg" "$root/www/brooklet"
+    node "$root/web/stamp.js"
     sizes
 }
 

@@ -252,3 +252,32 @@ test("an engine in the page, one in the caller's worker, and two at once", async
   assert.match(found.second, /has an engine already/);
   assert.deepEqual([found.devices, found.lost], [1, 1]);
 });
+
+test("penalties go on over the end of a stream, a prompt and what was taken back", async () => {
+  const texts = await here.inPage(async ({ Engine, TINY }) => {
+    const engine = await Engine.load({ model: TINY, window: 100, tune: "off" });
+    const settings = { temperature: 0, presencePenalty: 3, frequencyPenalty: 2 };
+    const taken = async (lengths, options = settings) => {
+      await engine.reset();
+      const tokens = [];
+      for (const length of lengths) {
+        const stream = engine.stream(tokens.length ? "" : "abcabc", options);
+        const before = tokens.length;
+        // left in the middle of what was made ahead
+        for await (const { token } of stream) if (tokens.push(token) === before + length) break;
+      }
+      return tokens.join();
+    };
+    const texts = [
+      await taken([60]),
+      await taken([30, 30]),
+      await taken([1, 9, 20, 30]),
+      await taken([60], { temperature: 0 }),
+    ];
+    await engine.unload();
+    return texts;
+  });
+  assert.equal(texts[1], texts[0]);
+  assert.equal(texts[2], texts[0]);
+  assert.notEqual(texts[3], texts[0], "the penalties matter here");
+});
