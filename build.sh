@@ -318,30 +318,34 @@ wasm_compiler() { # sets wasm_cargo, and the environment it wants
     wasm_cargo=(/usr/bin/cargo build "-Zbuild-std=std,panic_abort")
 }
 
-web() {
+web() { # [PROFILE]: wasm, or wasm-test: what tests alone will see need not be small, and is there in a third of the time
     toolchain
     node_tools
-    local target=${CARGO_TARGET_DIR:-$root/target} wasm_cargo wasm
-    say "cargo build: the wasm of web/"
+    local profile=${1:-wasm} target=${CARGO_TARGET_DIR:-$root/target} wasm_cargo wasm
+    say "cargo build --profile $profile: the wasm of web/"
     # A subshell: what Debian's compiler wants in the environment is not for the others.
     (
         wasm_compiler
-        in_root "${wasm_cargo[@]}" --locked --package brooklet-web --profile wasm --target "$wasm_target" --target-dir "$target/wasm"
+        in_root "${wasm_cargo[@]}" --locked --package brooklet-web --profile "$profile" --target "$wasm_target" --target-dir "$target/wasm"
     ) || die "the wasm could not be built; see above"
-    wasm=$target/wasm/$wasm_target/wasm/brooklet_web.wasm
+    wasm=$target/wasm/$wasm_target/$profile/brooklet_web.wasm
     [ -e "$wasm" ] || die "cargo built no $wasm"
-    say "wasm-bindgen, wasm-opt"
+    say "wasm-bindgen"
     rm -rf -- "$root/web/pkg" "$root/www/brooklet"
     mkdir -p -- "$root/web/pkg"
     in_root cargo run --quiet --locked --package brooklet-bindgen -- "$wasm" "$root/web/pkg"
-    (
-        cd -- "$root/web/pkg"
-        # wasm-bindgen has written which features there are into the file.
-        ../node_modules/.bin/wasm-opt -O2 brooklet_bg.wasm -o brooklet_bg.wasm.tmp
-        mv -- brooklet_bg.wasm.tmp brooklet_bg.wasm
-        cp -- ../js/* ../../LICENSE-* .
-    ) || die "wasm-opt failed; see above"
+    if [ "$profile" = wasm ]; then
+        say "wasm-opt"
+        (
+            cd -- "$root/web/pkg"
+            # wasm-bindgen has written which features there are into the file.
+            ../node_modules/.bin/wasm-opt -O2 brooklet_bg.wasm -o brooklet_bg.wasm.tmp
+            mv -- brooklet_bg.wasm.tmp brooklet_bg.wasm
+        ) || die "wasm-opt failed; see above"
+    fi
+    cp -- "$root"/web/js/* "$root"/LICENSE-* "$root/web/pkg"
     cp -R -- "$root/web/pkg" "$root/www/brooklet"
+    node "$root/web/stamp.js"
     sizes
 }
 
@@ -366,7 +370,12 @@ browser_tests() {
     if ! has_chromium; then
         need chromium "no Chromium was found for the browser's tests (BROOKLET_CHROMIUM names one elsewhere)"
     fi
-    web
+    if [ ${#ignored[@]} = 0 ]; then
+        web wasm-test
+    else
+        web
+        export BROOKLET_ALL=1 # every pipeline, and longer streams
+    fi
     say "node --test (web/tests)"
     # Two files at a time: each waits much for its browser, and has one of its own.
     (cd -- "$root/web" && node --test --test-concurrency=2 --test-reporter=spec tests/*.test.js) || die "the browser's tests failed; see above"

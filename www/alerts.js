@@ -1,12 +1,8 @@
 // Errors as a calm card: what was wrong, and what to do next.
 
-const BROWSERS =
-  "WebGPU is in Chrome and Edge from 113, Safari from 26, and Firefox from 141 on Windows and 145 on " +
-  "Macs with Apple silicon. On Linux, Chrome may need a recent version or " +
-  "chrome://flags/#enable-unsafe-webgpu.";
-
 const CARDS = {
-  "no-webgpu": { title: "This browser cannot stream here", help: BROWSERS },
+  // which browsers can is for the package to say
+  "no-webgpu": { title: "This browser cannot stream here" },
   "no-adapter": {
     title: "No graphics adapter answered",
     action: "Try again",
@@ -88,7 +84,7 @@ export const createAlert = (node) => {
       node.replaceChildren(
         make("h2", card.title),
         ...(message ? [make("p", message)] : []),
-        make("p", card.help, "help"),
+        ...(card.help ? [make("p", card.help, "help")] : []),
         ...(buttons.childElementCount ? [buttons] : []),
       );
       node.hidden = false;

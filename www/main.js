@@ -20,6 +20,7 @@ const still = () => calm.matches;
 const FIGURES_MS = 250;
 const STEP_MS = 500; // between drawings of the ring where motion is unwelcome
 const LABELS_MS = 5000;
+const UPDATE_MS = 3000; // for a newer version to take over; it can at the next visit too
 const TAIL = 600; // characters to go on from when the device was lost
 
 const alert = createAlert($("error"));
@@ -352,13 +353,26 @@ const open = async () => {
   await models.refresh();
   chooseLinked(link);
   if (!isSecureContext) return refuse("insecure", "");
-  if (!navigator.gpu) return refuse("no-webgpu", "This browser has no WebGPU, or it is switched off.");
+  if (!navigator.gpu) return refuse("no-webgpu", (await import("./brooklet/advice.js")).noWebGpu());
   session = createSession(brooklet, on);
   $("sinks-button").disabled = false;
   root.toggleAttribute("data-ready", true);
 };
 
+/** Whether a newer version of the page takes over before this one has begun. */
+const updates = async () => {
+  const { serviceWorker } = navigator;
+  const waiting = (await serviceWorker?.getRegistration())?.waiting;
+  if (!waiting || !serviceWorker.controller) return false;
+  const taken = new Promise((done) => serviceWorker.addEventListener("controllerchange", () => done(true)));
+  const refused = new Promise((done) => serviceWorker.addEventListener("message", () => done(false)));
+  const silent = new Promise((done) => setTimeout(done, UPDATE_MS, false));
+  waiting.postMessage("take over");
+  return Promise.race([taken, refused, silent]);
+};
+
 if (!isSecureContext || !navigator.serviceWorker) console.info("no service worker here: the page needs the network");
 else navigator.serviceWorker.register("sw.js").catch((error) => console.info("no service worker:", error.message));
 
-open();
+if (await updates()) location.reload();
+else open();

@@ -1,23 +1,35 @@
 // One engine, wherever it runs: in a worker (worker.js) or in the page (index.js).
 import init, { Core, Hasher, kernels } from "./brooklet.js";
-import { NoAdapterError, NoWebGpuError, BadOptionError, UnsupportedError, aborted } from "./errors.js";
+import { BadOptionError, InternalError, NoAdapterError, NoWebGpuError, UnsupportedError, aborted } from "./errors.js";
 import { noWebGpu } from "./advice.js";
 import { corrupt, openModel } from "./source.js";
 
 /** Tokens are handed over at least this often, in milliseconds. */
 const BATCH_MS = 30;
-/** Tokens of a prompt between two looks at the abort signal, in chunks. */
-const CHUNKS_AT_ONCE = 4;
 
 let wasm;
 
-/** Compiled once for every engine of this thread. */
-async function ready() {
-  wasm ??= init().catch((error) => {
+/** Compiled once for every engine of this thread. `assets`: the folder it lies in, where that is not this file's. */
+async function ready(assets) {
+  wasm ??= start(assets).catch((error) => {
     wasm = undefined;
     throw error;
   });
   return wasm;
+}
+
+async function start(assets) {
+  const place = assets && new URL("brooklet_bg.wasm", assets).href;
+  try {
+    return await init(place && { module_or_path: place });
+  } catch (error) {
+    throw new InternalError(
+      `brooklet_bg.wasm could not be loaded${place ? ` from ${place}` : ""} (${error.message}): check the connection; where a ` +
+        "bundler or a host has moved the package's files, the option assets names the folder in which worker.js and " +
+        "brooklet_bg.wasm lie",
+      { cause: error },
+    );
+  }
 }
 
 const PROGRESS_MS = 33;
@@ -84,18 +96,23 @@ async function withSubgroups(work) {
   }
 }
 
+/** One engine, once: after `unload` it cannot be used. */
 export class Host {
   #core;
+  #device;
+  #unloaded = false;
   #memory;
   #kept = false;
   /** Calls run one after another: the core is in one state at a time. */
   #turn = Promise.resolve();
   /** What the stream under way has come to. */
   #stream;
+  /** The last token before it, of a prompt or of an earlier stream. */
+  #last;
 
   call(method, args, { signal, onEvent } = {}) {
     const turn = this.#turn.then(() => {
-      if (signal?.aborted) throw aborted();
+      this.#mayGoOn(signal);
       if (method === "load") return this.#load(args, signal, onEvent ?? (() => {}));
       if (!this.#core) throw new BadOptionError("the engine is not loaded");
       return this[method](args, signal);
@@ -104,11 +121,15 @@ export class Host {
     return turn;
   }
 
-  async #load({ model, keep, sha256, cache, tuning }, signal, onEvent) {
+  #mayGoOn(signal) {
+    if (signal?.aborted || this.#unloaded) throw aborted();
+  }
+
+  async #load({ model, keep, sha256, assets, cache, tuning }, signal, onEvent) {
     if (this.#core) throw new BadOptionError("this worker has an engine already; start another worker");
     const adapter = JSON.stringify(await adapterFacts());
     expectBytes(cache);
-    const { memory } = await ready();
+    const { memory } = await ready(assets);
     this.#memory = memory;
     const report = throttled((progress) => onEvent({ progress }));
     const warn = (warning) => onEvent({ warning });
@@ -125,12 +146,14 @@ export class Host {
         );
         this.#core = core;
         core.warnings().forEach(warn);
+        this.#device = core.device();
         const tuned = core.tuned();
         if (tuned) onEvent({ tuned });
         this.#kept = await file.finish();
-        if (signal?.aborted) throw aborted();
+        this.#mayGoOn(signal);
+        if (this.#kept && file.from === "network") onEvent({ kept: true });
       } catch (error) {
-        if (this.#core) this.unload();
+        this.#free();
         if (error?.code === "bad-model") await file.discard();
         throw error;
       } finally {
@@ -163,34 +186,41 @@ export class Host {
   }
 
   async feed({ text }, signal) {
-    this.#stream = undefined;
+    this.#endStream();
     return (await this.#feed(text, signal)).length;
   }
 
-  /** Feeds a text in pieces between which an abort is heard. */
+  /** Feeds a text in passes between which an abort is heard. */
   async #feed(text, signal) {
     const ids = this.#core.encode(text);
-    const { policy, chunk } = this.#info().cache;
-    const step = policy === "recompute" ? ids.length : CHUNKS_AT_ONCE * chunk;
-    for (let at = 0; at < ids.length; at += step) {
-      if (signal?.aborted) throw aborted();
-      await this.#core.feed(ids.subarray(at, at + step));
-    }
+    const fed = await this.#core.feed(ids, () => !signal?.aborted && !this.#unloaded);
+    this.#note(ids.subarray(0, fed));
+    this.#mayGoOn(signal);
     return ids;
   }
 
-  async begin({ prompt, settings, maxTokens }, signal) {
+  #note(tokens) {
+    this.#last = tokens.at(-1) ?? this.#last;
+  }
+
+  /** The stream is over; the first `taken` tokens of its last batch stay. */
+  #endStream(taken) {
+    if (this.#stream) this.#note(this.#stream.tokens.slice(0, taken));
     this.#stream = undefined;
+  }
+
+  async begin({ prompt, settings, maxTokens }, signal) {
+    this.#endStream();
     const start = performance.now();
     const nothingNew = prompt === "" && this.#core.position() > 0;
     const ids = nothingNew ? new Uint32Array() : await this.#feed(prompt, signal);
     const ms = performance.now() - start;
-    this.#core.begin(JSON.stringify(settings), ids);
+    this.#core.begin(JSON.stringify(settings));
     const { ring, window } = this.#info().cache;
     // Everything that was not taken can be taken back (see `stop`): half of what the ring allows; the other half is
     // for the steps that the device is ahead.
     const most = Math.max(1, (ring - window) >> 1);
-    this.#stream = { left: maxTokens, most, before: ids.at(-1), tokens: [], stopAtEos: settings.stopAtEos };
+    this.#stream = { left: maxTokens, most, before: this.#last, tokens: [], stopAtEos: settings.stopAtEos };
     return { promptTokens: ids.length, ms };
   }
 
@@ -199,12 +229,13 @@ export class Host {
     if (!stream) throw new BadOptionError("this stream was ended by another, by feed or by reset");
     const start = performance.now();
     stream.before = stream.tokens.at(-1) ?? stream.before;
+    this.#note(stream.tokens);
     stream.tokens = [];
     const pieces = [];
     let ended;
     let firstMs;
     while (!ended && pieces.length < stream.most && (pieces.length === 0 || performance.now() - start < BATCH_MS)) {
-      ended = signal?.aborted ? "aborted" : stream.left === 0 ? "length" : undefined;
+      ended = signal?.aborted || this.#unloaded ? "aborted" : stream.left === 0 ? "length" : undefined;
       if (ended) break;
       const token = await this.#core.next();
       firstMs ??= performance.now() - start;
@@ -233,9 +264,9 @@ export class Host {
   /** Ends the stream; the last `unseen` pieces were not taken, and have never been. */
   async stop({ unseen }) {
     const stream = this.#stream;
-    this.#stream = undefined;
-    if (stream && unseen > 0) {
-      const seen = stream.pieces - unseen;
+    const seen = stream && unseen > 0 ? stream.pieces - unseen : undefined;
+    this.#endStream(seen);
+    if (seen !== undefined) {
       const last = stream.tokens[seen - 1] ?? stream.before;
       if (last !== undefined) await this.#core.rewind(stream.tokens.length - seen, last);
     }
@@ -250,18 +281,28 @@ export class Host {
   async reset({ cache }) {
     expectBytes(cache);
     this.#stream = undefined;
+    this.#last = undefined;
     await this.#core.reset(cache && JSON.stringify(cache));
     return this.#info();
   }
 
+  /** GPU memory is free when this returns. What is under way ends in its own time, and is told nothing more. */
   unload() {
-    this.#core.destroy();
-    this.#core.free();
-    this.#core = undefined;
+    this.#unloaded = true;
+    this.#device?.destroy();
+    // A core that has panicked cannot be freed; the worker goes, and all of its memory.
+    this.#turn = this.#turn.then(() => this.#free()).catch(() => {});
+  }
+
+  #free() {
+    this.#device?.destroy();
+    this.#device?.free();
+    this.#core?.free();
+    this.#device = this.#core = undefined;
   }
 
   loseDevice() {
-    this.#core.destroy();
+    this.#device.destroy();
   }
 }
 

@@ -9,6 +9,8 @@ const MOST_AHEAD = 32 << 20;
 const RETRIES = [250, 1000, 3000];
 
 const rangeOf = (headers) => /^bytes (\d+)-\d+\/(\d+)$/.exec(headers.get("content-range") ?? "");
+/** What nobody will read is not sent on either. A body that has failed has nothing to cancel. */
+const drop = (response) => void response?.body?.cancel().catch(() => {});
 const mb = (bytes) => `${(bytes / 1e6).toFixed(0)} MB`;
 
 export class Download {
@@ -29,6 +31,7 @@ export class Download {
   #waiting = new Set();
   #wanted = 0;
   #failure;
+  #gone;
   #done;
 
   constructor(url, name, options) {
@@ -36,7 +39,11 @@ export class Download {
     this.name = name;
     this.#options = options;
     const { signal } = options;
-    signal?.addEventListener("abort", () => this.#abort.abort(), { once: true });
+    const abort = () => {
+      this.#abort.abort();
+      this.#tell();
+    };
+    signal?.addEventListener("abort", abort, { once: true });
     if (signal?.aborted) this.#abort.abort();
   }
 
@@ -87,6 +94,7 @@ export class Download {
     const cache = this.#part ? "no-store" : "default"; // one copy is enough
     const response = await fetch(this.#url, { headers, signal: this.#abort.signal, cache });
     if (response.ok || response.status === 416) return response;
+    drop(response);
     const status = [response.status, response.statusText].filter(Boolean).join(" ");
     const error = new NetworkError(`${this.#url} answered ${status}; check the address`);
     error.final = response.status < 500 && response.status !== 429;
@@ -103,7 +111,7 @@ export class Download {
     const other = identity && this.#identity ? identity !== this.#identity : total && total !== this.length;
     const changed = this.#have > 0 && this.length > 0 && other;
     if (response.status === 416 || changed) {
-      await response.body?.cancel();
+      drop(response);
       if (this.#done) {
         const error = new NetworkError(`${this.#url} changed while it was loaded; load it again`);
         error.final = true;
@@ -160,6 +168,7 @@ export class Download {
         if (!this.length || this.#have >= this.length) break;
         throw new NetworkError(`${this.#url} ended after ${mb(this.#have)} of ${mb(this.length)}`);
       } catch (error) {
+        drop(response);
         if (this.#abort.signal.aborted) throw aborted();
         if (this.#have > before) attempt = 0;
         if (error.final || attempt >= RETRIES.length) throw this.#network(error);
@@ -184,23 +193,27 @@ export class Download {
     // A server that ignores ranges sends what we have once more.
     let at = response.from;
     const reader = response.body.getReader();
-    for (;;) {
-      const { value, done } = await reader.read();
-      if (done) return;
-      const known = Math.min(Math.max(this.#have - at, 0), value.length);
-      at += value.length;
-      if (known < value.length) this.#take(value.subarray(known));
-      if (this.length && this.#have > this.length) {
-        throw new NetworkError(`${this.#url} sent more than the ${mb(this.length)} it had promised`);
+    try {
+      for (;;) {
+        const { value, done } = await reader.read();
+        if (done) return;
+        const known = Math.min(Math.max(this.#have - at, 0), value.length);
+        at += value.length;
+        if (known < value.length) this.#take(value.subarray(known));
+        if (this.length && this.#have > this.length) {
+          throw new NetworkError(`${this.#url} sent more than the ${mb(this.length)} it had promised`);
+        }
+        // Until the weights come, this is all there is to tell.
+        if (this.#released === 0)
+          this.#options.report({ stage: "load", from: this.from, loaded: this.#have, total: this.length });
+        if (!this.length) continue;
+        while (this.#have - Math.max(this.#stored, this.#released, this.#wanted) > MOST_AHEAD) {
+          await this.#news();
+          if (this.#abort.signal.aborted) throw aborted();
+        }
       }
-      // Until the weights come, this is all there is to tell.
-      if (this.#released === 0)
-        this.#options.report({ stage: "load", from: this.from, loaded: this.#have, total: this.length });
-      if (!this.length) continue;
-      while (this.#have - Math.max(this.#stored, this.#released, this.#wanted) > MOST_AHEAD) {
-        await this.#news();
-        if (this.#abort.signal.aborted) throw aborted();
-      }
+    } finally {
+      reader.releaseLock(); // whoever gives the answer up can cancel it
     }
   }
 
@@ -232,12 +245,14 @@ export class Download {
         `${this.#url} has sha256 ${found}, not ${sha256}: the file there is another one or was damaged on its way`,
       );
       this.#fail(error); // before its bytes are gone
-      await this.discard();
+      this.#gone = this.discard();
+      await this.#gone;
       throw error;
     }
-    if (this.#part && this.#stored === this.#have) {
-      this.#part.note({ url: this.#url, total: this.#have, identity: this.#identity, complete: true });
-    }
+    if (!this.#part || this.#stored < this.#have) return;
+    const facts = { url: this.#url, total: this.#have, identity: this.#identity, complete: true };
+    const modified = sha256 && (await this.#part.modified());
+    this.#part?.note({ ...facts, verified: modified && { sha256, modified } });
   }
 
   #fail(error) {
@@ -257,9 +272,12 @@ export class Download {
   async read(start, end) {
     this.#wanted = Math.max(this.#wanted, end);
     this.#tell();
-    while (this.#have < end && !this.#failure) await this.#news();
+    while (this.#have < end && !this.#failure && !this.#abort.signal.aborted) await this.#news();
     if (this.#abort.signal.aborted) throw aborted();
-    if (this.#failure) throw this.#failure;
+    if (this.#failure) {
+      await this.#gone; // whoever hears of it may end this worker
+      throw this.#failure;
+    }
     const out = new Uint8Array(end - start);
     if (start < this.#stored) {
       const bytes = out.subarray(0, Math.min(end, this.#stored) - start);

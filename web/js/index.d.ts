@@ -50,9 +50,12 @@ export interface LoadOptions extends CacheOptions {
   onWarning?: (message: string) => void;
   /** Aborts the load. What was downloaded so far stays and is resumed by the next load. */
   signal?: AbortSignal;
-  /** Keep a downloaded model in the browser's private file system. Default true. */
+  /** Keep a downloaded model in the browser's private file system, and ask the browser to let it stay. Default true. */
   cache?: boolean;
-  /** The file's sha256 in hexadecimal. A copy that has another is refused, and a kept one fetched anew. */
+  /**
+   * The file's sha256 in hexadecimal. A copy that has another is refused, and a kept one fetched anew. A kept copy is
+   * hashed once, and again only after it has changed.
+   */
   sha256?: string;
   /**
    * Which of the kernels that compute the same is fastest is measured at the first load of a format on a device, for
@@ -65,6 +68,12 @@ export interface LoadOptions extends CacheOptions {
    * `brooklet/worker`; `false` in the page itself, where a download is not kept.
    */
   worker?: Worker | false;
+  /**
+   * The folder in which the package's `worker.js` and `brooklet_bg.wasm` lie, the other files of the package beside
+   * them. Only where they are not found by themselves: after a bundler that does not know `new URL(…, import.meta.url)`,
+   * esbuild say.
+   */
+  assets?: string | URL;
 }
 
 /** How to choose tokens, and when to end. */
@@ -196,7 +205,10 @@ export class Engine {
   setPolicy(policy: "streaming" | "window"): Promise<void>;
   /** Starts anew with an empty cache; with options, one of another policy or size. */
   reset(options?: CacheOptions): Promise<void>;
-  /** Frees everything, GPU memory first. The engine cannot be used afterwards. */
+  /**
+   * Frees everything, GPU memory first. What is under way is not waited for: a stream ends as if it had been stopped,
+   * other calls fail with code `"aborted"`. The engine cannot be used afterwards.
+   */
   unload(): Promise<void>;
 }
 
@@ -251,5 +263,5 @@ export class NetworkError extends BrookletError {}
 export class AbortedError extends BrookletError {}
 /** An option has a value that cannot work. */
 export class BadOptionError extends BrookletError {}
-/** A defect of this package. */
+/** A defect of this package, or a file of it that could not be loaded; the message says which. */
 export class InternalError extends BrookletError {}

@@ -1,108 +1,23 @@
 // brooklet: text from a language model on WebGPU, for ever. Types and documentation: index.d.ts.
-import { AbortedError, BadOptionError, InternalError, aborted, asBrookletError } from "./errors.js";
+import { AbortedError, BadOptionError, aborted } from "./errors.js";
 import { cacheOptions, loadOptions, streamOptions } from "./options.js";
+import { Local, Remote } from "./remote.js";
 
-export * from "./errors.js";
+// Name by name: what only the package's own files share is not for others.
+export {
+  AbortedError,
+  BadModelError,
+  BadOptionError,
+  BrookletError,
+  DeviceLostError,
+  InternalError,
+  NetworkError,
+  NoAdapterError,
+  NoWebGpuError,
+  OutOfMemoryError,
+  UnsupportedError,
+} from "./errors.js";
 export { forgetModel, keptModels } from "./store.js";
-
-/** Calls into a worker. Nothing hangs: a worker that dies fails every call under way. */
-class Remote {
-  #worker;
-  #owned;
-  #calls = new Map();
-  #last = 0;
-  #dead;
-
-  constructor(worker) {
-    this.#owned = !worker;
-    this.#worker = worker ?? startWorker();
-    this.#worker.addEventListener("message", ({ data }) => this.#answer(data));
-    this.#worker.addEventListener("error", (event) => {
-      event.preventDefault?.();
-      this.#die(new InternalError(`the engine's worker failed: ${event.message || "its script could not be loaded"}`));
-    });
-    this.#worker.addEventListener("messageerror", () =>
-      this.#die(new InternalError("a message of the engine's worker could not be read")),
-    );
-  }
-
-  call(method, args, { signal, onEvent } = {}) {
-    if (this.#dead) return Promise.reject(this.#dead);
-    if (signal?.aborted) return Promise.reject(aborted());
-    const id = ++this.#last;
-    const { promise, resolve, reject } = withResolvers();
-    const abort = () => this.#worker.postMessage({ brooklet: "abort", id });
-    signal?.addEventListener("abort", abort);
-    this.#calls.set(id, { resolve, reject, onEvent });
-    this.#worker.postMessage({ brooklet: "call", id, method, args });
-    return promise.finally(() => {
-      this.#calls.delete(id);
-      signal?.removeEventListener("abort", abort);
-    });
-  }
-
-  #answer({ brooklet, id, result, error, event }) {
-    const call = this.#calls.get(id);
-    if (!call) return;
-    if (brooklet === "event") call.onEvent?.(event);
-    else if (brooklet === "error") call.reject(asBrookletError(error));
-    else if (brooklet === "result") call.resolve(result);
-  }
-
-  #die(error) {
-    this.#dead = error;
-    for (const { reject } of this.#calls.values()) reject(error);
-    this.close();
-  }
-
-  close() {
-    if (this.#owned) this.#worker.terminate();
-    this.#dead ??= unloaded();
-  }
-}
-
-/** The same calls without a worker. */
-class Local {
-  #host;
-  #closed;
-
-  async call(method, args, { signal, onEvent } = {}) {
-    if (this.#closed) throw unloaded();
-    const { Host } = await import("./core.js");
-    this.#host ??= new Host();
-    try {
-      return await this.#host.call(method, args, { signal, onEvent });
-    } catch (error) {
-      throw asBrookletError(error);
-    }
-  }
-
-  close() {
-    this.#closed = true;
-    this.#host = undefined;
-  }
-}
-
-const unloaded = () => new BadOptionError("the engine was unloaded; load another");
-
-function withResolvers() {
-  let resolve, reject;
-  const promise = new Promise((...both) => ([resolve, reject] = both));
-  return { promise, resolve, reject };
-}
-
-function startWorker() {
-  try {
-    // As bundlers know it: the address and the options spelt out in place.
-    return new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "brooklet" });
-  } catch (error) {
-    if (error.name !== "SecurityError") throw error;
-    // From another site, a CDN say: such a script may be imported, but not be a worker itself.
-    const script = `import ${JSON.stringify(new URL("./worker.js", import.meta.url).href)};`;
-    const url = URL.createObjectURL(new Blob([script], { type: "text/javascript" }));
-    return new Worker(url, { type: "module", name: "brooklet" });
-  }
-}
 
 /** Which kernels suit this device, as measured by earlier loads: a page has a place to keep that, a worker has not. */
 const TUNED = "brooklet.tuned";
@@ -120,6 +35,16 @@ function keepTuning(text) {
     globalThis.localStorage?.setItem(TUNED, text);
   } catch {
     // forbidden, or full
+  }
+}
+
+/** Asks the browser not to clear a kept model when space runs short: pages can ask, workers cannot. */
+async function askToStay() {
+  try {
+    const { storage } = navigator;
+    if (!(await storage.persisted())) await storage.persist();
+  } catch {
+    // there is nobody to ask here: it stays as long as the browser likes
   }
 }
 
@@ -141,11 +66,13 @@ export class Engine {
     const { tune, ...args } = loadOptions(options);
     args.tuning = { tune, kept: keptTuning() };
     if (signal?.aborted) throw aborted();
-    const remote = worker === false ? new Local() : new Remote(worker);
-    const onEvent = ({ progress, warning, tuned }) => {
+    const { assets } = args;
+    const remote = worker === false ? new Local() : new Remote(worker, assets);
+    const onEvent = ({ progress, warning, tuned, kept }) => {
       if (progress) onProgress?.(progress);
       if (warning) onWarning(warning);
       if (tuned) keepTuning(tuned);
+      if (kept) void askToStay();
     };
     try {
       return new Engine(loseDevice, remote, await remote.call("load", args, { signal, onEvent }));
@@ -192,13 +119,7 @@ export class Engine {
 
   async unload() {
     this.#stream?.end("stopped");
-    try {
-      await this.#remote.call("unload", {});
-    } catch (error) {
-      if (!(error instanceof BadOptionError)) throw error; // twice is no harm
-    } finally {
-      this.#remote.close();
-    }
+    await this.#remote.unload();
   }
 
   /** For tests: the device goes away, as after a driver's reset. */
@@ -217,6 +138,7 @@ class TextStream {
   #turn = Promise.resolve();
   #busyMs = 0;
   #ended;
+  #over = false;
 
   constructor(call, before, request) {
     this.#call = call;
@@ -259,6 +181,7 @@ class TextStream {
         await this.#fetch();
       }
     } catch (error) {
+      if (this.#over) return { value: undefined, done: true };
       this.stats.stopReason ??= error instanceof AbortedError ? "aborted" : "error";
       this.#batch = [];
       this.#taken = 0;
@@ -304,8 +227,9 @@ class TextStream {
     Object.assign(this.stats, { position, evicted });
   }
 
-  /** Ends it without a word to the engine. */
+  /** Ends it without a word to the engine, which is about to go. */
   end(reason) {
+    this.#over = true;
     this.stats.stopReason ??= reason;
   }
 

@@ -65,6 +65,7 @@ const STREAM = {
 const LOAD = {
   cache: boolean,
   tune: oneOf("on", "off", "again"),
+  assets: (name, value) => folderOf(name, value),
   sha256: (name, value) =>
     /^[0-9a-f]{64}$/i.test(value) ? value.toLowerCase() : wrong(name, value, "64 hexadecimal digits"),
 };
@@ -80,8 +81,22 @@ export function streamOptions(options) {
 
 export function loadOptions(options) {
   const others = ["model", "onProgress", "onWarning", "signal", "worker"];
-  const { cache = true, sha256, tune = "on", ...rest } = checked(options, { ...CACHE, ...LOAD }, others);
-  return { model: modelOf(options.model), keep: cache, sha256, tune, cache: rest };
+  const { cache = true, sha256, tune = "on", assets, ...rest } = checked(options, { ...CACHE, ...LOAD }, others);
+  return { model: modelOf(options.model), keep: cache, sha256, tune, assets, cache: rest };
+}
+
+const here = () => globalThis.document?.baseURI ?? globalThis.location?.href;
+
+/** The address of a folder in full, with its last slash. */
+function folderOf(name, value) {
+  if (typeof value !== "string" && !(value instanceof URL)) wrong(name, value, "the URL of a folder");
+  try {
+    const url = new URL(value, here());
+    if (!url.pathname.endsWith("/")) url.pathname += "/";
+    return url.href;
+  } catch {
+    return wrong(name, value, "a URL that can be resolved");
+  }
 }
 
 /** A URL in full, or a Blob: what a worker can read without a copy in its memory. */
@@ -91,7 +106,7 @@ function modelOf(model) {
   if (typeof model !== "string" && !(model instanceof URL))
     wrong("model", model, "a URL, a File, a Blob or an ArrayBuffer");
   try {
-    const url = new URL(model, globalThis.document?.baseURI ?? globalThis.location?.href);
+    const url = new URL(model, here());
     if (!["http:", "https:", "blob:", "data:"].includes(url.protocol))
       wrong("model", url.href, "an http or https address");
     url.hash = "";

@@ -2,7 +2,7 @@
 // `name`, `length`, `read(start, end)`, `release(end)`.
 import { BadModelError, asBrookletError, aborted } from "./errors.js";
 import { Download } from "./download.js";
-import { forgetModel, kept, nameOf } from "./store.js";
+import { forgetModel, kept, nameOf, noteKept } from "./store.js";
 
 const PIECE = 4 << 20;
 
@@ -54,6 +54,14 @@ async function sha256Of(file, { report, hasher }) {
 
 export const corrupt = ({ name }, why) => `the kept copy of ${name} is corrupt (${why}): it is fetched anew`;
 
+/** The sum of a kept copy: what was found once, as long as nobody has written to it since. */
+async function keptSum({ facts, file: { lastModified: modified } }, file, wanted, options) {
+  if (facts.verified?.modified === modified) return facts.verified.sha256;
+  const sha256 = await sha256Of(file, options);
+  if (sha256 === wanted) await noteKept(file.url, { ...facts, verified: { sha256, modified } });
+  return sha256;
+}
+
 /** The kept copy of a model, if there is one that can be trusted. */
 async function keptFile(url, { sha256, warn, signal, ...rest }) {
   const copy = await kept(url);
@@ -61,7 +69,7 @@ async function keptFile(url, { sha256, warn, signal, ...rest }) {
   const file = new BlobFile(copy.file, nameOf(url), "cache", signal);
   file.url = url;
   const whole = copy.facts.total === file.length;
-  const found = whole && sha256 ? await sha256Of(file, rest) : sha256;
+  const found = whole && sha256 ? await keptSum(copy, file, sha256, rest) : sha256;
   if (whole && found === sha256) return file;
   const why = whole ? `its sha256 is ${found}` : `it has ${file.length} bytes instead of ${copy.facts.total}`;
   warn(corrupt(file, why));

@@ -47,6 +47,18 @@ export async function kept(url) {
   }
 }
 
+/** Writes anew what is known of a whole copy. */
+export async function noteKept(url, facts) {
+  try {
+    const handle = await (await folder(false)).getFileHandle(`${await keyOf(url)}.json`);
+    const writable = await handle.createWritable();
+    await writable.write(JSON.stringify(facts));
+    await writable.close();
+  } catch {
+    // it cannot be written just now: it will be found out again
+  }
+}
+
 export async function keptModels() {
   const models = [];
   try {
@@ -130,6 +142,16 @@ export class Part {
     this.#facts.truncate(0);
     this.#facts.write(text, { at: 0 });
     this.#facts.flush();
+  }
+
+  /** When its bytes were last written; undefined where that is not told. */
+  async modified() {
+    this.#bytes.flush();
+    const handle = await this.#dir.getFileHandle(`${this.#key}.gguf`);
+    return handle.getFile().then(
+      (file) => file.lastModified,
+      () => undefined,
+    );
   }
 
   truncate(size) {

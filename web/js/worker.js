@@ -2,7 +2,7 @@
 import { Host } from "./core.js";
 import { plain } from "./errors.js";
 
-const host = new Host();
+let host = new Host();
 const running = new Map();
 
 self.addEventListener("message", async ({ data }) => {
@@ -12,6 +12,12 @@ self.addEventListener("message", async ({ data }) => {
   const abort = new AbortController();
   running.set(id, abort);
   try {
+    if (method === "unload") {
+      const old = host;
+      host = new Host(); // for the next engine
+      old.unload();
+      return self.postMessage({ brooklet: "result", id });
+    }
     const onEvent = (event) => self.postMessage({ brooklet: "event", id, event });
     const result = await host.call(method, args, { signal: abort.signal, onEvent });
     self.postMessage({ brooklet: "result", id, result });

@@ -328,9 +328,21 @@ impl Core {
         Session::new(self.model.clone(), settings).await.ok()
     }
 
+    /// What gives the GPU memory back while the core is at work.
+    pub fn device(&self) -> Device {
+        Device(self.model.gpu.clone())
+    }
+}
+
+/// The GPU device of a [`Core`], which can be given up while a call into the core has not come back.
+#[wasm_bindgen]
+pub struct Device(Arc<Gpu>);
+
+#[wasm_bindgen]
+impl Device {
     /// Gives all GPU memory back at once. Also what a lost device looks like to whoever goes on.
     pub fn destroy(&self) {
-        self.model.gpu.destroy();
+        self.0.destroy();
     }
 }
 

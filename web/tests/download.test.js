@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { after, afterEach, before, beforeEach, test } from "node:test";
-import { TINY, blank, browser, sha256, site } from "./harness.js";
+import { TINY, blank, browser, readModel, reader, sha256, site } from "./harness.js";
 
 const BYTES = readFileSync(TINY);
 const SUM = sha256(TINY);
@@ -10,6 +10,7 @@ let chrome, server, page, faults, requests, expected;
 
 before(async () => {
   server = await site((req, res) => {
+    if (reader(req, res)) return true;
     if (!req.url.startsWith("/models/")) return false;
     requests.push(req.headers.range ?? "all");
     faults(req, res);
@@ -42,9 +43,12 @@ function answer(req, res, { bytes = BYTES, upTo = Infinity, ranges = true, etag 
   if (from > 0) headers["content-range"] = `bytes ${from}-${bytes.length - 1}/${bytes.length}`;
   res.writeHead(from > 0 ? 206 : 200, headers);
   if (upTo >= bytes.length) res.end(bytes.subarray(from));
-  else res.write(bytes.subarray(from, upTo), () => setTimeout(() => res.destroy(), 50));
+  else res.write(bytes.subarray(from, upTo), () => setTimeout(() => res.destroy(), 500));
 }
 const whole = (req, res) => answer(req, res);
+
+/** Reads all of a model where nothing but its bytes matters. */
+const read = (name, options) => readModel(page, `${server.url}/models/${name}`, options);
 
 /** Loads a model and streams a little; whatever happens comes back as data. */
 const load = (name, options = {}) =>
@@ -93,26 +97,26 @@ test("a whole download is kept, and read from there the next time", async () => 
 test("an interrupted download goes on where it stopped, by range", async () => {
   let left = [40_000, 90_000];
   faults = (req, res) => answer(req, res, { upTo: left.shift() ?? Infinity });
-  const found = await load("b.gguf", { sha256: SUM });
-  assert.deepEqual([found.text, found.kept], [expected, true], JSON.stringify(found));
+  const found = await read("b.gguf", { sha256: SUM });
+  assert.deepEqual([found.read, found.kept], [SUM, true], JSON.stringify(found));
   assert.deepEqual(requests, ["all", "bytes=40000-", "bytes=90000-"]);
   // and the same without a place to keep it
   left = [40_000, 90_000];
-  const memory = await load("b2.gguf", { cache: false });
-  assert.deepEqual([memory.text, memory.kept], [expected, false], JSON.stringify(memory));
+  const memory = await read("b2.gguf", { cache: false });
+  assert.deepEqual([memory.read, memory.kept], [SUM, false], JSON.stringify(memory));
 });
 
 test("a server that ignores ranges sends it all again, and that is right too", async () => {
   const left = [60_000];
   faults = (req, res) => answer(req, res, { ranges: false, upTo: left.shift() ?? Infinity });
-  const found = await load("c.gguf", { sha256: SUM });
-  assert.deepEqual([found.text, found.kept], [expected, true], JSON.stringify(found));
+  const found = await read("c.gguf", { sha256: SUM });
+  assert.deepEqual([found.read, found.kept], [SUM, true], JSON.stringify(found));
 });
 
 test("a server that does not say how long the file is", async () => {
   faults = (req, res) => answer(req, res, { length: false });
-  const found = await load("d.gguf", { sha256: SUM });
-  assert.deepEqual([found.text, found.kept], [expected, true], JSON.stringify(found));
+  const found = await read("d.gguf", { sha256: SUM });
+  assert.deepEqual([found.read, found.kept], [SUM, true], JSON.stringify(found));
 });
 
 test("what came before an abort is resumed by the next load; of a changed file it is not", async () => {
@@ -126,19 +130,19 @@ test("what came before an abort is resumed by the next load; of a changed file i
     // half of it, and then nothing until the page gives up
     const headers = { ...(etag && { etag: '"1"' }), "content-length": before };
     faults = (req, res) => res.writeHead(200, headers).write(BYTES.subarray(0, 120_000));
-    const first = await load(name, { abortAfter: 1 });
+    const first = await read(name, { abortAfter: 1 });
     assert.equal(first.code, "aborted", JSON.stringify(first));
     const part = first.models.find((model) => model.name === name);
     assert.deepEqual([part.complete, part.total], [false, before]);
     faults = (req, res) => answer(req, res, { etag });
-    const second = await load(name, { sha256: SUM });
-    assert.deepEqual([second.text, second.kept], [expected, true], JSON.stringify(second));
+    const second = await read(name, { sha256: SUM });
+    assert.deepEqual([second.read, second.kept], [SUM, true], JSON.stringify(second));
     assert.match(requests.at(-1), range);
   }
 });
 
 test("a corrupt copy is noticed and fetched anew", async () => {
-  await load("g.gguf");
+  await read("g.gguf", { sha256: SUM });
   const damage = (how) =>
     page.evaluate(async (how) => {
       const dir = await (await navigator.storage.getDirectory()).getDirectoryHandle("brooklet");
@@ -161,8 +165,13 @@ test("a corrupt copy is noticed and fetched anew", async () => {
     ["head", undefined, /not a GGUF file/],
   ]) {
     await damage(how);
-    const found = await load("g.gguf", { sha256: sum });
-    assert.deepEqual([found.text, found.kept], [expected, true], JSON.stringify(found));
+    // what is wrong with its head the parser finds
+    const found = await (how === "head" ? load : read)("g.gguf", { sha256: sum });
+    assert.deepEqual(
+      [found.text ?? found.read, found.kept],
+      [how === "head" ? expected : SUM, true],
+      JSON.stringify(found),
+    );
     assert.match(found.warnings.join(), why);
     assert.match(found.warnings.join(), /g\.gguf is corrupt .* fetched anew/);
   }
@@ -172,7 +181,7 @@ test("another file than was asked for is refused and not kept", async () => {
   const other = Buffer.from(BYTES);
   other[150_000] ^= 1;
   faults = (req, res) => answer(req, res, { bytes: other });
-  const found = await load("h.gguf", { sha256: SUM });
+  const found = await read("h.gguf", { sha256: SUM });
   assert.equal(found.code, "network");
   assert.match(found.message, new RegExp(`has sha256 [0-9a-f]{64}, not ${SUM}`));
   assert.deepEqual(
@@ -183,22 +192,22 @@ test("another file than was asked for is refused and not kept", async () => {
 
 test("addresses that do not answer are said", async () => {
   faults = (req, res) => res.writeHead(404).end();
-  const missing = await load("i.gguf");
+  const missing = await read("i.gguf");
   assert.match(`${missing.code}: ${missing.message}`, /^network: .*i\.gguf answered 404 Not Found; check the address/);
   faults = (req, res) => res.destroy();
-  const dead = await load("j.gguf");
+  const dead = await read("j.gguf");
   assert.match(`${dead.code}: ${dead.message}`, /^network: .*could not be fetched .*check the connection/);
   faults = (req, res) => answer(req, res, { upTo: 50_000, ranges: false });
-  const short = await load("k.gguf");
+  const short = await read("k.gguf");
   assert.match(`${short.code}: ${short.message}`, /^network: /);
 });
 
 test("where there is no room the model is not kept, and runs all the same", async () => {
   const session = await chrome.context.newCDPSession(page);
   await session.send("Storage.overrideQuotaForOrigin", { origin: server.url, quotaSize: 1000 });
-  const found = await load("l.gguf");
+  const found = await read("l.gguf");
   await session.send("Storage.overrideQuotaForOrigin", { origin: server.url });
-  assert.deepEqual([found.text, found.kept], [expected, false], JSON.stringify(found));
+  assert.deepEqual([found.read, found.kept], [SUM, false], JSON.stringify(found));
   assert.match(found.warnings.join(), /l\.gguf will not be kept in this browser/);
 });
 
@@ -214,4 +223,63 @@ test("two engines that load the same model at once both get it", async () => {
   });
   assert.deepEqual(found.kept, [false, true]);
   assert.match(found.warnings.join(), /by another engine too/);
+});
+
+test("a kept copy is hashed once, and again after it was written to", async () => {
+  const stages = async (options) => (await read("o.gguf", options)).stages;
+  await read("o.gguf"); // with nothing to compare it with
+  assert.deepEqual(await stages({ sha256: SUM }), ["verify"]);
+  assert.deepEqual(await stages({ sha256: SUM }), []);
+  await page.evaluate(async () => {
+    const dir = await (await navigator.storage.getDirectory()).getDirectoryHandle("brooklet");
+    for await (const [name, handle] of dir.entries()) {
+      if (!name.endsWith(".gguf")) continue;
+      const writable = await handle.createWritable({ keepExistingData: true });
+      await writable.write({ type: "write", position: 0, data: "GGUF" }); // what is there already
+      await writable.close();
+    }
+  });
+  assert.deepEqual(await stages({ sha256: SUM }), ["verify"]);
+  assert.deepEqual(await stages({ sha256: SUM }), []);
+  const other = await read("o.gguf", { sha256: SUM.replace(/./g, "0") });
+  assert.match(other.warnings.join(), new RegExp(`o.gguf is corrupt .its sha256 is ${SUM}`));
+  // one that was hashed while it came needs no more
+  await read("p.gguf", { sha256: SUM });
+  assert.deepEqual(await stages({ sha256: SUM }), ["load"]); // o.gguf was forgotten
+  assert.deepEqual((await read("p.gguf", { sha256: SUM })).stages, []);
+  assert.equal(requests.length, 4, "o, another o that is refused, p, o");
+});
+
+test("an answer that is given up is not sent on", async () => {
+  let gone;
+  const given_up = new Promise((resolve) => (gone = resolve));
+  faults = async (req, res) => {
+    if (requests.length === 1) return answer(req, res, { upTo: 40_000 });
+    if (requests.length > 2) {
+      await given_up; // for ever, where nobody gives it up
+      return answer(req, res);
+    }
+    // another part than was asked for, without an end
+    res.writeHead(206, { etag: '"1"', "content-range": `bytes 7-${BYTES.length - 1}/${BYTES.length}` });
+    res.write(BYTES.subarray(7, 1000));
+    res.on("close", gone);
+  };
+  const found = await read("q.gguf", { sha256: SUM });
+  assert.deepEqual([found.read, found.kept], [SUM, true], JSON.stringify(found));
+  assert.deepEqual(requests, ["all", "bytes=40000-", "bytes=40000-"]);
+});
+
+test("the browser is asked to let a model stay when one is kept, and not again", async () => {
+  await page.evaluate(() => {
+    globalThis.asked = 0;
+    navigator.storage.persisted = async () => false;
+    navigator.storage.persist = async () => (globalThis.asked += 1) > 0;
+  });
+  const asked = () => page.evaluate(() => globalThis.asked);
+  assert.equal((await load("r.gguf", { cache: false })).kept, false);
+  assert.equal(await asked(), 0);
+  assert.equal((await load("r.gguf")).kept, true);
+  assert.equal(await asked(), 1);
+  assert.deepEqual((await load("r.gguf")).from, ["cache"]);
+  assert.equal(await asked(), 1);
 });

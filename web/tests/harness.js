@@ -3,11 +3,15 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { after, afterEach, before, beforeEach } from "node:test";
+import { env } from "node:process";
 import { fileURLToPath } from "node:url";
 import { browser as launch } from "../chromium.js";
 import { CACHE, CSP, serve } from "../serve.js";
 
 export { CACHE };
+
+/** Whether `./build.sh test --all` asks: with every kernel as a pipeline, long streams, and the package as it is released. */
+export const ALL = env.BROOKLET_ALL === "1";
 
 export const ROOT = join(dirname(fileURLToPath(import.meta.url)), "..", "..");
 export const TINY = join(ROOT, "tests", "fixtures", "tiny.gguf");
@@ -49,16 +53,81 @@ export async function blank(context, url) {
   return Object.assign(page, { complaints });
 }
 
+/** A worker that reads a model as the engine does, in order and in pieces, with no GPU: what a test of downloads needs. */
+const READER = `
+import init, { Hasher } from "/brooklet/brooklet.js";
+import { openModel } from "/brooklet/source.js";
+
+const PIECE = 50_000;
+
+self.onmessage = async ({ data: { model, abortAfter, cache = true, sha256 } }) => {
+  const [warnings, from, stages] = [[], new Set(), new Set()];
+  const abort = new AbortController();
+  const report = (progress) => {
+    from.add(progress.from);
+    stages.add(progress.stage);
+    if (progress.loaded > abortAfter) abort.abort();
+  };
+  const warn = (warning) => warnings.push(warning);
+  let result;
+  try {
+    await init();
+    const options = { keep: cache, sha256, signal: abort.signal, report, warn, hasher: () => new Hasher() };
+    const file = await openModel(model, options);
+    try {
+      const hash = new Hasher();
+      for (let at = 0; at < file.length; at += PIECE) {
+        const end = Math.min(at + PIECE, file.length);
+        hash.update(await file.read(at, end));
+        file.release(end);
+      }
+      result = { read: hash.digest(), kept: await file.finish() };
+    } finally {
+      file.close();
+    }
+  } catch ({ code, message }) {
+    result = { code, message };
+  }
+  self.postMessage({ ...result, warnings, from: [...from], stages: [...stages] });
+};
+`;
+
+/** Answers for `/reader.js`. */
+export function reader(req, res) {
+  if (req.url !== "/reader.js") return false;
+  res.writeHead(200, { "content-type": "text/javascript" }).end(READER);
+  return true;
+}
+
+/** What became of a model that the reader has read. */
+export const readModel = (page, model, options = {}) =>
+  page.evaluate(
+    async (request) => {
+      const { keptModels } = await import("/brooklet/index.js");
+      const worker = new Worker("/reader.js", { type: "module" });
+      const result = await new Promise((resolve, reject) => {
+        worker.onmessage = ({ data }) => resolve(data);
+        worker.onerror = ({ message }) => reject(new Error(message || "the reader could not be loaded"));
+        worker.postMessage(request);
+      });
+      worker.terminate();
+      return { ...result, models: await keptModels() };
+    },
+    { model, ...options },
+  );
+
 export const sha256 = (path) => createHash("sha256").update(readFileSync(path)).digest("hex");
 
 /** For a file of tests: a fresh page for each, with nothing kept. `inPage(work, argument)` runs in it with the package
  * at hand and turns what is thrown into `{ code, message }`; `faults(req, res)` may answer for the server. */
 export function packagePages() {
-  const here = { page: undefined, faults: undefined };
+  const here = { page: undefined, faults: undefined, url: undefined, context: undefined };
   let chrome, server;
   before(async () => {
     server = await site((req, res) => here.faults?.(req, res));
+    here.url = server.url;
     chrome = await browser();
+    here.context = chrome.context;
   });
   after(async () => {
     await chrome?.close();
