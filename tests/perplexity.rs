@@ -188,7 +188,7 @@ fn what_cannot_be_measured_is_said() {
         (2, &good, &["--ranges", "5-5"], "0-2048 is what it takes"),
         (2, &good, &["--prefix", "320"], "token 320 is not one of the model's 320"),
         (2, &good, &["--policy", "recompute", "--after", "9999"], "--after 9999"),
-        (2, &good, &["--policy", "window", "--sinks", "3"], "only --policy streaming and half-discard have sinks"),
+        (2, &good, &["--policy", "window", "--sinks", "3"], "--sinks 3: only policy streaming and half-discard have sinks"),
         (1, &good, &["--csv", "/nowhere/nll.csv"], "/nowhere/nll.csv"),
     ];
     for (code, text, args, message) in cases {
