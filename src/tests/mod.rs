@@ -29,3 +29,4 @@ mod support;
 mod text;
 mod tiny;
 mod tuning;
+mod vocabularies;
