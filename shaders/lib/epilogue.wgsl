@@ -12,14 +12,18 @@ fn silu(v: f32) -> f32 {
     return v / (1.0 + exp(-v));
 }
 
+fn biased(row: u32, sum: f32) -> f32 {
+    if params.has_bias != 0u {
+        return sum + bias[params.row0 + row];
+    }
+    return sum;
+}
+
 fn store(at: u32, row: u32, sum: f32) {
     if row >= params.rows {
         return;
     }
-    var value = sum;
-    if params.has_bias != 0u {
-        value += bias[params.row0 + row];
-    }
+    var value = biased(row, sum);
     if EPILOGUE == ADD {
         value += y[at + row];
     }
@@ -30,10 +34,10 @@ fn finish(token: u32, row: u32, sums: vec4<f32>) {
     if EPILOGUE == SWIGLU {
         let at = token * params.y_stride + (params.row0 + row) / 2u;
         if row < params.rows {
-            y[at] = silu(sums.x) * sums.y;
+            y[at] = silu(biased(row, sums.x)) * biased(row + 1u, sums.y);
         }
         if row + 2u < params.rows {
-            y[at + 1u] = silu(sums.z) * sums.w;
+            y[at + 1u] = silu(biased(row + 2u, sums.z)) * biased(row + 3u, sums.w);
         }
         return;
     }

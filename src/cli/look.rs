@@ -1,9 +1,9 @@
 //! The commands that look at things: devices, inspect, tokenize, logits.
 use super::args::{DevicesArgs, InspectArgs, LogitsArgs, TokenizeArgs};
-use super::model::{File, prompt_ids, read_text, text};
+use super::model::{File, prompt_ids, read_text, text, warn};
 use super::output::{Output, human};
 use super::tuning;
-use brooklet::format::{FileSource, Gguf, describe};
+use brooklet::format::{Shards, describe};
 use brooklet::gpu::AdapterReport;
 use brooklet::model::Config;
 use brooklet::ops::Variant;
@@ -62,15 +62,14 @@ pub(crate) fn devices(args: DevicesArgs) -> Result<()> {
 }
 
 pub(crate) fn inspect(args: InspectArgs) -> Result<()> {
-    let source = FileSource::open(&args.file)?;
-    let gguf = block_on(Gguf::read(&source))?;
+    let (_, gguf) = block_on(Shards::open(&args.file))?;
+    warn(&gguf.warnings);
     let mut text = describe(&gguf);
-    let vocab = Vocab::from_gguf(&gguf).and_then(Tokenizer::new);
-    let obstacles: Vec<_> = [Config::from_gguf(&gguf).err(), vocab.err()]
-        .into_iter()
-        .flatten()
-        .map(|error| error.to_string())
-        .collect();
+    let obstacles = match Vocab::from_gguf(&gguf).and_then(Tokenizer::new) {
+        Ok(tokenizer) => vec![Config::for_tokens(&gguf, tokenizer.len()).err()],
+        Err(error) => vec![Config::from_gguf(&gguf).err(), Some(error)],
+    };
+    let obstacles: Vec<_> = obstacles.into_iter().flatten().map(|e| e.to_string()).collect();
     let verdict = match obstacles.is_empty() {
         true => "brooklet runs this model".to_owned(),
         false => format!("brooklet cannot run this model: {}", obstacles.join("; ")),

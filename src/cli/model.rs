@@ -2,23 +2,24 @@
 use super::args::{ModelArgs, TextArgs};
 use super::tuning;
 use super::wish::Wish;
-use brooklet::format::{DEFAULT_MODEL, FileSource, Gguf, Source, default_model};
+use brooklet::format::{DEFAULT_MODEL, FileSource, Gguf, Shards, Source, default_model};
 use brooklet::model::{Config, LoadSettings, Model};
 use brooklet::text::{Tokenizer, Vocab};
 use brooklet::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use pollster::block_on;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Read};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A prompt is text: this is some 50 million tokens.
 const MAX_TEXT: u64 = 256 << 20;
 
 /// A file whose head is read and whose vocabulary is known. Nothing is on a GPU yet.
 pub(crate) struct File {
-    pub(crate) source: FileSource,
+    pub(crate) source: Shards<FileSource>,
     pub(crate) gguf: Gguf,
     pub(crate) tokenizer: Tokenizer,
 }
@@ -34,8 +35,8 @@ impl File {
                 ))
             })?,
         };
-        let source = FileSource::open(&path)?;
-        let gguf = block_on(Gguf::read(&source))?;
+        let (source, gguf) = block_on(Shards::open(&path))?;
+        warn(&gguf.warnings);
         let tokenizer = Tokenizer::new(Vocab::from_gguf(&gguf)?)?;
         Ok(Self { source, gguf, tokenizer })
     }
@@ -44,7 +45,8 @@ impl File {
     /// MiB of its weights. Reading all of a large file would take seconds.
     pub(crate) fn identity(&self) -> Result<String> {
         let (len, weights) = (self.source.len(), self.gguf.data_offset);
-        let end = len.min(weights + (1 << 20));
+        let first_file = self.source.shards().get(1).map_or(len, |(_, start)| *start);
+        let end = first_file.min(weights + (1 << 20));
         let bytes = block_on(self.source.bytes(0..end))?;
         let hash = Sha256::new().chain_update(len.to_le_bytes()).chain_update(bytes).finalize();
         Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
@@ -53,8 +55,7 @@ impl File {
     /// Loads the model, with a bar on a terminal.
     pub(crate) fn load(&self, wish: Wish, quiet: bool) -> Result<Model> {
         // What cannot run is said before a device is opened.
-        let config = Config::from_gguf(&self.gguf)?;
-        config.expect_tokens(self.tokenizer.len())?;
+        let config = Config::for_tokens(&self.gguf, self.tokenizer.len())?;
         let gpu = Arc::new(block_on(tuning::open(wish.adapter))?);
         let choice = block_on(tuning::choose(&gpu, &self.gguf, &config, wish.tune))?;
         let shown = !quiet && std::io::stderr().is_terminal();
@@ -74,6 +75,17 @@ impl File {
         let model = model?;
         model.gpu.keep_pipelines();
         Ok(model)
+    }
+}
+
+/// Tells the user what is odd about a file that is read all the same; once, however often it is opened.
+pub(crate) fn warn(warnings: &[String]) {
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    for warning in warnings {
+        if told.insert(warning.clone()) {
+            eprintln!("warning: {warning}");
+        }
     }
 }
 

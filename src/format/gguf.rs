@@ -1,11 +1,12 @@
 //! The head of a GGUF file: what the model is, and where each tensor lies. Versions 2 and 3, little-endian.
 use super::blocks::{DType, ggml_type_name};
 use super::cursor::Stop;
-use super::head;
 use super::source::Source;
 use super::value::shown;
 pub use super::value::{Array, Value};
+use super::{head, shards};
 use crate::{Error, Result};
+use std::ops::Range;
 
 /// The first read; twice as much is read until the head fits, so the weights are never loaded with it.
 const FIRST_READ: u64 = 1 << 20;
@@ -33,6 +34,8 @@ pub struct Gguf {
     pub(super) key_offsets: Vec<u64>,
     /// Strings that are not UTF-8: the index of the key, that of the string in an array, and the bytes.
     pub(super) raw: Vec<(usize, usize, Box<[u8]>)>,
+    /// The files of the model, each with where it begins in the whole.
+    pub(super) shards: Vec<(String, u64)>,
     /// What is odd about the file and does not keep it from being read: sentences for the user.
     pub warnings: Vec<String>,
 }
@@ -46,7 +49,7 @@ pub struct TensorInfo {
     pub type_id: u32,
     /// One to four dimensions, the contiguous one first: `[columns, rows, ...]`.
     pub dims: Vec<u64>,
-    /// Where its bytes begin, from the start of the file.
+    /// Where its bytes begin, from the start of the file; of the first one where a model is split.
     pub offset: u64,
     /// How many bytes it takes; 0 if the type is not known.
     pub size: u64,
@@ -80,39 +83,73 @@ impl TensorInfo {
         self.dims[0]
     }
 
+    /// Elements in all.
+    pub(crate) fn len(&self) -> usize {
+        (self.cols() * self.rows()) as usize
+    }
+
     /// The product of the other dimensions.
     pub fn rows(&self) -> u64 {
         self.dims[1..].iter().product()
     }
 }
 
+/// The head of one file, which lies at `range` of `source`.
+pub(super) async fn read_head(source: &impl Source, name: &str, range: Range<u64>) -> Result<Gguf> {
+    read_head_from(source, name, range, FIRST_READ).await
+}
+
+async fn read_head_from(
+    source: &impl Source,
+    name: &str,
+    range: Range<u64>,
+    first: u64,
+) -> Result<Gguf> {
+    let len = range.end - range.start;
+    let most = len.min(LONGEST_HEAD);
+    let mut prefix = most.min(first);
+    loop {
+        let bytes = source.bytes(range.start..range.start + prefix).await?;
+        match head::parse(name, &bytes, len) {
+            Ok(gguf) => return Ok(gguf),
+            Err(Stop::Failed(error)) => return Err(error),
+            Err(Stop::ReadMore) if prefix < most => prefix = (2 * prefix).min(most),
+            Err(Stop::ReadMore) => {
+                let detail =
+                    "the metadata and the tensor list are longer than 64 MiB, which no model needs";
+                let (file, detail) = (name.to_owned(), detail.to_owned());
+                return Err(Error::Format { file, offset: prefix, detail });
+            }
+        }
+    }
+}
+
 impl Gguf {
-    /// Reads the head of `source`, and nothing of the weights beyond the first MiB.
+    /// Reads the head of `source`, and nothing of the weights beyond the first MiB; of every file of a split model.
     pub async fn read(source: &impl Source) -> Result<Self> {
         Self::read_from(source, FIRST_READ).await
     }
 
     /// [`Gguf::read`] with a first read of `first` bytes, so that tests reach the second.
     pub(crate) async fn read_from(source: &impl Source, first: u64) -> Result<Self> {
-        let most = source.len().min(LONGEST_HEAD);
-        let mut prefix = most.min(first);
-        loop {
-            let bytes = source.bytes(0..prefix).await?;
-            match head::parse(source.name(), &bytes, source.len()) {
-                Ok(gguf) => return Ok(gguf),
-                Err(Stop::Failed(error)) => return Err(error),
-                Err(Stop::ReadMore) if prefix < most => prefix = (2 * prefix).min(most),
-                Err(Stop::ReadMore) => {
-                    let detail = "the metadata and the tensor list are longer than 64 MiB, which no model needs";
-                    let detail = detail.to_owned();
-                    return Err(Error::Format {
-                        file: source.name().to_owned(),
-                        offset: prefix,
-                        detail,
-                    });
-                }
-            }
+        let (shards, mut heads) = (source.shards(), Vec::new());
+        let ends = shards.iter().skip(1).map(|(_, start)| *start).chain([source.len()]);
+        for ((name, start), end) in shards.iter().zip(ends) {
+            heads.push(read_head_from(source, name, *start..end, first).await?);
         }
+        shards::join(heads, shards)
+    }
+
+    /// The error of a file that breaks the rules at `offset`, in bytes from the start of the whole.
+    pub(crate) fn fault(&self, offset: u64, detail: String) -> Error {
+        let (file, offset) = self.place(offset);
+        Error::Format { file: file.to_owned(), offset, detail }
+    }
+
+    /// The file that has the byte at `offset` of the whole, and where in it that is.
+    pub(super) fn place(&self, offset: u64) -> (&str, u64) {
+        let shard = self.shards.iter().rfind(|(_, start)| *start <= offset);
+        shard.map_or((&self.file, offset), |(name, start)| (name, offset - start))
     }
 
     /// The file's name as the user gave it.

@@ -71,6 +71,7 @@ pub(super) fn parse(file: &str, bytes: &[u8], len: u64) -> Parsed<Gguf> {
         file: file.to_owned(),
         key_offsets,
         raw,
+        shards: vec![(file.to_owned(), 0)],
         warnings,
     })
 }

@@ -11,8 +11,12 @@ const LONGEST_ARRAY: usize = 6;
 
 /// Version, metadata, tensors, and totals by type. Long strings and arrays are shortened.
 pub fn describe(gguf: &Gguf) -> String {
+    let files = match gguf.shards.len() {
+        1 => String::new(),
+        files => format!(" in {files} files"),
+    };
     let mut text = format!(
-        "{}: GGUF version {}, {} metadata keys, {} tensors\n",
+        "{}: GGUF version {}, {} metadata keys, {} tensors{files}\n",
         gguf.file(),
         gguf.version,
         gguf.metadata.len(),
@@ -30,7 +34,7 @@ pub fn describe(gguf: &Gguf) -> String {
             tensor.type_text(),
             dims_text(&tensor.dims),
             size,
-            tensor.offset.to_string(),
+            gguf.place(tensor.offset).1.to_string(),
         ]
     });
     section(&mut text, ["tensor", "type", "dims", "size", "offset"], rows.collect());

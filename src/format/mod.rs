@@ -3,6 +3,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | [`source`] | a file read in ranges: mapped, in memory, or fetched |
+//! | [`shards`] | the files of a split model as one |
 //! | [`gguf`] | the head of a GGUF file: metadata and where each tensor lies |
 //! | `head` | the parser behind it |
 //! | `cursor` | the reader behind the parser, which trusts no count and no length |
@@ -18,6 +19,7 @@ mod head;
 pub mod inspect;
 mod layout;
 mod repack;
+pub mod shards;
 pub mod source;
 pub mod value;
 
@@ -25,6 +27,7 @@ pub use blocks::{DType, dequantize};
 pub use gguf::{Gguf, TensorInfo};
 pub use inspect::describe;
 pub use repack::{Packed, repack, words_of_eight_units};
+pub use shards::Shards;
 pub use source::{BytesSource, Source};
 #[cfg(not(target_arch = "wasm32"))]
 pub use source::{DEFAULT_MODEL, FileSource, default_model};

@@ -24,10 +24,16 @@ pub trait Source {
     fn release(&self, end: u64) {
         let _ = end;
     }
+
+    /// The files that this is made of, in order: the name of each, and where it begins. One, unless a model is split.
+    fn shards(&self) -> Vec<(String, u64)> {
+        vec![(self.name().to_owned(), 0)]
+    }
 }
 
-/// `range` as indices, once it is known to lie inside `source`. Every [`Source`] starts with this.
-pub fn check_range(source: &impl Source, range: &Range<u64>) -> Result<Range<usize>> {
+/// How many bytes `range` has, once it is known to lie inside `source`. Every [`Source`] starts with this. A file may
+/// be longer than memory can be addressed, as files above 4 GiB are in wasm: only what is asked for at once must fit.
+pub fn check_range(source: &impl Source, range: &Range<u64>) -> Result<usize> {
     let fault =
         |detail| Error::Format { file: source.name().to_owned(), offset: range.start, detail };
     if range.start > range.end {
@@ -36,17 +42,21 @@ pub fn check_range(source: &impl Source, range: &Range<u64>) -> Result<Range<usi
             range.end
         )));
     }
+    let length = range.end - range.start;
     if range.end > source.len() {
         return Err(fault(format!(
-            "the file is truncated: {} bytes are wanted from here, but it ends at byte {}",
-            range.end - range.start,
+            "the file is truncated: {length} bytes are wanted from here, but it ends at byte {}",
             source.len()
         )));
     }
-    match (usize::try_from(range.start), usize::try_from(range.end)) {
-        (Ok(start), Ok(end)) => Ok(start..end),
-        _ => Err(fault("this machine cannot address so far into a file".to_owned())),
-    }
+    let many = || fault(format!("{length} bytes are wanted at once, more than this machine holds"));
+    usize::try_from(length).map_err(|_| many())
+}
+
+/// `range` of what is in memory, where every index fits.
+fn in_memory<'a>(source: &impl Source, bytes: &'a [u8], range: &Range<u64>) -> Result<&'a [u8]> {
+    let length = check_range(source, range)?;
+    Ok(&bytes[range.start as usize..][..length])
 }
 
 /// What `./build.sh setup` puts into the cache folder.
@@ -74,17 +84,24 @@ impl FileSource {
         use std::io::{Error as IoError, ErrorKind};
         let name = path.display().to_string();
         let io = |source| Error::Io { path: name.clone(), source };
-        let file = std::fs::File::open(path).map_err(|e| match e.kind() {
+        let sentence = |e: IoError| match e.kind() {
             ErrorKind::NotFound => {
                 io(IoError::new(e.kind(), "there is no such file; check the path"))
             }
             _ => io(e),
-        })?;
-        let facts = file.metadata().map_err(io)?;
+        };
+        // Looked at before it is opened: opening a pipe waits for whoever writes into it.
+        let facts = std::fs::metadata(path).map_err(sentence)?;
         if facts.is_dir() {
             let advice = "this is a directory; name the .gguf file inside it";
             return Err(io(IoError::new(ErrorKind::IsADirectory, advice)));
         }
+        if !facts.is_file() {
+            let advice = "this is a pipe or a device, and a model must be a file, as it is read in \
+                          any order; save it to a file and name that";
+            return Err(io(IoError::new(ErrorKind::InvalidInput, advice)));
+        }
+        let file = std::fs::File::open(path).map_err(sentence)?;
         if facts.len() == 0 {
             let detail = "the file is empty; perhaps its download never began".to_owned();
             return Err(Error::Format { file: name, offset: 0, detail });
@@ -108,7 +125,7 @@ impl Source for FileSource {
     }
 
     async fn bytes(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
-        Ok(Cow::Borrowed(&self.map[check_range(self, &range)?]))
+        Ok(Cow::Borrowed(in_memory(self, &self.map, &range)?))
     }
 }
 
@@ -136,6 +153,6 @@ impl Source for BytesSource {
     }
 
     async fn bytes(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
-        Ok(Cow::Borrowed(&self.bytes[check_range(self, &range)?]))
+        Ok(Cow::Borrowed(in_memory(self, &self.bytes, &range)?))
     }
 }

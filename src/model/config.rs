@@ -1,5 +1,5 @@
 //! What a file says of its model. Every difference between models is a field here.
-use crate::format::{Gguf, TensorInfo};
+use crate::format::{Array, Gguf, TensorInfo, Value};
 use crate::model::KvType;
 use crate::ops::HeadShape;
 use crate::{Error, Result};
@@ -132,8 +132,6 @@ pub struct Config {
     pub rms_eps: f32,
     /// Rotary positions.
     pub rope: Rope,
-    /// Queries, keys and values have biases.
-    pub qkv_bias: bool,
     /// The output matrix is the embedding.
     pub tied: bool,
 }
@@ -142,13 +140,13 @@ pub struct Config {
 const MOST: u32 = 1 << 24;
 
 impl Config {
-    /// An error unless the embedding has a row for each of the tokenizer's `tokens`.
-    pub fn expect_tokens(&self, tokens: usize) -> Result<()> {
-        match self.n_vocab == tokens {
-            true => Ok(()),
-            false => Err(Error::Unsupported(format!(
-                "the embedding has {} rows and the tokenizer {tokens} tokens",
-                self.n_vocab
+    /// [`Config::from_gguf`] for a tokenizer of so many tokens: the embedding must have a row for each, and no more.
+    pub fn for_tokens(gguf: &Gguf, tokens: usize) -> Result<Self> {
+        let config = Self::from_gguf(gguf)?;
+        match config.n_vocab {
+            rows if rows == tokens => Ok(config),
+            rows => Err(Error::Unsupported(format!(
+                "the embedding has {rows} rows and the tokenizer {tokens} tokens"
             ))),
         }
     }
@@ -186,22 +184,27 @@ impl Config {
                 n => Err(Error::Unsupported(format!("{key} is {n}; 1 to {MOST} would do"))),
             }
         };
+        let n_layer = size("block_count")?;
+        let of_layers = |name: &str| match gguf.get(&key(name)) {
+            Some(Value::Array(sizes)) => same_in_layers(gguf, &key(name), sizes, n_layer),
+            _ => size(name),
+        };
         let optional = |name: &str, default: usize| match gguf.get(&key(name)) {
-            Some(_) => size(name),
+            Some(_) => of_layers(name),
             None => Ok(default),
         };
-        let (n_embd, n_head) = (size("embedding_length")?, size("attention.head_count")?);
+        let (n_embd, n_head) = (size("embedding_length")?, of_layers("attention.head_count")?);
         let head_dim = optional("attention.key_length", n_embd / n_head)?;
         let value_dim = optional("attention.value_length", head_dim)?;
         let embedding = need_tensor(gguf, "token_embd.weight")?;
         let config = Self {
             name: gguf.str("general.name")?.unwrap_or_default().to_owned(),
-            n_layer: size("block_count")?,
+            n_layer,
             n_embd,
             n_head,
             n_head_kv: optional("attention.head_count_kv", n_head)?,
             head_dim,
-            n_ff: size("feed_forward_length")?,
+            n_ff: of_layers("feed_forward_length")?,
             n_vocab: usize::try_from(embedding.rows()).unwrap_or(usize::MAX),
             n_ctx: size("context_length")?,
             rms_eps: gguf.need_f32(&key("attention.layer_norm_rms_epsilon"))?,
@@ -211,7 +214,6 @@ impl Config {
                 layout: RopeLayout::Norm,
                 scaling: rope_scaling(gguf, &key)?,
             },
-            qkv_bias: gguf.tensor("blk.0.attn_q.bias").is_some(),
             tied: gguf.tensor("output.weight").is_none(),
             architecture,
         };
@@ -233,6 +235,11 @@ impl Config {
         if !n_head.is_multiple_of(*n_head_kv) {
             return wrong(format!(
                 "{n_head} query heads do not share {n_head_kv} key heads evenly"
+            ));
+        }
+        if n_head.checked_mul(*head_dim).is_none_or(|width| width > MOST as usize) {
+            return wrong(format!(
+                "{n_head} heads of {head_dim} dimensions, wider than any model: at most {MOST} in all"
             ));
         }
         if !n_embd.is_multiple_of(32) || !(n_head * head_dim).is_multiple_of(32) {
@@ -257,6 +264,29 @@ impl Config {
     }
 }
 
+/// A size that a file gives for each of its layers: one that holds for all of them.
+fn same_in_layers(gguf: &Gguf, key: &str, sizes: &Array, n_layer: usize) -> Result<usize> {
+    let sizes = sizes.i32s().unwrap_or_default();
+    let wrong = |text: String| Err(Error::Unsupported(text));
+    match sizes.first() {
+        _ if sizes.len() != n_layer => {
+            let count = sizes.len();
+            Err(gguf.fault(0, format!("the key {key} has {count} sizes for {n_layer} layers")))
+        }
+        Some(&size) if size < 1 || size > MOST as i32 => {
+            wrong(format!("{key} is {size}; 1 to {MOST} would do"))
+        }
+        Some(&size) => match sizes.iter().position(|&other| other != size) {
+            None => Ok(size as usize),
+            Some(layer) => wrong(format!(
+                "{key} is {size} in layer 0 and {} in layer {layer}; layers of different sizes do not run",
+                sizes[layer]
+            )),
+        },
+        None => Err(gguf.fault(0, format!("the key {key} has no sizes"))),
+    }
+}
+
 /// Variants of the architecture whose result would be wrong.
 fn refuse_variants(gguf: &Gguf, key: &impl Fn(&str) -> String) -> Result<()> {
     for (name, what) in [
@@ -269,7 +299,7 @@ fn refuse_variants(gguf: &Gguf, key: &impl Fn(&str) -> String) -> Result<()> {
         ("residual_scale", "scaled residuals"),
         ("attention.scale", "a scale of attention of its own"),
     ] {
-        if gguf.get(&key(name)).and_then(crate::format::Value::number).is_some_and(|n| n != 0.0) {
+        if gguf.get(&key(name)).and_then(Value::number).is_some_and(|n| n != 0.0) {
             let key = key(name);
             return Err(Error::Unsupported(format!("the model has {what} ({key})")));
         }
@@ -316,9 +346,7 @@ fn rope_scaling(gguf: &Gguf, key: &impl Fn(&str) -> String) -> Result<RopeScalin
 
 /// The tensor of that name.
 pub(super) fn need_tensor<'a>(gguf: &'a Gguf, name: &str) -> Result<&'a TensorInfo> {
-    gguf.tensor(name).ok_or_else(|| Error::Format {
-        file: gguf.file().to_owned(),
-        offset: 0,
-        detail: format!("the tensor {name} is missing; the file is not a whole model"),
+    gguf.tensor(name).ok_or_else(|| {
+        gguf.fault(0, format!("the tensor {name} is missing; the file is not a whole model"))
     })
 }

@@ -5,8 +5,8 @@ use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::model::RopeLayout;
 use crate::ops::{
-    Argmax, Attention, AttentionOne, AttentionOneParams, AttentionParams, ChunkAttention, Draws,
-    Epilogue, FRAME, Fused, GetRows, HeadShape, MatMul, Normed, RmsNorm, RopeStore,
+    AddBias, Argmax, Attention, AttentionOne, AttentionOneParams, AttentionParams, ChunkAttention,
+    Draws, Epilogue, FRAME, Fused, GetRows, HeadShape, MatMul, Normed, RmsNorm, RopeStore,
     RopeStoreParams, Sample, Shares, Sums, Variant, most_partials, splits,
 };
 use futures_util::future::{try_join, try_join4};
@@ -17,6 +17,7 @@ pub(crate) struct Kernels {
     pub(super) norm: RmsNorm,
     matmul: MatMul,
     fused: Fused,
+    add_bias: Option<AddBias>,
     rope_store: RopeStore,
     attention: Attention,
     attention_one: Option<AttentionOne>,
@@ -53,7 +54,7 @@ impl Kernels {
     pub(crate) async fn new(gpu: &Gpu, needs: &Needs) -> Result<Self> {
         let Needs { heads, neox, products, variant } = needs;
         let (heads, neox, variant) = (*heads, *neox, *variant);
-        let Products { embedding, layers, output } = products;
+        let Products { embedding, layers, output, residual_bias } = products;
         let all = [&layers[..], output].concat();
         // The variant is one of products; here what counts is what the device can do.
         let sums = Sums::of(gpu).await?;
@@ -63,25 +64,33 @@ impl Kernels {
             AttentionOne::new(gpu, heads, neox, sums),
             Attention::new(gpu, heads, decodes, way),
         );
+        let add_bias = async {
+            match residual_bias {
+                true => AddBias::new(gpu).await.map(Some),
+                false => Ok(None),
+            }
+        };
         // Nothing is awaited before everything is begun: the weights stream from the first pause on.
-        let ((get_rows, norm, matmul, fused), (rope_store, attention, argmax, sample)) = try_join(
-            try_join4(
-                GetRows::new(gpu, embedding),
-                RmsNorm::new(gpu, sums),
-                // A chunk gives the logits of its last token alone.
-                MatMul::new(gpu, output, layers, variant),
-                Fused::new(gpu, &all, embedding, variant),
-            ),
-            try_join4(
-                RopeStore::new(gpu, neox, heads.kv_f16),
-                attention,
-                Argmax::new(gpu),
-                Sample::new(gpu),
-            ),
-        )
-        .await?;
+        let ((get_rows, norm, matmul, (fused, add_bias)), (rope_store, attention, argmax, sample)) =
+            try_join(
+                try_join4(
+                    GetRows::new(gpu, embedding),
+                    RmsNorm::new(gpu, sums),
+                    // A chunk gives the logits of its last token alone.
+                    MatMul::new(gpu, output, layers, variant),
+                    try_join(Fused::new(gpu, &all, embedding, variant), add_bias),
+                ),
+                try_join4(
+                    RopeStore::new(gpu, neox, heads.kv_f16),
+                    attention,
+                    Argmax::new(gpu),
+                    Sample::new(gpu),
+                ),
+            )
+            .await?;
         let (attention_one, attention) = attention;
         Ok(Self {
+            add_bias,
             get_rows,
             norm,
             matmul,
@@ -265,7 +274,7 @@ fn record_fused(
     cache: &Cache,
     act: &Activations,
 ) -> Result<u32> {
-    let Kernels { fused, rope_store, attention, attention_one, .. } = kernels;
+    let Kernels { fused, add_bias, rope_store, attention, attention_one, .. } = kernels;
     let Activations { tokens, frame, x, xn, qkv, q, att, h, squares, parts, .. } = act;
     let (w, eps) = (&model.weights, model.config.rms_eps);
     let (rope, attend) = params(model, cache);
@@ -295,10 +304,16 @@ fn record_fused(
                 attention.record(r, name("attention"), attend, [frame, q, k, v, att])?; // att [1, H HD]
             }
         }
+        if let (Some(op), Some(bias)) = (add_bias, &w.attn_output_bias) {
+            op.record(r, name("attn_output_bias"), [bias, x])?; // x += [D]
+        }
         let out = [att, &w.ffn_norm, x, xn, squares];
         n = fused.record_residual(r, &name("attn_output"), out, &w.attn_output)?; // x += [1, D]
-        let label = name("ffn_gate_up");
-        fused.record_normed(r, &label, swiglu, eps, normed(n), h, &w.ffn_gate_up, None)?; // h [1, F]
+        let (label, bias) = (name("ffn_gate_up"), w.ffn_gate_up_bias.as_ref());
+        fused.record_normed(r, &label, swiglu, eps, normed(n), h, &w.ffn_gate_up, bias)?; // h [1, F]
+        if let (Some(op), Some(bias)) = (add_bias, &w.ffn_down_bias) {
+            op.record(r, name("ffn_down_bias"), [bias, x])?; // x += [D]
+        }
         let down = [h, gain(i + 1), x, xn, squares];
         n = fused.record_residual(r, &name("ffn_down"), down, &w.ffn_down)?; // x += [1, D]
     }
@@ -343,10 +358,13 @@ fn record_layers(
         if let Some((shares, seen)) = look {
             shares.record(r, name("shares"), attend, i, [frame, q, k, v, seen])?; // seen [L, T, H, FIRST]
         }
-        matmul.record(r, name("attn_output"), add, [frame, att, x], &layer.attn_output, None)?; // x += [T, D]
+        let bias = layer.attn_output_bias.as_ref();
+        matmul.record(r, name("attn_output"), add, [frame, att, x], &layer.attn_output, bias)?; // x += [T, D]
         norm.record(r, name("ffn_norm"), eps, [frame, x, &layer.ffn_norm, xn])?; // xn [T, D]
-        matmul.record(r, name("ffn_gate_up"), swiglu, [frame, xn, h], &layer.ffn_gate_up, None)?; // h [T, F]
-        matmul.record(r, name("ffn_down"), add, [frame, h, x], &layer.ffn_down, None)?; // x += [T, D]
+        let bias = layer.ffn_gate_up_bias.as_ref();
+        matmul.record(r, name("ffn_gate_up"), swiglu, [frame, xn, h], &layer.ffn_gate_up, bias)?; // h [T, F]
+        let bias = layer.ffn_down_bias.as_ref();
+        matmul.record(r, name("ffn_down"), add, [frame, h, x], &layer.ffn_down, bias)?; // x += [T, D]
     }
     Ok(())
 }

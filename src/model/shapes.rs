@@ -1,7 +1,9 @@
 //! Holds the tensors of a file to what its config says: every one known, none missing.
 use super::Config;
 use super::config::need_tensor;
+use super::weights::BIASES;
 use crate::format::{DType, Gguf};
+use crate::ops::same_type;
 use crate::{Error, Result};
 use std::collections::HashSet;
 
@@ -36,10 +38,17 @@ pub(super) fn check(config: &Config, gguf: &Gguf) -> Result<()> {
         add("ffn_gate.weight", &[d, f]);
         add("ffn_up.weight", &[d, f]);
         add("ffn_down.weight", &[f, d]);
-        if config.qkv_bias {
-            add("attn_q.bias", &[q]);
-            add("attn_k.bias", &[kv]);
-            add("attn_v.bias", &[kv]);
+        let rows = |matrix: &str| match matrix {
+            "attn_q" => q,
+            "attn_k" | "attn_v" => kv,
+            "ffn_gate" | "ffn_up" => f,
+            _ => d,
+        };
+        for matrix in BIASES.iter().flat_map(|(_, _, matrices)| *matrices) {
+            let bias = format!("{matrix}.bias");
+            if gguf.tensor(&format!("blk.{i}.{bias}")).is_some() {
+                add(&bias, &[rows(matrix)]);
+            }
         }
     }
     for (name, dims) in &known {
@@ -51,17 +60,18 @@ pub(super) fn check(config: &Config, gguf: &Gguf) -> Result<()> {
             found.pop();
         }
         if found != *dims {
-            return Err(Error::Format {
-                file: gguf.file().to_owned(),
-                offset: tensor.offset,
-                detail: format!("{name} has shape {found:?}, and the model's sizes want {dims:?}"),
-            });
+            let detail = format!("{name} has shape {found:?}, and the model's sizes want {dims:?}");
+            return Err(gguf.fault(tensor.offset, detail));
         }
         if dims.len() == 1 && !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
             return Err(Error::Unsupported(format!(
                 "{name} is {dtype}; a vector must be F32 or F16"
             )));
         }
+    }
+    for i in 0..n_layer {
+        let [gate, up] = ["ffn_gate", "ffn_up"].map(|name| format!("blk.{i}.{name}.weight"));
+        same_type(&[need_tensor(gguf, &gate)?, need_tensor(gguf, &up)?])?;
     }
     let known: HashSet<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
     match gguf.tensors.iter().find(|tensor| !known.contains(tensor.name.as_str())) {

@@ -9,13 +9,16 @@ use std::collections::HashMap;
 
 /// The weights of one layer. Matrices are quantised as they are in the file.
 pub(crate) struct Layer {
-    pub(crate) attn_norm: Tensor,        // [D]
-    pub(crate) attn_qkv: Linear,         // [(H + 2 KV) HD, D]: attn_q, attn_k, attn_v
-    pub(crate) qkv_bias: Option<Tensor>, // [(H + 2 KV) HD]
-    pub(crate) attn_output: Linear,      // [D, H HD]
-    pub(crate) ffn_norm: Tensor,         // [D]
-    pub(crate) ffn_gate_up: Linear,      // [2 F, D]: rows of ffn_gate and ffn_up by turns
-    pub(crate) ffn_down: Linear,         // [D, F]
+    pub(crate) attn_norm: Tensor,                // [D]
+    pub(crate) attn_qkv: Linear,                 // [(H + 2 KV) HD, D]: attn_q, attn_k, attn_v
+    pub(crate) qkv_bias: Option<Tensor>,         // [(H + 2 KV) HD]
+    pub(crate) attn_output: Linear,              // [D, H HD]
+    pub(crate) attn_output_bias: Option<Tensor>, // [D]
+    pub(crate) ffn_norm: Tensor,                 // [D]
+    pub(crate) ffn_gate_up: Linear,              // [2 F, D]: rows of ffn_gate and ffn_up by turns
+    pub(crate) ffn_gate_up_bias: Option<Tensor>, // [2 F], by turns too
+    pub(crate) ffn_down: Linear,                 // [D, F]
+    pub(crate) ffn_down_bias: Option<Tensor>,    // [D]
 }
 
 /// Every weight of the model.
@@ -31,8 +34,17 @@ pub(crate) struct Weights {
 /// What one weight on the GPU is made from.
 enum Kind {
     Matrix(Join),
-    Vector,
+    /// The length of each part, and whether there is a tensor for it; else it is zeros.
+    Vector(Join, Vec<(usize, bool)>),
 }
+
+/// Matrices that may have a bias, by the label of their biases as one vector, and how they become one.
+pub(super) const BIASES: [(&str, Join, &[&str]); 4] = [
+    ("qkv_bias", Join::Concat, &["attn_q", "attn_k", "attn_v"]),
+    ("attn_output_bias", Join::Concat, &["attn_output"]),
+    ("ffn_gate_up_bias", Join::Interleave, &["ffn_gate", "ffn_up"]),
+    ("ffn_down_bias", Join::Concat, &["ffn_down"]),
+];
 
 /// The tensors of one weight, under the name it will have.
 struct Wanted<'a> {
@@ -60,15 +72,31 @@ impl<'a> Wants<'a> {
         self.add(label.to_owned(), Kind::Matrix(join), &names)
     }
 
-    fn vector(&mut self, label: &str, names: &[&str]) -> Result<()> {
-        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
-        self.add(label.to_owned(), Kind::Vector, &names)
+    fn norm(&mut self, label: &str) -> Result<()> {
+        let name = format!("{label}.weight");
+        let kind = Kind::Vector(Join::Concat, vec![(need_tensor(self.gguf, &name)?.len(), true)]);
+        self.add(label.to_owned(), kind, &[name])
+    }
+
+    /// The biases of a layer's matrices, where there are some: each may be left out.
+    fn bias(&mut self, layer: usize, label: &str, join: Join, matrices: &[&str]) -> Result<()> {
+        let (mut parts, mut names) = (Vec::new(), Vec::new());
+        for matrix in matrices {
+            let [weight, bias] = ["weight", "bias"].map(|s| format!("blk.{layer}.{matrix}.{s}"));
+            let there = self.gguf.tensor(&bias).is_some();
+            parts.push((need_tensor(self.gguf, &weight)?.rows() as usize, there));
+            names.extend(there.then_some(bias));
+        }
+        match names[..] {
+            [] => Ok(()),
+            _ => self.add(format!("blk.{layer}.{label}"), Kind::Vector(join, parts), &names),
+        }
     }
 
     fn of(gguf: &'a Gguf, config: &Config) -> Result<Vec<Wanted<'a>>> {
         let mut want = Wants { gguf, list: Vec::new() };
         want.matrix("token_embd", Join::Concat, &["token_embd"])?;
-        want.vector("output_norm", &["output_norm.weight"])?;
+        want.norm("output_norm")?;
         if !config.tied {
             want.matrix("output", Join::Concat, &["output"])?;
         }
@@ -82,11 +110,10 @@ impl<'a> Wants<'a> {
                 want.matrix(&alone, Join::Concat, &[&alone])?;
             }
             for norm in ["attn_norm", "ffn_norm"].map(n) {
-                want.vector(&norm, &[&format!("{norm}.weight")])?;
+                want.norm(&norm)?;
             }
-            if config.qkv_bias {
-                let [q, k, v] = [q, k, v].map(|name| format!("{name}.bias"));
-                want.vector(&n("qkv_bias"), &[&q, &k, &v])?;
+            for (label, join, matrices) in BIASES {
+                want.bias(i, label, join, matrices)?;
             }
         }
         Ok(want.list)
@@ -95,9 +122,20 @@ impl<'a> Wants<'a> {
 
 async fn floats(source: &impl Source, info: &TensorInfo) -> Result<Vec<f32>> {
     let bytes = source.bytes(info.offset..info.offset + info.size).await?;
-    let mut values = vec![0.0; (info.rows() * info.cols()) as usize];
+    let mut values = vec![0.0; info.len()];
     dequantize(info.dtype()?, &bytes, &mut values);
     Ok(values)
+}
+
+/// Vectors as one, in the order that the rows of their matrices have.
+fn joined(join: Join, vectors: &[Vec<f32>]) -> Vec<f32> {
+    match join {
+        Join::Concat => vectors.concat(),
+        Join::Interleave => {
+            let rows = vectors.first().map_or(0, Vec::len);
+            (0..rows).flat_map(|row| vectors.iter().map(move |vector| vector[row])).collect()
+        }
+    }
 }
 
 impl Weights {
@@ -128,12 +166,18 @@ impl Weights {
                     let matrix = Linear::load(gpu, source, &name, tensors, *join, progress).await?;
                     matrices.insert(label.as_str(), matrix);
                 }
-                Kind::Vector => {
-                    let mut values = Vec::new();
-                    for info in tensors {
-                        values.extend(floats(source, info).await?);
-                        progress(info.size);
+                Kind::Vector(join, parts) => {
+                    let (mut columns, mut tensors) = (Vec::new(), tensors.iter());
+                    for &(len, there) in parts {
+                        columns.push(match if there { tensors.next() } else { None } {
+                            Some(info) => {
+                                progress(info.size);
+                                floats(source, info).await?
+                            }
+                            None => vec![0.0; len],
+                        });
                     }
+                    let values = joined(*join, &columns);
                     let vector = Tensor::upload(gpu, name, &[values.len()], &values)?;
                     vectors.insert(label.as_str(), vector);
                 }
@@ -160,9 +204,12 @@ impl Weights {
                 attn_qkv: matrix(&n("attn_qkv")).expect(LOADED),
                 qkv_bias: vector(&n("qkv_bias")),
                 attn_output: matrix(&n("attn_output")).expect(LOADED),
+                attn_output_bias: vector(&n("attn_output_bias")),
                 ffn_norm: vector(&n("ffn_norm")).expect(LOADED),
                 ffn_gate_up: matrix(&n("ffn_gate_up")).expect(LOADED),
+                ffn_gate_up_bias: vector(&n("ffn_gate_up_bias")),
                 ffn_down: matrix(&n("ffn_down")).expect(LOADED),
+                ffn_down_bias: vector(&n("ffn_down_bias")),
             }
         });
         Self {
@@ -201,9 +248,11 @@ impl Weights {
     /// Bytes on the GPU.
     pub(crate) fn bytes(&self) -> u64 {
         let vectors = self.layers.iter().flat_map(|layer| {
-            [Some(&layer.attn_norm), Some(&layer.ffn_norm), layer.qkv_bias.as_ref()]
+            let Layer { qkv_bias, attn_output_bias, ffn_gate_up_bias, ffn_down_bias, .. } = layer;
+            let biases = [qkv_bias, attn_output_bias, ffn_gate_up_bias, ffn_down_bias];
+            [&layer.attn_norm, &layer.ffn_norm].into_iter().chain(biases.into_iter().flatten())
         });
-        let vectors = vectors.flatten().chain([&self.output_norm]).map(Tensor::size);
+        let vectors = vectors.chain([&self.output_norm]).map(Tensor::size);
         vectors.sum::<u64>() + self.matrices().map(Linear::bytes).sum::<u64>()
     }
 }
@@ -217,13 +266,19 @@ pub(crate) struct Products {
     pub(crate) layers: Vec<Product>,
     /// The products that give the logits.
     pub(crate) output: Vec<Product>,
+    /// Whether a product that is added to the residual stream has a bias.
+    pub(crate) residual_bias: bool,
 }
 
 impl Products {
     pub(crate) fn of(gguf: &Gguf, config: &Config) -> Result<Self> {
         let mut found = Self::default();
         for Wanted { label, kind, tensors } in Wants::of(gguf, config)? {
-            let Kind::Matrix(_) = kind else { continue };
+            let Kind::Matrix(_) = kind else {
+                found.residual_bias |=
+                    label.ends_with("attn_output_bias") || label.ends_with("ffn_down_bias");
+                continue;
+            };
             for tensor in tensors {
                 let dtype = tensor.dtype()?;
                 let output = label == "output" || config.tied && label == "token_embd";

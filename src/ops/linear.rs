@@ -173,7 +173,8 @@ fn plan<'a>(
     Ok(parts)
 }
 
-fn same_type(tensors: &[&TensorInfo]) -> Result<()> {
+/// An error unless tensors that are interleaved have one type.
+pub(crate) fn same_type(tensors: &[&TensorInfo]) -> Result<()> {
     let Some(other) = tensors.iter().find(|t| t.type_id != tensors[0].type_id) else {
         return Ok(());
     };

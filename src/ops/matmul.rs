@@ -62,8 +62,8 @@ pub(super) fn expect_product(
     if width != outputs && width != outputs.next_multiple_of(32) {
         return Err(y.misfit(op, format!("[{tokens}, {outputs}]")));
     }
-    if epilogue == Epilogue::SwiGlu && (!w.rows.is_multiple_of(2) || bias.is_some()) {
-        return Err(y.misfit(op, "an even number of rows and no bias with SwiGLU".into()));
+    if epilogue == Epilogue::SwiGlu && !w.rows.is_multiple_of(2) {
+        return Err(y.misfit(op, "an even number of rows with SwiGLU".into()));
     }
     if let Some(bias) = bias {
         bias.expect(op, [w.rows])?;

@@ -1,4 +1,5 @@
 //! One file an op: its `Params`, its kernel, its `record`.
+mod add_bias;
 mod argmax;
 mod attention;
 mod attention_one;
@@ -18,12 +19,14 @@ mod shift;
 mod subgroup;
 mod variant;
 
+pub use add_bias::{AddBias, AddBiasParams};
 pub use argmax::{Argmax, ArgmaxParams, NO_TOKEN};
 pub use attention::{Attention, AttentionParams, ChunkAttention, HeadShape};
 pub use attention_one::{AttentionJoinParams, AttentionOne, AttentionOneParams, splits};
 pub use fused::{Fused, Normed, NormedParams, ResidualParams, most_partials};
 pub use get_rows::{GetRows, GetRowsParams};
 pub use int8::ActivationType;
+pub(crate) use linear::same_type;
 pub use linear::{Join, Linear, Part};
 pub use matmul::{Epilogue, MatMul, MatMulParams, Product};
 pub use nll::{Nll, NllParams};
@@ -64,6 +67,7 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
     let by_format = by_format.map(|(_, source)| source);
     let others = [RmsNorm::SOURCE, RmsNorm::SUBGROUP, RopeStore::SOURCE, Attention::SOURCE];
     let one = [
+        AddBias::SOURCE,
         Sample::SOURCE,
         Attention::TILES,
         Attention::COLUMNS,

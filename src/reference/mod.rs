@@ -1,4 +1,5 @@
 //! What each kernel should compute, said in the plainest Rust: scalar loops, `f64` sums.
+mod add_bias;
 mod argmax;
 mod attention;
 mod get_rows;
@@ -12,6 +13,7 @@ mod shift;
 mod stream;
 mod subgroup_check;
 
+pub use add_bias::add_bias;
 pub use argmax::argmax;
 pub use attention::attention;
 pub use get_rows::get_rows;

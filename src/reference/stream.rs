@@ -61,6 +61,14 @@ impl Oracle {
         self.weights.get(name).map_or(&[], Vec::as_slice)
     }
 
+    /// x W^T, and the bias where there is one.
+    fn linear(&self, name: &str, x: &[f64]) -> Vec<f64> {
+        let mut out = product(x, self.weight(&format!("{name}.weight")));
+        let bias = self.weight(&format!("{name}.bias"));
+        out.iter_mut().zip(bias).for_each(|(out, &bias)| *out += f64::from(bias));
+        out
+    }
+
     /// A head turned to a position.
     fn turned(&self, head: &[f64], position: usize) -> Vec<f64> {
         let (mut out, half) = (head.to_vec(), self.frequencies.len());
@@ -85,12 +93,8 @@ impl Oracle {
         for layer in 0..c.n_layer {
             let name = |part: &str| format!("blk.{layer}.{part}");
             let xn = norm(&x, self.weight(&name("attn_norm.weight")), c.rms_eps);
-            let [q, k, v] = ["attn_q", "attn_k", "attn_v"].map(|part| {
-                let mut out = product(&xn, self.weight(&name(&format!("{part}.weight"))));
-                let bias = self.weight(&name(&format!("{part}.bias")));
-                out.iter_mut().zip(bias).for_each(|(out, &bias)| *out += f64::from(bias));
-                out
-            });
+            let [q, k, v] =
+                ["attn_q", "attn_k", "attn_v"].map(|part| self.linear(&name(part), &xn));
             let seen = &mut self.seen[layer];
             if self.halves && seen.len() == self.sinks + self.window {
                 seen.drain(self.sinks..self.sinks + self.window / 2);
@@ -100,15 +104,14 @@ impl Oracle {
                 seen.remove(self.sinks);
             }
             let att = self.attend(layer, &q);
-            let out = product(&att, self.weight(&name("attn_output.weight")));
+            let out = self.linear(&name("attn_output"), &att);
             x.iter_mut().zip(out).for_each(|(x, out)| *x += out);
 
             let xn = norm(&x, self.weight(&name("ffn_norm.weight")), c.rms_eps);
-            let gate = product(&xn, self.weight(&name("ffn_gate.weight")));
-            let up = product(&xn, self.weight(&name("ffn_up.weight")));
+            let [gate, up] = ["ffn_gate", "ffn_up"].map(|part| self.linear(&name(part), &xn));
             let swiglu = |(gate, up): (&f64, &f64)| gate / (1.0 + (-gate).exp()) * up;
             let h: Vec<f64> = gate.iter().zip(&up).map(swiglu).collect();
-            let down = product(&h, self.weight(&name("ffn_down.weight")));
+            let down = self.linear(&name("ffn_down"), &h);
             x.iter_mut().zip(down).for_each(|(x, down)| *x += down);
         }
         let xn = norm(&x, self.weight("output_norm.weight"), c.rms_eps);

@@ -1,7 +1,7 @@
 //! What a file says of its model: read, checked, refused by name.
 use super::gguf_file::GgufFile;
 use super::tiny::Tiny;
-use crate::format::{Gguf, Value};
+use crate::format::{Array, DType, Gguf, Value};
 use crate::model::config::phase_table;
 use crate::model::{Config, Rope, RopeLayout, RopeScaling};
 use pollster::block_on;
@@ -26,8 +26,34 @@ fn every_field_comes_from_its_key() {
     assert_eq!(sizes, [2, 64, 4, 2, 16]);
     assert_eq!((config.n_ff, config.n_vocab, config.n_ctx), (84, 320, 4096));
     assert_eq!((config.rms_eps, config.rope.base, config.rope.dim), (0.01, 100.0, 16));
-    assert_eq!((config.qkv_bias, config.tied), (true, false));
+    assert!(!config.tied);
     assert_eq!((config.rope.layout, config.rope.scaling), (RopeLayout::Norm, RopeScaling::None));
+}
+
+fn sizes(of_layers: &[i32]) -> Value {
+    Value::Array(Array::I32(of_layers.to_vec()))
+}
+
+/// As llama.cpp has it: a size may be given layer by layer.
+#[test]
+fn sizes_that_are_alike_in_all_layers_are_one() {
+    let heads = with("llama.attention.head_count", sizes(&[4, 4]));
+    let kv_heads = with("llama.attention.head_count_kv", sizes(&[2, 2]));
+    let ff = Value::Array(Array::U64(vec![84, 84]));
+    for file in [heads, kv_heads, with("llama.feed_forward_length", ff)] {
+        assert_eq!(config(&file).unwrap(), config(&Tiny::default().parts()).unwrap());
+    }
+}
+
+/// The same verdict for whoever asks: `inspect`, `run`, a page.
+#[test]
+fn an_embedding_of_another_size_than_the_vocabulary_is_refused() {
+    let gguf = block_on(Gguf::read(&Tiny::default().parts().source())).unwrap();
+    assert!(Config::for_tokens(&gguf, 320).is_ok());
+    for tokens in [307, 333] {
+        let error = Config::for_tokens(&gguf, tokens).unwrap_err().to_string();
+        assert!(error.contains(&format!("has 320 rows and the tokenizer {tokens} tokens")));
+    }
 }
 
 #[test]
@@ -52,6 +78,11 @@ fn scalings_are_read() {
 #[test]
 fn what_cannot_run_is_refused_by_name() {
     let text = |value: &str| Value::String(value.into());
+    let mut wide = with("llama.attention.head_count", Value::U32(1 << 24));
+    wide.metadata.retain(|(key, _)| !key.ends_with("_length") || key.contains("embedding"));
+    let wide = ["attention.key", "attention.value", "feed_forward", "context"]
+        .iter()
+        .fold(wide, |file, key| file.with(&format!("llama.{key}_length"), Value::U32(256)));
     let cases = [
         (with("general.architecture", text("mamba")), "architecture is mamba"),
         (with("llama.expert_count", Value::U32(8)), "mixture of experts"),
@@ -70,6 +101,15 @@ fn what_cannot_run_is_refused_by_name() {
         (with("llama.attention.layer_norm_rms_epsilon", Value::F32(-1.0)), "epsilon of -1"),
         (with("llama.feed_forward_length", Value::U32(96)), "has shape [64, 84]"),
         (with("llama.embedding_length", text("many")), "llama.embedding_length"),
+        (
+            with("llama.attention.head_count_kv", sizes(&[2, 1])),
+            "llama.attention.head_count_kv is 2 in layer 0 and 1 in layer 1",
+        ),
+        (with("llama.feed_forward_length", sizes(&[84])), "has 1 sizes for 2 layers"),
+        (with("llama.feed_forward_length", sizes(&[0, 0])), "feed_forward_length is 0"),
+        (with("llama.feed_forward_length", sizes(&[-1, -1])), "feed_forward_length is -1"),
+        // 2^24 heads of 256 are 2^32, which a browser's 32 bits would take for 0
+        (wide, "16777216 heads of 256 dimensions, wider than any model"),
     ];
     for (file, message) in cases {
         let found = config(&file).err().map(|e| e.to_string()).unwrap_or_default();
@@ -79,6 +119,14 @@ fn what_cannot_run_is_refused_by_name() {
     let copy = extra.tensors[3].clone();
     extra.tensors.push(("blk.0.attn_sinks.weight".into(), copy.1, copy.2, copy.3));
     assert!(config(&extra).unwrap_err().to_string().contains("blk.0.attn_sinks.weight"));
+    let mut mixed = Tiny::default().parts();
+    let up = mixed.tensors.iter_mut().find(|tensor| tensor.0 == "blk.1.ffn_up.weight").unwrap();
+    (up.2, up.3) = (DType::F16.ggml_id(), vec![0; 64 * 84 * 2]);
+    let error = config(&mixed).unwrap_err().to_string();
+    assert!(
+        error.contains("blk.1.ffn_gate.weight is F32 and blk.1.ffn_up.weight is F16"),
+        "{error}"
+    );
     let mut key_missing = Tiny::default().parts();
     key_missing.metadata.retain(|(key, _)| key != "llama.context_length");
     assert!(config(&key_missing).unwrap_err().to_string().contains("llama.context_length"));

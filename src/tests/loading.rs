@@ -1,6 +1,6 @@
 //! How a model comes from its file.
-use super::support::gpu;
-use super::tiny::{Tiny, session, streaming};
+use super::support::{assert_close, gpu};
+use super::tiny::{Tiny, session, streaming, text};
 use crate::Result;
 use crate::format::{BytesSource, Gguf, Source};
 use crate::model::{KvType, Model};
@@ -73,5 +73,41 @@ fn a_model_is_loaded_in_the_order_of_its_file_whatever_that_is() {
         let layer = (stream.len() - gguf.data_offset) / 12;
         let kept = stream.most_kept.get();
         assert!(kept <= 2 * layer, "{kept} bytes had to be kept, a layer has {layer}");
+    }
+}
+
+/// llama.cpp adds whichever of these biases a llama has. Here some are of one layer alone, as none is of all.
+#[test]
+fn biases_of_every_matrix_are_added() {
+    let gpu = Arc::new(gpu());
+    let all = &["attn_output", "ffn_gate", "ffn_up", "ffn_down", "attn_v"];
+    let (lone_up, down): (&[_], &[_]) = (&["ffn_up"], &["ffn_down", "ffn_gate"]);
+    for biases in [all, lone_up, down, &["attn_output"]] {
+        let tiny = Tiny { biases, tied: false, seed: 4, ..Tiny::default() };
+        let model = tiny.model(&gpu);
+        let plain = Tiny { biases: &[], ..tiny.clone() }.model(&gpu);
+        let tokens = text(3, 24);
+        let mut oracle = tiny.oracle(4, 40);
+        let expected: Vec<Vec<f32>> = tokens
+            .iter()
+            .map(|&token| oracle.step(token).iter().map(|&logit| logit as f32).collect())
+            .collect();
+        let mut chunks = session(&model, streaming(4, 40, 24, KvType::F32));
+        block_on(chunks.feed(&tokens)).unwrap();
+        let found = block_on(chunks.logits()).unwrap();
+        assert_close(&format!("{biases:?}, a chunk"), &found, &expected[23], 1e-3, 0.0);
+        let mut steps = session(&model, streaming(4, 40, 1, KvType::F32));
+        for (t, (token, expected)) in tokens.iter().zip(&expected).enumerate() {
+            block_on(steps.feed(&[*token])).unwrap();
+            let found = block_on(steps.logits()).unwrap();
+            assert_close(&format!("{biases:?}, step {t}"), &found, expected, 1e-3, 0.0);
+        }
+        // large enough to matter
+        let mut without = session(&plain, streaming(4, 40, 24, KvType::F32));
+        block_on(without.feed(&tokens)).unwrap();
+        let without = block_on(without.logits()).unwrap();
+        let apart = without.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(apart > 0.02, "{biases:?} change nothing: {apart}");
+        assert!(model.bytes() > plain.bytes());
     }
 }

@@ -21,6 +21,7 @@ mod perplexity;
 #[cfg(feature = "cli")]
 mod scan;
 mod shaders;
+mod shards;
 mod snapshot;
 #[cfg(feature = "cli")]
 mod soak;

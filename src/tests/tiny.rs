@@ -25,7 +25,10 @@ pub(super) struct Tiny {
     pub dtype: DType,
     pub layout: RopeLayout,
     pub tied: bool,
+    /// Of queries, keys and values.
     pub bias: bool,
+    /// Of the matrices named, of which the first layer lacks the last.
+    pub biases: &'static [&'static str],
     pub seed: u64,
 }
 
@@ -43,6 +46,7 @@ impl Default for Tiny {
             layout: RopeLayout::Norm,
             tied: true,
             bias: false,
+            biases: &[],
             seed: 1,
         }
     }
@@ -132,6 +136,18 @@ impl Tiny {
                 vector(format!("blk.{i}.attn_q.bias"), q, 0.0);
                 vector(format!("blk.{i}.attn_k.bias"), kv, 0.0);
                 vector(format!("blk.{i}.attn_v.bias"), kv, 0.0);
+            }
+        }
+        for i in 0..self.n_layer {
+            let lacks = usize::from(i == 0 && self.biases.len() > 1);
+            for matrix in &self.biases[..self.biases.len() - lacks] {
+                let rows = match *matrix {
+                    "attn_q" => q,
+                    "attn_k" | "attn_v" => kv,
+                    "ffn_gate" | "ffn_up" => f,
+                    _ => d,
+                };
+                vector(format!("blk.{i}.{matrix}.bias"), rows, 0.0);
             }
         }
         file

@@ -124,6 +124,7 @@ export class Host {
           Core.load(file, adapter, JSON.stringify(cache), JSON.stringify(tuning), told),
         );
         this.#core = core;
+        core.warnings().forEach(warn);
         const tuned = core.tuned();
         if (tuned) onEvent({ tuned });
         this.#kept = await file.finish();

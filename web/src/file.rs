@@ -52,8 +52,7 @@ impl Source for File {
     }
 
     async fn bytes(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
-        check_range(self, &range)?;
-        let length = (range.end - range.start) as usize;
+        let length = check_range(self, &range)?;
         let failed = |why: &str| Error::Io {
             path: self.name.clone(),
             source: std::io::Error::other(why.to_owned()),

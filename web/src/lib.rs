@@ -67,6 +67,8 @@ impl ModelInfo {
 #[wasm_bindgen]
 pub struct Core {
     info: ModelInfo,
+    /// What is odd about the file.
+    warnings: Vec<String>,
     tokenizer: Tokenizer,
     model: Arc<Model>,
     /// Which kernels suit which device, as far as it has been measured.
@@ -105,12 +107,11 @@ impl Core {
         progress: Function,
     ) -> Result<Core> {
         let gguf = Gguf::read(file).await?;
-        let config = Config::from_gguf(&gguf)?;
+        let tokenizer = Tokenizer::new(Vocab::from_gguf(&gguf)?)?;
+        let config = Config::for_tokens(&gguf, tokenizer.len())?;
         let settings = cache.settings(&config);
         settings.geometry()?;
         let info = ModelInfo::new(&gguf, &config, brooklet::format::Source::len(file))?;
-        let tokenizer = Tokenizer::new(Vocab::from_gguf(&gguf)?)?;
-        config.expect_tokens(tokenizer.len())?;
         let gpu = Arc::new(Gpu::open_in_browser(adapter).await?);
         let mut told = |loaded: u64, total: u64| {
             // Told for the eyes alone: a listener that throws must not end the load.
@@ -130,6 +131,7 @@ impl Core {
         let session = Session::new(model.clone(), settings).await.map_err(free)?;
         Ok(Self {
             info,
+            warnings: gguf.warnings,
             tokenizer,
             model,
             kept,
@@ -147,6 +149,11 @@ impl Core {
 
     fn session_mut(&mut self) -> Result<&mut Session> {
         self.session.as_mut().ok_or_else(no_session)
+    }
+
+    /// What is odd about the model's file, in sentences.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
     }
 
     /// What the load has measured and what was known before, to be kept for the next; none where nothing is new.

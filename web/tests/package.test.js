@@ -252,3 +252,43 @@ test("an engine in the page, one in the caller's worker, and two at once", async
   assert.match(found.second, /has an engine already/);
   assert.deepEqual([found.devices, found.lost], [1, 1]);
 });
+
+test("a file beyond 4 GiB is read as one below it is, and what is odd about it is told", async () => {
+  const found = await here.inPage(async ({ Engine, TINY, collect }) => {
+    const bytes = async (path) => new Uint8Array(await (await fetch(path)).arrayBuffer());
+    const [tiny, head] = [await bytes(TINY), await bytes("/fixtures/gguf/tiny_far.head")];
+    const hole = 5 * 2 ** 30;
+    /** The head, a hole, and the tensors: no browser would make so large a file for a test. */
+    class Far extends Blob {
+      get size() {
+        return tiny.length + hole;
+      }
+
+      slice(start, end) {
+        if (start >= head.length + hole) return super.slice(start - hole, end - hole);
+        const known = Math.max(0, Math.min(end, head.length) - start);
+        return new Blob([super.slice(start, start + known), new Uint8Array(end - start - known)]);
+      }
+    }
+    const odd = tiny.slice();
+    const name = new TextDecoder("latin1").decode(odd).indexOf("general.name") + 12 + 4 + 8;
+    odd[name] = 0xff;
+    const outputs = [];
+    const warnings = [];
+    const onWarning = (warning) => warnings.push(warning);
+    for (const model of [tiny, new Far([head, tiny.subarray(head.length)]), odd]) {
+      const engine = await Engine.load({ model, onWarning, worker: false });
+      outputs.push(await collect(engine.stream("hello", { temperature: 0, maxTokens: 20 })));
+      outputs.push(engine.info.model.bytes);
+      await engine.unload();
+    }
+    return { outputs, warnings };
+  });
+  assert.equal(found.outputs?.length, 6, JSON.stringify(found));
+  const [near, size, far, farSize, odd] = found.outputs;
+  assert.equal(near.length, 20);
+  assert.deepEqual([far, odd], [near, near]);
+  assert.equal(farSize, size + 5 * 2 ** 30);
+  assert.equal(found.warnings.length, 1, JSON.stringify(found.warnings));
+  assert.match(found.warnings[0], /the value of general.name is not valid UTF-8/);
+});

@@ -142,7 +142,7 @@ fn matvec_and_matmul_of_every_format() {
             check(&gpu, &op, &case(Epilogue::Store, false));
             check(&gpu, &op, &case(Epilogue::Add, true));
             if rows % 2 == 0 {
-                check(&gpu, &op, &case(Epilogue::SwiGlu, false));
+                check(&gpu, &op, &case(Epilogue::SwiGlu, tokens % 2 == 1));
             }
         }
     }
@@ -202,9 +202,10 @@ fn gate_and_up_are_interleaved() {
         let m = matrices(&[(dtype, 19, 256), (dtype, 19, 256)]);
         let rows = m.plain[0].chunks_exact(256).zip(m.plain[1].chunks_exact(256));
         let plain: Vec<f32> = rows.flat_map(|(gate, up)| [gate, up].concat()).collect();
-        for (limit, room) in [(u64::MAX, 1), (u64::MAX, 5), (3_000, 1), (3_000, 5)] {
+        let cases = [(u64::MAX, 1), (u64::MAX, 5), (3_000, 1), (3_000, 5)];
+        for ((limit, room), bias) in cases.into_iter().flat_map(|c| [(c, false), (c, true)]) {
             let linear = &m.load(&gpu, Join::Interleave, limit);
-            let (epilogue, bias) = (Epilogue::SwiGlu, false);
+            let epilogue = Epilogue::SwiGlu;
             let what = format!("{dtype} interleaved, limit {limit}");
             let (plain, tokens) = (&plain[..], room);
             check(&gpu, &op, &Case { what, linear, plain, epilogue, bias, room, tokens });
