@@ -329,7 +329,7 @@ fn whole_vocabularies_give_the_ids_that_lie_beside_them() {
         let tokenizer = match std::fs::read(path).map(read).unwrap() {
             Ok(tokenizer) => tokenizer,
             Err(error) => {
-                println!("{path}: {error}");
+                eprintln!("{path}: {error}");
                 continue;
             }
         };
@@ -345,7 +345,7 @@ fn whole_vocabularies_give_the_ids_that_lie_beside_them() {
                 ));
             }
         }
-        println!("{path}: {} texts, warnings {:?}", texts.len(), tokenizer.warnings());
+        eprintln!("{path}: {} texts, warnings {:?}", texts.len(), tokenizer.warnings());
         checked.push(path.to_owned());
     }
     assert!(

@@ -3,7 +3,7 @@
 use super::Vocab;
 use super::vocab::{CONTROL, NORMAL, USER_DEFINED};
 
-/// What these tokens are in a vocabulary, they are as an end, whatever type it gives them.
+/// The names of tokens that end, whatever type a vocabulary gives them.
 const ENDS: [&str; 34] = [
     "<|endoftext|>",
     "<|im_end|>",
@@ -42,8 +42,8 @@ const ENDS: [&str; 34] = [
     "<|eot|>",
 ];
 
-/// Names that are ends as control tokens alone: as normal ones they are text that stands in a page.
-const ENDS_IF_CONTROL: [&str; 2] = ["</s>", "<|eot|>"];
+/// Those of them that are text where they are typed as normal: in Qwen 2's vocabulary `</s>` is markup of a page.
+const TEXT_IF_NORMAL: [&str; 2] = ["</s>", "<|eot|>"];
 
 /// The ids that end a text or a turn, in order. Their types are put right, so that they are found in a text and
 /// print nothing.
@@ -52,7 +52,7 @@ pub(super) fn ends(vocab: &mut Vocab) -> Vec<u32> {
     let mut ends = Vec::new();
     for (id, (text, kind)) in tokens.iter().zip(types.iter_mut()).enumerate() {
         let text = text.as_str();
-        let plain = *kind == NORMAL && ENDS_IF_CONTROL.contains(&text);
+        let plain = *kind == NORMAL && TEXT_IF_NORMAL.contains(&text);
         if ENDS.contains(&text) && !plain {
             *kind = CONTROL;
             ends.push(id as u32);
