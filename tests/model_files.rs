@@ -126,6 +126,28 @@ fn what_is_odd_is_a_warning_and_the_model_runs() {
     assert!(stdout.contains("\u{fffd}iny") && stdout.ends_with("brooklet runs this model\n"));
 }
 
+#[test]
+fn an_odd_vocabulary_is_a_warning_and_one_without_merges_a_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let without = |key: &str| {
+        let mut bytes = TINY.to_vec();
+        let end = find(&bytes, key) + key.len();
+        bytes[end - 1] = b'_';
+        put(&folder, "odd.gguf", &bytes)
+    };
+    let path = without("tokenizer.ggml.pre");
+    let warning = "warning: the file does not say how its model splits text (tokenizer.ggml.pre)";
+    assert_eq!(runs_as_tiny(&path).matches(warning).count(), 1);
+    let (code, stdout, stderr) = outcome(&["inspect"], &path);
+    assert!(code == 0 && stderr.starts_with(warning), "{stderr}");
+    assert!(stdout.ends_with("brooklet runs this model\n"), "{stdout}");
+
+    let (code, stdout, _) = outcome(&["inspect"], &without("tokenizer.ggml.merges"));
+    assert!(code == 0 && stdout.contains("lacks the key tokenizer.ggml.merges"), "{stdout}");
+    let (code, _, stderr) = run(&without("tokenizer.ggml.merges"));
+    assert!(code == 1 && stderr.contains("lacks the key tokenizer.ggml.merges"), "{stderr}");
+}
+
 /// llama.cpp refuses it too; whoever asked first was told that it runs.
 #[test]
 fn inspect_says_what_run_says() {

@@ -66,7 +66,10 @@ pub(crate) fn inspect(args: InspectArgs) -> Result<()> {
     warn(&gguf.warnings);
     let mut text = describe(&gguf);
     let obstacles = match Vocab::from_gguf(&gguf).and_then(Tokenizer::new) {
-        Ok(tokenizer) => vec![Config::for_tokens(&gguf, tokenizer.len()).err()],
+        Ok(tokenizer) => {
+            warn(tokenizer.warnings());
+            vec![Config::for_tokens(&gguf, tokenizer.len()).err()]
+        }
         Err(error) => vec![Config::from_gguf(&gguf).err(), Some(error)],
     };
     let obstacles: Vec<_> = obstacles.into_iter().flatten().map(|e| e.to_string()).collect();
@@ -86,6 +89,7 @@ pub(crate) fn tokenize(args: TokenizeArgs) -> Result<()> {
         None => args.text.unwrap_or_default(),
     };
     let ids = file.tokenizer.encode(&text, true)?;
+    warn(file.tokenizer.doubled(&ids).as_slice());
     if args.json {
         let pieces: Vec<_> = ids.iter().map(|&id| file.tokenizer.piece(id)).collect();
         return Output::new().json(&serde_json::json!({ "ids": ids, "pieces": pieces }));

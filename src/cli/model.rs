@@ -38,6 +38,7 @@ impl File {
         let (source, gguf) = block_on(Shards::open(&path))?;
         warn(&gguf.warnings);
         let tokenizer = Tokenizer::new(Vocab::from_gguf(&gguf)?)?;
+        warn(tokenizer.warnings());
         Ok(Self { source, gguf, tokenizer })
     }
 
@@ -133,6 +134,7 @@ pub(crate) fn text(args: &TextArgs) -> Result<Option<String>> {
 /// The ids of a prompt; never none.
 pub(crate) fn prompt_ids(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
     let ids = tokenizer.encode_first(text)?;
+    warn(tokenizer.doubled(&ids).as_slice());
     if ids.is_empty() {
         let why = "the prompt is empty and the model names no first token; give a text";
         return Err(Error::Usage(why.into()));

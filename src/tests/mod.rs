@@ -35,3 +35,4 @@ pub(crate) mod support;
 mod text;
 mod tiny;
 mod tuning;
+mod vocabularies;

@@ -86,7 +86,7 @@ proptest! {
     }
 }
 
-fn printed(tokenizer: &Tokenizer, ids: &[u32]) -> String {
+pub(super) fn printed(tokenizer: &Tokenizer, ids: &[u32]) -> String {
     let (mut detokenizer, mut out) = (Detokenizer::new(), String::new());
     ids.iter().for_each(|&id| out.push_str(detokenizer.push(tokenizer, id)));
     out.push_str(detokenizer.finish());
@@ -146,7 +146,7 @@ fn settings_that_cannot_work_are_named() {
 }
 
 /// 256 bytes, then the merges' tokens, then `<|end|>` as a control token.
-fn byte_vocab(pre: &str, merges: &[&str]) -> Vocab {
+pub(super) fn byte_vocab(pre: &str, merges: &[&str]) -> Vocab {
     let chars: HashMap<u8, char> = byte_of_char().into_iter().map(|(c, b)| (b, c)).collect();
     let mut tokens: Vec<String> = (0..=255).map(|b| chars[&b].to_string()).collect();
     tokens.extend(merges.iter().map(|merge| merge.replace(' ', "")));
@@ -256,11 +256,6 @@ fn vocabularies_that_cannot_be_are_refused_in_words() {
         (Vocab { tokens: vec![], types: vec![], ..good() }, "0 tokens"),
         (Vocab { types: vec![1], ..good() }, "1 token types"),
         (Vocab { scores: vec![0.0], ..good() }, "1 scores"),
-        (Vocab { bos: Some(9999), ..good() }, "the BOS token is 9999"),
-        (Vocab { merges: vec!["hi".into()], ..good() }, "not two tokens"),
-        (Vocab { merges: vec!["h \u{1f600}".into()], ..good() }, "needs a token"),
-        (Vocab { merges: vec!["x y".into()], ..good() }, "needs a token \"xy\""),
-        (Vocab { scores: vec![], ..sentence_pieces() }, "without scores"),
     ];
     for (vocab, message) in cases {
         let found = error(vocab);
@@ -305,7 +300,7 @@ pub(super) fn check_ids(what: &str, tokenizer: &Tokenizer, expected: &Ids) -> us
 }
 
 #[derive(serde::Deserialize)]
-struct FixtureVocab {
+pub(super) struct FixtureVocab {
     model: String,
     tokens: Vec<String>,
     scores: Option<Vec<f32>>,
@@ -317,7 +312,7 @@ struct FixtureVocab {
 }
 
 impl FixtureVocab {
-    fn vocab(self, pre: Option<&str>, add_space_prefix: Option<bool>) -> Vocab {
+    pub(super) fn vocab(self, pre: Option<&str>, add_space_prefix: Option<bool>) -> Vocab {
         let Self { model, tokens, scores, types, merges, bos, eos, unk } = self;
         let (scores, merges) = (scores.unwrap_or_default(), merges.unwrap_or_default());
         let pre = pre.map(str::to_owned);
@@ -340,7 +335,7 @@ impl FixtureVocab {
 #[test]
 fn byte_level_ids_are_llama_cpps_for_every_pre_tokenizer() {
     let all: HashMap<String, Ids> = fixture("bpe_ids");
-    for (name, expected) in all.iter().filter(|(name, _)| *name != "qwen35") {
+    for (name, expected) in &all {
         let vocab: FixtureVocab = fixture("bpe_vocab");
         let tokenizer = Tokenizer::new(vocab.vocab(Some(name), None)).unwrap();
         check_ids(name, &tokenizer, expected);

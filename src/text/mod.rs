@@ -4,14 +4,18 @@
 //! |---|---|
 //! | `vocab` | what a file says of its vocabulary |
 //! | `pre` | how text is split before pairs are merged, by llama.cpp's names |
+//! | `ends` | which tokens end a text or a turn |
+//! | `sentence_piece` | SentencePiece's merging |
 //! | `tokenizer` | text to ids, ids to bytes |
 //! | `detokenizer` | a stream of ids to text, never half a character |
 //! | `sampler` | logits to an id |
 //! | `stop` | texts that end a stream |
 mod detokenizer;
+mod ends;
 mod pre;
 mod random;
 mod sampler;
+mod sentence_piece;
 mod stop;
 mod tokenizer;
 mod vocab;

@@ -1,56 +1,28 @@
 //! Text to ids and ids to bytes, from a vocabulary that is not trusted.
 use super::Vocab;
+use super::ends::ends;
 use super::pre::pre;
+use super::sentence_piece::SentencePiece;
+use super::vocab::{BYTE, CONTROL, UNKNOWN, USER_DEFINED};
 use crate::{Error, Result};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use tokenizers::models::bpe::{BPE, Vocab as Ids};
 use tokenizers::normalizers::{NormalizerWrapper, Prepend, Replace, Sequence as Normalizers};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{AddedToken, SplitDelimiterBehavior};
-
-/// Token types of GGUF that matter here.
-const UNKNOWN: i32 = 2;
-const CONTROL: i32 = 3;
-const USER_DEFINED: i32 = 4;
-const BYTE: i32 = 6;
+use tokenizers::{AddedToken, Model, OffsetReferential, OffsetType, SplitDelimiterBehavior};
 
 /// SentencePiece's visible space.
 const SPACE: char = '\u{2581}';
 
-/// Control tokens that end a text or a turn, by the names models give them.
-const ENDS: [&str; 24] = [
-    "<|endoftext|>",
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|end_of_text|>",
-    "<end_of_turn>",
-    "<end_of_utterance>",
-    "<|end|>",
-    "<|eot|>",
-    "<EOT>",
-    "_<EOT>",
-    "</s>",
-    "<|return|>",
-    "<|call|>",
-    "<|fim_pad|>",
-    "<fim_pad>",
-    "<PAD>",
-    "<|fim_rep|>",
-    "<|repo_name|>",
-    "<fim-rep>",
-    "<REPO>",
-    "<reponame>",
-    "<|fim_sep|>",
-    "<|file_sep|>",
-];
-
 /// The tokenizer of one model.
 pub struct Tokenizer {
+    /// Finds special tokens, and for byte-level BPE does all the rest.
     inner: tokenizers::Tokenizer,
+    /// Merges what lies between special tokens.
+    sentence_piece: Option<SentencePiece>,
     tokens: Vec<String>,
     /// What each token prints; control tokens print nothing.
     bytes: Vec<Vec<u8>>,
@@ -61,6 +33,7 @@ pub struct Tokenizer {
     after: Option<u32>,
     /// Every id that ends a text or a turn.
     eog: Vec<u32>,
+    warnings: Vec<String>,
 }
 
 fn wrong(text: impl Into<String>) -> Error {
@@ -69,11 +42,13 @@ fn wrong(text: impl Into<String>) -> Error {
 
 impl Tokenizer {
     /// Checks a vocabulary and builds its tokenizer.
-    pub fn new(vocab: Vocab) -> Result<Self> {
-        check(&vocab)?;
-        let (mut inner, add_bos) = match vocab.model.as_str() {
-            "gpt2" => byte_level(&vocab)?,
-            "llama" => (sentence_piece(&vocab)?, true),
+    pub fn new(mut vocab: Vocab) -> Result<Self> {
+        let mut warnings = Vec::new();
+        vocab.settle(&mut warnings)?;
+        let eog = ends(&mut vocab);
+        let (mut inner, add_bos, sentence_piece) = match vocab.model.as_str() {
+            "gpt2" => byte_level(&vocab, &mut warnings)?,
+            "llama" => sentence_piece(&vocab)?,
             other => {
                 return Err(wrong(format!(
                     "a vocabulary of the kind {other:?}; gpt2 (byte-level BPE) and llama \
@@ -81,59 +56,100 @@ impl Tokenizer {
                 )));
             }
         };
-        let special = |(text, &kind): (&String, &i32)| {
-            let wanted = matches!(kind, UNKNOWN | CONTROL | USER_DEFINED) && !text.is_empty();
+        let raw: HashMap<usize, Vec<u8>> = vocab.raw.into_iter().collect();
+        let special = |(id, (text, &kind)): (usize, (&String, &i32))| {
+            let special = matches!(kind, UNKNOWN | CONTROL | USER_DEFINED);
+            let wanted = special && !text.is_empty() && !raw.contains_key(&id);
             wanted.then(|| AddedToken::from(text.clone(), true).normalized(false))
         };
-        let specials: Vec<_> = vocab.tokens.iter().zip(&vocab.types).filter_map(special).collect();
+        let specials = vocab.tokens.iter().zip(&vocab.types).enumerate().filter_map(special);
+        let specials: Vec<_> = specials.collect();
         inner.add_special_tokens(specials).map_err(|e| wrong(e.to_string()))?;
 
-        let kind = |id: usize| vocab.types.get(id).copied().unwrap_or(1);
         let byte_level = vocab.model == "gpt2";
         let from_char = if byte_level { byte_of_char() } else { HashMap::new() };
-        let bytes = vocab.tokens.iter().enumerate().map(|(id, text)| match kind(id) {
-            CONTROL => Vec::new(),
-            USER_DEFINED => text.clone().into_bytes(),
+        let tokens = vocab.tokens.iter().zip(&vocab.types).enumerate();
+        let bytes = tokens.map(|(id, (text, &kind))| match (kind, raw.get(&id)) {
+            (CONTROL, _) => Vec::new(),
+            (_, Some(bytes)) if byte_level || kind == USER_DEFINED => bytes.clone(),
+            (_, Some(bytes)) => spaced(bytes),
+            (USER_DEFINED, _) => text.clone().into_bytes(),
             _ if byte_level => printed_bytes(text, &from_char),
-            UNKNOWN => "\u{2585}".into(),
-            BYTE => byte_token(text).map_or_else(|| text.clone().into_bytes(), |b| vec![b]),
+            (UNKNOWN, _) => "\u{2585}".into(),
+            (BYTE, _) => byte_token(text).map_or_else(|| text.clone().into_bytes(), |b| vec![b]),
             _ => text.replace(SPACE, " ").into_bytes(),
         });
-        let bytes = bytes.collect();
-        let named = |(id, text): (usize, &String)| {
-            (ENDS.contains(&text.as_str()) && kind(id) == CONTROL).then_some(id as u32)
-        };
-        let mut eog: Vec<u32> = vocab.tokens.iter().enumerate().filter_map(named).collect();
-        eog.extend([vocab.eos, vocab.eot].into_iter().flatten());
-        eog.sort_unstable();
-        eog.dedup();
         Ok(Self {
             inner,
-            bytes,
+            sentence_piece,
+            bytes: bytes.collect(),
             bos: vocab.bos,
             eos: vocab.eos,
             before: vocab.bos.filter(|_| vocab.add_bos.unwrap_or(add_bos)),
             after: vocab.eos.filter(|_| vocab.add_eos.unwrap_or(false)),
             eog,
             tokens: vocab.tokens,
+            warnings,
         })
     }
 
     /// The ids of a text. Control tokens written in it count as such. `add_special` adds BOS and EOS
     /// where the file asks for them.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, false);
-        let encoding = encoding.map_err(|e| wrong(format!("the text cannot be split: {e}")))?;
         let wanted = |id: Option<u32>| id.filter(|_| add_special);
-        let ids = wanted(self.before).into_iter().chain(encoding.get_ids().iter().copied());
+        let mut ids: Vec<u32> = wanted(self.before).into_iter().collect();
+        match &self.sentence_piece {
+            None => {
+                let encoding = self.inner.encode_fast(text, false);
+                let encoding =
+                    encoding.map_err(|e| wrong(format!("the text cannot be split: {e}")))?;
+                ids.extend(encoding.get_ids());
+            }
+            Some(sentence_piece) => {
+                let (added, model) = (self.inner.get_added_vocabulary(), self.inner.get_model());
+                let parts = added.extract_and_normalize(self.inner.get_normalizer(), text);
+                let parts = parts.get_splits(OffsetReferential::Normalized, OffsetType::None);
+                for (text, _, special) in parts {
+                    match special {
+                        Some(tokens) => ids.extend(tokens.iter().map(|token| token.id)),
+                        None => sentence_piece.encode(text, |t| model.token_to_id(t), &mut ids),
+                    }
+                }
+            }
+        }
         // What stands for a byte that the vocabulary lacks says nothing.
-        Ok(ids.chain(wanted(self.after)).filter(|&id| (id as usize) < self.len()).collect())
+        ids.retain(|&id| (id as usize) < self.len());
+        ids.extend(wanted(self.after));
+        Ok(ids)
     }
 
     /// The ids of a text that a stream begins with. Those of an empty one are BOS, where the model has one.
     pub fn encode_first(&self, text: &str) -> Result<Vec<u32>> {
         let ids = self.encode(text, true)?;
         Ok(if ids.is_empty() { self.bos.into_iter().collect() } else { ids })
+    }
+
+    /// What is odd about ids that [`Tokenizer::encode`] gave for a whole text, if anything: a BOS or an EOS that the
+    /// text itself has, where one is added. A model that sees it twice may answer worse.
+    pub fn doubled(&self, ids: &[u32]) -> Option<String> {
+        let twice = |pair: &[u32], id: Option<u32>| id.is_some_and(|id| pair == [id, id]);
+        let first = ids.get(..2).is_some_and(|pair| twice(pair, self.before));
+        let last = ids.len().checked_sub(2).is_some_and(|at| twice(&ids[at..], self.after));
+        let (id, verb) = match (first, last) {
+            (true, _) => (self.before?, "begins"),
+            (_, true) => (self.after?, "ends"),
+            _ => return None,
+        };
+        Some(format!(
+            "the text {verb} with {:?}, which the model's file asks to add: it is there twice; \
+             leave it out of the text",
+            self.piece(id)
+        ))
+    }
+
+    /// What is odd about the vocabulary and does not keep it from being used: sentences for the user.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// A token as the vocabulary writes it.
@@ -172,48 +188,25 @@ impl Tokenizer {
     }
 }
 
-fn check(vocab: &Vocab) -> Result<()> {
-    let count = vocab.tokens.len();
-    if count == 0 || u32::try_from(count).is_err() {
-        return Err(wrong(format!("a vocabulary of {count} tokens")));
-    }
-    for (name, len) in [("token types", vocab.types.len()), ("scores", vocab.scores.len())] {
-        if len != 0 && len != count {
-            return Err(wrong(format!("{count} tokens, but {len} {name}")));
-        }
-    }
-    let ids = [("BOS", vocab.bos), ("EOS", vocab.eos), ("EOT", vocab.eot), ("unknown", vocab.unk)];
-    for (name, id) in ids {
-        if let Some(id) = id.filter(|&id| id as usize >= count) {
-            return Err(wrong(format!("the {name} token is {id}, of a vocabulary of {count}")));
-        }
-    }
-    Ok(())
-}
-
-/// Ids by text; of tokens that are written alike the first counts.
+/// Ids by text; of tokens that are written alike the first counts. What is not UTF-8 is in no text.
 fn ids(vocab: &Vocab) -> Ids {
     let mut ids = Ids::default();
+    let mut raw = vocab.raw.iter().map(|&(id, _)| id).peekable();
     for (id, text) in vocab.tokens.iter().enumerate() {
-        ids.entry(text.clone()).or_insert(id as u32);
+        if raw.next_if_eq(&id).is_none() {
+            ids.entry(text.clone()).or_insert(id as u32);
+        }
     }
     ids
 }
 
-fn byte_level(vocab: &Vocab) -> Result<(tokenizers::Tokenizer, bool)> {
+/// What is built for one kind of vocabulary; whether a text starts with BOS unless the file says otherwise.
+type Parts = (tokenizers::Tokenizer, bool, Option<SentencePiece>);
+
+fn byte_level(vocab: &Vocab, warnings: &mut Vec<String>) -> Result<Parts> {
     let pre = pre(vocab.pre.as_deref())?;
     let mut ids = ids(vocab);
-    let merge = |line: &String| {
-        let pair = line.split_once(' ').filter(|(a, b)| !a.is_empty() && !b.is_empty());
-        let (a, b) = pair.ok_or_else(|| wrong(format!("the merge {line:?} is not two tokens")))?;
-        for text in [a, b, &format!("{a}{b}")] {
-            if !ids.contains_key(text) {
-                return Err(wrong(format!("the merge {line:?} needs a token {text:?}")));
-            }
-        }
-        Ok((a.to_owned(), b.to_owned()))
-    };
-    let merges = vocab.merges.iter().map(merge).collect::<Result<Vec<_>>>()?;
+    let merges = merges(vocab, &ids, warnings);
     // A byte without a token still keeps its neighbours apart: it gets an id beyond the vocabulary.
     let mut beyond = vocab.tokens.len() as u32;
     for (byte, _) in byte_of_char() {
@@ -233,31 +226,40 @@ fn byte_level(vocab: &Vocab) -> Result<(tokenizers::Tokenizer, bool)> {
     steps.push(PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, false)));
     let mut inner = tokenizers::Tokenizer::new(bpe);
     inner.with_pre_tokenizer(Some(Sequence::new(steps)));
-    Ok((inner, pre.add_bos))
+    Ok((inner, pre.add_bos, None))
 }
 
-/// SentencePiece joins the neighbours whose token has the highest score: merges, ranked by it.
-fn sentence_piece(vocab: &Vocab) -> Result<tokenizers::Tokenizer> {
-    if vocab.scores.is_empty() {
-        return Err(wrong("a SentencePiece vocabulary without scores"));
-    }
-    let ids = ids(vocab);
-    let mut order: Vec<usize> = (0..vocab.tokens.len()).collect();
-    order.sort_by(|&a, &b| vocab.scores[b].total_cmp(&vocab.scores[a]));
-    let mut merges = Vec::new();
-    for text in order.into_iter().map(|id| vocab.tokens[id].as_str()) {
-        for (at, _) in text.char_indices().skip(1) {
-            let (a, b) = text.split_at(at);
-            if ids.contains_key(a) && ids.contains_key(b) {
-                merges.push((a.to_owned(), b.to_owned()));
-            }
+/// The merges that can happen, each once. The others are skipped, with a warning.
+fn merges(vocab: &Vocab, ids: &Ids, warnings: &mut Vec<String>) -> Vec<(String, String)> {
+    let (mut seen, mut merges, mut skipped) = (HashSet::new(), Vec::new(), Vec::new());
+    for line in &vocab.merges {
+        // A token may begin with a space, but is never empty.
+        let first = line.chars().next().map_or(0, char::len_utf8);
+        let pair = line[first..].find(' ').map(|at| (&line[..first + at], &line[first + at + 1..]));
+        let known = |&(a, b): &(&str, &str)| {
+            [a, b, &format!("{a}{b}")].iter().all(|&text| ids.contains_key(text))
+        };
+        match pair.filter(known) {
+            Some(pair) if seen.insert(pair) => merges.push((pair.0.to_owned(), pair.1.to_owned())),
+            Some(_) => {}
+            None => skipped.push(line),
         }
     }
-    let mut bpe = BPE::builder().vocab_and_merges(ids, merges).byte_fallback(true).fuse_unk(false);
-    if let Some(unk) = vocab.unk {
-        bpe = bpe.unk_token(vocab.tokens[unk as usize].clone());
+    if let Some(line) = skipped.first() {
+        warnings.push(format!(
+            "{} of {} merges are skipped, as {line:?} is: they are not two tokens that make a third",
+            skipped.len(),
+            vocab.merges.len()
+        ));
     }
-    let bpe = bpe.build().map_err(|e| wrong(e.to_string()))?;
+    merges
+}
+
+fn sentence_piece(vocab: &Vocab) -> Result<Parts> {
+    let ids = ids(vocab);
+    let bytes = (0..=255u8).map(|b| ids.get(&format!("<0x{b:02X}>")).copied()).collect();
+    let pieces = SentencePiece { scores: vocab.scores.clone(), bytes, unknown: vocab.unk };
+    let bpe = BPE::builder().vocab_and_merges(ids, Vec::new()).build();
     let space = SPACE.to_string();
     let visible = Replace::new(" ", space.clone()).map_err(|e| wrong(e.to_string()))?;
     let mut steps = vec![];
@@ -265,9 +267,9 @@ fn sentence_piece(vocab: &Vocab) -> Result<tokenizers::Tokenizer> {
         steps.push(NormalizerWrapper::Prepend(Prepend::new(space)));
     }
     steps.push(NormalizerWrapper::Replace(visible));
-    let mut inner = tokenizers::Tokenizer::new(bpe);
+    let mut inner = tokenizers::Tokenizer::new(bpe.map_err(|e| wrong(e.to_string()))?);
     inner.with_normalizer(Some(Normalizers::new(steps))).map_err(|e| wrong(e.to_string()))?;
-    Ok(inner)
+    Ok((inner, true, Some(pieces)))
 }
 
 /// Byte-level BPE writes each byte as a visible character: printable Latin-1 as itself, the others
@@ -288,6 +290,19 @@ fn printed_bytes(text: &str, from_char: &HashMap<char, u8>) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// SentencePiece's bytes with its visible space as a plain one.
+fn spaced(bytes: &[u8]) -> Vec<u8> {
+    let visible = SPACE.to_string().into_bytes();
+    let mut spaced = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some(&byte) = rest.first() {
+        let space = rest.strip_prefix(visible.as_slice());
+        spaced.push(if space.is_some() { b' ' } else { byte });
+        rest = space.unwrap_or(&rest[1..]);
+    }
+    spaced
 }
 
 /// The byte of a token like `<0x0A>`.

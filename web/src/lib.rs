@@ -131,7 +131,7 @@ impl Core {
         let session = Session::new(model.clone(), settings).await.map_err(free)?;
         Ok(Self {
             info,
-            warnings: gguf.warnings,
+            warnings: [gguf.warnings.as_slice(), tokenizer.warnings()].concat(),
             tokenizer,
             model,
             kept,
