@@ -202,9 +202,9 @@ fn no_invocation_loops_longer_than_every_driver_lets_it() {
             assert!(work.iterations <= MOST_ITERATIONS, "{kernel}: {work:?}");
         }
     }
-    println!("{:34} {:?}", "kernel", classes);
+    eprintln!("{:34} {:?}", "kernel", classes);
     for (kernel, most) in &most {
-        println!("{kernel:34} {most:?}");
+        eprintln!("{kernel:34} {most:?}");
     }
     let loops = |kernel: &KernelSource| {
         ["for (", "while ", "loop {"].iter().any(|begin| kernel.wgsl.contains(begin))
