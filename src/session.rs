@@ -3,7 +3,7 @@ use crate::gpu::{KernelTime, Program, Readback, Tensor};
 use crate::model::{
     Activations, Cache, CacheSettings, Kernels, Model, Pass, Policy, Shifter, reduce,
 };
-use crate::ops::{Draws, FRAME};
+use crate::ops::{FRAME, SamplerState};
 use crate::text::expect_numbers;
 use crate::{Error, Result};
 use std::sync::Arc;
@@ -300,7 +300,7 @@ impl Session {
     }
 
     /// From the logits to the next step's token, none of the `banned`: by `draws`, or the likeliest.
-    fn choice(&self, banned: &Tensor, draws: Option<&Draws>) -> Result<Program> {
+    fn choice(&self, banned: &Tensor, draws: Option<&SamplerState>) -> Result<Program> {
         let tensors = [&self.logits, banned, &self.chosen];
         self.kernels.choice(&self.model.gpu, &self.cache, tensors, &self.decode.act, draws)
     }

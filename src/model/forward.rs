@@ -6,8 +6,8 @@ use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::model::RopeLayout;
 use crate::ops::{
     AddBias, Argmax, Attention, AttentionOne, AttentionOneParams, AttentionParams, ChunkAttention,
-    Draws, Epilogue, FRAME, Fused, GetRows, HeadShape, MatMul, Normed, RmsNorm, RopeStore,
-    RopeStoreParams, Sample, Shares, Sums, Variant, most_partials, splits,
+    Epilogue, FRAME, Fused, GetRows, HeadShape, MatMul, Normed, RmsNorm, RopeStore,
+    RopeStoreParams, Sample, SamplerState, Shares, Sums, Variant, most_partials, splits,
 };
 use futures_util::future::{try_join, try_join4};
 
@@ -126,7 +126,7 @@ impl Kernels {
         cache: &Cache,
         [logits, banned, chosen]: [&Tensor; 3],
         act: &Activations,
-        draws: Option<&Draws>,
+        draws: Option<&SamplerState>,
     ) -> Result<Program> {
         let mut recording = Recording::default();
         let tensors = [logits, banned, &act.tokens, &act.frame, chosen];

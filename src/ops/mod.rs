@@ -33,7 +33,7 @@ pub use nll::{Nll, NllParams};
 pub use ring::{FRAME, RingParams};
 pub use rms_norm::{RmsNorm, RmsNormParams};
 pub use rope_store::{RopeStore, RopeStoreParams};
-pub use sample::{Draws, Sample, SampleParams, SampleSelectParams};
+pub use sample::{Sample, SampleParams, SampleSelectParams, SamplerState};
 pub use shares::{Shares, SharesParams};
 pub use shift::{Shift, ShiftParams};
 pub use subgroup::{SubgroupCheckParams, Sums};

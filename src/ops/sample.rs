@@ -94,7 +94,7 @@ pub struct Sample {
 }
 
 /// What one generation draws by, on the device.
-pub struct Draws {
+pub struct SamplerState {
     settings: SamplerSettings,
     candidates: Tensor, // [slices, EACH, 2]
     state: Tensor,      // [STATE + recent]
@@ -102,7 +102,7 @@ pub struct Draws {
     recent: usize,
 }
 
-impl Draws {
+impl SamplerState {
     /// Room for a generation over `vocab` tokens.
     pub fn new(gpu: &Gpu, by: &SamplerSettings, vocab: usize) -> Result<Self> {
         let recent = if by.penalises() { by.penalty_last_n as usize } else { 0 };
@@ -113,9 +113,9 @@ impl Draws {
         let slices = vocab.div_ceil(SLICE as usize);
         Ok(Self {
             settings: by.clone(),
-            candidates: Tensor::zeros(gpu, "draws.candidates", &[slices, each, 2])?,
-            state: Tensor::zeros(gpu, "draws.state", &[STATE + recent])?,
-            counts: Tensor::zeros(gpu, "draws.counts", &[if recent > 0 { vocab } else { 1 }])?,
+            candidates: Tensor::zeros(gpu, "sampler.candidates", &[slices, each, 2])?,
+            state: Tensor::zeros(gpu, "sampler.state", &[STATE + recent])?,
+            counts: Tensor::zeros(gpu, "sampler.counts", &[if recent > 0 { vocab } else { 1 }])?,
             recent,
         })
     }
@@ -183,13 +183,13 @@ impl Sample {
         recording: &mut Recording,
         label: &str,
         ring: RingParams,
-        draws: &Draws,
+        draws: &SamplerState,
         [logits, banned, token, frame, chosen]: [&Tensor; 5],
     ) -> Result<()> {
         const OP: &str = "sample";
         let ArgmaxParams { vocab, end, slots, most } =
             ArgmaxParams::of(OP, ring, [logits, banned, token, frame, chosen])?;
-        let Draws { settings: by, candidates, state, counts, recent } = draws;
+        let SamplerState { settings: by, candidates, state, counts, recent } = draws;
         let [slices, each, _] = candidates.dims(OP)?;
         candidates.expect(OP, [vocab.div_ceil(SLICE) as usize, each, 2])?;
         counts.expect(OP, [if *recent > 0 { vocab as usize } else { 1 }])?;

@@ -1,7 +1,7 @@
 //! Tokens out of a session, one after another.
 use super::Session;
 use crate::gpu::{Program, Tensor};
-use crate::ops::{Draws, NO_TOKEN};
+use crate::ops::{NO_TOKEN, SamplerState};
 use crate::text::{Sampler, SamplerSettings};
 use crate::{Error, Result};
 use std::collections::VecDeque;
@@ -41,7 +41,7 @@ pub struct Generation {
 /// From the logits to a token, on the device.
 struct Choice {
     program: Program,
-    draws: Option<Draws>,
+    draws: Option<SamplerState>,
     /// Its own: another generation of the same session may ban others.
     _banned: Tensor, // [ceil(V/32)] bits
 }
@@ -88,7 +88,7 @@ impl Choice {
         let banned = Tensor::upload(gpu, "banned", &[bits.len()], &bits)?;
         let draws = match settings.is_greedy() {
             true => None,
-            false => Some(Draws::new(gpu, settings, vocab)?),
+            false => Some(SamplerState::new(gpu, settings, vocab)?),
         };
         let program = session.choice(&banned, draws.as_ref())?;
         Ok(Self { program, draws, _banned: banned })

@@ -160,7 +160,7 @@ fn choices(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     let penalties = SamplerSettings { repeat_penalty: 1.1, ..SamplerSettings::default() };
     let most = SamplerSettings { top_k: vocab as u32 - 1, ..penalties };
     for by in [SamplerSettings::default(), SamplerSettings { top_k: 0, ..most.clone() }, most] {
-        let draws = Draws::new(gpu, &by, vocab).unwrap();
+        let draws = SamplerState::new(gpu, &by, vocab).unwrap();
         sample.record(r, "sample", ring, &draws, tensors).unwrap();
     }
     let (targets, nll) = (zeros(gpu, &[1]), zeros(gpu, &[1]));

@@ -43,6 +43,20 @@ fn every_kernel_is_valid_and_bound_as_its_source_says() {
     }
 }
 
+#[test]
+fn every_filter_of_the_sampler_has_a_twin_of_its_name() {
+    let here = |path: &str| {
+        std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    };
+    let device = here("shaders/sample_select.wgsl") + &here("shaders/sample.wgsl");
+    let host = here("src/text/sampler.rs");
+    for filter in ["penalties", "top_k", "top_p", "min_p", "draw"] {
+        for text in [&device, &host] {
+            assert!(text.contains(&format!("fn {filter}(")), "there is no fn {filter}");
+        }
+    }
+}
+
 /// Stems of the WGSL files of a folder.
 fn files(folder: &str) -> Vec<(String, String)> {
     let folder = format!("{}/shaders/{folder}", env!("CARGO_MANIFEST_DIR"));

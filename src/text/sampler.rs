@@ -1,5 +1,6 @@
 //! Logits to an id: penalties, then top-k, top-p, min-p, temperature, in llama.cpp's order. What the device's own
-//! sampler (`shaders/sample.wgsl`) is held to.
+//! sampler (`shaders/sample_select.wgsl`, `shaders/sample.wgsl`) is held to: each filter is a function of the same name
+//! there.
 use super::random::random;
 use crate::{Error, Result};
 use std::collections::VecDeque;
@@ -97,6 +98,53 @@ impl SamplerSettings {
     }
 }
 
+/// An id and its logit.
+type Candidate = (u32, f32);
+
+/// The logit of an id that is among the recent `count` times.
+fn penalties(s: &SamplerSettings, logit: f32, count: u32) -> f32 {
+    let repeated = if logit > 0.0 { logit / s.repeat_penalty } else { logit * s.repeat_penalty };
+    repeated - (count as f32 * s.frequency_penalty + s.presence_penalty)
+}
+
+/// Keeps the `k` likeliest, of equal ones those with the lowest ids; all with 0. The likeliest comes first then.
+fn top_k(kept: &mut Vec<Candidate>, k: usize) {
+    let likelier = |a: &Candidate, b: &Candidate| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    if k > 0 && k < kept.len() {
+        kept.select_nth_unstable_by(k - 1, likelier);
+        kept.truncate(k);
+    }
+    kept.sort_unstable_by(likelier);
+}
+
+/// How likely a candidate is beside the first, the likeliest.
+fn beside(kept: &[Candidate], candidate: usize) -> f64 {
+    (f64::from(kept[candidate].1) - f64::from(kept[0].1)).exp()
+}
+
+/// Keeps the likeliest that together have the share `p` of what was kept.
+fn top_p(kept: &mut Vec<Candidate>, p: f32) {
+    if p >= 1.0 {
+        return;
+    }
+    let total: f64 = (0..kept.len()).map(|i| beside(kept, i)).sum();
+    let (mut sum, mut keep) = (0.0, 0);
+    while keep < kept.len() {
+        sum += beside(kept, keep);
+        keep += 1;
+        if sum >= f64::from(p) * total {
+            break;
+        }
+    }
+    kept.truncate(keep);
+}
+
+/// Keeps those at least the share `p` as likely as the likeliest.
+fn min_p(kept: &mut Vec<Candidate>, p: f32) {
+    let keep = (1..kept.len()).take_while(|&i| beside(kept, i) >= f64::from(p)).count();
+    kept.truncate(1 + keep);
+}
+
 /// Draws tokens. Nothing is allocated for a token once warm.
 pub struct Sampler {
     settings: SamplerSettings,
@@ -107,7 +155,7 @@ pub struct Sampler {
     /// How often each id is among the recent.
     counts: Vec<u32>,
     /// Ids and logits of what may be drawn.
-    candidates: Vec<(u32, f32)>,
+    candidates: Vec<Candidate>,
     weights: Vec<f64>,
 }
 
@@ -149,7 +197,7 @@ impl Sampler {
         expect_numbers(logits)?;
         self.adjust(logits);
         self.candidates.clear();
-        let usable = |&(_, logit): &(u32, f32)| logit > f32::NEG_INFINITY;
+        let usable = |&(_, logit): &Candidate| logit > f32::NEG_INFINITY;
         let pairs = (0u32..).zip(logits.iter().copied());
         self.candidates.extend(pairs.filter(usable));
         let likeliest =
@@ -164,7 +212,10 @@ impl Sampler {
         if self.settings.temperature == 0.0 {
             return Ok(likeliest);
         }
-        self.narrow();
+        let (s, kept) = (&self.settings, &mut self.candidates);
+        top_k(kept, s.top_k as usize);
+        top_p(kept, s.top_p);
+        min_p(kept, s.min_p);
         Ok(self.draw(draw))
     }
 
@@ -179,45 +230,10 @@ impl Sampler {
             // A token that is recent several times is penalised at its first place, where its count is.
             let count = std::mem::take(&mut self.counts[id as usize]);
             if let (1.., Some(logit)) = (count, logits.get_mut(id as usize)) {
-                let repeat = s.repeat_penalty;
-                *logit = if *logit > 0.0 { *logit / repeat } else { *logit * repeat };
-                *logit -= count as f32 * s.frequency_penalty + s.presence_penalty;
+                *logit = penalties(s, *logit, count);
             }
         }
         self.recent.iter().for_each(|&id| self.counts[id as usize] += 1);
-    }
-
-    /// Keeps what top-k, top-p and min-p leave, likeliest first.
-    fn narrow(&mut self) {
-        let likelier = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-        let (s, all) = (&self.settings, &mut self.candidates);
-        let k = match s.top_k as usize {
-            0 => all.len(),
-            k => k.min(all.len()),
-        };
-        if k < all.len() {
-            all.select_nth_unstable_by(k - 1, likelier);
-            all.truncate(k);
-        }
-        all.sort_unstable_by(likelier);
-        let highest = f64::from(all[0].1);
-        let weight = |logit: f32| (f64::from(logit) - highest).exp();
-        if s.top_p < 1.0 {
-            let total: f64 = all.iter().map(|&(_, logit)| weight(logit)).sum();
-            let (mut sum, mut keep) = (0.0, 0);
-            while keep < all.len() {
-                sum += weight(all[keep].1);
-                keep += 1;
-                if sum >= f64::from(s.top_p) * total {
-                    break;
-                }
-            }
-            all.truncate(keep);
-        }
-        if s.min_p > 0.0 {
-            let keep = all.partition_point(|&(_, logit)| weight(logit) >= f64::from(s.min_p));
-            all.truncate(keep.max(1));
-        }
     }
 
     /// Walks the candidates in the order of their ids.
@@ -225,7 +241,7 @@ impl Sampler {
         let highest = f64::from(self.candidates[0].1);
         self.candidates.sort_unstable_by_key(|&(id, _)| id);
         let temperature = f64::from(self.settings.temperature);
-        let weight = |&(_, logit): &(u32, f32)| ((f64::from(logit) - highest) / temperature).exp();
+        let weight = |&(_, logit): &Candidate| ((f64::from(logit) - highest) / temperature).exp();
         self.weights.clear();
         self.weights.extend(self.candidates.iter().map(weight));
         let total: f64 = self.weights.iter().sum();

@@ -1,6 +1,6 @@
 //! Drawing on the device against the sampler on the host, draw by draw, and against the probabilities themselves.
 use crate::gpu::{Gpu, Recording, Tensor};
-use crate::ops::{Draws, FRAME, NO_TOKEN, RingParams, Sample};
+use crate::ops::{FRAME, NO_TOKEN, RingParams, Sample, SamplerState};
 use crate::tests::support::{gpu, noise};
 use crate::text::{Sampler, SamplerSettings};
 use pollster::block_on;
@@ -17,7 +17,7 @@ fn drawn(
     count: usize,
 ) -> Vec<u32> {
     let vocab = logits.len();
-    let draws = Draws::new(gpu, by, vocab).unwrap();
+    let draws = SamplerState::new(gpu, by, vocab).unwrap();
     let kept = recent.len().saturating_sub(by.penalty_last_n as usize);
     draws.set(gpu, 0, recent[kept..].iter().copied());
     let mut bits = vec![0u32; vocab.div_ceil(32)];
