@@ -168,11 +168,11 @@ impl Sample {
 
     /// Compiles the kernels.
     pub async fn new(gpu: &Gpu) -> Result<Self> {
-        let overrides = [("WG", f64::from(gpu.tier.lanes_alone()))];
-        let kernels =
-            [Self::SELECT, Self::SOURCE].map(|source| Kernel::new(gpu, source, overrides));
-        let [select, draw] = kernels;
-        let (select, draw) = try_join(select, draw).await?;
+        // A software driver keeps a frame for every subgroup that waits at a barrier, and SwiftShader's heap grows with
+        // them: a slice is one subgroup's there. With fewer than 64 lanes the draw could loop too long.
+        let (each, alone) = if gpu.tier.cpu { (gpu.tier.lanes(), 64) } else { (256, 256) };
+        let make = |source, lanes: u32| Kernel::new(gpu, source, [("WG", f64::from(lanes))]);
+        let (select, draw) = try_join(make(Self::SELECT, each), make(Self::SOURCE, alone)).await?;
         Ok(Self { select, draw })
     }
 
