@@ -175,6 +175,12 @@ impl Session {
     /// what was there.
     pub async fn rewind(&mut self, tokens: u64, last: u32) -> Result<()> {
         self.model.config.expect_ids(&[last])?;
+        let position = self.position();
+        if tokens >= position {
+            return Err(Error::Usage(format!(
+                "{tokens} tokens cannot be taken back: this stream holds {position}, and one has to be left"
+            )));
+        }
         if let Some(there) = self.standing.before(tokens).filter(|&there| there != last) {
             return Err(Error::Usage(format!(
                 "{tokens} tokens cannot be taken back to token {last}: before them comes {there}"

@@ -10,8 +10,9 @@
 const ONE: f32 = 2147483648.0; // of a mass
 
 fn key_of(logit: f32) -> u32 {
-    // -0 and 0 are one.
-    let bits = bitcast<u32>(logit + 0.0);
+    // -0 and 0 are one. By the bits: a compiler may leave out that 0 is added.
+    let signed = bitcast<u32>(logit);
+    let bits = select(signed, 0u, signed == 0x80000000u);
     return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
 }
 

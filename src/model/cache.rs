@@ -63,7 +63,7 @@ pub struct CacheSettings {
     pub chunk: usize,
     /// How K and V are stored.
     pub kv: KvType,
-    /// N, when it should be larger than W + chunk - 1.
+    /// N, when it should be another than W + chunk - 1, or W + 1 with a chunk of one: that much or more.
     pub ring: Option<usize>,
     /// How products of one token take their activations. Bytes change the result.
     pub activations: ActivationType,
@@ -109,12 +109,15 @@ impl CacheSettings {
                 return wrong(which, found, &format!("{MOST} at most works"));
             }
         }
-        let least = match self.policy {
-            Policy::Streaming | Policy::Window => self.window + self.chunk - 1,
+        let (least, usual) = match self.policy {
+            // A generation is a token ahead at least, which may have to be taken back.
+            Policy::Streaming | Policy::Window => {
+                (self.window + self.chunk - 1, self.window + self.chunk.max(2) - 1)
+            }
             // These never go round.
-            Policy::Dense | Policy::Recompute | Policy::HalfDiscard => self.window,
+            Policy::Dense | Policy::Recompute | Policy::HalfDiscard => (self.window, self.window),
         };
-        let slots = self.ring.unwrap_or(least);
+        let slots = self.ring.unwrap_or(usual);
         if slots < least || slots > 2 * MOST {
             let most = 2 * MOST;
             return wrong(

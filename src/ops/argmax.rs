@@ -60,8 +60,9 @@ impl Argmax {
         Ok(Self { kernel: Kernel::new(gpu, Self::SOURCE, overrides).await? })
     }
 
-    /// Records, with `logits, banned, token, frame, chosen`, the choice from `logits` [1, V], without those in `banned` [ceil(V/32)] bits, into the
-    /// first element of `token` `[T]` and the one of this step of `chosen`, and moves `frame` `[4]` on.
+    /// Records, with `logits, banned, token, frame, chosen`, the choice from `logits` [1, V], without those in `banned`
+    /// [ceil(V/32)] bits, into the first element of `token` `[T]` and the one of this step of `chosen`, and moves
+    /// `frame` `[4]` on.
     pub fn record(
         &self,
         recording: &mut Recording,

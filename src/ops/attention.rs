@@ -6,7 +6,7 @@ use crate::gpu::{
 };
 use futures_util::future::try_join;
 
-/// `Params` of `shaders/attention.wgsl`.
+/// What an attention is over: the same for each of its spans.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct AttentionParams {

@@ -11,6 +11,9 @@ const STATE: usize = 4;
 /// Tokens of a slice: `SLICE` of `shaders/sample_select.wgsl`.
 const SLICE: u32 = 1024;
 
+/// Below it the likeliest tokens alone are drawn as it is.
+const LEAST_TEMPERATURE: f32 = 1e-30;
+
 /// `Params` of `shaders/sample_select.wgsl`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
@@ -204,13 +207,15 @@ impl Sample {
         let (tensors, work) =
             ([logits, banned, counts, candidates], params.work(self.select.lanes()));
         recording.dispatch(format!("{label}_select"), &self.select, params, &tensors, work)?;
+        let greedy = by.temperature == 0.0;
         let params = SampleParams {
             vocab,
             end,
             slots,
             most,
             count: (slices * each) as u32,
-            temperature: by.temperature,
+            // What is close to 0 may be 0 to a device, which would divide by it.
+            temperature: if greedy { 0.0 } else { by.temperature.max(LEAST_TEMPERATURE) },
             top_k: by.top_k,
             top_p: by.top_p,
             min_p: by.min_p,

@@ -206,8 +206,9 @@ impl Head {
         let stored = (sinks + slots) as u64;
         let recompute = policy == Policy::Recompute;
         let rows = if recompute { 0 } else { self.reach.min(stored) };
-        let gone = self.reach > stored
-            && self.reach.saturating_sub(self.position) > (slots - window) as u64;
+        // A token that is pending is fed over the first row that was written too far.
+        let spare = (slots - window) as u64 + u64::from(self.pending.is_some());
+        let gone = self.reach > stored && self.reach.saturating_sub(self.position) > spare;
         let given = self.position.saturating_add(u64::from(self.pending.is_some()));
         let recent = if recompute { self.position.min(window as u64) } else { 0 };
         let facts = [
@@ -259,6 +260,7 @@ impl Session {
         }
         // Where the device is ahead, the last token given out is fed anew, as if it were still to come.
         let at = &self.standing;
+        self.expect_kept(0, at.ahead)?;
         let (position, pending) = match (at.ahead, at.pending) {
             (0, Some(pending)) => (at.fed, Some(pending)),
             (0, None) if !at.stale => (at.fed, None),

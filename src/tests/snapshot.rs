@@ -139,6 +139,27 @@ fn what_was_taken_back_stays_lost_to_a_restored_stream() {
 }
 
 #[test]
+fn a_feed_that_was_cut_short_can_be_saved_where_nothing_can_be_taken_back() {
+    let gpu = Arc::new(gpu());
+    let model = Tiny::default().model(&gpu);
+    for spare in [0, 1, 3] {
+        let cache = streaming(4, 12, 1, KvType::F32);
+        let mut here = session(&model, CacheSettings { ring: Some(12 + spare), ..cache });
+        let mut asked = 0;
+        let enough = || {
+            asked += 1;
+            asked <= 40
+        };
+        assert_eq!(block_on(here.feed_while(&text(26, 60), enough)).unwrap(), 40);
+        let mut there = moved(&model, &here);
+        for stream in [&mut here, &mut there] {
+            assert_eq!(stream.position(), 40);
+        }
+        assert_eq!(bits(&mut there), bits(&mut here), "N - W = {spare}");
+    }
+}
+
+#[test]
 fn sinks_taken_away_stay_away() {
     let gpu = Arc::new(gpu());
     let model = Tiny::default().model(&gpu);

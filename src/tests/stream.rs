@@ -163,6 +163,29 @@ fn rewind_wants_the_token_that_was_there() {
 }
 
 #[test]
+fn rewind_leaves_a_token_at_least() {
+    let gpu = Arc::new(gpu());
+    let model = Tiny::default().model(&gpu);
+    let tokens = text(42, 10);
+    for policy in POLICIES {
+        let mut stream = session(&model, of(policy));
+        let (usage, error) = words(block_on(stream.rewind(0, 5)));
+        assert!(usage && error.contains("holds 0"), "{policy:?}: {error}");
+        block_on(stream.feed(&tokens)).unwrap();
+        assert!(stream.recent().eq(tokens.iter().copied()), "{policy:?}");
+        let mut by = stream.generate(greedy(), &[]).unwrap();
+        by.submit_together(4);
+        take(&mut stream, &mut by, 2);
+        let known: Vec<u32> = stream.recent().collect();
+        for back in [12, 13, u64::MAX] {
+            let (usage, error) = words(block_on(stream.rewind(back, 5)));
+            assert!(usage && error.contains("holds 12"), "{policy:?}: {error}");
+        }
+        assert!(stream.recent().eq(known), "{policy:?}");
+    }
+}
+
+#[test]
 fn a_policy_changes_with_the_next_token_however_far_the_device_is_ahead() {
     let gpu = Arc::new(gpu());
     // One layer sees raw embeddings alone: its keys do not remember what was seen before.
@@ -248,10 +271,11 @@ fn a_token_whose_future_was_dropped_comes_again() {
     let gpu = Arc::new(gpu());
     let model = Tiny::default().model(&gpu);
     let prompt = text(37, 20);
-    for policy in [Policy::Streaming, Policy::Dense, Policy::Recompute] {
+    let one_by_one = CacheSettings { chunk: 1, ..of(Policy::Streaming) };
+    for cache in [of(Policy::Streaming), one_by_one, of(Policy::Dense), of(Policy::Recompute)] {
         for settings in samplings() {
             let make = || {
-                let stream = fed(&model, of(policy), &prompt);
+                let stream = fed(&model, cache, &prompt);
                 let mut by = stream.generate(settings.clone(), &[]).unwrap();
                 by.submit_together(2);
                 (stream, by)
@@ -270,8 +294,8 @@ fn a_token_whose_future_was_dropped_comes_again() {
                 });
                 found.push(token.unwrap().unwrap());
             }
-            assert_eq!(found, expected, "{policy:?}, {settings:?}");
-            assert!(drops >= 6, "{policy:?}: {drops}");
+            assert_eq!(found, expected, "{cache:?}, {settings:?}");
+            assert!(drops >= 6, "{cache:?}: {drops}");
             assert_close("logits", &logits(&mut stream), &logits(&mut whole), 1e-4, 1e-4);
         }
     }
@@ -304,7 +328,9 @@ fn damaged(gpu: &Arc<Gpu>, tensor: &str, row: usize, with: f32) -> Arc<Model> {
 #[test]
 fn what_is_not_a_number_is_said_alike_by_whoever_meets_it() {
     let gpu = Arc::new(gpu());
-    let prompt = text(40, 12);
+    // longer than the cache
+    let prompt = text(40, 30);
+    let one_by_one = CacheSettings { chunk: 1, ..of(Policy::Streaming) };
     let cases = [
         ("output_norm.weight", 0, f32::NAN),
         ("blk.1.attn_v.weight", 0, f32::NAN),
@@ -320,11 +346,11 @@ fn what_is_not_a_number_is_said_alike_by_whoever_meets_it() {
             assert!(matches!(error, Error::NotNumbers(_)), "{tensor} {with}: {who}: {error}");
             assert!(error.to_string().contains("file is damaged"), "{error}");
         };
-        for policy in [Policy::Streaming, Policy::Recompute] {
-            let mut stream = fed(&model, of(policy), &prompt);
+        for cache in [of(Policy::Streaming), one_by_one, of(Policy::Recompute)] {
+            let mut stream = fed(&model, cache, &prompt);
             check(block_on(stream.logits()).map(drop), "logits");
             for settings in samplings() {
-                let who = format!("{policy:?} {settings:?}");
+                let who = format!("{cache:?} {settings:?}");
                 // a ban does not hide it, and it is said each time
                 let mut by = stream.generate(settings, &[77]).unwrap();
                 check(block_on(by.next(&mut stream)).map(drop), &who);

@@ -109,7 +109,9 @@ fn penalties(s: &SamplerSettings, logit: f32, count: u32) -> f32 {
 
 /// Keeps the `k` likeliest, of equal ones those with the lowest ids; all with 0. The likeliest comes first then.
 fn top_k(kept: &mut Vec<Candidate>, k: usize) {
-    let likelier = |a: &Candidate, b: &Candidate| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    // To which 0 is added: -0 and 0 are one.
+    let likelier =
+        |a: &Candidate, b: &Candidate| (b.1 + 0.0).total_cmp(&(a.1 + 0.0)).then(a.0.cmp(&b.0));
     if k > 0 && k < kept.len() {
         kept.select_nth_unstable_by(k - 1, likelier);
         kept.truncate(k);

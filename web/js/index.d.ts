@@ -200,7 +200,7 @@ export class Engine {
   tokenize(text: string): Promise<{ token: number; text: string }[]>;
   /**
    * Switches a running stream between `"streaming"` and `"window"` on the spot: the sinks are no longer looked
-   * at, or are again. Nothing is computed anew. Only for a cache that was made for `"streaming"`.
+   * at, or are again. Nothing but the last token is computed anew. Only for a cache that was made for `"streaming"`.
    */
   setPolicy(policy: "streaming" | "window"): Promise<void>;
   /** Starts anew with an empty cache; with options, one of another policy or size. */

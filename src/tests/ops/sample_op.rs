@@ -72,6 +72,7 @@ fn draws_equal_the_host_draw_by_draw() {
     let cases = [
         off.clone(),
         SamplerSettings { temperature: 0.1, ..off.clone() },
+        SamplerSettings { temperature: 1e-40, ..off.clone() },
         SamplerSettings { temperature: 3.0, ..off.clone() },
         SamplerSettings { top_k: 1, ..off.clone() },
         SamplerSettings { top_k: 5, ..off.clone() },
@@ -130,6 +131,25 @@ fn draws_from_large_vocabularies_equal_the_host() {
                 assert_eq!(found, expected, "{vocab} tokens: {by:?}");
             }
         }
+    }
+}
+
+/// -0 and 0 are one, and what top-k could keep may not be there.
+#[test]
+fn draws_among_zeros_and_among_few_equal_the_host() {
+    let gpu = gpu();
+    let op = block_on(Sample::new(&gpu)).unwrap();
+    let by = |top_k, top_p| SamplerSettings { top_k, top_p, min_p: 0.0, ..Default::default() };
+    let zeros: Vec<f32> = (0..3000).map(|id| if id % 3 == 2 { 0.0 } else { -0.0 }).collect();
+    let mut few = vec![f32::NEG_INFINITY; 3000];
+    [5, 1500, 1501, 2999].iter().for_each(|&id: &usize| few[id] = id as f32 * 1e-3);
+    for by in [by(7, 1.0), by(40, 0.2), by(0, 0.0035)] {
+        for logits in [&zeros, &few] {
+            let found = drawn((&gpu, &op), &by, logits, &[], &[], 40);
+            assert_eq!(found, expected(&by, logits, &[], &[], 40), "{by:?}");
+        }
+        let found = drawn((&gpu, &op), &by, &zeros, &[], &[], 40);
+        assert!(found.iter().all(|&id| id < 12), "{by:?}: the lowest ids come first: {found:?}");
     }
 }
 
