@@ -3,14 +3,15 @@
 import { existsSync } from "node:fs";
 import { createServer } from "node:http";
 import { homedir } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, isAbsolute, join } from "node:path";
 import { argv, env, stderr } from "node:process";
 import { fileURLToPath } from "node:url";
 import sirv from "sirv";
 
 const WWW = join(dirname(fileURLToPath(import.meta.url)), "..", "www");
 /** Where the default model is kept: the binary's rule. */
-export const CACHE = env.BROOKLET_CACHE || join(env.XDG_CACHE_HOME || join(homedir(), ".cache"), "brooklet");
+const CACHES = isAbsolute(env.XDG_CACHE_HOME ?? "") ? env.XDG_CACHE_HOME : join(homedir(), ".cache");
+export const CACHE = env.BROOKLET_CACHE || join(CACHES, "brooklet");
 
 /** The same policy as the page's own, where a host can send headers. */
 export const CSP =

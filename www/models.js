@@ -10,7 +10,16 @@ const DEFAULT = {
   sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 };
 
-const nameOf = (url) => decodeURIComponent(new URL(url).pathname.split("/").pop() || url).replace(/\.gguf$/i, "");
+const nameOf = (url) => {
+  const last = new URL(url).pathname.split("/").pop() || url;
+  let name = last;
+  try {
+    name = decodeURIComponent(last);
+  } catch {
+    // it is written so, and shown so
+  }
+  return name.replace(/\.gguf$/i, "");
+};
 
 const button = (text, label, act) => {
   const node = document.createElement("button");

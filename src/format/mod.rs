@@ -31,4 +31,5 @@ pub use shards::Shards;
 pub use source::{BytesSource, Source};
 #[cfg(not(target_arch = "wasm32"))]
 pub use source::{DEFAULT_MODEL, FileSource, default_model};
+pub(crate) use value::shown;
 pub use value::{Array, Value};

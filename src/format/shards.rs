@@ -110,11 +110,18 @@ impl<S: Source> Source for Shards<S> {
     }
 }
 
+/// `gguf-split` counts in 16 bits.
+const MOST_FILES: u64 = u16::MAX as u64;
+
 /// Which file of how many a head says it is, from 0 on.
 fn place(head: &Gguf) -> Result<(u64, u64)> {
     let count = head.u64("split.count")?.unwrap_or(1);
     if count <= 1 {
         return Ok((0, 1));
+    }
+    if count > MOST_FILES {
+        let detail = format!("the key split.count is {count}; {MOST_FILES} files at most work");
+        return Err(head.fault(0, detail));
     }
     match head.u64("split.no")?.unwrap_or(0) {
         no if no < count => Ok((no, count)),
@@ -171,7 +178,8 @@ pub(super) fn join(heads: Vec<Gguf>, shards: Vec<(String, u64)>) -> Result<Gguf>
         }
         warnings.extend(head.warnings.iter().cloned());
         let moved = head.tensors.iter().cloned().map(|mut tensor| {
-            tensor.offset += start;
+            // One of a type that is not known may be said to lie anywhere.
+            tensor.offset = tensor.offset.saturating_add(*start);
             tensor
         });
         tensors.extend(moved);

@@ -137,7 +137,7 @@ impl Value {
 }
 
 /// A string from a file, safe to print in a line: control characters escaped, cut after `limit` characters.
-pub(super) fn shown(text: &str, limit: usize) -> String {
+pub(crate) fn shown(text: &str, limit: usize) -> String {
     let mut shown = String::new();
     for (i, c) in text.chars().enumerate() {
         if i == limit {

@@ -1,5 +1,5 @@
 //! What a file says of its model. Every difference between models is a field here.
-use crate::format::{Array, Gguf, TensorInfo, Value};
+use crate::format::{Array, Gguf, TensorInfo, Value, shown};
 use crate::model::KvType;
 use crate::ops::HeadShape;
 use crate::{Error, Result};
@@ -172,7 +172,8 @@ impl Config {
         let architecture = gguf.need_str("general.architecture")?.to_owned();
         if architecture != "llama" {
             return Err(Error::Unsupported(format!(
-                "the model's architecture is {architecture}; this version runs llama's family"
+                "the model's architecture is {}; this version runs llama's family",
+                shown(&architecture, 80)
             )));
         }
         let key = |name: &str| format!("{architecture}.{name}");
@@ -339,7 +340,8 @@ fn rope_scaling(gguf: &Gguf, key: &impl Fn(&str) -> String) -> Result<RopeScalin
             attn_factor: number("rope.scaling.attn_factor", 1.0)?,
         }),
         other => Err(Error::Unsupported(format!(
-            "rotary scaling of type {other}; none, linear, yarn and rope_freqs work"
+            "rotary scaling of type {}; none, linear, yarn and rope_freqs work",
+            shown(other, 80)
         ))),
     }
 }

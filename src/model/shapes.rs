@@ -2,7 +2,7 @@
 use super::Config;
 use super::config::need_tensor;
 use super::weights::BIASES;
-use crate::format::{DType, Gguf};
+use crate::format::{DType, Gguf, shown};
 use crate::ops::same_type;
 use crate::{Error, Result};
 use std::collections::HashSet;
@@ -77,7 +77,7 @@ pub(super) fn check(config: &Config, gguf: &Gguf) -> Result<()> {
     match gguf.tensors.iter().find(|tensor| !known.contains(tensor.name.as_str())) {
         Some(tensor) => Err(Error::Unsupported(format!(
             "the tensor {} belongs to no part of a model of this kind",
-            tensor.name
+            shown(&tensor.name, 80)
         ))),
         None => Ok(()),
     }

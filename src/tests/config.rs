@@ -85,6 +85,9 @@ fn what_cannot_run_is_refused_by_name() {
         .fold(wide, |file, key| file.with(&format!("llama.{key}_length"), Value::U32(256)));
     let cases = [
         (with("general.architecture", text("mamba")), "architecture is mamba"),
+        // what a terminal would obey
+        (with("general.architecture", text("\x1b[2J")), "architecture is \\u{1b}[2J;"),
+        (with("llama.rope.scaling.type", text("\x07")), "type \\u{7};"),
         (with("llama.expert_count", Value::U32(8)), "mixture of experts"),
         (with("llama.attention.sliding_window", Value::U32(512)), "sliding window"),
         (with("llama.rope.scaling.type", text("longrope")), "type longrope"),
@@ -119,6 +122,8 @@ fn what_cannot_run_is_refused_by_name() {
     let copy = extra.tensors[3].clone();
     extra.tensors.push(("blk.0.attn_sinks.weight".into(), copy.1, copy.2, copy.3));
     assert!(config(&extra).unwrap_err().to_string().contains("blk.0.attn_sinks.weight"));
+    extra.tensors.last_mut().unwrap().0 = "\x1b]0;odd".into();
+    assert!(config(&extra).unwrap_err().to_string().contains("the tensor \\u{1b}]0;odd belongs"));
     let mut mixed = Tiny::default().parts();
     let up = mixed.tensors.iter_mut().find(|tensor| tensor.0 == "blk.1.ffn_up.weight").unwrap();
     (up.2, up.3) = (DType::F16.ggml_id(), vec![0; 64 * 84 * 2]);

@@ -121,6 +121,35 @@ fn the_keys_of_a_model_in_one_file_split_nothing() {
     assert!(error.contains("split.no and split.count are 2 and 2"), "{error}");
 }
 
+/// A name is a file's own word, as its keys are.
+#[test]
+fn a_count_that_no_model_has_is_refused_before_names_are_made_of_it() {
+    let count = 1u64 << 40;
+    let file = GgufFile::new().with("split.count", Value::U64(count)).source();
+    let name = format!("model-00001-of-{count}.gguf");
+    let found = block_on(Shards::gather(file, &name, async |_: &str| unreachable!())).unwrap_err();
+    assert!(found.to_string().contains("split.count is 1099511627776"), "{found}");
+}
+
+#[test]
+fn an_offset_at_the_end_of_64_bits_in_a_later_file_is_no_overflow() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut odd = GgufFile::new();
+    odd.tensors.push(("odd".into(), vec![32], 99, Vec::new()));
+    let files = [numbered(GgufFile::new(), 0, 2, 1), numbered(odd, 1, 2, 1)];
+    write(folder.path(), &files);
+    let mut bytes = files[1].bytes();
+    // after the name one dimension and the type; behind the head there is nothing
+    let at = bytes.windows(3).position(|w| w == b"odd").unwrap() + 3 + 4 + 8 + 4;
+    let offset = (u64::MAX - bytes.len() as u64) / 32 * 32;
+    bytes[at..at + 8].copy_from_slice(&offset.to_le_bytes());
+    let path = folder.path().join("model-00002-of-00002.gguf");
+    std::fs::write(&path, bytes).unwrap();
+    let (_, gguf) = block_on(Shards::open(&path)).unwrap();
+    assert!(gguf.tensors[0].dtype().is_err());
+    assert!(crate::format::describe(&gguf).contains("unknown (99)"));
+}
+
 /// What a hole in a sparse file would be: tensor data far behind the head.
 const HOLE: u64 = 5 << 30;
 

@@ -99,11 +99,14 @@ fn of_equal_scores_the_leftmost_pair_merges_first() {
     let scores = (0..count).map(|id| if id < 259 { 0.0 } else { -1000.0 }).collect();
     let vocab = with(vocab, "token_type", Value::Array(Array::I32(types)));
     let vocab = with(vocab, "scores", Value::Array(Array::F32(scores)));
-    let tokenizer = tokenizer(vocab);
+    let tokenizer = tokenizer(vocab.clone());
     assert_eq!(tokenizer.encode("hello", true).unwrap(), [1, 273, 291, 290]);
     // "el" before "lo", though its id is the larger
     assert_eq!(tokenizer.encode("elo", false).unwrap(), [259, 291, 263]);
     assert_eq!(tokenizer.encode("abc", false).unwrap(), [259, 289]);
+    let scores = (0..count).map(|id| if id == 291 { -0.0 } else { 0.0 }).collect();
+    let zeros = read(file(with(vocab, "scores", Value::Array(Array::F32(scores))))).unwrap();
+    assert_eq!(zeros.encode("elo", false).unwrap(), [259, 291, 263]);
 }
 
 #[test]

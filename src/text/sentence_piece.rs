@@ -73,7 +73,8 @@ impl SentencePiece {
         }
         let pair = |parts: &[Part], left: usize, right: usize| {
             let (a, b) = (&parts[left], &parts[right]);
-            let score = self.scores.get(id(&text[a.start..b.end])? as usize).copied()?;
+            // A zero is equal to one below it.
+            let score = *self.scores.get(id(&text[a.start..b.end])? as usize)? + 0.0;
             Some(Pair { score, left, right, len: a.len() + b.len() })
         };
         let mut pairs: BinaryHeap<Pair> =

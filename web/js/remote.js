@@ -96,7 +96,8 @@ export class Remote {
     let timer;
     const patience = new Promise((resolve) => (timer = setTimeout(resolve, UNLOAD_MS)));
     try {
-      await Promise.race([this.#send("unload", {}).promise, patience]);
+      // A worker that fails now is on its way, too.
+      await Promise.race([this.#send("unload", {}).promise.catch(() => {}), patience]);
     } finally {
       clearTimeout(timer);
       this.close();

@@ -250,7 +250,7 @@ test("a kept copy is hashed once, and again after it was written to", async () =
   assert.equal(requests.length, 4, "o, another o that is refused, p, o");
 });
 
-test("an answer that is given up is not sent on", async () => {
+test("an answer that is given up is not sent on", { timeout: 120_000 }, async () => {
   let gone;
   const given_up = new Promise((resolve) => (gone = resolve));
   faults = async (req, res) => {
