@@ -5,7 +5,7 @@
 //
 // Needs from the kernel:  lib/random.wgsl (mul32)
 // Gives:                  key_of(logit), logit_of(key), mass_of(key, highest, temperature)
-//                         add64, sub64, less64, share64: sums, differences, order, a fraction in [0, 1] of a sum
+//                         add64, sub64, less64, share64: sums, differences, order, a fraction in [0, 1) of a sum
 
 const ONE: f32 = 2147483648.0; // of a mass
 
@@ -38,10 +38,7 @@ fn less64(a: vec2<u32>, b: vec2<u32>) -> bool {
 }
 
 fn share64(a: vec2<u32>, share: f32) -> vec2<u32> {
-    // Of 2^-24, which holds every f32 in [0.5, 1] exactly.
-    let part = u32(share * 16777216.0);
-    let low = mul32(a.x, part);
-    let high = mul32(a.y, part);
-    let middle = add64(vec2(low.y, 0u), high);
-    return vec2((low.x >> 24u) | (middle.x << 8u), (middle.x >> 24u) | (middle.y << 8u));
+    // Of 2^-32, which holds every f32 in [2^-8, 1) exactly.
+    let part = u32(share * 4294967296.0);
+    return add64(vec2(mul32(a.x, part).y, 0u), mul32(a.y, part));
 }
