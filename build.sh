@@ -377,8 +377,8 @@ browser_tests() {
         export BROOKLET_ALL=1 # every pipeline, and longer streams
     fi
     say "node --test (web/tests)"
-    # Two files at a time: each waits much for its browser, and has one of its own.
-    (cd -- "$root/web" && node --test --test-concurrency=2 --test-reporter=spec tests/*.test.js) || die "the browser's tests failed; see above"
+    # Two files at a time: each waits much for its browser, and has one of its own. A test that failed may leave a server.
+    (cd -- "$root/web" && node --test --test-force-exit --test-concurrency=2 --test-reporter=spec tests/*.test.js) || die "the browser's tests failed; see above"
 }
 
 # ---- test ----
