@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use web_time::Instant;
 
-/// How a kernel touches one binding. Binding 0 is always `Params`, read-only storage: lavapipe before Mesa 23.1
+/// How a kernel touches one binding. Binding 0 is always `Params`, read-only storage: lavapipe of Mesa 22.3
 /// compiles a kernel anew at each dispatch for the values of a uniform that its loops depend on, and keeps them all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {

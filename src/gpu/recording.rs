@@ -5,7 +5,7 @@ use crate::{Error, Result};
 /// Offsets of storage bindings must be multiples of this on every WebGPU device.
 const PARAMS_ALIGN: usize = 256;
 
-/// Loop iterations of one invocation after which lavapipe before Mesa 23 ends its loops without a word, all of them
+/// Loop iterations of one invocation after which lavapipe of Mesa 22.3 ends its loops without a word, all of them
 /// together.
 pub const MOST_ITERATIONS: u64 = 65_535;
 
