@@ -33,6 +33,8 @@ usage: ./build.sh COMMAND
   lint     rustfmt, clippy and rustdoc without warnings, prettier, shellcheck if installed
   bench    the benchmarks: kernels, the host's share, then \`brooklet bench\`; with --peers also other engines
            beside it, in turns, natively and in a browser; what they give is left in target/bench
+  gpu-check  on a machine with a real GPU: the tests of kernels, cache and golden texts, then all that a device is judged by,
+           in some minutes; leaves target/gpu-check/device.json, and device.md for docs/performance.md. gpu-check short: less of it
   book     print the path of a novel to measure perplexity on: from Debian's package $book_package, kept beside the
            model, or the one that BOOK names
   results  measures what docs/results shows, for hours, and writes its page; results PART… only those (tools/results/run.sh)
@@ -487,6 +489,7 @@ test_all() { # [--all]
     export BROOKLET_BINARY=$binary
     browser_tests
     [ -z "$nextest" ] || slowest default second-driver
+    [ ${#ignored[@]} = 0 ] || gpu_check short
     [ ${#ignored[@]} = 0 ] || say "with what is too slow for every change"
     say "all tests passed"
 }
@@ -533,6 +536,34 @@ bench() { # [--peers]
         browser_peers
     fi
     say "what was measured is in $results"
+}
+
+# On a device that nobody has tried. Needs no network once all is built.
+gpu_check() { # [short]
+    local failed='' results=$root/target/gpu-check short=()
+    case "$*" in
+    '') ;;
+    short) short=(--runs 1 -n 16 --prefill 64 --context 100) ;;
+    *)
+        say "'gpu-check' takes short or nothing, found: $*"
+        exit 2
+        ;;
+    esac
+    mkdir -p -- "$results"
+    setup
+    native
+    if [ ${#short[@]} = 0 ]; then
+        say "the tests of kernels, cache and golden texts"
+        if cargo nextest --version >/dev/null 2>&1; then
+            in_root cargo nextest run --locked --lib --no-fail-fast -E 'test(/^tests::(ops|invariants|golden)::/)' || failed=1
+        else
+            in_root cargo test --locked --lib --no-fail-fast -- tests::ops:: tests::invariants:: tests::golden:: || failed=1
+        fi
+    fi
+    say "brooklet bench --device"
+    "$binary" bench --device "$results/device.json" ${short[@]+"${short[@]}"} | tee "$results/device.md"
+    say "what was measured: $results/device.json, and as a table $results/device.md"
+    [ -z "$failed" ] || die "some tests failed on this device; see above"
 }
 
 # Other engines come by package name, into the cache folder; what is not to be had is left out, and said.
@@ -634,6 +665,7 @@ command=${1:-help}
 case $command in
 run) run "$@" ;;
 serve) serve "$@" ;;
+gpu-check) gpu_check "$@" ;;
 results)
     results "$@"
     ;;

@@ -364,6 +364,10 @@ pub(crate) struct BenchMode {
     /// The time of each token in caches of such sizes (sinks and window together)
     #[arg(long, value_name = "C,…", value_delimiter = ',', conflicts_with = "window")]
     pub(crate) cache: Vec<usize>,
+    /// All that a device is judged by, beside what its memory and its units do at most: JSON to FILE, a table for
+    /// docs/performance.md to standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) device: Option<PathBuf>,
     /// Draw what benches/peers/peers.mjs has measured
     #[arg(long, num_args = 2, value_names = ["JSON", "CHART"], hide = true)]
     pub(crate) peers_chart: Vec<PathBuf>,

@@ -1,6 +1,8 @@
 //! The only module that names wgpu: a device, tensors, kernels, recordings.
 #[cfg(target_arch = "wasm32")]
 mod ahead;
+#[cfg(feature = "cli")]
+mod copies;
 #[cfg(test)]
 mod counted;
 mod faults;

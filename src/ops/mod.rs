@@ -10,6 +10,7 @@ mod int8;
 mod linear;
 mod matmul;
 mod nll;
+mod peak;
 mod ring;
 mod rms_norm;
 mod rope_store;
@@ -30,6 +31,7 @@ pub(crate) use linear::same_type;
 pub use linear::{Join, Linear, Part};
 pub use matmul::{Epilogue, MatMul, MatMulParams, Product};
 pub use nll::{Nll, NllParams};
+pub use peak::{Peak, PeakParams};
 pub use ring::{FRAME, RingParams};
 pub use rms_norm::{RmsNorm, RmsNormParams};
 pub use rope_store::{RopeStore, RopeStoreParams};
@@ -76,6 +78,7 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         AttentionOne::JOIN,
         Argmax::SOURCE,
         Nll::SOURCE,
+        Peak::SOURCE,
         Shift::SOURCE,
         Shares::SOURCE,
         subgroup::SOURCE,

@@ -166,6 +166,10 @@ fn choices(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     let (targets, nll) = (zeros(gpu, &[1]), zeros(gpu, &[1]));
     let op = block_on(Nll::new(gpu)).unwrap();
     op.record(r, "nll", [&frame, &logits, &targets, &nll]).unwrap();
+    let peak = block_on(Peak::new(gpu)).unwrap();
+    let (params, y) =
+        (PeakParams { steps: 2_048, a: 0.5, b: 1.0 }, zeros(gpu, &[1, peak.lanes() as usize]));
+    peak.record(r, "peak", params, &y).unwrap();
 }
 
 fn everything(gpu: &Gpu, sizes: &Sizes) -> Recording {

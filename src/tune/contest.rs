@@ -76,7 +76,47 @@ struct Stand<'a> {
 struct Entry {
     index: usize,
     program: Program,
+    /// Of one product, in each round.
     seconds: Vec<f64>,
+}
+
+/// What one variant took beside the others.
+#[cfg(feature = "cli")]
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Contender {
+    /// Which kernels multiplied.
+    pub variant: Variant,
+    /// With how many tokens.
+    pub tokens: usize,
+    /// Microseconds of one product of gate and up, in each round.
+    pub microseconds: Vec<f64>,
+    /// It is what this device is to run.
+    pub won: bool,
+}
+
+/// Both contests with every time in them, however long they take: of one token, then of a chunk.
+#[cfg(feature = "cli")]
+pub(super) async fn told(gpu: &Gpu, dtype: DType, config: &Config) -> Result<Vec<Contender>> {
+    let stand = Stand::new(gpu, dtype, config, Duration::from_secs(8))?;
+    let mut all = Vec::new();
+    let mut variants = Variant::candidates(gpu).await?;
+    for tokens in [1, CHUNK] {
+        let entries = stand.rounds(tokens, &variants).await?;
+        let best = winner(&entries);
+        all.extend(entries.iter().enumerate().map(|(i, entry)| Contender {
+            variant: variants[entry.index],
+            tokens,
+            microseconds: entry.seconds.iter().map(|seconds| seconds * 1e6).collect(),
+            won: best == Some(i),
+        }));
+        let one = variants[best.map_or(0, |best| entries[best].index)];
+        let other = Variant { columns: !one.columns, ..one };
+        variants = vec![one];
+        if other.runs_on(gpu).await? {
+            variants.push(other);
+        }
+    }
+    Ok(all)
 }
 
 impl<'a> Stand<'a> {
@@ -95,6 +135,12 @@ impl<'a> Stand<'a> {
     /// Which of the variants is the fastest with so many tokens; the first unless another is by a margin. None when
     /// time ran out before each had its rounds.
     async fn contest(&self, tokens: usize, variants: &[Variant]) -> Result<Option<usize>> {
+        let entries = self.rounds(tokens, variants).await?;
+        Ok(winner(&entries).map(|winner| entries[winner].index))
+    }
+
+    /// What each of the variants takes with so many tokens, one after another and round by round.
+    async fn rounds(&self, tokens: usize, variants: &[Variant]) -> Result<Vec<Entry>> {
         let first = &self.weights[0];
         let x = Tensor::zeros(self.gpu, "tune.x", &[tokens, first.padded_cols()])?;
         let y = Tensor::zeros(self.gpu, "tune.y", &[tokens, first.rows])?;
@@ -120,14 +166,19 @@ impl<'a> Stand<'a> {
         let end = Instant::now() + self.patience;
         for _ in 0..ROUNDS {
             for entry in &mut entries {
-                entry.seconds.push(self.time(&entry.program, times).await?);
+                let all = self.time(&entry.program, times).await?;
+                entry.seconds.push(all / (times * self.turns(tokens)) as f64);
             }
             if Instant::now() > end {
                 break;
             }
         }
-        let seconds: Vec<_> = entries.iter().map(|entry| &entry.seconds[..]).collect();
-        Ok(winner(&seconds).map(|winner| entries[winner].index))
+        Ok(entries)
+    }
+
+    /// Products of one program. A chunk reads its weights once for all of its tokens: where they come from is no matter.
+    fn turns(&self, tokens: usize) -> usize {
+        if tokens == 1 { self.weights.len() } else { 1 }
     }
 
     async fn program(
@@ -140,9 +191,7 @@ impl<'a> Stand<'a> {
         let (one, many): (&[_], &[_]) = if tokens == 1 { (&product, &[]) } else { (&[], &product) };
         let matmul = MatMul::new(self.gpu, one, many, variant).await?;
         let (mut recording, [x, y]) = (Recording::default(), tensors);
-        // A chunk reads its weights once for all of its tokens: where they come from is no matter.
-        let turns = if tokens == 1 { self.weights.len() } else { 1 };
-        for weights in &self.weights[..turns] {
+        for weights in &self.weights[..self.turns(tokens)] {
             let tensors = [&self.frame, x, y];
             matmul.record(&mut recording, "tune", Epilogue::Store, tensors, weights, None)?;
         }
@@ -159,7 +208,12 @@ impl<'a> Stand<'a> {
 
 /// Which has the least median, if that is less than the first's by a margin; else the first. None where one has too few
 /// rounds for a verdict.
-fn winner(seconds: &[&[f64]]) -> Option<usize> {
+fn winner(entries: &[Entry]) -> Option<usize> {
+    let seconds: Vec<_> = entries.iter().map(|entry| &entry.seconds[..]).collect();
+    fastest(&seconds)
+}
+
+fn fastest(seconds: &[&[f64]]) -> Option<usize> {
     if seconds.is_empty() || seconds.iter().any(|times| times.len() < LEAST_ROUNDS) {
         return None;
     }
@@ -175,19 +229,19 @@ fn winner(seconds: &[&[f64]]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{copies, winner};
+    use super::{copies, fastest};
 
     #[test]
     fn the_first_is_displaced_by_what_is_clearly_faster() {
         let first = [10.0, 10.0, 10.0];
-        assert_eq!(winner(&[&first, &[9.0, 9.0, 9.0], &[9.4, 9.4, 9.4]]), Some(1));
-        assert_eq!(winner(&[&first, &[9.6, 9.6, 9.6]]), Some(0), "by less than the margin");
-        assert_eq!(winner(&[&first, &[1.0, 11.0, 11.0]]), Some(0), "by its median, not its best");
-        assert_eq!(winner(&[&first, &[50.0, 9.0, 9.0]]), Some(1), "one time that was disturbed");
-        assert_eq!(winner(&[&first[..1], &[1.0]]), None, "too few rounds for a verdict");
-        assert_eq!(winner(&[&first, &[9.0, 9.0]]), None, "too few rounds of one");
-        assert_eq!(winner(&[&first]), Some(0));
-        assert_eq!(winner(&[]), None);
+        assert_eq!(fastest(&[&first, &[9.0, 9.0, 9.0], &[9.4, 9.4, 9.4]]), Some(1));
+        assert_eq!(fastest(&[&first, &[9.6, 9.6, 9.6]]), Some(0), "by less than the margin");
+        assert_eq!(fastest(&[&first, &[1.0, 11.0, 11.0]]), Some(0), "by its median, not its best");
+        assert_eq!(fastest(&[&first, &[50.0, 9.0, 9.0]]), Some(1), "one time that was disturbed");
+        assert_eq!(fastest(&[&first[..1], &[1.0]]), None, "too few rounds for a verdict");
+        assert_eq!(fastest(&[&first, &[9.0, 9.0]]), None, "too few rounds of one");
+        assert_eq!(fastest(&[&first]), Some(0));
+        assert_eq!(fastest(&[]), None);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 mod contest;
 mod kept;
 
+#[cfg(feature = "cli")]
+pub use contest::Contender;
 pub use kept::Kept;
 
 use crate::Result;
@@ -51,6 +53,16 @@ pub async fn choose(
     kept: &mut Kept,
 ) -> Result<Choice> {
     choose_within(gpu, gguf, config, tune, kept, contest::patience(gpu)).await
+}
+
+/// What each of the kernels that compute the same takes on this device with a model's most common type of weights, and
+/// which of them it is to run. Nothing is kept. Empty for a model without matrices.
+#[cfg(feature = "cli")]
+pub async fn contest(gpu: &Gpu, gguf: &Gguf, config: &Config) -> Result<Vec<Contender>> {
+    match format_of(gguf)? {
+        Some(dtype) => gpu.answered(contest::told(gpu, dtype, config)).await,
+        None => Ok(Vec::new()),
+    }
 }
 
 /// The same, for contests of so long each.

@@ -1,6 +1,6 @@
 //! The time of each token while a cache fills and goes round, for sizes and policies.
 use super::memory::HostMemory;
-use super::{SHORT, Subject, decode, ms, progress, prompt};
+use super::{Report, SHORT, Subject, decode, ms, progress, prompt};
 use crate::cli::args::BenchArgs;
 use crate::cli::interrupt;
 use crate::cli::model::File;
@@ -43,9 +43,7 @@ struct Cell {
 }
 
 #[derive(Serialize)]
-struct Report {
-    #[serde(flatten)]
-    subject: Subject,
+struct Caches {
     sampled: bool,
     interrupted: bool,
     cells: Vec<Cell>,
@@ -91,7 +89,8 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     }
     let interrupted = interrupt::pressed();
     let subject = Subject::new(args.shape.kernels().activations, &file, &model);
-    let report = Report { subject, sampled: args.sampled, interrupted, cells };
+    let figures = Caches { sampled: args.sampled, interrupted, cells };
+    let report = Report { subject, figures };
     if let Some(path) = &args.tokens_chart {
         save(path, &over_the_run(&report, runs)?)?;
     }
@@ -193,7 +192,7 @@ fn curve(cell: &Cell, times: &[f64]) -> Line {
     Line::new(format!("{} {}", cell.policy.name(), cell.cache), points)
 }
 
-fn over_the_run(report: &Report, series: Vec<Line>) -> Result<String> {
+fn over_the_run(report: &Report<Caches>, series: Vec<Line>) -> Result<String> {
     let times = || series.iter().flat_map(|line| &line.points).map(|&(_, ms)| ms);
     let (least, most) = (times().fold(f64::INFINITY, f64::min), times().fold(0.0, f64::max));
     // From zero where that leaves every policy visible; recompute beside another does not.
@@ -210,9 +209,9 @@ fn over_the_run(report: &Report, series: Vec<Line>) -> Result<String> {
 }
 
 /// One curve a policy, through the medians once the cache is full.
-fn by_size(report: &Report) -> Result<String> {
+fn by_size(report: &Report<Caches>) -> Result<String> {
     let mut series: Vec<Line> = Vec::new();
-    for cell in &report.cells {
+    for cell in &report.figures.cells {
         let Some(latency) = cell.full.or(cell.all) else { continue };
         let (name, point) = (cell.policy.name(), (cell.cache as f64, latency.p50));
         match series.iter_mut().find(|line| line.name == name) {
@@ -220,7 +219,7 @@ fn by_size(report: &Report) -> Result<String> {
             None => series.push(Line::marked(name, vec![point])),
         }
     }
-    let mut sizes: Vec<_> = report.cells.iter().map(|cell| cell.cache).collect();
+    let mut sizes: Vec<_> = report.figures.cells.iter().map(|cell| cell.cache).collect();
     sizes.sort_unstable();
     sizes.dedup();
     lines(&Lines {
@@ -242,8 +241,9 @@ fn append(csv: &mut Csv, cell: &Cell, times: &[f64]) -> Result<()> {
     })
 }
 
-fn table(report: &Report) -> String {
+fn table(report: &Report<Caches>) -> String {
     let mut text = report.subject.head();
+    let report = &report.figures;
     // Writing into a String does not fail.
     let _ = writeln!(
         text,

@@ -1,7 +1,8 @@
 //! What a token costs, in numbers that are the same on every machine.
-use super::{SHORT, Subject, decode, load, prompt, shape};
+use super::{Report, SHORT, Subject, decode, load, prompt, shape};
 use crate::cli::args::BenchArgs;
 use crate::cli::interrupt;
+use crate::cli::model::File;
 use crate::cli::output::Output;
 use brooklet::Result;
 use brooklet::gpu::Counts;
@@ -29,10 +30,9 @@ struct Cost {
     host_bytes_allocated: usize,
 }
 
+/// What a token costs.
 #[derive(Serialize)]
-struct Report {
-    #[serde(flatten)]
-    subject: Subject,
+pub(super) struct Costs {
     cache: String,
     context_tokens: usize,
     greedy: Cost,
@@ -41,25 +41,34 @@ struct Report {
 
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let (file, mut session) = load(args, args.policy()?)?;
+    let costs = measured(args, &file, &mut session)?;
+    let report = Report { subject: Subject::of(args, &file, &session), figures: costs };
+    match args.json {
+        true => Output::new().json(&report),
+        false => Output::new().text(&table(&report)),
+    }
+}
+
+/// Counts a greedy token and a sampled one.
+pub(super) fn measured(args: &BenchArgs, file: &File, session: &mut Session) -> Result<Costs> {
     let context_tokens = args.context.map_or(SHORT, |context| context as usize);
     let ids = prompt(&file.tokenizer, context_tokens)?;
     let tokens = args.n.map_or(TOKENS, |n| n as usize);
     let banned = file.tokenizer.eog();
     let mut of = |temperature| {
         let sampling = SamplerSettings { temperature, ..args.sampling() };
-        block_on(cost(&mut session, &ids, sampling, banned, tokens))
+        block_on(cost(session, &ids, sampling, banned, tokens))
     };
     let (greedy, sampled) = (of(0.0)?, of(0.8)?);
-    let report = Report {
-        subject: Subject::new(args.shape.kernels().activations, &file, session.model()),
-        cache: shape(args, &session.model().config, session.policy()),
-        context_tokens,
-        greedy,
-        sampled,
-    };
-    match args.json {
-        true => Output::new().json(&report),
-        false => Output::new().text(&table(&report)),
+    let cache = shape(args, &session.model().config, session.policy());
+    Ok(Costs { cache, context_tokens, greedy, sampled })
+}
+
+impl Costs {
+    /// Bytes of weights, and of keys and values, that a greedy token reads.
+    pub(super) fn bytes_read(&self) -> [f64; 2] {
+        let Cost { tokens, counts, .. } = self.greedy;
+        [counts.weight_bytes, counts.cache_bytes].map(|bytes| bytes as f64 / tokens as f64)
     }
 }
 
@@ -96,9 +105,9 @@ async fn cost(
     })
 }
 
-fn table(report: &Report) -> String {
+fn table(report: &Report<Costs>) -> String {
     let mut text = report.subject.head();
-    let Report { cache, context_tokens, greedy, sampled, .. } = report;
+    let Costs { cache, context_tokens, greedy, sampled } = &report.figures;
     let what = format!("a token, {cache}, after {context_tokens}");
     // Writing into a String does not fail.
     let _ = writeln!(text, "{what:<42} {:>14} {:>14}", "greedy", "sampled");

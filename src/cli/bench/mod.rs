@@ -1,12 +1,13 @@
 //! `brooklet bench`: how fast it is here, and what that is made of.
 mod caches;
 mod counters;
+mod device;
 mod memory;
 mod peers;
 mod profile;
 mod speed;
 
-use super::args::BenchArgs;
+use super::args::{BenchArgs, BenchMode};
 use super::interrupt;
 use super::model::File;
 use brooklet::model::{Config, Model, Policy};
@@ -31,6 +32,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     }
     interrupt::watch()?;
     match &args.what {
+        BenchMode { device: Some(path), .. } => device::run(args, path),
         what if what.counters => counters::run(args),
         what if what.profile => profile::run(args),
         what if !what.cache.is_empty() => caches::run(args),
@@ -39,6 +41,15 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
 }
 
 /// What was measured, and on what.
+#[derive(Serialize)]
+struct Report<T> {
+    #[serde(flatten)]
+    subject: Subject,
+    #[serde(flatten)]
+    figures: T,
+}
+
+/// What is measured on.
 #[derive(Serialize)]
 pub(super) struct Subject {
     engine: &'static str,
@@ -69,6 +80,10 @@ impl Subject {
             variant: model.variant,
             activations,
         }
+    }
+
+    fn of(args: &BenchArgs, file: &File, session: &Session) -> Self {
+        Self::new(args.shape.kernels().activations, file, session.model())
     }
 
     /// The model's name, as a chart says it.

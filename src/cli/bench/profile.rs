@@ -1,11 +1,13 @@
 //! The time of each kernel of a token, as bars in the terminal.
-use super::{SHORT, Subject, load, progress, prompt, shape};
+use super::{Report, SHORT, Subject, load, progress, prompt, shape};
 use crate::cli::args::BenchArgs;
 use crate::cli::interrupt;
+use crate::cli::model::File;
 use crate::cli::output::Output;
 use brooklet::Result;
 use brooklet::eval::latency::Spread;
 use brooklet::gpu::KernelTime;
+use brooklet::session::Session;
 use pollster::block_on;
 use serde::Serialize;
 use std::fmt::Write;
@@ -17,7 +19,7 @@ const BEFORE: usize = 56;
 
 /// An op in all layers together.
 #[derive(Serialize)]
-struct Op {
+pub(super) struct Op {
     op: String,
     kernel: &'static str,
     dispatches: usize,
@@ -29,10 +31,9 @@ struct Op {
     gigabytes_per_second: Option<f64>,
 }
 
+/// The time of each op of a token.
 #[derive(Serialize)]
-struct Report {
-    #[serde(flatten)]
-    subject: Subject,
+pub(super) struct Profile {
     cache: String,
     context_tokens: usize,
     /// By the device's own clock; else the host's, around a submission for each dispatch.
@@ -42,13 +43,50 @@ struct Report {
     ops: Vec<Op>,
 }
 
+impl Profile {
+    /// In the order of a step.
+    pub(super) fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+}
+
+impl Op {
+    /// What it is in a layer.
+    pub(super) fn name(&self) -> &str {
+        &self.op
+    }
+
+    /// Its figures in a line.
+    pub(super) fn told(&self) -> String {
+        let rate = self.gigabytes_per_second.map(|rate| format!(", {rate:.1} GB/s"));
+        format!(
+            "{} × `{}`, {:.0} microseconds, {:.1} %{}",
+            self.dispatches,
+            self.kernel,
+            self.microseconds.median,
+            100.0 * self.share,
+            rate.unwrap_or_default()
+        )
+    }
+}
+
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let (file, mut session) = load(args, args.policy()?)?;
-    let context_tokens = args.context.map_or(SHORT, |context| context as usize);
     interrupt::only_asks();
+    let profile = measured(args, &file, &mut session)?;
+    let report = Report { subject: Subject::of(args, &file, &session), figures: profile };
+    match args.json {
+        true => Output::new().json(&report),
+        false => Output::new().text(&chart(&report)),
+    }
+}
+
+/// Times each op of a step, several times.
+pub(super) fn measured(args: &BenchArgs, file: &File, session: &mut Session) -> Result<Profile> {
+    let context_tokens = args.context.map_or(SHORT, |context| context as usize);
     let bar = progress(u64::from(args.runs), "step {pos} of {len}");
     let runs = block_on(async {
-        interrupt::feed(&mut session, &prompt(&file.tokenizer, context_tokens)?).await?;
+        interrupt::feed(session, &prompt(&file.tokenizer, context_tokens)?).await?;
         session.profile().await?; // which warms what comes after
         let mut runs = Vec::new();
         while runs.len() < args.runs as usize && !interrupt::pressed() {
@@ -59,19 +97,14 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     })?;
     bar.finish_and_clear();
     let ops = by_op(&runs);
-    let report = Report {
-        subject: Subject::new(args.shape.kernels().activations, &file, session.model()),
+    Ok(Profile {
         cache: shape(args, &session.model().config, session.policy()),
         context_tokens,
         timestamps: session.model().gpu.tier.timestamps,
         runs: runs.len(),
         microseconds: ops.iter().map(|op| op.microseconds.median).sum(),
         ops,
-    };
-    match args.json {
-        true => Output::new().json(&report),
-        false => Output::new().text(&chart(&report)),
-    }
+    })
 }
 
 /// `ffn_down` of `blk.3/ffn_down`.
@@ -114,8 +147,9 @@ fn by_op(runs: &[Vec<KernelTime>]) -> Vec<Op> {
     ops
 }
 
-fn chart(report: &Report) -> String {
+fn chart(report: &Report<Profile>) -> String {
     let mut text = report.subject.head();
+    let report = &report.figures;
     let columns = terminal_size::terminal_size().map_or(COLUMNS, |(width, _)| width.0.into());
     let room = columns.saturating_sub(BEFORE).clamp(8, 80);
     let largest = report.ops.iter().map(|op| op.share).fold(f64::MIN_POSITIVE, f64::max);

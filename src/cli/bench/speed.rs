@@ -1,6 +1,6 @@
 //! How fast a model loads, reads and writes, as medians of several runs.
 use super::memory::HostMemory;
-use super::{SHORT, Subject, decode, generate, load, ms, progress, prompt, shape};
+use super::{Report, SHORT, Subject, decode, generate, load, ms, progress, prompt, shape};
 use crate::cli::args::BenchArgs;
 use crate::cli::interrupt;
 use crate::cli::model::File;
@@ -32,10 +32,9 @@ struct Samples {
     steps_per_submission: Vec<f64>,
 }
 
+/// How fast it is.
 #[derive(Serialize)]
-struct Report {
-    #[serde(flatten)]
-    subject: Subject,
+pub(super) struct Speed {
     cache: String,
     sampled: bool,
     runs: usize,
@@ -58,6 +57,15 @@ struct Report {
 }
 
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
+    match measured(args)? {
+        Some((report, ..)) if args.json => Output::new().json(&report),
+        Some((report, ..)) => Output::new().text(&table(&report)),
+        None => Ok(()),
+    }
+}
+
+/// All runs, each with a load of its own, and the last one's session; nothing when Ctrl-C came before the first was loaded.
+pub(super) fn measured(args: &BenchArgs) -> Result<Option<(Report<Speed>, File, Session)>> {
     let mut samples = Samples::default();
     let bar = progress(u64::from(args.runs), "run {pos} of {len}: {msg}");
     let mut report = None;
@@ -79,17 +87,14 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
         }
         let interrupted = interrupt::pressed();
         if interrupted || run == args.runs {
-            let subject = Subject::new(args.shape.kernels().activations, &file, session.model());
-            report = Some(summarise(args, subject, &session, &samples, interrupted));
+            let figures = summarise(args, &session, &samples, interrupted);
+            let subject = Subject::of(args, &file, &session);
+            report = Some((Report { subject, figures }, file, session));
             break;
         }
     }
     bar.finish_and_clear();
-    match report {
-        Some(report) if args.json => Output::new().json(&report),
-        Some(report) => Output::new().text(&table(&report)),
-        None => Ok(()),
-    }
+    Ok(report)
 }
 
 /// One run from a prompt on, up to Ctrl-C.
@@ -159,17 +164,10 @@ fn lengths(args: &BenchArgs) -> (usize, usize, usize) {
     (args.prefill as usize, context as usize, args.n.unwrap_or(TOKENS) as usize)
 }
 
-fn summarise(
-    args: &BenchArgs,
-    subject: Subject,
-    session: &Session,
-    samples: &Samples,
-    interrupted: bool,
-) -> Report {
+fn summarise(args: &BenchArgs, session: &Session, samples: &Samples, interrupted: bool) -> Speed {
     let model = session.model();
     let (prefill_tokens, context_tokens, decode_tokens) = lengths(args);
-    Report {
-        subject,
+    Speed {
         cache: shape(args, &model.config, session.policy()),
         sampled: args.sampled,
         runs: samples.load_ms.len(),
@@ -192,8 +190,38 @@ fn summarise(
     }
 }
 
-fn table(report: &Report) -> String {
+impl Speed {
+    /// Tokens a second after a short prompt, in the median.
+    pub(super) fn decode_tps(&self) -> Option<f64> {
+        self.decode_tps.map(|spread| spread.median)
+    }
+
+    /// Tokens a second of a prompt, in the median.
+    pub(super) fn prefill_tps(&self) -> Option<f64> {
+        self.prefill_tps.map(|spread| spread.median)
+    }
+
+    /// What each figure is of, the figure, its digits behind the point and its unit.
+    pub(super) fn rows(&self) -> [(String, Option<Spread>, usize, &'static str); 10] {
+        let Self { prefill_tokens, context_tokens, .. } = self;
+        [
+            ("load".to_owned(), self.load_ms, 0, "ms"),
+            ("    weights uploaded after".to_owned(), self.upload_ms, 0, "ms"),
+            ("    kernels compiled after".to_owned(), self.pipelines_ms, 0, "ms"),
+            (format!("prompt of {SHORT} and first token"), self.after_load_ms, 0, "ms"),
+            ("first token, from the start".to_owned(), self.first_token_ms, 0, "ms"),
+            (format!("prefill of {prefill_tokens}"), self.prefill_tps, 2, "tokens/s"),
+            (format!("decode after {SHORT}"), self.decode_tps, 2, "tokens/s"),
+            (format!("decode after {context_tokens}"), self.decode_late_tps, 2, "tokens/s"),
+            ("its time a token, times the one before".to_owned(), self.latency_ratio, 2, ""),
+            ("steps per submission".to_owned(), self.steps_per_submission, 1, ""),
+        ]
+    }
+}
+
+fn table(report: &Report<Speed>) -> String {
     let mut text = report.subject.head();
+    let report = &report.figures;
     let how = if report.sampled { "sampled" } else { "greedy" };
     // Writing into a String does not fail.
     let _ = writeln!(
@@ -204,19 +232,8 @@ fn table(report: &Report) -> String {
         "least",
         "most"
     );
-    let Report { prefill_tokens, context_tokens, .. } = report;
-    for (what, spread, digits) in [
-        ("load, ms".to_owned(), report.load_ms, 0),
-        ("    weights uploaded after, ms".to_owned(), report.upload_ms, 0),
-        ("    kernels compiled after, ms".to_owned(), report.pipelines_ms, 0),
-        (format!("prompt of {SHORT} and first token, ms"), report.after_load_ms, 0),
-        ("first token, from the start, ms".to_owned(), report.first_token_ms, 0),
-        (format!("prefill of {prefill_tokens}, tokens/s"), report.prefill_tps, 2),
-        (format!("decode after {SHORT}, tokens/s"), report.decode_tps, 2),
-        (format!("decode after {context_tokens}, tokens/s"), report.decode_late_tps, 2),
-        ("its time a token, times the one before".to_owned(), report.latency_ratio, 2),
-        ("steps per submission".to_owned(), report.steps_per_submission, 1),
-    ] {
+    for (what, spread, digits, unit) in report.rows() {
+        let what = if unit.is_empty() { what } else { format!("{what}, {unit}") };
         let _ = match spread {
             Some(Spread { median, least, most }) => writeln!(
                 text,

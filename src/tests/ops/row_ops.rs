@@ -1,10 +1,10 @@
-//! rms_norm, argmax and nll against their twins.
+//! rms_norm, argmax, nll and others against their twins.
 use super::{run, sums};
 use crate::gpu::{Gpu, Recording, Tensor};
 use crate::model::reduce;
 use crate::ops::{
-    AddBias, AddBiasParams, Argmax, FRAME, NO_TOKEN, Nll, NllParams, RingParams, RmsNorm,
-    RmsNormParams, Sums,
+    AddBias, AddBiasParams, Argmax, FRAME, NO_TOKEN, Nll, NllParams, Peak, PeakParams, RingParams,
+    RmsNorm, RmsNormParams, Sums,
 };
 use crate::reference;
 use crate::tests::support::{assert_close, gpu, noise};
@@ -213,4 +213,26 @@ fn nll_of_what_is_not_a_number_is_not_a_number() {
     let short = Tensor::zeros(&gpu, "short", &[2]).unwrap();
     let error = op.record(&mut Recording::default(), "test", [&frame, &logits, &short, &nll]);
     assert_eq!(error.unwrap_err().to_string(), "nll: short has shape [2], expected [1]");
+}
+
+#[test]
+fn peak() {
+    let gpu = gpu();
+    let op = block_on(Peak::new(&gpu)).unwrap();
+    for (groups, steps) in [(1, 0), (1, 1), (3, 5), (2, 40)] {
+        let params = PeakParams { steps, a: 0.9, b: 1.5 };
+        let shape = [groups, op.lanes() as usize];
+        let mut expected = vec![0.0; shape[0] * shape[1]];
+        reference::peak(params, &mut expected);
+        let y = Tensor::upload(&gpu, "y", &shape, &vec![f32::NAN; expected.len()]).unwrap();
+        let mut recording = Recording::default();
+        op.record(&mut recording, "test", params, &y).unwrap();
+        run(&gpu, recording);
+        let found: Vec<f32> = block_on(y.read(&gpu)).unwrap();
+        assert_close(&format!("peak {groups} {steps}"), &found, &expected, 1e-4, 1e-5);
+    }
+    let two = Tensor::zeros(&gpu, "t", &[2, 1]).unwrap();
+    let params = PeakParams { steps: 1, a: 0.9, b: 1.5 };
+    let error = op.record(&mut Recording::default(), "test", params, &two).unwrap_err();
+    assert!(error.to_string().starts_with("peak: t has shape [2, 1]"), "{error}");
 }
