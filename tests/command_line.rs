@@ -228,6 +228,46 @@ fn bench_profiles_every_dispatch_once() {
 }
 
 #[test]
+fn bench_measures_a_device() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("device.json");
+    let short = ["--runs", "1", "-n", "6", "--prefill", "40", "--context", "20"];
+    let device = ["bench", "-m", TINY, "--device", path.to_str().unwrap()];
+    let (code, table, stderr) = outcome(&[&device[..], &short].concat());
+    assert_eq!(code, 0, "{stderr}");
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let median = |path: &str| report.pointer(&format!("{path}/median")).unwrap().as_f64().unwrap();
+    for figure in ["/limits/copy_gb_s", "/limits/gflops", "/speed/prefill_tps", "/speed/decode_tps"]
+    {
+        assert!(median(figure) > 0.0, "{figure}: {report}");
+    }
+    // The share is what it says: bytes a token, times tokens a second, of what a copy moves.
+    let counts = &report["counters"]["greedy"];
+    let count = |name: &str| counts[name].as_f64().unwrap();
+    let bytes = (count("weight_bytes") + count("cache_bytes")) / count("tokens");
+    let share = bytes * median("/speed/decode_tps") / (1e9 * median("/limits/copy_gb_s"));
+    let told = report["decode_share_of_copy"].as_f64().unwrap();
+    assert!((told / share - 1.0).abs() < 1e-6 && told < 1.0, "{told} and {share}");
+    let peak = report["prefill_share_of_peak"].as_f64().unwrap();
+    assert!(0.0 < peak && peak < 1.0, "{peak}");
+    let steps: Vec<_> = report["steps_together"].as_array().unwrap().iter().collect();
+    assert_eq!(
+        steps.iter().map(|s| s["steps"].as_u64().unwrap()).collect::<Vec<_>>(),
+        [1, 2, 4, 8, 16]
+    );
+    let variants = report["variants"].as_array().unwrap();
+    for tokens in [1, 64] {
+        let of = |v: &&Value| v["tokens"] == tokens;
+        assert!(variants.iter().any(|v| of(&v)), "{tokens}: {report}");
+        assert!(variants.iter().filter(|v| of(v) && v["won"] == true).count() <= 1, "{report}");
+    }
+    assert!(table.starts_with("| ") && table.lines().all(|line| line.starts_with('|')), "{table}");
+    for part in ["a copy, read and written", "op `attention`", "product with 64"] {
+        assert!(table.contains(part), "{part:?} is not in {table}");
+    }
+}
+
+#[test]
 fn bench_times_each_token_while_caches_fill_and_go_round() {
     let folder = tempfile::tempdir().unwrap();
     let csv = folder.path().join("tokens.csv");
