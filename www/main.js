@@ -346,8 +346,8 @@ const open = async () => {
     return;
   }
   models = openModels(brooklet);
-  listenForDrops($("drop"), (file) => {
-    models.chooseFile(file);
+  listenForDrops($("drop"), (files) => {
+    models.chooseFiles(files);
     $("start").focus();
   });
   await models.refresh();

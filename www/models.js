@@ -52,7 +52,7 @@ export const createModels = ({ brooklet, modelOf, onChange, onProblem }) => {
     if (chosen.kind === "file")
       return {
         name: chosen.name,
-        note: `${bytes(chosen.file.size)}, from your disk`,
+        note: `${bytes(chosen.files.reduce((sum, { size }) => sum + size, 0))}, from your disk`,
       };
     if (here?.complete)
       return {
@@ -95,7 +95,12 @@ export const createModels = ({ brooklet, modelOf, onChange, onProblem }) => {
     return true;
   };
 
-  const chooseFile = (file) => file && choose({ kind: "file", name: file.name.replace(/\.gguf$/i, ""), file });
+  /** One file, or all files of a split model. */
+  const chooseFiles = (list) => {
+    const files = Array.from(list);
+    const [file] = files;
+    if (file) choose({ kind: "file", name: file.name.replace(/(-\d+-of-\d+)?\.gguf$/i, ""), files });
+  };
 
   const item = (model) => {
     const node = document.createElement("li");
@@ -130,7 +135,7 @@ export const createModels = ({ brooklet, modelOf, onChange, onProblem }) => {
     }
   });
   $("model-file").addEventListener("change", ({ target }) => {
-    chooseFile(target.files[0]);
+    chooseFiles(target.files);
     target.value = "";
   });
   $("model-default").addEventListener("click", () => choose(DEFAULT));
@@ -138,17 +143,17 @@ export const createModels = ({ brooklet, modelOf, onChange, onProblem }) => {
   return {
     refresh,
     chooseUrl,
-    chooseFile,
+    chooseFiles,
     get url() {
       return chosen.kind === "url" ? chosen.url : "";
     },
     /** Same key, same model: nothing has to be loaded again. */
     get key() {
-      return chosen.kind === "file" ? chosen.file : (chosen.url ?? chosen.kind);
+      return chosen.kind === "file" ? chosen.files : (chosen.url ?? chosen.kind);
     },
     source: () =>
       chosen.kind === "file"
-        ? { model: chosen.file }
+        ? { model: chosen.files }
         : chosen.kind === "url"
           ? { model: chosen.url }
           : { model: defaultUrl, sha256: DEFAULT.sha256 },
@@ -156,7 +161,7 @@ export const createModels = ({ brooklet, modelOf, onChange, onProblem }) => {
 };
 
 /** Files dropped anywhere; the overlay shows while one is over the page. */
-export const listenForDrops = (overlay, onFile) => {
+export const listenForDrops = (overlay, onFiles) => {
   let depth = 0;
   const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
   const over = (yes) => {
@@ -174,6 +179,6 @@ export const listenForDrops = (overlay, onFile) => {
     if (!hasFiles(event)) return;
     event.preventDefault();
     over(false);
-    onFile(event.dataTransfer.files[0]);
+    onFiles(event.dataTransfer.files);
   });
 };

@@ -135,8 +135,8 @@ export class Host {
     const warn = (warning) => onEvent({ warning });
     const options = { keep, sha256, signal, report, warn, hasher: () => new Hasher() };
     const loadFrom = async (file) => {
-      const { from, length: total } = file;
       const told = (loaded, weights) => {
+        const { from, total } = file;
         report({ stage: "load", from, loaded: total - weights + loaded, total }); // the head is there already
         if (loaded === weights) report({ stage: "compile", from, loaded: total, total });
       };

@@ -5,6 +5,8 @@ import { Part } from "./store.js";
 
 /** Bytes in memory that nobody has asked for yet; more are not fetched before somebody does. */
 const MOST_AHEAD = 32 << 20;
+/** A connection on which nothing is wanted for so long, in milliseconds, is given up where others wait for one. */
+const IDLE_MS = 2000;
 /** Waits between attempts, in milliseconds. */
 const RETRIES = [250, 1000, 3000];
 
@@ -166,6 +168,14 @@ export class Download {
         }
         await this.#drain(response);
         if (!this.length || this.#have >= this.length) break;
+        if (this.#ahead()) {
+          // A browser has few connections to a server, and the other files of a model want theirs.
+          drop(response);
+          while (this.#ahead() && !this.#abort.signal.aborted) await this.#news();
+          if (this.#abort.signal.aborted) throw aborted();
+          [response, attempt] = [undefined, -1];
+          continue;
+        }
         throw new NetworkError(`${this.#url} ended after ${mb(this.#have)} of ${mb(this.length)}`);
       } catch (error) {
         drop(response);
@@ -207,8 +217,8 @@ export class Download {
         if (this.#released === 0)
           this.#options.report({ stage: "load", from: this.from, loaded: this.#have, total: this.length });
         if (!this.length) continue;
-        while (this.#have - Math.max(this.#stored, this.#released, this.#wanted) > MOST_AHEAD) {
-          await this.#news();
+        while (this.#ahead()) {
+          if (!(await this.#news(this.#options.yields && IDLE_MS))) return;
           if (this.#abort.signal.aborted) throw aborted();
         }
       }
@@ -260,8 +270,22 @@ export class Download {
     this.#tell();
   }
 
-  #news() {
-    return new Promise((resolve) => this.#waiting.add(resolve));
+  /** Whether more has come than anybody has asked for yet, and than memory should hold. */
+  #ahead() {
+    return this.#have - Math.max(this.#stored, this.#released, this.#wanted) > MOST_AHEAD;
+  }
+
+  /** True at the next turn of things; false if there is none for `ms`, where that is given. */
+  async #news(ms) {
+    let tell, timer;
+    const news = new Promise((resolve) => {
+      this.#waiting.add((tell = () => resolve(true)));
+      if (ms) timer = setTimeout(resolve, ms, false);
+    });
+    const came = await news;
+    clearTimeout(timer);
+    this.#waiting.delete(tell);
+    return came;
   }
 
   #tell() {

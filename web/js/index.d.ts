@@ -42,8 +42,11 @@ export interface Progress {
 }
 
 export interface LoadOptions extends CacheOptions {
-  /** A URL, a file somebody picked or dropped, or its bytes. */
-  model: string | URL | File | Blob | ArrayBuffer | Uint8Array;
+  /**
+   * A URL, a file somebody picked or dropped, or its bytes. Of a split model (`NAME-00001-of-00003.gguf`) the URL of one of
+   * its files leads to the others beside it; picked files are given together, in any order.
+   */
+  model: string | URL | File | File[] | Blob | ArrayBuffer | Uint8Array;
   /** Called at most some thirty times a second, and at the end of each stage. */
   onProgress?: (progress: Progress) => void;
   /** What went wrong without stopping the load: the browser refused to keep the model, say. Default: `console.warn`. */
@@ -53,7 +56,7 @@ export interface LoadOptions extends CacheOptions {
   /** Keep a downloaded model in the browser's private file system, and ask the browser to let it stay. Default true. */
   cache?: boolean;
   /**
-   * The file's sha256 in hexadecimal. A copy that has another is refused, and a kept one fetched anew. A kept copy is
+   * The file's sha256 in hexadecimal; of a split model, that of the file that is named. A copy that has another is refused, and a kept one fetched anew. A kept copy is
    * hashed once, and again only after it has changed.
    */
   sha256?: string;

@@ -99,12 +99,16 @@ function folderOf(name, value) {
   }
 }
 
-/** A URL in full, or a Blob: what a worker can read without a copy in its memory. */
+/** A URL in full, or a Blob, or the Blobs of one split model: what a worker can read without a copy in its memory. */
 function modelOf(model) {
+  if (Array.isArray(model)) {
+    const files = model.length > 0 && model.every((file) => file instanceof Blob);
+    return files ? model : wrong("model", model, "a list of Files, one at least");
+  }
   if (model instanceof Blob) return model;
   if (model instanceof ArrayBuffer || ArrayBuffer.isView(model)) return new Blob([model]);
   if (typeof model !== "string" && !(model instanceof URL))
-    wrong("model", model, "a URL, a File, a Blob or an ArrayBuffer");
+    wrong("model", model, "a URL, a File, a list of Files, a Blob or an ArrayBuffer");
   try {
     const url = new URL(model, here());
     if (!["http:", "https:", "blob:", "data:"].includes(url.protocol))

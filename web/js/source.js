@@ -1,5 +1,5 @@
 // Where a model comes from: a file at hand, a kept copy, or the network. All give the same to the wasm:
-// `name`, `length`, `read(start, end)`, `release(end)`.
+// `name`, `length`, `read(start, end)`, `release(end)`, and `sibling(name)` for the other files of a split model.
 import { BadModelError, asBrookletError, aborted } from "./errors.js";
 import { Download } from "./download.js";
 import { forgetModel, kept, nameOf, noteKept } from "./store.js";
@@ -69,16 +69,105 @@ async function keptFile(url, { sha256, warn, signal, ...rest }) {
   const file = new BlobFile(copy.file, nameOf(url), "cache", signal);
   file.url = url;
   const whole = copy.facts.total === file.length;
-  const found = whole && sha256 ? await keptSum(copy, file, sha256, rest) : sha256;
-  if (whole && found === sha256) return file;
-  const why = whole ? `its sha256 is ${found}` : `it has ${file.length} bytes instead of ${copy.facts.total}`;
+  let why = `it has ${file.length} bytes instead of ${copy.facts.total}`;
+  if (whole) {
+    try {
+      const found = sha256 && (await keptSum(copy, file, sha256, rest));
+      if (found === sha256) return file;
+      why = `its sha256 is ${found}`;
+    } catch (error) {
+      if (error?.code !== "bad-model") throw error;
+      why = error.message;
+    }
+  }
   warn(corrupt(file, why));
   await file.discard();
   return undefined;
 }
 
-/** `options`: { keep, sha256, signal, report, warn, hasher }. */
+/**
+ * All files of one model, of which the wasm asks for the others by name where it is split. What is done with the model is
+ * done with each of them.
+ */
+class Shards {
+  #files;
+  #open;
+
+  constructor(named, open) {
+    this.#files = [named];
+    this.#open = open;
+    this.name = named.name;
+    this.from = named.from;
+  }
+
+  /** Bytes of all files that have been asked for. */
+  get total() {
+    return this.#files.reduce((sum, { length }) => sum + length, 0);
+  }
+
+  get length() {
+    return this.#files[0].length;
+  }
+
+  read(start, end) {
+    return this.#files[0].read(start, end);
+  }
+
+  release(end) {
+    this.#files[0].release(end);
+  }
+
+  /** Another file of the model. */
+  async sibling(name) {
+    const file = await this.#open(name);
+    this.#files.push(file);
+    if (file.from === "network") this.from = "network";
+    return file;
+  }
+
+  async finish() {
+    const kept = [];
+    for (const file of this.#files) kept.push(await file.finish());
+    return kept.every(Boolean);
+  }
+
+  close() {
+    for (const file of this.#files) file.close();
+  }
+
+  async discard() {
+    for (const file of this.#files) await file.discard();
+  }
+}
+
+/** What the other files of a model are found by: those given beside it, or its address. */
+function siblingsOf(model, others, options) {
+  // The sum is of the file that was named, and progress is told of all once the weights come.
+  const rest = { ...options, sha256: undefined, report: () => {}, yields: true };
+  if (model instanceof Blob) {
+    return async (name) => {
+      const found = others.find((other) => other.name === name);
+      if (found) return openFile(found, rest);
+      throw new BadModelError(
+        `${model.name ?? "the model"} is one file of a split model, and ${name} is not among those that were given; choose ` +
+          "all of its files together",
+      );
+    };
+  }
+  return (name) => {
+    const url = new URL(model);
+    url.pathname = url.pathname.replace(/[^/]*$/, encodeURIComponent(name));
+    return openFile(url.href, rest);
+  };
+}
+
+/** `model`: a URL, a Blob, or several Blobs of one model. `options`: { keep, sha256, signal, report, warn, hasher }. */
 export async function openModel(model, options) {
+  const [named, ...others] = [model].flat();
+  return new Shards(await openFile(named, options), siblingsOf(named, others, options));
+}
+
+async function openFile(model, options) {
   const { keep, sha256, signal } = options;
   if (model instanceof Blob) {
     const file = new BlobFile(model, model.name ?? "the model", "file", signal);

@@ -4,7 +4,7 @@ pub mod errors;
 mod file;
 mod options;
 
-use brooklet::format::{Gguf, TensorInfo};
+use brooklet::format::{Gguf, Shards, TensorInfo};
 use brooklet::gpu::{BrowserAdapter, Gpu};
 use brooklet::model::{CacheSettings, Config, LoadSettings, Model, Policy};
 use brooklet::ops::Origin;
@@ -13,7 +13,7 @@ use brooklet::text::{Detokenizer, StopTexts, Tokenizer, Vocab};
 use brooklet::tune::{self, Kept};
 use brooklet::{Error, Result};
 use errors::{Thrown, parsed};
-use file::{File, JsFile};
+use file::{Caught, File, JsFile};
 use js_sys::Function;
 use options::{CacheOptions, StreamOptions, TuneOptions};
 use serde::Serialize;
@@ -95,18 +95,22 @@ impl Core {
         let adapter: BrowserAdapter = parsed("adapter", &adapter)?;
         let cache: CacheOptions = parsed("cache options", &cache)?;
         let tuning: TuneOptions = parsed("tuning options", &tuning)?;
-        let file = File::new(file);
-        Self::load_file(&file, adapter, cache, tuning, progress).await.map_err(|e| file.thrown(e))
+        let caught = Caught::default();
+        let loaded = async {
+            let (file, gguf) = File::gather(file, &caught).await?;
+            Self::load_file(&file, gguf, adapter, cache, tuning, progress).await
+        };
+        loaded.await.map_err(|error| caught.thrown(error))
     }
 
     async fn load_file(
-        file: &File,
+        file: &Shards<File>,
+        gguf: Gguf,
         adapter: BrowserAdapter,
         cache: CacheOptions,
         tuning: TuneOptions,
         progress: Function,
     ) -> Result<Core> {
-        let gguf = Gguf::read(file).await?;
         let tokenizer = Tokenizer::new(Vocab::from_gguf(&gguf)?)?;
         let config = Config::for_tokens(&gguf, tokenizer.len())?;
         let settings = cache.settings(&config);

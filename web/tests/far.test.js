@@ -3,44 +3,16 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
+import { parts } from "./gguf.js";
 import { TINY, packagePages } from "./harness.js";
 
 const here = packagePages();
 const HOLE = 5 * 2 ** 30;
-const SCALARS = { 0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8 };
-
 /** A GGUF file in two pieces, the second of which belongs `HOLE` bytes behind the first. */
 function apart(file) {
   const bytes = Buffer.from(file);
-  let at = 4 + 4; // magic, version
-  const u32 = () => bytes.readUInt32LE((at += 4) - 4);
-  const u64 = () => Number(bytes.readBigUInt64LE((at += 8) - 8));
-  const text = () => {
-    const length = u64();
-    return bytes.toString("utf8", at, (at += length));
-  };
-  const value = (type) => {
-    if (type === 8) text();
-    else if (type === 9) {
-      const [of, count] = [u32(), u64()];
-      for (let i = 0; i < count; i += 1) value(of);
-    } else at += SCALARS[type];
-  };
-  const [tensors, keys] = [u64(), u64()];
-  let alignment = 32;
-  for (let i = 0; i < keys; i += 1) {
-    const [key, type] = [text(), u32()];
-    if (key === "general.alignment") alignment = bytes.readUInt32LE(at);
-    value(type);
-  }
-  for (let i = 0; i < tensors; i += 1) {
-    text();
-    const dimensions = u32();
-    at += 8 * dimensions + 4;
-    bytes.writeBigUInt64LE(bytes.readBigUInt64LE(at) + BigInt(HOLE), at);
-    at += 8;
-  }
-  const data = Math.ceil(at / alignment) * alignment;
+  const { entries, data } = parts(bytes);
+  for (const { offset, offsetAt } of entries) bytes.writeBigUInt64LE(BigInt(offset + HOLE), offsetAt);
   return { head: bytes.subarray(0, data), tail: bytes.subarray(data) };
 }
 
