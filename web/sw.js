@@ -4,7 +4,8 @@
 const VERSION = "";
 const FILES = {};
 
-const PREFIX = "brooklet-page-";
+/** Of this page: another on the same origin has its own. */
+const PREFIX = `brooklet-page ${self.registration.scope} `;
 const CACHE = PREFIX + VERSION;
 
 const addressOf = (path) => new URL(path, self.registration.scope).href;
@@ -24,12 +25,14 @@ const fetched = async (path) => {
 };
 
 const takeIn = async () => {
+  // A page may go back to the version that is there, and fail on its way.
+  const there = await caches.has(CACHE);
   const cache = await caches.open(CACHE);
   const put = async (path) => cache.put(addressOf(path), await fetched(path));
   try {
     await Promise.all([...paths.values()].map(put));
   } catch (error) {
-    await caches.delete(CACHE);
+    if (!there) await caches.delete(CACHE);
     throw error; // the version before goes on, and the next visit tries again
   }
 };

@@ -4,7 +4,10 @@
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
-cache=${BROOKLET_CACHE:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/brooklet}/radv
+caches=${HOME:-/tmp}/.cache
+# One that is relative is ignored, as its specification asks.
+case ${XDG_CACHE_HOME:-} in /*) caches=$XDG_CACHE_HOME ;; esac
+cache=${BROOKLET_CACHE:-$caches/brooklet}/radv
 
 say() { printf 'isa-stats: %s\n' "$*" >&2; }
 die() {

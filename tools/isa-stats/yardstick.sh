@@ -4,7 +4,10 @@ set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 package=llama-cpp-python==0.3.36 # on PyPI; its source holds llama.cpp's
-work=${BROOKLET_CACHE:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/brooklet}/yardstick
+caches=${HOME:-/tmp}/.cache
+# One that is relative is ignored, as its specification asks.
+case ${XDG_CACHE_HOME:-} in /*) caches=$XDG_CACHE_HOME ;; esac
+work=${BROOKLET_CACHE:-$caches/brooklet}/yardstick
 mkdir -p -- "$work"
 
 shaders() { compgen -G "$work/*/vendor/llama.cpp/ggml/src/ggml-vulkan/vulkan-shaders"; }

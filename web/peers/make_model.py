@@ -17,7 +17,9 @@ import sys
 import zipfile
 from pathlib import Path
 
-CACHE_HOME = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+# One that is relative is ignored, as its specification asks.
+XDG = os.environ.get("XDG_CACHE_HOME", "")
+CACHE_HOME = XDG if os.path.isabs(XDG) else Path.home() / ".cache"
 MODELS = Path(os.environ.get("BROOKLET_CACHE") or Path(CACHE_HOME) / "brooklet") / "peers"
 WORK = MODELS / "work"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -23,6 +23,8 @@ after(async () => {
   rmSync(www, { recursive: true, force: true });
 });
 
+const cacheOf = ({ url }, version, path = "/") => `brooklet-page ${url}${path} ${version}`;
+
 const release = (n) => {
   for (const file of MARKED) appendFileSync(join(www, file), `\n/* release ${n} */`);
   return stamp(www);
@@ -89,7 +91,7 @@ test("a newer version of the page comes in whole or not at all, and never in the
     await reload(page);
     faults = undefined;
     assert.deepEqual(await seen(page), all(1));
-    assert.deepEqual(await versions(page), [`brooklet-page-${first}`]);
+    assert.deepEqual(await versions(page), [cacheOf(host, first)]);
   }
 
   assert.equal(await update(page), "installed");
@@ -101,7 +103,7 @@ test("a newer version of the page comes in whole or not at all, and never in the
   // It is opened by the version before, which gives way to the newer one; not while the other page is on its way out.
   const end = Date.now() + 60_000;
   const newest = async () =>
-    (await versions(page)).join() === `brooklet-page-${second}` && (await seen(page)).join() === all(2).join();
+    (await versions(page)).join() === cacheOf(host, second) && (await seen(page)).join() === all(2).join();
   let came = false;
   for (let look = 0; !came && Date.now() < end; look += 1) {
     // The page may load itself anew in the middle of a look: then it is looked at again.
@@ -116,5 +118,21 @@ test("a newer version of the page comes in whole or not at all, and never in the
   await host.close();
   await reload(page);
   assert.deepEqual(await seen(page), all(2), "and without a network");
+  await page.close();
+});
+
+test("two pages of one origin keep their own versions", async (t) => {
+  const version = release(3);
+  const host = await serve({ folders: { "/one": www, "/two": www } });
+  t.after(() => host.close());
+  const page = await chrome.context.newPage();
+  for (const path of ["/one/", "/two/"]) {
+    await page.goto(host.url + path);
+    await page.waitForSelector("html[data-ready], html[data-refused]");
+    await page.evaluate(() => navigator.serviceWorker.ready);
+  }
+  const kept = () => page.evaluate(() => caches.keys());
+  const both = ["/one/", "/two/"].map((path) => cacheOf(host, version, path));
+  assert.deepEqual((await kept()).sort(), both);
   await page.close();
 });

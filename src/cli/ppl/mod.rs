@@ -6,7 +6,7 @@ mod report;
 use super::args::{AdapterArgs, ModelArgs, PoliciesArgs, ShapeArgs};
 use super::bench::{Subject, cache_name, progress};
 use super::interrupt;
-use super::model::{File, read_text};
+use super::model::{File, read_text, warn};
 use super::output::Output;
 use brooklet::eval::chart::{Format, save};
 use brooklet::model::Config;
@@ -96,6 +96,7 @@ pub(crate) fn run(args: &PplArgs) -> Result<()> {
     let file = File::open(&args.model)?;
     let config = Config::from_gguf(&file.gguf)?;
     let mut ids = file.tokenizer.encode(&text, args.prefix.is_empty())?;
+    warn(file.tokenizer.doubled(&ids).as_slice());
     if ids.len() < 2 {
         return Err(Error::Usage(format!(
             "{named}: a text of {} tokens has nothing to predict; give one of two or more",
