@@ -12,7 +12,7 @@
 //
 //   grid:      [ceil(T H/KV / 32), KV, 1] workgroups, 32 queries each: of neighbouring tokens, all heads that share keys
 //   requires:  HD = HEAD_DIM, a multiple of 8, at most 256
-//   uses:      lib/ring.wgsl, lib/kv.wgsl, lib/kinds.wgsl, lib/onto.wgsl
+//   uses:      lib/attention_params.wgsl, lib/score.wgsl, lib/ring.wgsl, lib/kv.wgsl, lib/kinds.wgsl, lib/onto.wgsl
 //   twin:      src/reference/attention.rs
 //
 // Keys go by in tiles of 32 slots. Scores are a product of matrices, 16 dimensions at a time; a lane has four queries
@@ -21,18 +21,6 @@
 // AMD's. Which of its three queries a key needs is nearly always the same for a whole tile; a tile that nobody sees is
 // passed over. Tiles and the order inside them do not depend on the ring's size, so two caches that hold the same keys
 // at the same places give the same bits. One dispatch looks at a span of slots; sums, highest and total go on to the next.
-
-struct Params {
-    heads: u32,     // H
-    kv_heads: u32,  // KV
-    head_dim: u32,  // HD
-    sinks: u32,
-    window: u32,
-    slots: u32,
-    scale: f32,     // 1 / sqrt(HD)
-    first: u32,     // the first slot that is looked at here
-    span: u32,      // slots
-}
 
 @group(0) @binding(0) var<storage, read> params: Params;
 @group(0) @binding(1) var<storage, read> frame: array<u32>;
@@ -48,7 +36,6 @@ const LANES: u32 = 128u;
 const QUERIES: u32 = 32u;
 const TILE: u32 = 32u;
 const SLICE: u32 = 16u;
-const LOWEST: f32 = -3.0e38;
 
 // [4, 32 queries then 32 keys]: four dimensions each; [16 slots, 16]: of values; [8, 16]: a vec4 a lane
 var<workgroup> stage_scratch: array<vec4<f32>, 256>;
@@ -131,13 +118,12 @@ fn note(team: Team, at: u32, begin: vec2<u32>, slot: u32, kind: u32, found: vec4
         is_served(team, n.x, slot, kind), is_served(team, n.y, slot, kind),
         is_served(team, n.z, slot, kind), is_served(team, n.w, slot, kind),
     );
-    p_scratch[at] = select(p_scratch[at], found * params.scale, served);
+    p_scratch[at] = select(p_scratch[at], scores_of(params, found), served);
 }
 
 /// Shares of scores whose highest is known.
 fn share(at: u32, highest: vec4<f32>) -> vec4<f32> {
-    let score = p_scratch[at];
-    return select(vec4(0.0), exp(score - highest), score > vec4(LOWEST));
+    return weights_of(p_scratch[at], highest);
 }
 
 fn shrunk(sums: Sums, by: vec4<f32>) -> Sums {
@@ -284,8 +270,8 @@ fn main(
                 far = scored(far, at + 4u * four, stage_scratch[at + 48u + column]);
             }
             if all_recent(ring, seen, first, first + TILE - 1u) {
-                p_scratch[here] = near * params.scale;
-                p_scratch[here + 128u] = far * params.scale;
+                p_scratch[here] = scores_of(params, near);
+                p_scratch[here + 128u] = scores_of(params, far);
                 continue;
             }
             if (needed & ((1u << kind) - 1u)) == 0u {

@@ -40,8 +40,9 @@ struct Params {
 override WG: u32 = 64u;
 
 fn done(row: u32, lane: u32, sums: vec4<f32>) {
+    let squares = noted(lane);
     if lane == 0u {
-        finish(0u, row, sums / sqrt(noted() / params.cols + params.eps));
+        finish(0u, row, sums / sqrt(squares / params.cols + params.eps));
     }
 }
 

@@ -1,34 +1,59 @@
-// lib/reduce4.wgsl — sums over the lanes of one workgroup, behind one barrier.
+// lib/reduce4.wgsl — sums and maxima over the lanes of one workgroup, four at a time, behind two barriers.
 //
-// Needs from the kernel:  override WG: u32;
-// Gives:                  note(lane, value), before: a sum that lane 0 gets from noted(), after
-//                         reduce_sum4(lane, values) -> the totals, in lane 0
+// Needs from the kernel:  override WG: u32;   (a power of two)
+// Gives:                  reduce_sum4(lane, values), reduce_max4(lane, values) -> the totals, in every lane
+//                         note(lane, value), before: a sum that noted(lane) gives, after; every lane must call it
 //
-// Every lane of the workgroup must call reduce_sum4, and once only.
+// Every lane of the workgroup must call them; again and again, if need be. In two stages: a few lanes add up eight each,
+// then every lane what these have found. No lane adds up all.
 
-var<workgroup> noted_scratch: array<f32, WG>;
 var<workgroup> reduce4_scratch: array<vec4<f32>, WG>;
-
-fn note(lane: u32, value: f32) {
-    noted_scratch[lane] = value;
-}
-
-fn noted() -> f32 {
-    var sum = 0.0;
-    for (var lane = 0u; lane < WG; lane++) {
-        sum += noted_scratch[lane];
-    }
-    return sum;
-}
+var<workgroup> stage4_scratch: array<vec4<f32>, WG / min(WG, 8u)>;
 
 fn reduce_sum4(lane: u32, values: vec4<f32>) -> vec4<f32> {
+    let few = WG / min(WG, 8u);
     reduce4_scratch[lane] = values;
     workgroupBarrier();
-    var sums = values;
-    if lane == 0u {
-        for (var other = 1u; other < WG; other++) {
-            sums += reduce4_scratch[other];
+    if lane < few {
+        var sum = values;
+        for (var other = lane + few; other < WG; other += few) {
+            sum += reduce4_scratch[other];
         }
+        stage4_scratch[lane] = sum;
     }
-    return sums;
+    workgroupBarrier();
+    var total = stage4_scratch[0];
+    for (var other = 1u; other < few; other++) {
+        total += stage4_scratch[other];
+    }
+    return total;
+}
+
+fn reduce_max4(lane: u32, values: vec4<f32>) -> vec4<f32> {
+    let few = WG / min(WG, 8u);
+    reduce4_scratch[lane] = values;
+    workgroupBarrier();
+    if lane < few {
+        var most = values;
+        for (var other = lane + few; other < WG; other += few) {
+            most = max(most, reduce4_scratch[other]);
+        }
+        stage4_scratch[lane] = most;
+    }
+    workgroupBarrier();
+    var highest = stage4_scratch[0];
+    for (var other = 1u; other < few; other++) {
+        highest = max(highest, stage4_scratch[other]);
+    }
+    return highest;
+}
+
+var<private> noted_value: f32;
+
+fn note(lane: u32, value: f32) {
+    noted_value = value;
+}
+
+fn noted(lane: u32) -> f32 {
+    return reduce_sum4(lane, vec4(noted_value, 0.0, 0.0, 0.0)).x;
 }

@@ -1,7 +1,7 @@
 // lib/reduce_subgroup.wgsl — sums over the lanes of a workgroup that is one subgroup (ops/subgroup.rs makes sure).
 //
-// Gives:  reduce_sum(lane, value), reduce_sum4(lane, values) -> the totals, in every lane
-//         note(lane, value), before: a sum that noted() gives, after
+// Gives:  reduce_sum(lane, value), reduce_sum4(lane, values), reduce_max4(lane, values) -> the totals, in every lane
+//         note(lane, value), before: a sum that noted(lane) gives, after
 //
 // No barrier and no workgroup memory, which lib/reduce.wgsl and lib/reduce4.wgsl need.
 
@@ -15,10 +15,14 @@ fn reduce_sum4(lane: u32, values: vec4<f32>) -> vec4<f32> {
     return subgroupAdd(values);
 }
 
+fn reduce_max4(lane: u32, values: vec4<f32>) -> vec4<f32> {
+    return subgroupMax(values);
+}
+
 fn note(lane: u32, value: f32) {
     noted_value = subgroupAdd(value);
 }
 
-fn noted() -> f32 {
+fn noted(lane: u32) -> f32 {
     return noted_value;
 }

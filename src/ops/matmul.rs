@@ -102,7 +102,7 @@ pub type Product = (Epilogue, DType);
 /// Of a product of one token over so many units: the partial sums of the lanes are added up, too.
 pub(super) fn one_token_iterations(units: u32, rows: u32, lanes: u32) -> u64 {
     let fours = rows.div_ceil(4);
-    u64::from(units.div_ceil(lanes) * (1 + fours) + 2 * fours + 2 * lanes)
+    u64::from(units.div_ceil(lanes) * (1 + fours) + 2 * fours + 2 * (8 + 8))
 }
 
 /// The types that some product with this epilogue has.
