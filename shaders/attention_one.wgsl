@@ -363,9 +363,10 @@ fn main(
 
     let nothing = Eight(vec4(0.0), vec4(0.0));
     var sums = Heads(nothing, nothing, nothing, nothing);
-    let split = Split(first_slot, end - first_slot, place, kv_stride, kv_at + e);
+    let count = end - first_slot;
+    let split = Split(first_slot, count, place, kv_stride, kv_at + e);
     var own = vec4(0.0);
-    for (var i = 0u; i < split.count; i += STEP * TEAMS) {
+    for (var i = 0u; i < count; i += STEP * TEAMS) {
         if SHUFFLED && i % WG == 0u {
             own = weights(split, i + lane);
         }

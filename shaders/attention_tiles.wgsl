@@ -8,10 +8,11 @@
 //   3        k       read     vec4<u32>  [S + N, KV HD words/4] keys, f16 pairs or f32 bits
 //   4        v       read     vec4<u32>  [S + N, KV HD words/4] values, the same
 //   5        out     write    vec4<f32>  [T, H HD/4]            activations; before the last span its sums
-//   6        carry   write    vec2<f32>  [T, H]                 the highest score and the sum of exponentials so far
+//   6        carry   write    vec2<f32>  [T, H, HD/256 up]      the highest score and the sum of exponentials so far
 //
-//   grid:      [ceil(T H/KV / 32), KV, 1] workgroups, 32 queries each: of neighbouring tokens, all heads that share keys
-//   requires:  HD = HEAD_DIM, a multiple of 8, at most 256
+//   grid:      [ceil(T H/KV / 32), KV, ceil(HD/256)] workgroups, 32 queries each: of neighbouring tokens, all heads that
+//              share keys; 256 dimensions of their values
+//   requires:  HD = HEAD_DIM, a multiple of 8
 //   uses:      lib/attention_params.wgsl, lib/score.wgsl, lib/ring.wgsl, lib/kv.wgsl, lib/kinds.wgsl, lib/onto.wgsl
 //   twin:      src/reference/attention.rs
 //
@@ -57,6 +58,7 @@ struct Team {
     last: u32,     // of all queries
     sharing: u32,  // H / KV
     kv_head: u32,
+    part: u32,     // of 256 dimensions of the values
 }
 
 fn position(team: Team, query: u32) -> u32 {
@@ -149,7 +151,7 @@ fn add_values(team: Team, lane: u32, first: u32, stored: u32, seen: Range, first
         let i = slot % SLICE; // tiles start at multiples of it
         if i == 0u {
             workgroupBarrier();
-            stage_values(team, lane, slot + lane / 8u, stored, seen, first_eight + lane % 8u);
+            stage_values(team, lane, slot + lane / 8u, stored, seen, 32u * team.part + first_eight + lane % 8u);
             workgroupBarrier();
         }
         let p = p_scratch[(slot - first) * 8u + lane / 16u];
@@ -168,11 +170,16 @@ fn row_of(team: Team, query: u32) -> u32 {
     return i / team.sharing * params.heads + team.kv_head * team.sharing + i % team.sharing;
 }
 
+/// A query's place in carry, or that of the last: each workgroup of a head's has its own.
+fn carry_of(team: Team, query: u32) -> u32 {
+    return row_of(team, query) * ((HEAD_DIM + 255u) / 256u) + team.part;
+}
+
 /// What the span before has left of four dimensions of four queries.
 fn load_all(team: Team, lane: u32, piece: u32) -> Sums {
     let query = lane / 16u * 4u;
     let fours = params.head_dim / 4u;
-    let four = min(piece * 16u + lane % 16u, fours - 1u);
+    let four = min((4u * team.part + piece) * 16u + lane % 16u, fours - 1u);
     return Sums(
         out[row_of(team, query) * fours + four], out[row_of(team, query + 1u) * fours + four],
         out[row_of(team, query + 2u) * fours + four], out[row_of(team, query + 3u) * fours + four],
@@ -188,7 +195,7 @@ fn store(team: Team, query: u32, four: u32, sum: vec4<f32>) {
 
 fn store_all(team: Team, lane: u32, piece: u32, sums: Sums) {
     let query = lane / 16u * 4u;
-    let four = piece * 16u + lane % 16u;
+    let four = (4u * team.part + piece) * 16u + lane % 16u;
     store(team, query, four, sums.a);
     store(team, query + 1u, four, sums.b);
     store(team, query + 2u, four, sums.c);
@@ -206,7 +213,7 @@ fn main(
         return;
     }
     let ring = Ring(params.sinks, params.window, params.slots);
-    let team = Team(ring, QUERIES * group.x, queries - 1u, sharing, group.y);
+    let team = Team(ring, QUERIES * group.x, queries - 1u, sharing, group.y, group.z);
     let seen = Range(position(team, 0u), position(team, QUERIES - 1u), frame[2] != 0u);
     let stored = min(seen.last + 1u, params.sinks + params.slots);
     let end = min(params.first + params.span, stored);
@@ -226,10 +233,10 @@ fn main(
     var total = vec4(0.0);
     if params.first > 0u {
         let query = 4u * four;
-        let c0 = carry[row_of(team, query)];
-        let c1 = carry[row_of(team, query + 1u)];
-        let c2 = carry[row_of(team, query + 2u)];
-        let c3 = carry[row_of(team, query + 3u)];
+        let c0 = carry[carry_of(team, query)];
+        let c1 = carry[carry_of(team, query + 1u)];
+        let c2 = carry[carry_of(team, query + 2u)];
+        let c3 = carry[carry_of(team, query + 3u)];
         highest = vec4(c0.x, c1.x, c2.x, c3.x);
         total = select(vec4(0.0), vec4(c0.y, c1.y, c2.y, c3.y), column == 0u);
         sums0 = load_all(team, lane, 0u);
@@ -323,7 +330,7 @@ fn main(
     if unfinished && column == 0u {
         for (var i = 0u; i < 4u; i++) {
             if team.first + 4u * four + i <= team.last {
-                carry[row_of(team, 4u * four + i)] = vec2(highest[i], whole[i]);
+                carry[carry_of(team, 4u * four + i)] = vec2(highest[i], whole[i]);
             }
         }
     }

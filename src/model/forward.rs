@@ -148,7 +148,7 @@ pub(crate) struct Activations {
     qkv: Tensor,           // [T, (H + 2 KV) HD]
     q: Tensor,             // [T, 3, H HD]
     att: Tensor,           // [T, H HD]
-    carry: Tensor,         // [T, H, 2], between the spans of a long cache
+    carry: Tensor,         // [T, H, 2 ceil(HD/256)], between the spans of a long cache
     h: Tensor,             // [T, F], F padded to a multiple of 32
     last: Tensor,          // [1, D]
     /// Partial sums of the squares of x, for one token alone.
@@ -173,7 +173,7 @@ impl Activations {
             qkv: make("qkv", &[tokens, q_rows + 2 * kv_rows])?,
             q: make("q", &[tokens, 3, q_rows])?,
             att: make("att", &[tokens, q_rows])?,
-            carry: make("carry", &[tokens, c.n_head, 2])?,
+            carry: make("carry", &[tokens, c.n_head, params(model, cache).carried()])?,
             h: make("h", &[tokens, c.n_ff.next_multiple_of(32)])?,
             last: make("last", &[1, c.n_embd])?,
             parts: make("parts", &if tokens == 1 { parts } else { [1, 1, 1] })?,

@@ -29,6 +29,11 @@ pub struct AttentionParams {
 }
 
 impl AttentionParams {
+    /// What a span of slots leaves to the next, of each query: [T, H, this].
+    pub fn carried(&self) -> usize {
+        2 * (self.head_dim as usize).div_ceil(TILE_DIMS)
+    }
+
     /// H, KV and HD.
     pub(super) fn shape(&self) -> [usize; 3] {
         [self.heads, self.kv_heads, self.head_dim].map(|n| n as usize)
@@ -65,7 +70,7 @@ impl Way {
                 (once, 1 + keys * (1 + eights) + keys + 2 * lanes + sums * (1 + 64), 64)
             }
             Self::Queries(kernel, TILE_QUERIES) if kernel.source.name == Attention::TILES.name => {
-                (16 + 4, 1 + 3 * (1 + 2 * eights) + 16 + head_dim.div_ceil(64) * 32, 32)
+                (16 + 4, 1 + 3 * (1 + 2 * eights) + 16 + head_dim.min(TILE_DIMS as u32).div_ceil(64) * 32, 32)
             }
             // What is not seen, scores by three queries, values.
             Self::Queries(..) => (0, 1 + 64 + 3 * (1 + 64) + 64, 64),
@@ -114,6 +119,8 @@ impl ChunkAttention {
 pub const MOST_HEAD_DIM: usize = 512;
 /// Queries of a workgroup of `shaders/attention_tiles.wgsl`.
 const TILE_QUERIES: usize = 32;
+/// Dimensions of the values of a workgroup of `shaders/attention_tiles.wgsl`.
+const TILE_DIMS: usize = 256;
 /// Dimensions of the queries that a lane of `shaders/attention_columns.wgsl` owns.
 const LANE_DIMS: usize = 256;
 
@@ -250,8 +257,8 @@ impl Attention {
         }
     }
 
-    /// Records the attention of `q` [T, 3, H HD] over `k`, `v` [S + N, words] into `out` [T, H HD]. `carry` [T, H, 2] has
-    /// what one span leaves to the next.
+    /// Records the attention of `q` [T, 3, H HD] over `k`, `v` [S + N, words] into `out` [T, H HD]. `carry` [T, H, 2
+    /// ceil(HD/256)] has what one span leaves to the next.
     pub fn record(
         &self,
         recording: &mut Recording,
@@ -266,14 +273,18 @@ impl Attention {
         q.expect(OP, [rows, 3, heads * head_dim])?;
         expect_cache(OP, params.ring, kv_heads * head_dim, self.shape.kv_f16, [k, v])?;
         out.expect(OP, [rows, heads * head_dim])?;
-        carry.expect(OP, [rows, heads, 2])?;
+        carry.expect(OP, [rows, heads, params.carried()])?;
         self.shape.expect(OP, params, out)?;
         let sharing = self.shape.sharing;
         let way = &self.chunk;
         let (kernel, grid) = match way {
             Way::Heads(kernel, group) => (kernel, [params.heads / group, rows as u32, 1]),
             Way::Queries(kernel, each) => {
-                (kernel, [(rows * sharing).div_ceil(*each) as u32, params.kv_heads, 1])
+                let parts = match kernel.source.name == Self::TILES.name {
+                    true => head_dim.div_ceil(TILE_DIMS) as u32,
+                    false => 1,
+                };
+                (kernel, [(rows * sharing).div_ceil(*each) as u32, params.kv_heads, parts])
             }
         };
         let ([once, tile], slots) = way.iterations(head_dim as u32);

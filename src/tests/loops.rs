@@ -119,7 +119,7 @@ fn heads(gpu: &Gpu, sizes: &Sizes, head_dim: usize, r: &mut Recording) {
     let attend = attend([heads, kv_heads, head_dim, head_dim], ring, 1.0);
     let [one_frame, frame] = [1, tokens].map(|tokens| frame(gpu, sizes, tokens));
     let q = zeros(gpu, &[tokens, 3, h * hd]);
-    let (out, carry) = (zeros(gpu, &[tokens, h * hd]), zeros(gpu, &[tokens, h, 2]));
+    let (out, carry) = (zeros(gpu, &[tokens, h * hd]), zeros(gpu, &[tokens, h, attend.carried()]));
     let sums = block_on(Sums::of(gpu)).unwrap();
     for way in [ChunkAttention::Heads, ChunkAttention::Tiles, ChunkAttention::Columns] {
         if way.fits(gpu, shape, sums) {

@@ -43,8 +43,7 @@ const SHAPES: [(u32, u32, u32, u32); 10] = [
 /// such subgroups would; through workgroup memory as this one, and as GPUs of 32 and of 64 lanes.
 fn plans(gpu: &Gpu, shape: HeadShape) -> Vec<Plan> {
     let of_lanes = |lanes| {
-        let tier =
-            Tier { cpu: false, subgroups: true, subgroup_size: [lanes; 2], ..gpu.tier.clone() };
+        let tier = Tier { cpu: false, lanes, ..gpu.tier.clone() };
         Plan::of(&tier, shape, Sums::Shared)
     };
     let gpus = [32, 64].map(of_lanes);
@@ -83,8 +82,7 @@ fn attention_of_one_token_suits_every_device() {
         for lanes in [4, 8, 16, 32, 64, 128] {
             for (cpu, sharing) in [(false, 1), (false, 8), (true, 3), (true, 4)] {
                 let shape = HeadShape { head_dim, sharing, kv_f16: true };
-                let tier =
-                    Tier { cpu, subgroups: true, subgroup_size: [lanes; 2], ..gpu.tier.clone() };
+                let tier = Tier { cpu, lanes, ..gpu.tier.clone() };
                 for sums in [Sums::Shared, Sums::Subgroup] {
                     let plan = Plan::of(&tier, shape, sums);
                     let what = format!("{shape:?} {lanes} lanes {cpu} {sums:?}: {plan:?}");
@@ -156,11 +154,17 @@ fn check(
         .flat_map(|(cos, sin)| [cos as f32, sin as f32])
         .collect();
     let seen = seen_by_any(ring, [n, n], kept);
-    // What the token does not see may hold anything, and stays as it is.
+    let own = match n < u64::from(sinks) {
+        true => n as usize,
+        false => (u64::from(sinks) + (n - u64::from(sinks)) % u64::from(slots)) as usize,
+    };
+    // What the token does not see may hold anything, and stays as it is; what was in its own place goes.
     let cache = |seed| {
         let mut values = noise(seed, held * kv * hd);
-        for (slot, _) in values.chunks_exact_mut(kv * hd).zip(&seen).filter(|(_, seen)| !**seen) {
-            slot.fill(f32::NAN);
+        for (i, slot) in values.chunks_exact_mut(kv * hd).enumerate() {
+            if !seen[i] || i == own {
+                slot.fill(f32::NAN);
+            }
         }
         stored(&values, kv_f16)
     };
