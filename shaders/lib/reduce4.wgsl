@@ -2,7 +2,9 @@
 //
 // Needs from the kernel:  override WG: u32;   (a power of two)
 // Gives:                  reduce_sum4(lane, values), reduce_max4(lane, values) -> the totals, in every lane
-//                         note(lane, value), before: a sum that noted(lane) gives, after; every lane must call it
+//                         reduce_set4(lane, lanes, values) -> the totals over so many neighbouring lanes, a power of
+//                         two, in the first of them
+//                         note(lane, value), before: a sum that noted() gives, after; every lane must call it
 //
 // Every lane of the workgroup must call them; again and again, if need be. In two stages: a few lanes add up eight each,
 // then every lane what these have found. No lane adds up all.
@@ -29,6 +31,23 @@ fn reduce_sum4(lane: u32, values: vec4<f32>) -> vec4<f32> {
     return total;
 }
 
+/// All lanes add up in two stages; a set is small enough for one.
+fn reduce_set4(lane: u32, lanes: u32, values: vec4<f32>) -> vec4<f32> {
+    if lanes == WG {
+        return reduce_sum4(lane, values);
+    }
+    reduce4_scratch[lane] = values;
+    workgroupBarrier();
+    var sum = values;
+    if lane % lanes == 0u {
+        for (var other = 1u; other < lanes; other++) {
+            sum += reduce4_scratch[lane + other];
+        }
+    }
+    workgroupBarrier(); // what comes next may write
+    return sum;
+}
+
 fn reduce_max4(lane: u32, values: vec4<f32>) -> vec4<f32> {
     let few = WG / min(WG, 8u);
     reduce4_scratch[lane] = values;
@@ -49,11 +68,13 @@ fn reduce_max4(lane: u32, values: vec4<f32>) -> vec4<f32> {
 }
 
 var<private> noted_value: f32;
+var<private> noted_lane: u32;
 
 fn note(lane: u32, value: f32) {
     noted_value = value;
+    noted_lane = lane;
 }
 
-fn noted(lane: u32) -> f32 {
-    return reduce_sum4(lane, vec4(noted_value, 0.0, 0.0, 0.0)).x;
+fn noted() -> f32 {
+    return reduce_sum4(noted_lane, vec4(noted_value, 0.0, 0.0, 0.0)).x;
 }

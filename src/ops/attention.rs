@@ -69,9 +69,11 @@ impl Way {
                     + 2 * group;
                 (once, 1 + keys * (1 + eights) + keys + 2 * lanes + sums * (1 + 64), 64)
             }
-            Self::Queries(kernel, TILE_QUERIES) if kernel.source.name == Attention::TILES.name => {
-                (16 + 4, 1 + 3 * (1 + 2 * eights) + 16 + head_dim.min(TILE_DIMS as u32).div_ceil(64) * 32, 32)
-            }
+            Self::Queries(kernel, TILE_QUERIES) if kernel.source.name == Attention::TILES.name => (
+                16 + 4,
+                1 + 3 * (1 + 2 * eights) + 16 + head_dim.min(TILE_DIMS as u32).div_ceil(64) * 32,
+                32,
+            ),
             // What is not seen, scores by three queries, values.
             Self::Queries(..) => (0, 1 + 64 + 3 * (1 + 64) + 64, 64),
         };

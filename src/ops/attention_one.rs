@@ -2,7 +2,7 @@
 //! where the cache is split over workgroups.
 use super::{AttentionParams, FRAME, HeadShape, RingParams, Sums, expect_cache};
 use crate::Result;
-use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Tier, Work, wgsl};
+use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work, wgsl};
 use futures_util::future::try_join;
 
 /// Slots of the cache that one workgroup has. The same for every cache, so that two that hold the same keys at the
@@ -39,14 +39,14 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// What suits a device. `sums`: how its lanes may add up.
-    pub(crate) fn of(tier: &Tier, shape: HeadShape, sums: Sums) -> Self {
-        let (eights, lanes) = ((shape.head_dim / 8) as u32, tier.lanes());
+    /// What suits a device of so many lanes a workgroup. `cpu`: a software driver; `sums`: how its lanes may add up.
+    pub(crate) fn of(lanes: u32, cpu: bool, shape: HeadShape, sums: Sums) -> Self {
+        let eights = (shape.head_dim / 8) as u32;
         let whole = sums == Sums::Subgroup && eights <= lanes;
         // Where a workgroup is more than one subgroup, it may as well have a lane for every eight dimensions.
         let lanes = if whole { lanes } else { lanes.max(eights.next_power_of_two()) };
         let teams = lanes / eights;
-        let shuffled = whole && tier.cpu;
+        let shuffled = whole && cpu;
         Self {
             source: if whole { AttentionOne::SUBGROUP } else { AttentionOne::SOURCE },
             lanes,
@@ -55,13 +55,27 @@ impl Plan {
             teams: if shuffled { 1 << teams.ilog2() } else { teams },
             step: match eights {
                 // A software driver gains nothing by waiting for several at once.
-                _ if tier.cpu => 1,
+                _ if cpu => 1,
                 eights if eights.is_multiple_of(4) => 4,
                 eights if eights.is_multiple_of(2) => 2,
                 _ => 1,
             },
             shuffled,
         }
+    }
+
+    fn overrides(&self, shape: HeadShape) -> Vec<(&'static str, f64)> {
+        let flag = |on| f64::from(u8::from(on));
+        vec![
+            ("WG", f64::from(self.lanes)),
+            ("KV_F16", flag(shape.kv_f16)),
+            ("GROUP", f64::from(self.group)),
+            ("HEAD_DIM", shape.head_dim as f64),
+            ("SPLIT", f64::from(SPLIT)),
+            ("TEAMS", f64::from(self.teams)),
+            ("STEP", f64::from(self.step)),
+            ("SHUFFLED", flag(self.shuffled)),
+        ]
     }
 
     /// Loop iterations of one invocation, of which the scores of a split may take one turn more for each of three queries.
@@ -132,7 +146,8 @@ impl AttentionOne {
 
     /// Compiles the kernels for heads of one shape and one layout of pairs. `sums`: how lanes may add up.
     pub async fn new(gpu: &Gpu, shape: HeadShape, neox: bool, sums: Sums) -> Result<Self> {
-        Self::planned(gpu, shape, neox, Plan::of(&gpu.tier, shape, sums)).await
+        let plan = Plan::of(gpu.tier.lanes(), gpu.tier.cpu, shape, sums);
+        Self::planned(gpu, shape, neox, plan).await
     }
 
     pub(crate) async fn planned(
@@ -141,23 +156,23 @@ impl AttentionOne {
         neox: bool,
         plan: Plan,
     ) -> Result<Self> {
-        let flag = |on| f64::from(u8::from(on));
-        let overrides = [
-            ("WG", f64::from(plan.lanes)),
-            ("KV_F16", flag(shape.kv_f16)),
-            ("NEOX", flag(neox)),
-            ("GROUP", f64::from(plan.group)),
-            ("HEAD_DIM", shape.head_dim as f64),
-            ("SPLIT", f64::from(SPLIT)),
-            ("TEAMS", f64::from(plan.teams)),
-            ("STEP", f64::from(plan.step)),
-            ("SHUFFLED", flag(plan.shuffled)),
-        ];
+        let mut overrides = plan.overrides(shape);
+        overrides.push(("NEOX", f64::from(u8::from(neox))));
         let join = [("WG", f64::from(gpu.tier.lanes()))];
         let (one, join) =
             try_join(Kernel::new(gpu, plan.source, overrides), Kernel::new(gpu, Self::JOIN, join))
                 .await?;
         Ok(Self { one, join, plan, shape })
+    }
+
+    /// The kernel that a GPU of so many lanes a workgroup runs, and its overrides: for tools that compile it.
+    pub fn on_gpu(
+        lanes: u32,
+        shape: HeadShape,
+        sums: Sums,
+    ) -> (KernelSource, Vec<(&'static str, f64)>) {
+        let plan = Plan::of(lanes, false, shape, sums);
+        (plan.source, plan.overrides(shape))
     }
 
     /// Workgroups that read each key and value.

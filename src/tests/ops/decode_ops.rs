@@ -1,7 +1,7 @@
 //! attention_one and attention_join against the twins of what they fuse: rope_store, then attention.
 use super::cache_ops::{numbers, seen_by_any, stored};
 use super::{attend, flags, run, sums};
-use crate::gpu::{Gpu, Recording, Tensor, Tier};
+use crate::gpu::{Gpu, Recording, Tensor};
 use crate::model::reduce;
 use crate::ops::{AttentionOne, FRAME, HeadShape, Plan, RingParams, Sums, splits};
 use crate::reference;
@@ -42,12 +42,10 @@ const SHAPES: [(u32, u32, u32, u32); 10] = [
 /// A workgroup's share of a split in every way that some device has it: as this one has it by subgroup; as a GPU of
 /// such subgroups would; through workgroup memory as this one, and as GPUs of 32 and of 64 lanes.
 fn plans(gpu: &Gpu, shape: HeadShape) -> Vec<Plan> {
-    let of_lanes = |lanes| {
-        let tier = Tier { cpu: false, lanes, ..gpu.tier.clone() };
-        Plan::of(&tier, shape, Sums::Shared)
-    };
+    let of_lanes = |lanes| Plan::of(lanes, false, shape, Sums::Shared);
     let gpus = [32, 64].map(of_lanes);
-    let own = sums(gpu).into_iter().map(|sums| Plan::of(&gpu.tier, shape, sums));
+    let own =
+        sums(gpu).into_iter().map(|sums| Plan::of(gpu.tier.lanes(), gpu.tier.cpu, shape, sums));
     let mut all: Vec<Plan> = own.chain(gpus).collect();
     let subgroup = all.iter().find(|plan| plan.source.subgroups).copied();
     all.extend(subgroup.map(|plan| Plan { step: gpus[0].step, shuffled: false, ..plan }));
@@ -77,15 +75,13 @@ fn attention_of_one_token_in_every_way() {
 
 #[test]
 fn attention_of_one_token_suits_every_device() {
-    let gpu = gpu();
     for head_dim in (8..=512).step_by(8) {
-        for lanes in [4, 8, 16, 32, 64, 128] {
+        for own in [4, 8, 16, 32, 64, 128] {
             for (cpu, sharing) in [(false, 1), (false, 8), (true, 3), (true, 4)] {
                 let shape = HeadShape { head_dim, sharing, kv_f16: true };
-                let tier = Tier { cpu, lanes, ..gpu.tier.clone() };
                 for sums in [Sums::Shared, Sums::Subgroup] {
-                    let plan = Plan::of(&tier, shape, sums);
-                    let what = format!("{shape:?} {lanes} lanes {cpu} {sums:?}: {plan:?}");
+                    let plan = Plan::of(own, cpu, shape, sums);
+                    let what = format!("{shape:?} {own} lanes {cpu} {sums:?}: {plan:?}");
                     let Plan { lanes, group, teams, step, shuffled, source } = plan;
                     let eights = (head_dim / 8) as u32;
                     assert!(lanes.is_power_of_two() && 128 % lanes == 0 && lanes <= 256, "{what}");
@@ -93,7 +89,7 @@ fn attention_of_one_token_suits_every_device() {
                     assert!(teams >= 1 && teams * eights <= lanes, "{what}");
                     assert!(eights % step == 0 && [1, 2, 4].contains(&step), "{what}");
                     assert!(!shuffled || lanes % teams == 0 && step == 1, "{what}");
-                    assert!(!source.subgroups || lanes == tier.lanes(), "{what}");
+                    assert!(!source.subgroups || lanes == own, "{what}");
                     // as shaders/attention_one.wgsl and lib/reduce4.wgsl have it
                     let eight = 32 * (group * eights).max(lanes);
                     let bytes = eight + 4 * group * 128 + 16 * (lanes + lanes / lanes.min(8));
