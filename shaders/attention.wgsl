@@ -21,18 +21,6 @@
 // A key or value is read once for GROUP heads; those beyond GROUP cost nothing, as it is a constant by
 // the time this is compiled. One dispatch looks at a span of slots; sums, highest and total go on to the next.
 
-struct Params {
-    heads: u32,     // H
-    kv_heads: u32,  // KV
-    head_dim: u32,  // HD
-    sinks: u32,
-    window: u32,
-    slots: u32,
-    scale: f32,     // 1 / sqrt(HD)
-    first: u32,     // the first slot that is looked at here
-    span: u32,      // slots
-}
-
 @group(0) @binding(0) var<storage, read> params: Params;
 @group(0) @binding(1) var<storage, read> frame: array<u32>;
 @group(0) @binding(2) var<storage, read> q: array<vec4<f32>>;
@@ -46,7 +34,6 @@ override GROUP: u32 = 1u;
 override HEAD_DIM: u32 = 64u;
 
 const TILE: u32 = 64u;
-const LOWEST: f32 = -3.0e38;
 
 var<workgroup> q_scratch: array<vec4<f32>, 3u * GROUP * HEAD_DIM / 4u>;  // [GROUP, 3, HD/4]
 var<workgroup> p_scratch: array<vec4<f32>, TILE>;                        // a component a head

@@ -13,7 +13,7 @@
 //   grid:      [ceil(T H/KV / QUERIES), KV, 1] workgroups, QUERIES = 256/HD WG: of neighbouring tokens, all heads that
 //              share keys
 //   requires:  HD = HEAD_DIM, 64 or 128; a workgroup is one subgroup, of four lanes at least
-//   uses:      lib/ring.wgsl, lib/kv.wgsl, lib/kinds.wgsl
+//   uses:      lib/attention_params.wgsl, lib/score.wgsl, lib/ring.wgsl, lib/kv.wgsl, lib/kinds.wgsl
 //   twin:      src/reference/attention.rs
 //
 // A lane owns four queries (of 64 dimensions, or two of 128) and their sums, so that nothing is added up across lanes, and
@@ -22,18 +22,6 @@
 // same for a whole tile; a tile that nobody sees is passed over. Tiles and the order inside them do not depend on the
 // ring's size, so two caches that hold the same keys at the same places give the same bits. One dispatch looks at a span
 // of slots; sums, highest and total go on to the next.
-
-struct Params {
-    heads: u32,     // H
-    kv_heads: u32,  // KV
-    head_dim: u32,  // HD
-    sinks: u32,
-    window: u32,
-    slots: u32,
-    scale: f32,     // 1 / sqrt(HD)
-    first: u32,     // the first slot that is looked at here
-    span: u32,      // slots
-}
 
 @group(0) @binding(0) var<storage, read> params: Params;
 @group(0) @binding(1) var<storage, read> frame: array<u32>;
@@ -47,7 +35,6 @@ override WG: u32 = 8u;
 override HEAD_DIM: u32 = 64u;
 
 const TILE: u32 = 64u;
-const LOWEST: f32 = -3.0e38;
 
 var<workgroup> score_scratch: array<vec4<f32>, TILE * WG>; // a component a query
 
@@ -85,15 +72,13 @@ fn query_at(team: Team, query: u32, phases: u32) -> u32 {
     return (i / team.sharing * phases * params.heads + head) * (HEAD_DIM / 4u);
 }
 
-fn scaled16(at: u32) -> Sixteen {
-    return Sixteen(
-        q[at] * params.scale, q[at + 1u] * params.scale, q[at + 2u] * params.scale, q[at + 3u] * params.scale,
-    );
+fn query16(at: u32) -> Sixteen {
+    return Sixteen(q[at], q[at + 1u], q[at + 2u], q[at + 3u]);
 }
 
-/// 64 dimensions of a lane's query, times 1 / sqrt(HD).
-fn scaled_query(at: u32) -> Wide {
-    return Wide(scaled16(at), scaled16(at + 4u), scaled16(at + 8u), scaled16(at + 12u));
+/// 64 dimensions of a lane's query.
+fn query(at: u32) -> Wide {
+    return Wide(query16(at), query16(at + 4u), query16(at + 8u), query16(at + 12u));
 }
 
 /// What the first two lanes have, then the next.
@@ -281,10 +266,10 @@ fn main(
                 continue;
             }
             let from_kind = kind * params.heads * (HEAD_DIM / 4u);
-            let q0 = scaled_query(at.x + from_kind);
-            let q1 = scaled_query(at.y + from_kind);
-            let q2 = scaled_query(at.z + from_kind);
-            let q3 = scaled_query(at.w + from_kind);
+            let q0 = query(at.x + from_kind);
+            let q1 = query(at.y + from_kind);
+            let q2 = query(at.z + from_kind);
+            let q3 = query(at.w + from_kind);
             for (var i = 0u; i < count; i++) {
                 let slot = first + i;
                 // A key that is not seen may hold anything.
@@ -300,6 +285,7 @@ fn main(
                 } else {
                     score += vec4(0.0, 0.0, dot64(q2, near), dot64(q3, near));
                 }
+                score = scores_of(params, score);
                 if !whole {
                     score = select(score_scratch[i * WG + lane], score, served(team, n, slot, kind));
                 }
@@ -320,7 +306,7 @@ fn main(
                 continue;
             }
             let score = score_scratch[i * WG + lane];
-            let p = select(vec4(0.0), exp(score - now), score > vec4(LOWEST));
+            let p = weights_of(score, now);
             total += p;
             let here = (first + i) * stride + kv_at;
             let near = value(here, lane);

@@ -1,39 +1,31 @@
 // attention_one — one token: turns its queries and its key, stores its key and value, and attends to what it sees;
-//                 a workgroup has SPLIT slots of the cache and what attention_join makes one of
+//                 a workgroup has a split of the cache, which attention_join makes one of
 //
 //   binding  name    access   type       shape                    unit
-//   0        params  read     Params
+//   0        params  read     Params                              span: slots of a split
 //   1        frame   read     u32        [4]                      n: the token's position, 1, sinks kept
 //   2        qkv     read     f32        [1, (H + 2 KV) HD]       activations
 //   3        turns   read     vec2<f32>  [S + 2N, R/2]            cos and sin of each phase
 //   4        k       write    vec4<u32>  [S + N, KV HD words/4]   keys, f16 pairs or f32 bits
 //   5        v       write    vec4<u32>  [S + N, KV HD words/4]   values, the same
-//   6        out     write    f32        [splits, H, HD + 2]      sums of p v, then the highest score, the sum of p;
-//                                        [1, H HD]                att, with one split
+//   6        out     write    vec4<f32>  [splits, H, HD/4 + 1]    sums of p v, then the highest score, the sum of p;
+//                                        [1, H HD/4]              att, with one split
 //
 //   grid:      [H/GROUP, splits, 1] workgroups
-//   requires:  a workgroup is one subgroup; HD = HEAD_DIM, a multiple of 8, WG a multiple of HD/8; GROUP at most 4, a
-//              divisor of H/KV
-//   uses:      lib/ring.wgsl, lib/rope.wgsl, lib/kv.wgsl, lib/half.wgsl, lib/kv_store.wgsl
+//   requires:  HD = HEAD_DIM, a multiple of 8, at most 8 WG; WG a power of two; SPLIT = span, a multiple of WG; GROUP at most 4, a
+//              divisor of H/KV; TEAMS HD/8 at most WG; STEP 1, 2 or 4, a divisor of HD/8
+//   uses:      lib/attention_params.wgsl, lib/score.wgsl, lib/ring.wgsl, lib/rope.wgsl, lib/kv.wgsl, lib/half.wgsl,
+//              lib/kv_store.wgsl; lib/reduce4.wgsl and lib/lanes.wgsl, or lib/reduce_subgroup.wgsl and
+//              lib/lanes_subgroup.wgsl where a workgroup is one subgroup (attention_one_subgroup)
 //   twin:      src/reference/rope_store.rs, then src/reference/attention.rs
 //
-// A lane owns a key of a tile of WG when scores are computed, and eight dimensions when values are added up: queries
-// and weights go from lane to lane by subgroupShuffle, or queries through workgroup memory behind one barrier. A key or a
-// value is read once for GROUP heads. The token's own key is not read back but added last, so that no workgroup waits
-// for another; tiles do not depend on the ring's size, so two caches that hold the same keys at the same places give
-// the same bits.
-
-struct Params {
-    heads: u32,     // H
-    kv_heads: u32,  // KV
-    head_dim: u32,  // HD
-    rope_dim: u32,  // R
-    sinks: u32,
-    window: u32,
-    slots: u32,
-    scale: f32,     // 1 / sqrt(HD)
-    splits: u32,
-}
+// Scores of the whole split first, a lane a key; then the highest of them, once; then what they weigh; then values, a
+// lane eight dimensions, TEAMS keys at a time. So a split costs a handful of barriers, whatever its length, and nothing
+// is ever weighed anew. The slots of a split that one of the three queries serves are neighbours: sinks, this lap, the
+// lap before. The queries are turned for each of these in turn, into the same workgroup memory.
+// A key or a value is read once for GROUP heads. The token's own key is not read back, so that no workgroup waits for
+// another; splits do not depend on the ring's size, so two caches that hold the same keys at the same places give the
+// same bits.
 
 @group(0) @binding(0) var<storage, read> params: Params;
 @group(0) @binding(1) var<storage, read> frame: array<u32>;
@@ -41,18 +33,19 @@ struct Params {
 @group(0) @binding(3) var<storage, read> turns: array<vec2<f32>>;
 @group(0) @binding(4) var<storage, read_write> k: array<vec4<u32>>;
 @group(0) @binding(5) var<storage, read_write> v: array<vec4<u32>>;
-@group(0) @binding(6) var<storage, read_write> out: array<f32>;
+@group(0) @binding(6) var<storage, read_write> out: array<vec4<f32>>;
 
 override WG: u32 = 64u;
 override GROUP: u32 = 1u;
 override HEAD_DIM: u32 = 64u;
 override SPLIT: u32 = 128u;
-/// Queries wait in workgroup memory, which costs a GPU fewer registers; with 0 they come from lane to lane.
-override QUERIES: u32 = 1u;
+/// Lanes that have a head's dimensions between them are a team; so many of them share out a split's values.
+override TEAMS: u32 = 8u;
+/// Eights of a key, and values, that a lane asks for at once.
+override STEP: u32 = 1u;
 
-const LOWEST: f32 = -3.0e38;
-
-var<workgroup> q_scratch: array<Eight, QUERIES * 3u * GROUP * HEAD_DIM / 8u + 1u>; // [3, GROUP, HD/8]
+var<workgroup> eight_scratch: array<Eight, max(GROUP * HEAD_DIM / 8u, WG)>; // queries [GROUP, HD/8]; sums of teams
+var<workgroup> p_scratch: array<f32, GROUP * SPLIT>;                        // [SPLIT, GROUP]: scores, then weights
 
 /// Eight dimensions of up to four heads.
 struct Heads {
@@ -62,6 +55,43 @@ struct Heads {
     h3: Eight,
 }
 
+/// Products of up to four heads, to be added up.
+struct Products {
+    d0: vec4<f32>,
+    d1: vec4<f32>,
+    d2: vec4<f32>,
+    d3: vec4<f32>,
+}
+
+fn put_p(i: u32, p: vec4<f32>) {
+    let at = GROUP * i;
+    p_scratch[at] = p.x;
+    if GROUP > 1u {
+        p_scratch[at + 1u] = p.y;
+    }
+    if GROUP > 2u {
+        p_scratch[at + 2u] = p.z;
+    }
+    if GROUP > 3u {
+        p_scratch[at + 3u] = p.w;
+    }
+}
+
+fn get_p(i: u32) -> vec4<f32> {
+    let at = GROUP * i;
+    var p = vec4(p_scratch[at], 0.0, 0.0, 0.0);
+    if GROUP > 1u {
+        p.y = p_scratch[at + 1u];
+    }
+    if GROUP > 2u {
+        p.z = p_scratch[at + 2u];
+    }
+    if GROUP > 3u {
+        p.w = p_scratch[at + 3u];
+    }
+    return p;
+}
+
 fn turned8(head: u32, d: u32, phase: u32) -> Eight {
     return Eight(
         vec4(turned(head, d, phase), turned(head, d + 1u, phase), turned(head, d + 2u, phase), turned(head, d + 3u, phase)),
@@ -69,110 +99,190 @@ fn turned8(head: u32, d: u32, phase: u32) -> Eight {
     );
 }
 
-/// The queries of the group, dimensions d to d + 7, at one phase.
-fn queries(head: u32, d: u32, phase: u32) -> Heads {
+fn value8(at: u32) -> Eight {
+    return stored_as(Eight(
+        vec4(qkv[at], qkv[at + 1u], qkv[at + 2u], qkv[at + 3u]),
+        vec4(qkv[at + 4u], qkv[at + 5u], qkv[at + 6u], qkv[at + 7u]),
+    ));
+}
+
+/// Turns the queries of the group, from `head` on, for what comes next.
+fn turn_queries(lane: u32, head: u32, phase: u32) {
+    let eights = HEAD_DIM / 8u;
+    workgroupBarrier();
+    for (var i = lane; i < GROUP * eights; i += WG) {
+        eight_scratch[i] = turned8((head + i / eights) * HEAD_DIM, 8u * (i % eights), phase);
+    }
+    workgroupBarrier();
+}
+
+/// Dimensions 8 e to 8 e + 7 of the queries of the group.
+fn kept_queries(e: u32) -> Heads {
     let nothing = Eight(vec4(0.0), vec4(0.0));
-    var q = Heads(turned8(head * HEAD_DIM, d, phase), nothing, nothing, nothing);
+    var q = Heads(eight_scratch[e], nothing, nothing, nothing);
     if GROUP > 1u {
-        q.h1 = turned8((head + 1u) * HEAD_DIM, d, phase);
+        q.h1 = eight_scratch[e + HEAD_DIM / 8u];
     }
     if GROUP > 2u {
-        q.h2 = turned8((head + 2u) * HEAD_DIM, d, phase);
+        q.h2 = eight_scratch[e + 2u * (HEAD_DIM / 8u)];
     }
     if GROUP > 3u {
-        q.h3 = turned8((head + 3u) * HEAD_DIM, d, phase);
+        q.h3 = eight_scratch[e + 3u * (HEAD_DIM / 8u)];
     }
     return q;
 }
 
-fn dot8(q: Eight, key: Eight) -> vec4<f32> {
-    return fma(q.a, key.a, q.b * key.b);
-}
-
-/// Eight dimensions of the query of one head at phase `kind`; `q`: what the lane has of them.
-fn query(q: Eight, kind: u32, head: u32, e: u32) -> Eight {
-    if QUERIES == 1u {
-        return q_scratch[(kind * GROUP + head) * (HEAD_DIM / 8u) + e];
+/// The same; `own`: what the lane has of them where lanes have them from one another.
+fn queries(own: Heads, e: u32) -> Heads {
+    if !SHUFFLED {
+        return kept_queries(e);
     }
-    return Eight(subgroupShuffle(q.a, e), subgroupShuffle(q.b, e));
-}
-
-fn keep(q: Heads, kind: u32, e: u32) {
-    let at = kind * GROUP * (HEAD_DIM / 8u) + e;
-    q_scratch[at] = q.h0;
+    var q = own;
+    q.h0 = lane_eight(own.h0, e);
     if GROUP > 1u {
-        q_scratch[at + HEAD_DIM / 8u] = q.h1;
+        q.h1 = lane_eight(own.h1, e);
     }
     if GROUP > 2u {
-        q_scratch[at + 2u * (HEAD_DIM / 8u)] = q.h2;
+        q.h2 = lane_eight(own.h2, e);
     }
     if GROUP > 3u {
-        q_scratch[at + 3u * (HEAD_DIM / 8u)] = q.h3;
+        q.h3 = lane_eight(own.h3, e);
     }
+    return q;
+}
+
+fn plus_product(sum: vec4<f32>, q: Eight, key: Eight) -> vec4<f32> {
+    return fma(q.a, key.a, fma(q.b, key.b, sum));
+}
+
+/// Adds the products of every head's query with eight dimensions of a key.
+fn plus_products(before: Products, q: Heads, key: Eight) -> Products {
+    var d = before;
+    d.d0 = plus_product(d.d0, q.h0, key);
+    if GROUP > 1u {
+        d.d1 = plus_product(d.d1, q.h1, key);
+    }
+    if GROUP > 2u {
+        d.d2 = plus_product(d.d2, q.h2, key);
+    }
+    if GROUP > 3u {
+        d.d3 = plus_product(d.d3, q.h3, key);
+    }
+    return d;
+}
+
+fn no_products() -> Products {
+    return Products(vec4(0.0), vec4(0.0), vec4(0.0), vec4(0.0));
 }
 
 fn sum(v: vec4<f32>) -> f32 {
     return (v.x + v.y) + (v.z + v.w);
 }
 
+fn summed(d: Products) -> vec4<f32> {
+    return vec4(sum(d.d0), sum(d.d1), sum(d.d2), sum(d.d3));
+}
+
 /// The products of every head's query with the lane's own key.
-fn scores(q: Heads, kind: u32, key_at: u32) -> vec4<f32> {
-    var d0 = vec4(0.0);
-    var d1 = vec4(0.0);
-    var d2 = vec4(0.0);
-    var d3 = vec4(0.0);
+fn products(q: Heads, key_at: u32) -> vec4<f32> {
+    var d = no_products();
     // Not a constant for the compiler: unrolled, this takes twice the registers.
-    for (var e = 0u; e < params.head_dim / 8u; e++) {
-        let key = k8(key_at + e);
-        d0 += dot8(query(q.h0, kind, 0u, e), key);
-        if GROUP > 1u {
-            d1 += dot8(query(q.h1, kind, 1u, e), key);
+    for (var e = 0u; e < params.head_dim / 8u; e += STEP) {
+        let key0 = k8(key_at + e);
+        if STEP == 1u {
+            d = plus_products(d, queries(q, e), key0);
         }
-        if GROUP > 2u {
-            d2 += dot8(query(q.h2, kind, 2u, e), key);
+        if STEP == 2u {
+            let key1 = k8(key_at + e + 1u);
+            d = plus_products(d, queries(q, e), key0);
+            d = plus_products(d, queries(q, e + 1u), key1);
         }
-        if GROUP > 3u {
-            d3 += dot8(query(q.h3, kind, 3u, e), key);
+        if STEP == 4u {
+            let key1 = k8(key_at + e + 1u);
+            let key2 = k8(key_at + e + 2u);
+            let key3 = k8(key_at + e + 3u);
+            d = plus_products(d, queries(q, e), key0);
+            d = plus_products(d, queries(q, e + 1u), key1);
+            d = plus_products(d, queries(q, e + 2u), key2);
+            d = plus_products(d, queries(q, e + 3u), key3);
         }
     }
-    return vec4(sum(d0), sum(d1), sum(d2), sum(d3)) * params.scale;
+    return summed(d);
 }
 
-/// shrink sum + p value
-fn plus(sum: Eight, shrink: f32, p: f32, value: Eight) -> Eight {
-    return Eight(fma(vec4(p), value.a, sum.a * shrink), fma(vec4(p), value.b, sum.b * shrink));
+/// What the values of a split are found by.
+struct Split {
+    first: u32,   // its first slot
+    count: u32,   // how many are stored
+    place: u32,   // the token's own slot
+    stride: u32,  // from one slot to the next, in eights
+    at: u32,      // the lane's eight dimensions of a slot
 }
 
-fn plus_heads(sums: Heads, shrink: vec4<f32>, p: vec4<f32>, value: Eight) -> Heads {
+/// What slot i of a split weighs; nothing beyond its end.
+fn weights(split: Split, i: u32) -> vec4<f32> {
+    return select(vec4(0.0), get_p(min(i, split.count - 1u)), i < split.count);
+}
+
+/// The same for the slot of a team, from slot i on; `own`: what the lane has where lanes have them from one another.
+fn weight(split: Split, i: u32, team: u32, own: vec4<f32>) -> vec4<f32> {
+    if SHUFFLED {
+        return lane_four(own, i % WG + team);
+    }
+    return weights(split, i + team);
+}
+
+/// Slot i's value. One that is not seen may hold anything, and the token's own comes later: they are nothing.
+fn value(split: Split, i: u32, p: vec4<f32>) -> Eight {
+    let slot = split.first + min(i, split.count - 1u);
+    return v8_where(slot * split.stride + split.at, any(p > vec4(0.0)) && slot != split.place);
+}
+
+fn plus(sum: Eight, p: f32, value: Eight) -> Eight {
+    return Eight(fma(vec4(p), value.a, sum.a), fma(vec4(p), value.b, sum.b));
+}
+
+fn plus_heads(sums: Heads, p: vec4<f32>, value: Eight) -> Heads {
     var s = sums;
-    s.h0 = plus(s.h0, shrink.x, p.x, value);
+    s.h0 = plus(s.h0, p.x, value);
     if GROUP > 1u {
-        s.h1 = plus(s.h1, shrink.y, p.y, value);
+        s.h1 = plus(s.h1, p.y, value);
     }
     if GROUP > 2u {
-        s.h2 = plus(s.h2, shrink.z, p.z, value);
+        s.h2 = plus(s.h2, p.z, value);
     }
     if GROUP > 3u {
-        s.h3 = plus(s.h3, shrink.w, p.w, value);
+        s.h3 = plus(s.h3, p.w, value);
     }
     return s;
 }
 
-fn across(sum: Eight, step: u32) -> Eight {
-    return Eight(sum.a + subgroupShuffleXor(sum.a, step), sum.b + subgroupShuffleXor(sum.b, step));
+/// The sums of all teams, for the first of them.
+fn joined(lane: u32, own: Eight) -> Eight {
+    var sum = own;
+    if TEAMS > 1u {
+        workgroupBarrier();
+        eight_scratch[lane] = own;
+        workgroupBarrier();
+        if lane < HEAD_DIM / 8u {
+            for (var team = 1u; team < TEAMS; team++) {
+                let other = eight_scratch[team * (HEAD_DIM / 8u) + lane];
+                sum = Eight(sum.a + other.a, sum.b + other.b);
+            }
+        }
+    }
+    return sum;
 }
 
-fn finish(head: u32, split: u32, d: u32, sum: Eight, highest: f32, total: f32) {
-    let one = params.splits == 1u;
-    let at = select((split * params.heads + head) * (HEAD_DIM + 2u), head * HEAD_DIM, one);
-    let scale = select(1.0, 1.0 / total, one);
-    for (var i = 0u; i < 4u; i++) {
-        out[at + d + i] = sum.a[i] * scale;
-        out[at + d + 4u + i] = sum.b[i] * scale;
-    }
-    if !one && d == 0u {
-        out[at + HEAD_DIM] = highest;
-        out[at + HEAD_DIM + 1u] = total;
+fn finish(head: u32, split: u32, e: u32, sum: Eight, highest: f32, total: f32) {
+    let one = params.sinks + params.slots <= params.span;
+    let fours = HEAD_DIM / 4u;
+    let at = select((split * params.heads + head) * (fours + 1u), head * fours, one);
+    let by = select(1.0, 1.0 / total, one);
+    out[at + 2u * e] = sum.a * by;
+    out[at + 2u * e + 1u] = sum.b * by;
+    if !one && e == 0u {
+        out[at + fours] = vec4(highest, total, 0.0, 0.0);
     }
 }
 
@@ -193,113 +303,123 @@ fn main(
     let phases = ring_phases(ring, n);
     let eights = HEAD_DIM / 8u;
     let e = lane % eights;
-    let team = lane / eights * eights; // the first lane of those that share a key when values are added up
+    let team = lane / eights;
     let head = group.x * GROUP;
     let sharing = params.heads / params.kv_heads;
     let kv_head = head / sharing;
     let kv_stride = params.kv_heads * eights;
     let kv_at = kv_head * eights;
+    let key_row = (params.heads + kv_head) * HEAD_DIM;
+    let value_row = key_row + params.kv_heads * HEAD_DIM;
 
-    let q_this = queries(head, 8u * e, phases.x);
-    let q_before = queries(head, 8u * e, phases.y);
-    let q_sinks = queries(head, 8u * e, phases.z);
-    if QUERIES == 1u {
-        if team == 0u {
-            keep(q_this, 0u, e);
-            keep(q_before, 1u, e);
-            keep(q_sinks, 2u, e);
+    var most = vec4(LOWEST);
+    for (var kind = 0u; kind < 3u; kind++) {
+        // What is stored this lap, the lap before, as sinks.
+        var begins = vec3(params.sinks, max(place + 1u, params.sinks), 0u)[kind];
+        let ends = min(end, vec3(place + 1u, end, params.sinks)[kind]);
+        begins = max(begins, first_slot);
+        if begins >= ends {
+            continue;
         }
-        workgroupBarrier();
+        turn_queries(lane, head, phases[kind]);
+        let q = kept_queries(e);
+        for (var first = begins; first < ends; first += WG) {
+            let i = first + lane;
+            let found = scores_of(params, products(q, min(i, ends - 1u) * kv_stride + kv_at));
+            if i < ends && i != place {
+                let seen = ring_serves(ring, n, i, frame[2] != 0u) != NOT_SEEN;
+                let score = select(vec4(LOWEST), found, seen);
+                put_p(i - first_slot, score);
+                most = max(most, score);
+            }
+        }
+        if begins <= place && place < ends {
+            var d = no_products();
+            for (var part = lane; part < eights; part += WG) {
+                // As it will be read back: rounded to what the cache holds.
+                let key = stored_as(turned8(key_row, 8u * part, place));
+                d = plus_products(d, kept_queries(part), key);
+                if head % sharing == 0u {
+                    store8(place * kv_stride + kv_at + part, key, value8(value_row + 8u * part));
+                }
+            }
+            let score = scores_of(params, reduce_sum4(lane, summed(d)));
+            most = max(most, score);
+            if lane == 0u {
+                put_p(place - first_slot, score);
+            }
+        }
     }
+    workgroupBarrier();
+    let highest = reduce_max4(lane, most);
+    var total = vec4(0.0);
+    for (var i = lane; i < end - first_slot; i += WG) {
+        let p = weights_of(get_p(i), highest);
+        put_p(i, p);
+        total += p;
+    }
+    total = reduce_sum4(lane, total);
+    workgroupBarrier();
+
     let nothing = Eight(vec4(0.0), vec4(0.0));
     var sums = Heads(nothing, nothing, nothing, nothing);
-    var highest = vec4(LOWEST);
-    var total = vec4(0.0);
-
-    for (var first = first_slot; first < end; first += WG) {
-        let i = first + lane;
-        var serves = ring_serves(ring, n, i, frame[2] != 0u);
-        serves = select(serves, NOT_SEEN, i >= end || i == place);
-        let key_at = min(i, end - 1u) * kv_stride + kv_at;
-        // Which of the three a tile needs is the same for all lanes; most need one.
-        var score = vec4(LOWEST);
-        if first < params.sinks {
-            score = select(score, scores(q_sinks, 2u, key_at), serves == 2u);
+    let count = end - first_slot;
+    let split = Split(first_slot, count, place, kv_stride, kv_at + e);
+    var own = vec4(0.0);
+    for (var i = 0u; i < count; i += STEP * TEAMS) {
+        if SHUFFLED && i % WG == 0u {
+            own = weights(split, i + lane);
         }
-        if first + WG > params.sinks && first <= place {
-            score = select(score, scores(q_this, 0u, key_at), serves == 0u);
+        let p0 = weight(split, i, team, own);
+        let value0 = value(split, i + team, p0);
+        if STEP == 1u {
+            sums = plus_heads(sums, p0, value0);
         }
-        if first + WG > params.sinks && first + WG > place + 1u {
-            score = select(score, scores(q_before, 1u, key_at), serves == 1u);
-        }
-        let now = max(highest, subgroupMax(score));
-        var shrink = exp(highest - now);
-        highest = now;
-        let p = select(vec4(0.0), exp(score - now), score > vec4(LOWEST));
-        total = fma(total, shrink, p);
-        for (var j = 0u; j < eights; j++) {
-            let weight = subgroupShuffle(p, team + j);
-            // A key that is not seen may hold anything: it is left out, not multiplied by zero.
-            var value = nothing;
-            if any(weight > vec4(0.0)) {
-                value = v8((first + team + j) * kv_stride + kv_at + e);
+        if STEP > 1u {
+            let p1 = weight(split, i + TEAMS, team, own);
+            let value1 = value(split, i + TEAMS + team, p1);
+            if STEP == 2u {
+                sums = plus_heads(sums, p0, value0);
+                sums = plus_heads(sums, p1, value1);
             }
-            sums = plus_heads(sums, shrink, weight, value);
-            shrink = vec4(1.0);
+            if STEP == 4u {
+                let p2 = weight(split, i + 2u * TEAMS, team, own);
+                let value2 = value(split, i + 2u * TEAMS + team, p2);
+                let p3 = weight(split, i + 3u * TEAMS, team, own);
+                let value3 = value(split, i + 3u * TEAMS + team, p3);
+                sums = plus_heads(sums, p0, value0);
+                sums = plus_heads(sums, p1, value1);
+                sums = plus_heads(sums, p2, value2);
+                sums = plus_heads(sums, p3, value3);
+            }
         }
     }
-
-    if place >= first_slot && place < end {
-        // As it will be read back: rounded to what the cache holds.
-        let new_key = stored_as(turned8((params.heads + kv_head) * HEAD_DIM, 8u * e, place));
-        let at = (params.heads + params.kv_heads + kv_head) * HEAD_DIM + 8u * e;
-        let value = stored_as(Eight(
-            vec4(qkv[at], qkv[at + 1u], qkv[at + 2u], qkv[at + 3u]),
-            vec4(qkv[at + 4u], qkv[at + 5u], qkv[at + 6u], qkv[at + 7u]),
-        ));
-        var score = vec4(
-            sum(dot8(q_this.h0, new_key)), sum(dot8(q_this.h1, new_key)),
-            sum(dot8(q_this.h2, new_key)), sum(dot8(q_this.h3, new_key)),
-        );
-        for (var step = 1u; step < eights; step *= 2u) {
-            score += subgroupShuffleXor(score, step);
-        }
-        score *= params.scale;
-        let now = max(highest, score);
-        let shrink = exp(highest - now);
-        let p = exp(score - now);
-        highest = now;
-        total = fma(total, shrink, select(vec4(0.0), p, lane == 0u));
-        sums = plus_heads(sums, shrink, select(vec4(0.0), p, team == 0u), value);
-        if head % sharing == 0u && team == 0u {
-            store8(place * kv_stride + kv_at + e, new_key, value);
-        }
+    if first_slot <= place && place < end {
+        let p = select(vec4(0.0), get_p(place - first_slot), team == 0u);
+        sums = plus_heads(sums, p, value8(value_row + 8u * e));
     }
 
-    total = subgroupAdd(total);
-    for (var step = eights; step < WG; step *= 2u) {
-        sums.h0 = across(sums.h0, step);
-        if GROUP > 1u {
-            sums.h1 = across(sums.h1, step);
-        }
-        if GROUP > 2u {
-            sums.h2 = across(sums.h2, step);
-        }
-        if GROUP > 3u {
-            sums.h3 = across(sums.h3, step);
-        }
+    sums.h0 = joined(lane, sums.h0);
+    if GROUP > 1u {
+        sums.h1 = joined(lane, sums.h1);
+    }
+    if GROUP > 2u {
+        sums.h2 = joined(lane, sums.h2);
+    }
+    if GROUP > 3u {
+        sums.h3 = joined(lane, sums.h3);
     }
     if team != 0u {
         return;
     }
-    finish(head, group.y, 8u * e, sums.h0, highest.x, total.x);
+    finish(head, group.y, e, sums.h0, highest.x, total.x);
     if GROUP > 1u {
-        finish(head + 1u, group.y, 8u * e, sums.h1, highest.y, total.y);
+        finish(head + 1u, group.y, e, sums.h1, highest.y, total.y);
     }
     if GROUP > 2u {
-        finish(head + 2u, group.y, 8u * e, sums.h2, highest.z, total.z);
+        finish(head + 2u, group.y, e, sums.h2, highest.z, total.z);
     }
     if GROUP > 3u {
-        finish(head + 3u, group.y, 8u * e, sums.h3, highest.w, total.w);
+        finish(head + 3u, group.y, e, sums.h3, highest.w, total.w);
     }
 }

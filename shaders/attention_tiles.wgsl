@@ -8,11 +8,12 @@
 //   3        k       read     vec4<u32>  [S + N, KV HD words/4] keys, f16 pairs or f32 bits
 //   4        v       read     vec4<u32>  [S + N, KV HD words/4] values, the same
 //   5        out     write    vec4<f32>  [T, H HD/4]            activations; before the last span its sums
-//   6        carry   write    vec2<f32>  [T, H]                 the highest score and the sum of exponentials so far
+//   6        carry   write    vec2<f32>  [T, H, HD/256 up]      the highest score and the sum of exponentials so far
 //
-//   grid:      [ceil(T H/KV / 32), KV, 1] workgroups, 32 queries each: of neighbouring tokens, all heads that share keys
-//   requires:  HD = HEAD_DIM, a multiple of 8, at most 256
-//   uses:      lib/ring.wgsl, lib/kv.wgsl, lib/kinds.wgsl, lib/onto.wgsl
+//   grid:      [ceil(T H/KV / 32), KV, ceil(HD/256)] workgroups, 32 queries each: of neighbouring tokens, all heads that
+//              share keys; 256 dimensions of their values
+//   requires:  HD = HEAD_DIM, a multiple of 8
+//   uses:      lib/attention_params.wgsl, lib/score.wgsl, lib/ring.wgsl, lib/kv.wgsl, lib/kinds.wgsl, lib/onto.wgsl
 //   twin:      src/reference/attention.rs
 //
 // Keys go by in tiles of 32 slots. Scores are a product of matrices, 16 dimensions at a time; a lane has four queries
@@ -21,18 +22,6 @@
 // AMD's. Which of its three queries a key needs is nearly always the same for a whole tile; a tile that nobody sees is
 // passed over. Tiles and the order inside them do not depend on the ring's size, so two caches that hold the same keys
 // at the same places give the same bits. One dispatch looks at a span of slots; sums, highest and total go on to the next.
-
-struct Params {
-    heads: u32,     // H
-    kv_heads: u32,  // KV
-    head_dim: u32,  // HD
-    sinks: u32,
-    window: u32,
-    slots: u32,
-    scale: f32,     // 1 / sqrt(HD)
-    first: u32,     // the first slot that is looked at here
-    span: u32,      // slots
-}
 
 @group(0) @binding(0) var<storage, read> params: Params;
 @group(0) @binding(1) var<storage, read> frame: array<u32>;
@@ -48,7 +37,6 @@ const LANES: u32 = 128u;
 const QUERIES: u32 = 32u;
 const TILE: u32 = 32u;
 const SLICE: u32 = 16u;
-const LOWEST: f32 = -3.0e38;
 
 // [4, 32 queries then 32 keys]: four dimensions each; [16 slots, 16]: of values; [8, 16]: a vec4 a lane
 var<workgroup> stage_scratch: array<vec4<f32>, 256>;
@@ -70,6 +58,7 @@ struct Team {
     last: u32,     // of all queries
     sharing: u32,  // H / KV
     kv_head: u32,
+    part: u32,     // of 256 dimensions of the values
 }
 
 fn position(team: Team, query: u32) -> u32 {
@@ -131,13 +120,12 @@ fn note(team: Team, at: u32, begin: vec2<u32>, slot: u32, kind: u32, found: vec4
         is_served(team, n.x, slot, kind), is_served(team, n.y, slot, kind),
         is_served(team, n.z, slot, kind), is_served(team, n.w, slot, kind),
     );
-    p_scratch[at] = select(p_scratch[at], found * params.scale, served);
+    p_scratch[at] = select(p_scratch[at], scores_of(params, found), served);
 }
 
 /// Shares of scores whose highest is known.
 fn share(at: u32, highest: vec4<f32>) -> vec4<f32> {
-    let score = p_scratch[at];
-    return select(vec4(0.0), exp(score - highest), score > vec4(LOWEST));
+    return weights_of(p_scratch[at], highest);
 }
 
 fn shrunk(sums: Sums, by: vec4<f32>) -> Sums {
@@ -163,7 +151,7 @@ fn add_values(team: Team, lane: u32, first: u32, stored: u32, seen: Range, first
         let i = slot % SLICE; // tiles start at multiples of it
         if i == 0u {
             workgroupBarrier();
-            stage_values(team, lane, slot + lane / 8u, stored, seen, first_eight + lane % 8u);
+            stage_values(team, lane, slot + lane / 8u, stored, seen, 32u * team.part + first_eight + lane % 8u);
             workgroupBarrier();
         }
         let p = p_scratch[(slot - first) * 8u + lane / 16u];
@@ -182,11 +170,16 @@ fn row_of(team: Team, query: u32) -> u32 {
     return i / team.sharing * params.heads + team.kv_head * team.sharing + i % team.sharing;
 }
 
+/// A query's place in carry, or that of the last: each workgroup of a head's has its own.
+fn carry_of(team: Team, query: u32) -> u32 {
+    return row_of(team, query) * ((HEAD_DIM + 255u) / 256u) + team.part;
+}
+
 /// What the span before has left of four dimensions of four queries.
 fn load_all(team: Team, lane: u32, piece: u32) -> Sums {
     let query = lane / 16u * 4u;
     let fours = params.head_dim / 4u;
-    let four = min(piece * 16u + lane % 16u, fours - 1u);
+    let four = min((4u * team.part + piece) * 16u + lane % 16u, fours - 1u);
     return Sums(
         out[row_of(team, query) * fours + four], out[row_of(team, query + 1u) * fours + four],
         out[row_of(team, query + 2u) * fours + four], out[row_of(team, query + 3u) * fours + four],
@@ -202,7 +195,7 @@ fn store(team: Team, query: u32, four: u32, sum: vec4<f32>) {
 
 fn store_all(team: Team, lane: u32, piece: u32, sums: Sums) {
     let query = lane / 16u * 4u;
-    let four = piece * 16u + lane % 16u;
+    let four = (4u * team.part + piece) * 16u + lane % 16u;
     store(team, query, four, sums.a);
     store(team, query + 1u, four, sums.b);
     store(team, query + 2u, four, sums.c);
@@ -220,7 +213,7 @@ fn main(
         return;
     }
     let ring = Ring(params.sinks, params.window, params.slots);
-    let team = Team(ring, QUERIES * group.x, queries - 1u, sharing, group.y);
+    let team = Team(ring, QUERIES * group.x, queries - 1u, sharing, group.y, group.z);
     let seen = Range(position(team, 0u), position(team, QUERIES - 1u), frame[2] != 0u);
     let stored = min(seen.last + 1u, params.sinks + params.slots);
     let end = min(params.first + params.span, stored);
@@ -240,10 +233,10 @@ fn main(
     var total = vec4(0.0);
     if params.first > 0u {
         let query = 4u * four;
-        let c0 = carry[row_of(team, query)];
-        let c1 = carry[row_of(team, query + 1u)];
-        let c2 = carry[row_of(team, query + 2u)];
-        let c3 = carry[row_of(team, query + 3u)];
+        let c0 = carry[carry_of(team, query)];
+        let c1 = carry[carry_of(team, query + 1u)];
+        let c2 = carry[carry_of(team, query + 2u)];
+        let c3 = carry[carry_of(team, query + 3u)];
         highest = vec4(c0.x, c1.x, c2.x, c3.x);
         total = select(vec4(0.0), vec4(c0.y, c1.y, c2.y, c3.y), column == 0u);
         sums0 = load_all(team, lane, 0u);
@@ -284,8 +277,8 @@ fn main(
                 far = scored(far, at + 4u * four, stage_scratch[at + 48u + column]);
             }
             if all_recent(ring, seen, first, first + TILE - 1u) {
-                p_scratch[here] = near * params.scale;
-                p_scratch[here + 128u] = far * params.scale;
+                p_scratch[here] = scores_of(params, near);
+                p_scratch[here + 128u] = scores_of(params, far);
                 continue;
             }
             if (needed & ((1u << kind) - 1u)) == 0u {
@@ -337,7 +330,7 @@ fn main(
     if unfinished && column == 0u {
         for (var i = 0u; i < 4u; i++) {
             if team.first + 4u * four + i <= team.last {
-                carry[row_of(team, 4u * four + i)] = vec2(highest[i], whole[i]);
+                carry[carry_of(team, 4u * four + i)] = vec2(highest[i], whole[i]);
             }
         }
     }

@@ -26,6 +26,7 @@ struct Params {
     y_stride: u32,
     has_bias: u32,
     grid_x: u32,
+    lanes: u32,     // of one token's
 }
 
 @group(0) @binding(0) var<storage, read> params: Params;

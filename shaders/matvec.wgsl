@@ -8,7 +8,7 @@
 //   4        bias    read     f32        [M] or [1]       added where has_bias
 //   5        y       write    f32        [1, M]           activations ([1, M/2] with SWIGLU)
 //
-//   grid:      [ceil(rows/ROWS), beyond 65535 in y, 1] workgroups, ROWS rows each
+//   grid:      [ceil(rows/(ROWS sets)), beyond 65535 in y, 1] workgroups, ROWS rows for each set of lanes
 //   requires:  K a multiple of 32; with SWIGLU an even number of rows
 //   uses:      lib/four_rows.wgsl (F32 without subgroups: lib/four_rows_floats.wgsl), or lib/many_rows.wgsl in
 //              matvec_<type>_many; lib/plain.wgsl, lib/nibbles.wgsl, or lib/int8.wgsl in matvec_<type>_int8, where
@@ -26,6 +26,7 @@ struct Params {
     y_stride: u32,
     has_bias: u32,
     grid_x: u32,
+    lanes: u32,     // of a set
 }
 
 @group(0) @binding(0) var<storage, read> params: Params;
@@ -48,7 +49,7 @@ fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let row = ROWS * (group.x + group.y * params.grid_x);
+    let row = ROWS * sets() * (group.x + group.y * params.grid_x);
     if row >= params.rows {
         return;
     }

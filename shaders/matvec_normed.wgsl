@@ -10,7 +10,7 @@
 //   5        bias     read     f32        [M] or [1]       added where has_bias
 //   6        y        write    f32        [1, M]           activations ([1, M/2] with SWIGLU)
 //
-//   grid:      [ceil(rows/ROWS), beyond 65535 in y, 1] workgroups, ROWS rows each
+//   grid:      [ceil(rows/(ROWS sets)), beyond 65535 in y, 1] workgroups, ROWS rows for each set of lanes
 //   requires:  K a multiple of 32; with SWIGLU an even number of rows
 //   uses:      as matvec
 //   twin:      src/reference/rms_norm.rs, then src/reference/matmul.rs
@@ -24,6 +24,7 @@ struct Params {
     y_stride: u32,
     has_bias: u32,
     grid_x: u32,
+    lanes: u32,     // of a set
     partials: u32,  // how many of squares there are
     cols: f32,      // elements that the mean is of
     eps: f32,
@@ -40,8 +41,9 @@ struct Params {
 override WG: u32 = 64u;
 
 fn done(row: u32, lane: u32, sums: vec4<f32>) {
+    let squares = noted(); // by all lanes
     if lane == 0u {
-        finish(0u, row, sums / sqrt(noted() / params.cols + params.eps));
+        finish(0u, row, sums / sqrt(squares / params.cols + params.eps));
     }
 }
 
@@ -50,7 +52,7 @@ fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let row = ROWS * (group.x + group.y * params.grid_x);
+    let row = ROWS * sets() * (group.x + group.y * params.grid_x);
     if row >= params.rows {
         return;
     }

@@ -8,9 +8,9 @@
 //   4        gain     read     f32        [M]              of the norm that comes next
 //   5        y        write    f32        [1, M]           the residual stream
 //   6        yn       write    f32        [1, M]           y times gain
-//   7        squares  write    f32        [partials]       y squared, summed over the rows of a workgroup
+//   7        squares  write    f32        [partials]       y squared, summed over the rows of a set
 //
-//   grid:      [ceil(rows/ROWS), beyond 65535 in y, 1] workgroups, ROWS rows each
+//   grid:      [ceil(rows/(ROWS sets)), beyond 65535 in y, 1] workgroups, ROWS rows for each set of lanes
 //   requires:  K a multiple of 32
 //   uses:      as matvec, without lib/epilogue.wgsl
 //   twin:      src/reference/matmul.rs
@@ -22,6 +22,7 @@ struct Params {
     row0: u32,     // where the part starts in the whole matrix
     units: u32,    // K/32
     grid_x: u32,
+    lanes: u32,    // of a set
     partial0: u32, // where this part's partial sums start
 }
 
@@ -48,7 +49,7 @@ fn add(row: u32, sum: f32) -> f32 {
     return value * value;
 }
 
-/// Of the rows that lane 0 has finished.
+/// Of the rows that the first lane of a set has finished.
 var<private> square: f32;
 
 fn done(row: u32, lane: u32, sums: vec4<f32>) {
@@ -64,14 +65,15 @@ fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let partial = group.x + group.y * params.grid_x;
-    let row = ROWS * partial;
-    if row >= params.rows {
+    let first = sets() * (group.x + group.y * params.grid_x);
+    if ROWS * first >= params.rows {
         return;
     }
     square = 0.0;
-    multiply(row, lane);
-    if lane == 0u {
+    multiply(ROWS * first, lane);
+    let set_lanes = WG / sets();
+    let partial = first + lane / set_lanes;
+    if lane % set_lanes == 0u && ROWS * partial < params.rows {
         squares[params.partial0 + partial] = square;
     }
 }

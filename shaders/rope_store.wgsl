@@ -11,18 +11,8 @@
 //
 //   grid:      [H + 2 KV, T, 1] workgroups, one a head and token
 //   requires:  HD and R even
-//   uses:      lib/ring.wgsl, lib/rope.wgsl, lib/half.wgsl
+//   uses:      lib/attention_params.wgsl, lib/ring.wgsl, lib/rope.wgsl, lib/half.wgsl
 //   twin:      src/reference/rope_store.rs
-
-struct Params {
-    heads: u32,     // H
-    kv_heads: u32,  // KV
-    head_dim: u32,  // HD
-    rope_dim: u32,  // R
-    sinks: u32,
-    window: u32,
-    slots: u32,
-}
 
 @group(0) @binding(0) var<storage, read> params: Params;
 @group(0) @binding(1) var<storage, read> frame: array<u32>;

@@ -1,8 +1,8 @@
 // shares — out[l, t, h, j] = p_j,  p = softmax_i(q_i . k_i / sqrt(HD)) over the keys that token t sees, of the first
-//          FIRST stored keys alone; 0 where a key is not seen. What attention.wgsl weighs with, to be looked at.
+//          FIRST stored keys alone; 0 where a key is not seen. What attention weighs with, to be looked at.
 //
 //   binding  name    access   type       shape                  unit
-//   0        params  read     Params
+//   0        params  read     SharesParams
 //   1        frame   read     u32        [4]                    n: position of the first token, tokens, sinks kept
 //   2        q       read     vec4<f32>  [T, 3, H HD/4]         queries at: this lap, lap before, sinks
 //   3        k       read     vec4<u32>  [S + N, KV HD words/4] keys, f16 pairs or f32 bits
@@ -11,25 +11,19 @@
 //
 //   grid:      [H, T, 1] workgroups, one a token and head
 //   requires:  HD a multiple of 8, HEAD_DIM = HD; first <= S + N
-//   uses:      lib/ring.wgsl, lib/kv.wgsl
+//   uses:      lib/attention_params.wgsl, lib/score.wgsl, lib/ring.wgsl, lib/kv.wgsl
 //   twin:      src/reference/shares.rs
 //
 // Each lane keeps a running maximum and sum of its own keys (online softmax); then they are joined.
 
-struct Params {
-    heads: u32,     // H
-    kv_heads: u32,  // KV
-    head_dim: u32,  // HD
-    sinks: u32,
-    window: u32,
-    slots: u32,
-    scale: f32,     // 1 / sqrt(HD)
-    layer: u32,     // l
-    rows: u32,      // T
-    first: u32,     // FIRST
+struct SharesParams {
+    attend: Params,
+    layer: u32,  // l
+    rows: u32,   // T
+    first: u32,  // FIRST
 }
 
-@group(0) @binding(0) var<storage, read> params: Params;
+@group(0) @binding(0) var<storage, read> params: SharesParams;
 @group(0) @binding(1) var<storage, read> frame: array<u32>;
 @group(0) @binding(2) var<storage, read> q: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> k: array<vec4<u32>>;
@@ -39,28 +33,26 @@ struct Params {
 override WG: u32 = 64u;
 override HEAD_DIM: u32 = 64u;
 
-const LOWEST: f32 = -3.0e38;
-
 var<workgroup> q_scratch: array<vec4<f32>, 3u * HEAD_DIM / 4u>;  // [3, HD/4]
 var<workgroup> highest_scratch: array<f32, WG>;
 var<workgroup> total_scratch: array<f32, WG>;
 
 /// q . k of the key at `index` for token n, or LOWEST.
 fn score(n: u32, index: u32, kv_head: u32) -> f32 {
-    let ring = Ring(params.sinks, params.window, params.slots);
+    let ring = Ring(params.attend.sinks, params.attend.window, params.attend.slots);
     let serves = ring_serves(ring, n, index, frame[2] != 0u);
     if serves == NOT_SEEN {
         return LOWEST;
     }
     let eights = HEAD_DIM / 8u;
-    let key_at = (index * params.kv_heads + kv_head) * eights;
+    let key_at = (index * params.attend.kv_heads + kv_head) * eights;
     let q_at = serves * HEAD_DIM / 4u;
     var sum = vec4(0.0);
     for (var e = 0u; e < eights; e++) {
         let key = k8(key_at + e);
         sum += q_scratch[q_at + 2u * e] * key.a + q_scratch[q_at + 2u * e + 1u] * key.b;
     }
-    return (sum.x + sum.y + sum.z + sum.w) * params.scale;
+    return scores_of(params.attend, vec4(sum.x + sum.y + sum.z + sum.w)).x;
 }
 
 @compute @workgroup_size(WG)
@@ -74,12 +66,12 @@ fn main(
         return;
     }
     let n = frame[0] + token;
-    let stored = min(n + 1u, params.sinks + params.slots);
-    let kv_head = head / (params.heads / params.kv_heads);
+    let stored = min(n + 1u, params.attend.sinks + params.attend.slots);
+    let kv_head = head / (params.attend.heads / params.attend.kv_heads);
     let quarter = HEAD_DIM / 4u;
     for (var i = lane; i < 3u * quarter; i += WG) {
         let row = token * 3u + i / quarter;
-        q_scratch[i] = q[(row * params.heads + head) * quarter + i % quarter];
+        q_scratch[i] = q[(row * params.attend.heads + head) * quarter + i % quarter];
     }
     workgroupBarrier();
 
@@ -105,9 +97,9 @@ fn main(
     for (var other = 0u; other < WG; other++) {
         whole += total_scratch[other] * exp(highest_scratch[other] - most);
     }
-    let row = (params.layer * params.rows + token) * params.heads + head;
+    let row = (params.layer * params.rows + token) * params.attend.heads + head;
     for (var j = lane; j < params.first; j += WG) {
         let found = score(n, j, kv_head);
-        out[row * params.first + j] = select(0.0, exp(found - most) / whole, found > LOWEST);
+        out[row * params.first + j] = weights_of(vec4(found), vec4(most)).x / whole;
     }
 }

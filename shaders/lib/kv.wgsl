@@ -2,6 +2,7 @@
 //
 // Needs from the kernel:  k, v: array<vec4<u32>>
 // Gives:                  k8(at), v8(at) -> the eight dimensions from 8 `at` on
+//                         v8_where(at, wanted) -> the same, or nothing
 
 override KV_F16: bool = true;
 
@@ -30,4 +31,13 @@ fn v8(at: u32) -> Eight {
         return halves(v[at]);
     }
     return Eight(bitcast<vec4<f32>>(v[2u * at]), bitcast<vec4<f32>>(v[2u * at + 1u]));
+}
+
+fn v8_where(at: u32, wanted: bool) -> Eight {
+    if KV_F16 {
+        return halves(select(vec4(0u), v[at], wanted));
+    }
+    let a = select(vec4(0u), v[2u * at], wanted);
+    let b = select(vec4(0u), v[2u * at + 1u], wanted);
+    return Eight(bitcast<vec4<f32>>(a), bitcast<vec4<f32>>(b));
 }

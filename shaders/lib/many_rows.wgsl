@@ -1,7 +1,7 @@
 // lib/many_rows.wgsl — the products of neighbouring rows with one token, for software drivers.
 //
 // Needs from the kernel:  params (rows, units), override WG: u32; done(row, lane, sums)
-// Gives:                  multiply(first, lane): calls done for each four of ROWS rows from `first` on
+// Gives:                  multiply(first, lane): calls done for each four of ROWS rows from `first` on; sets() -> 1
 // Uses:                   lib/block.wgsl, lib/inputs.wgsl, one lib/<type>.wgsl and what multiplies it (lib/plain.wgsl, lib/nibbles.wgsl,
 //                         lib/int8.wgsl); lib/reduce_subgroup.wgsl
 //
@@ -10,6 +10,10 @@
 // each lane's own, so that the loop over rows stays a loop.
 
 override ROWS: u32 = 48u;
+
+fn sets() -> u32 {
+    return 1u;
+}
 
 var<workgroup> sum_scratch: array<vec4<f32>, ROWS / 4u * WG>;
 

@@ -1,34 +1,80 @@
-// lib/reduce4.wgsl — sums over the lanes of one workgroup, behind one barrier.
+// lib/reduce4.wgsl — sums and maxima over the lanes of one workgroup, four at a time, behind two barriers.
 //
-// Needs from the kernel:  override WG: u32;
-// Gives:                  note(lane, value), before: a sum that lane 0 gets from noted(), after
-//                         reduce_sum4(lane, values) -> the totals, in lane 0
+// Needs from the kernel:  override WG: u32;   (a power of two)
+// Gives:                  reduce_sum4(lane, values), reduce_max4(lane, values) -> the totals, in every lane
+//                         reduce_set4(lane, lanes, values) -> the totals over so many neighbouring lanes, a power of
+//                         two, in the first of them
+//                         note(lane, value), before: a sum that noted() gives, after; every lane must call it
 //
-// Every lane of the workgroup must call reduce_sum4, and once only.
+// Every lane of the workgroup must call them; again and again, if need be. In two stages: a few lanes add up eight each,
+// then every lane what these have found. No lane adds up all.
 
-var<workgroup> noted_scratch: array<f32, WG>;
 var<workgroup> reduce4_scratch: array<vec4<f32>, WG>;
+var<workgroup> stage4_scratch: array<vec4<f32>, WG / min(WG, 8u)>;
 
-fn note(lane: u32, value: f32) {
-    noted_scratch[lane] = value;
+fn reduce_sum4(lane: u32, values: vec4<f32>) -> vec4<f32> {
+    let few = WG / min(WG, 8u);
+    reduce4_scratch[lane] = values;
+    workgroupBarrier();
+    if lane < few {
+        var sum = values;
+        for (var other = lane + few; other < WG; other += few) {
+            sum += reduce4_scratch[other];
+        }
+        stage4_scratch[lane] = sum;
+    }
+    workgroupBarrier();
+    var total = stage4_scratch[0];
+    for (var other = 1u; other < few; other++) {
+        total += stage4_scratch[other];
+    }
+    return total;
 }
 
-fn noted() -> f32 {
-    var sum = 0.0;
-    for (var lane = 0u; lane < WG; lane++) {
-        sum += noted_scratch[lane];
+/// All lanes add up in two stages; a set is small enough for one.
+fn reduce_set4(lane: u32, lanes: u32, values: vec4<f32>) -> vec4<f32> {
+    if lanes == WG {
+        return reduce_sum4(lane, values);
     }
+    reduce4_scratch[lane] = values;
+    workgroupBarrier();
+    var sum = values;
+    if lane % lanes == 0u {
+        for (var other = 1u; other < lanes; other++) {
+            sum += reduce4_scratch[lane + other];
+        }
+    }
+    workgroupBarrier(); // what comes next may write
     return sum;
 }
 
-fn reduce_sum4(lane: u32, values: vec4<f32>) -> vec4<f32> {
+fn reduce_max4(lane: u32, values: vec4<f32>) -> vec4<f32> {
+    let few = WG / min(WG, 8u);
     reduce4_scratch[lane] = values;
     workgroupBarrier();
-    var sums = values;
-    if lane == 0u {
-        for (var other = 1u; other < WG; other++) {
-            sums += reduce4_scratch[other];
+    if lane < few {
+        var most = values;
+        for (var other = lane + few; other < WG; other += few) {
+            most = max(most, reduce4_scratch[other]);
         }
+        stage4_scratch[lane] = most;
     }
-    return sums;
+    workgroupBarrier();
+    var highest = stage4_scratch[0];
+    for (var other = 1u; other < few; other++) {
+        highest = max(highest, stage4_scratch[other]);
+    }
+    return highest;
+}
+
+var<private> noted_value: f32;
+var<private> noted_lane: u32;
+
+fn note(lane: u32, value: f32) {
+    noted_value = value;
+    noted_lane = lane;
+}
+
+fn noted() -> f32 {
+    return reduce_sum4(noted_lane, vec4(noted_value, 0.0, 0.0, 0.0)).x;
 }

@@ -57,7 +57,7 @@ impl File {
     pub(crate) fn load(&self, wish: Wish, quiet: bool) -> Result<Model> {
         // What cannot run is said before a device is opened.
         let config = Config::for_tokens(&self.gguf, self.tokenizer.len())?;
-        let gpu = Arc::new(block_on(tuning::open(wish.adapter))?);
+        let gpu = Arc::new(block_on(tuning::open(wish.adapter, wish.class))?);
         let choice = block_on(tuning::choose(&gpu, &self.gguf, &config, wish.tune))?;
         let shown = !quiet && std::io::stderr().is_terminal();
         let bar = if shown { ProgressBar::new(0) } else { ProgressBar::hidden() };

@@ -2,7 +2,7 @@
 //! can be lost or spoilt at any time; then it is made anew.
 use brooklet::Result;
 use brooklet::format::Gguf;
-use brooklet::gpu::{AdapterChoice, Gpu};
+use brooklet::gpu::{AdapterChoice, Class, Gpu};
 use brooklet::kept::{folder, keep};
 use brooklet::model::Config;
 use brooklet::ops::{Choice, Origin};
@@ -20,10 +20,10 @@ pub(crate) fn kept() -> Kept {
 }
 
 /// Opens a device with what its driver has compiled before.
-pub(crate) async fn open(adapter: AdapterChoice) -> Result<Gpu> {
+pub(crate) async fn open(adapter: AdapterChoice, class: Class) -> Result<Gpu> {
     match folder() {
-        Some(folder) => Gpu::open_with(adapter, &folder.join("pipelines")).await,
-        None => Gpu::open(adapter).await,
+        Some(folder) => Gpu::open_with(adapter, class, &folder.join("pipelines")).await,
+        None => Gpu::open_as(adapter, class).await,
     }
 }
 

@@ -104,9 +104,13 @@ impl Kernel {
             () if gpu.counts_loops => super::counted::counting(source),
             () => source,
         };
+        let refused = |detail| Error::Kernel { kernel: source.name, detail };
+        #[cfg(test)]
+        if !gpu.tier.cpu {
+            super::within::workgroup_memory(&gpu.tier, &source, &overrides).map_err(refused)?;
+        }
         let (made, at) = Self::compiled(gpu, compiled, overrides).await;
         gpu.compiled(at);
-        let refused = |detail| Error::Kernel { kernel: source.name, detail };
         let (layout, pipeline) = made.map_err(refused)?;
         let kernel = Self { source, constants, pipeline, layout };
         gpu.kernels.lock().insert(key, kernel.clone());

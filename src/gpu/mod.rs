@@ -14,17 +14,21 @@ mod profile;
 mod readback;
 mod recording;
 mod tensor;
+mod tier;
 mod told;
+#[cfg(test)]
+mod within;
 
 #[cfg(test)]
 pub(crate) use counted::counted_loops;
 pub(crate) use kernel::wgsl;
 pub use kernel::{Access, Kernel, KernelSource};
-pub use open::{AdapterChoice, AdapterReport, BrowserAdapter, Gpu, Tier, adapters};
+pub use open::{AdapterChoice, AdapterReport, BrowserAdapter, Gpu, adapters};
 pub use profile::KernelTime;
 pub use readback::Readback;
 pub use recording::{MOST_ITERATIONS, Program, Recording, Work};
 pub use tensor::Tensor;
+pub use tier::{Class, Tier};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

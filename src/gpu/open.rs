@@ -4,6 +4,7 @@ use super::faults::{Faults, error_of};
 use super::kernel::Kernels;
 #[cfg(not(target_arch = "wasm32"))]
 use super::pipelines::Pipelines;
+use super::tier::{Class, Tier};
 use crate::{Error, Result};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use web_time::Instant;
@@ -24,46 +25,6 @@ impl AdapterChoice {
     /// A number is an index, anything else a name.
     pub fn parse(text: &str) -> Self {
         text.parse().map_or_else(|_| Self::Name(text.to_owned()), Self::Index)
-    }
-}
-
-/// What a device offers beyond the WebGPU core, decided once at opening.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Tier {
-    /// `shader-f16` is offered. No kernel needs it.
-    pub f16: bool,
-    /// Subgroup operations are offered. No kernel needs them.
-    pub subgroups: bool,
-    /// Smallest and largest subgroup size; the same twice on most devices.
-    pub subgroup_size: [u32; 2],
-    /// Timestamps inside passes are offered.
-    pub timestamps: bool,
-    /// A software driver that runs on the CPU.
-    pub cpu: bool,
-    /// Bytes one binding may span.
-    pub max_binding: u64,
-    /// Bytes one buffer may hold.
-    pub max_buffer: u64,
-    /// Workgroup memory in bytes.
-    pub workgroup_memory: u32,
-}
-
-impl Tier {
-    /// Lanes of a workgroup in kernels that split a sum over lanes: one vector register of a
-    /// software driver, so that its barriers cost nothing; one subgroup where those are wide; otherwise a
-    /// size that suits every GPU.
-    pub fn lanes(&self) -> u32 {
-        match self.subgroup_size[0] {
-            least if self.cpu => least.clamp(4, 16),
-            least if self.subgroups && (32..=64).contains(&least) => least,
-            _ => 64,
-        }
-    }
-
-    /// Lanes of a workgroup that walks over a whole vocabulary or cache by itself: so many that none of them loops too
-    /// long ([`super::MOST_ITERATIONS`]).
-    pub fn lanes_alone(&self) -> u32 {
-        if self.cpu { 128 } else { 256 }
     }
 }
 
@@ -143,20 +104,6 @@ async fn fastest(backends: wgpu::Backends) -> Result<wgpu::Adapter> {
     adapter.map_err(|e| Error::NoAdapter(e.to_string()))
 }
 
-fn tier(adapter: &wgpu::Adapter) -> Tier {
-    let (features, limits, info) = (adapter.features(), adapter.limits(), adapter.get_info());
-    Tier {
-        f16: features.contains(wgpu::Features::SHADER_F16),
-        subgroups: features.contains(wgpu::Features::SUBGROUP),
-        subgroup_size: [info.subgroup_min_size, info.subgroup_max_size],
-        timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
-        cpu: info.device_type == wgpu::DeviceType::Cpu,
-        max_binding: limits.max_storage_buffer_binding_size,
-        max_buffer: limits.max_buffer_size,
-        workgroup_memory: limits.max_compute_workgroup_storage_size,
-    }
-}
-
 fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
     let info = adapter.get_info();
     AdapterReport {
@@ -165,7 +112,7 @@ fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
         backend: format!("{:?}", info.backend),
         driver: [info.driver, info.driver_info].join(" ").trim().to_owned(),
         kind: format!("{:?}", info.device_type),
-        tier: tier(adapter),
+        tier: Tier::of(adapter),
     }
 }
 
@@ -226,19 +173,34 @@ async fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
 impl Gpu {
     /// Opens the chosen adapter. Fails rather than fall back to another.
     pub async fn open(choice: AdapterChoice) -> Result<Self> {
+        Self::open_as(choice, Class::Own).await
+    }
+
+    /// Opens the chosen adapter as a device of another class.
+    pub async fn open_as(choice: AdapterChoice, class: Class) -> Result<Self> {
         let choice = match (choice, std::env::var("BROOKLET_ADAPTER")) {
             (AdapterChoice::Best, Ok(wish)) if !wish.is_empty() => AdapterChoice::parse(&wish),
             (choice, _) => choice,
         };
+        let class = class.or_environment()?;
         let adapter = choose(&choice).await?;
-        let report = report(0, &adapter);
-        Self::with_adapter(adapter, report).await
+        let mut report = report(0, &adapter);
+        if class != Class::Own {
+            report.name = format!("{} as {class}", report.name);
+            report.tier = class.tier(report.tier);
+        }
+        Self::with_adapter(adapter, report, class).await
     }
 
-    /// The same, and what drivers have compiled before is taken from `folder`; [`Gpu::keep_pipelines`] puts it there.
+    /// Opens the chosen adapter as a device of a class, and takes what drivers have compiled before from `folder`;
+    /// [`Gpu::keep_pipelines`] puts it there.
     #[cfg(not(target_arch = "wasm32"))]
-    pub async fn open_with(choice: AdapterChoice, folder: &std::path::Path) -> Result<Self> {
-        let mut gpu = Self::open(choice).await?;
+    pub async fn open_with(
+        choice: AdapterChoice,
+        class: Class,
+        folder: &std::path::Path,
+    ) -> Result<Self> {
+        let mut gpu = Self::open_as(choice, class).await?;
         gpu.pipelines = Pipelines::open(&gpu.device, &gpu.device.adapter_info(), folder);
         Ok(gpu)
     }
@@ -251,7 +213,8 @@ impl Gpu {
         report.driver = browser.driver;
         report.tier.cpu |= browser.cpu;
         report.tier.subgroups = browser.subgroups;
-        Self::with_adapter(adapter, report).await
+        report.tier.choose_lanes();
+        Self::with_adapter(adapter, report, Class::Own).await
     }
 
     /// A device that computes nothing, on purpose: what is left is what the host does.
@@ -261,18 +224,24 @@ impl Gpu {
         let mut report = report(0, &adapter);
         // What the leanest device has: the kernels' variants follow from it.
         report.tier = Tier { subgroups: false, cpu: false, ..report.tier };
-        Self::with_adapter(adapter, report).await
+        report.tier.choose_lanes();
+        Self::with_adapter(adapter, report, Class::Own).await
     }
 
-    async fn with_adapter(adapter: wgpu::Adapter, report: AdapterReport) -> Result<Self> {
-        let wanted = wgpu::Features::SUBGROUP
+    async fn with_adapter(
+        adapter: wgpu::Adapter,
+        report: AdapterReport,
+        class: Class,
+    ) -> Result<Self> {
+        let mut wanted = wgpu::Features::SUBGROUP
             | wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::PIPELINE_CACHE;
+        wanted.set(wgpu::Features::SUBGROUP, report.tier.subgroups);
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("brooklet"),
                 required_features: adapter.features() & wanted,
-                required_limits: adapter.limits(),
+                required_limits: class.limits(adapter.limits()),
                 memory_hints: wgpu::MemoryHints::MemoryUsage,
                 ..Default::default()
             })

@@ -1,7 +1,7 @@
 //! What a file says of its model. Every difference between models is a field here.
 use crate::format::{Array, Gguf, TensorInfo, Value, shown};
 use crate::model::KvType;
-use crate::ops::HeadShape;
+use crate::ops::{HeadShape, MOST_HEAD_DIM};
 use crate::{Error, Result};
 
 /// Which dimensions of a head are turned together.
@@ -230,8 +230,10 @@ impl Config {
         if value_dim != *head_dim {
             return wrong(format!("keys have {head_dim} dimensions and values {value_dim}"));
         }
-        if !head_dim.is_multiple_of(8) || *head_dim == 0 || *head_dim > 256 {
-            return wrong(format!("heads of {head_dim} dimensions; 8 to 256 in steps of 8 work"));
+        if !head_dim.is_multiple_of(8) || *head_dim == 0 || *head_dim > MOST_HEAD_DIM {
+            return wrong(format!(
+                "heads of {head_dim} dimensions; 8 to {MOST_HEAD_DIM} in steps of 8 work"
+            ));
         }
         if !n_head.is_multiple_of(*n_head_kv) {
             return wrong(format!(

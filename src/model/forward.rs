@@ -5,9 +5,8 @@ use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::model::RopeLayout;
 use crate::ops::{
-    AddBias, Argmax, Attention, AttentionOne, AttentionOneParams, AttentionParams, ChunkAttention,
-    Epilogue, FRAME, Fused, GetRows, HeadShape, MatMul, Normed, RmsNorm, RopeStore,
-    RopeStoreParams, Sample, SamplerState, Shares, Sums, Variant, most_partials, splits,
+    AddBias, Argmax, Attention, AttentionOne, AttentionParams, ChunkAttention,
+    Epilogue, FRAME, Fused, GetRows, HeadShape, MatMul, Normed, RmsNorm, RopeStore, Sample, SamplerState, Shares, Sums, Variant, most_partials, splits,
 };
 use futures_util::future::{try_join, try_join4};
 
@@ -20,7 +19,7 @@ pub(crate) struct Kernels {
     add_bias: Option<AddBias>,
     rope_store: RopeStore,
     attention: Attention,
-    attention_one: Option<AttentionOne>,
+    attention_one: AttentionOne,
     argmax: Argmax,
     sample: Sample,
     pub(super) variant: Variant,
@@ -58,11 +57,10 @@ impl Kernels {
         let all = [&layers[..], output].concat();
         // The variant is one of products; here what counts is what the device can do.
         let sums = Sums::of(gpu).await?;
-        let decodes = !AttentionOne::fits(gpu, heads, sums);
         let way = ChunkAttention::of(gpu, heads, sums, variant.tiles);
         let attention = try_join(
             AttentionOne::new(gpu, heads, neox, sums),
-            Attention::new(gpu, heads, decodes, way),
+            Attention::new(gpu, heads, way),
         );
         let add_bias = async {
             match residual_bias {
@@ -111,8 +109,8 @@ impl Kernels {
 
     /// How often a pass of so many tokens reads each key and value that is stored.
     pub(crate) fn cache_readers(&self, tokens: usize) -> usize {
-        match &self.attention_one {
-            Some(one) if tokens == 1 => one.readers(),
+        match tokens {
+            1 => self.attention_one.readers(),
             _ => self.attention.readers(tokens),
         }
     }
@@ -150,13 +148,13 @@ pub(crate) struct Activations {
     qkv: Tensor,           // [T, (H + 2 KV) HD]
     q: Tensor,             // [T, 3, H HD]
     att: Tensor,           // [T, H HD]
-    carry: Tensor,         // [T, H, 2], between the spans of a long cache
+    carry: Tensor,         // [T, H, 2 ceil(HD/256)], between the spans of a long cache
     h: Tensor,             // [T, F], F padded to a multiple of 32
     last: Tensor,          // [1, D]
     /// Partial sums of the squares of x, for one token alone.
     squares: Tensor, // [about D/4]
     /// What each split of the cache gives, for one token alone.
-    parts: Tensor, // [splits, H, HD + 2]
+    parts: Tensor, // [splits, H, HD + 4]
 }
 
 impl Activations {
@@ -164,7 +162,7 @@ impl Activations {
         let c = &model.config;
         let q_rows = c.n_head * c.head_dim;
         let kv_rows = c.n_head_kv * c.head_dim;
-        let parts = [splits(cache.geometry()) as usize, c.n_head, c.head_dim + 2];
+        let parts = [splits(cache.geometry()) as usize, c.n_head, c.head_dim + 4];
         let make =
             |name: &str, shape: &[usize]| Tensor::zeros(gpu, format!("act.{name}.{tokens}"), shape);
         Ok(Self {
@@ -175,7 +173,7 @@ impl Activations {
             qkv: make("qkv", &[tokens, q_rows + 2 * kv_rows])?,
             q: make("q", &[tokens, 3, q_rows])?,
             att: make("att", &[tokens, q_rows])?,
-            carry: make("carry", &[tokens, c.n_head, 2])?,
+            carry: make("carry", &[tokens, c.n_head, params(model, cache).carried()])?,
             h: make("h", &[tokens, c.n_ff.next_multiple_of(32)])?,
             last: make("last", &[1, c.n_embd])?,
             parts: make("parts", &if tokens == 1 { parts } else { [1, 1, 1] })?,
@@ -261,14 +259,12 @@ pub(crate) fn watched(
 }
 
 /// The ops between the products of a layer.
-fn params(model: &Model, cache: &Cache) -> (RopeStoreParams, AttentionParams) {
+fn params(model: &Model, cache: &Cache) -> AttentionParams {
     let (c, ring) = (&model.config, cache.geometry());
     let [heads, kv_heads, head_dim] = [c.n_head, c.n_head_kv, c.head_dim].map(|n| n as u32);
     let scale = (1.0 / f64::from(head_dim).sqrt()) as f32;
-    (
-        RopeStoreParams { heads, kv_heads, head_dim, rope_dim: c.rope.dim as u32, ring },
-        AttentionParams { heads, kv_heads, head_dim, ring, scale },
-    )
+    let rope_dim = c.rope.dim as u32;
+    AttentionParams { heads, kv_heads, head_dim, rope_dim, ring, scale, first: 0, span: 0 }
 }
 
 /// One token; how many partial sums of squares the last layer leaves.
@@ -279,13 +275,10 @@ fn record_fused(
     cache: &Cache,
     act: &Activations,
 ) -> Result<u32> {
-    let Kernels { fused, add_bias, rope_store, attention, attention_one, .. } = kernels;
-    let Activations { tokens, frame, x, xn, qkv, q, att, carry, h, squares, parts, .. } = act;
+    let Kernels { fused, add_bias, attention_one, .. } = kernels;
+    let Activations { tokens, frame, x, xn, qkv, att, h, squares, parts, .. } = act;
     let (w, eps) = (&model.weights, model.config.rms_eps);
-    let (rope, attend) = params(model, cache);
-    let RopeStoreParams { heads, kv_heads, head_dim, rope_dim, ring } = rope;
-    let (scale, splits) = (attend.scale, splits(ring));
-    let one = AttentionOneParams { heads, kv_heads, head_dim, rope_dim, ring, scale, splits };
+    let attend = params(model, cache);
     let (store, swiglu) = (Epilogue::Store, Epilogue::SwiGlu);
     let normed = |partials| Normed { xn, squares, partials };
     // The gain of the norm that reads what layer i - 1 leaves.
@@ -299,16 +292,8 @@ fn record_fused(
         let (w, bias) = (layer, layer.qkv_bias.as_ref());
         let label = name("attn_qkv");
         fused.record_normed(r, &label, store, eps, normed(n), qkv, &w.attn_qkv, bias)?; // qkv [1, (H + 2 KV) HD]
-        match attention_one {
-            Some(op) => {
-                let tensors = [frame, qkv, turns, k, v, parts, att];
-                op.record(r, &name("attention"), one, tensors)?; // att [1, H HD]
-            }
-            None => {
-                rope_store.record(r, name("rope_store"), rope, [frame, qkv, turns, q, k, v])?; // q [1, 3, H HD]
-                attention.record(r, name("attention"), attend, [frame, q, k, v, att, carry])?; // att [1, H HD]
-            }
-        }
+        let tensors = [frame, qkv, turns, k, v, parts, att];
+        attention_one.record(r, &name("attention"), attend, tensors)?; // att [1, H HD]
         if let (Some(op), Some(bias)) = (add_bias, &w.attn_output_bias) {
             op.record(r, name("attn_output_bias"), [bias, x])?; // x += [D]
         }
@@ -348,7 +333,7 @@ fn record_layers(
     let Activations { tokens, frame, x, xn, qkv, q, att, carry, h, .. } = act;
     let (c, w) = (&model.config, &model.weights);
     let eps = c.rms_eps;
-    let (rope, attend) = params(model, cache);
+    let attend = params(model, cache);
 
     get_rows.record(r, "token_embd", [frame, tokens, x], &w.token_embd)?; // x [T, D]
     for (i, layer) in w.layers.iter().enumerate() {
@@ -358,7 +343,7 @@ fn record_layers(
         let (store, add, swiglu) = (Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu);
         norm.record(r, name("attn_norm"), eps, [frame, x, &layer.attn_norm, xn])?; // xn [T, D]
         matmul.record(r, name("attn_qkv"), store, [frame, xn, qkv], &layer.attn_qkv, bias)?; // qkv [T, (H + 2 KV) HD]
-        rope_store.record(r, name("rope_store"), rope, [frame, qkv, turns, q, k, v])?; // q [T, 3, H HD]
+        rope_store.record(r, name("rope_store"), attend, [frame, qkv, turns, q, k, v])?; // q [T, 3, H HD]
         attention.record(r, name("attention"), attend, [frame, q, k, v, att, carry])?; // att [T, H HD]
         if let Some((shares, seen)) = look {
             shares.record(r, name("shares"), attend, i, [frame, q, k, v, seen])?; // seen [L, T, H, FIRST]

@@ -4,9 +4,8 @@ use crate::Result;
 use crate::gpu::{
     Access, Gpu, Kernel, KernelSource, MOST_ITERATIONS, Recording, Tensor, Work, wgsl,
 };
-use futures_util::future::try_join;
 
-/// What an attention is over: the same for each of its spans.
+/// `Params` of every kernel around the cache: `shaders/lib/attention_params.wgsl`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct AttentionParams {
@@ -16,29 +15,34 @@ pub struct AttentionParams {
     pub kv_heads: u32,
     /// HD
     pub head_dim: u32,
+    /// R, the dimensions of a head that are turned.
+    pub rope_dim: u32,
     /// S, W and N.
     pub ring: RingParams,
     /// 1 / sqrt(HD)
     pub scale: f32,
+    /// The first slot that a dispatch looks at. An op fills it in.
+    pub first: u32,
+    /// Slots that a dispatch looks at, or, of one token, a workgroup. An op fills it in: a cache is looked through in
+    /// spans of slots, so that no invocation loops too long.
+    pub span: u32,
 }
 
-/// `Params` of the kernels: a cache is looked through in spans of slots, one dispatch each, so that none loops too long.
-#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C)]
-pub struct AttentionSpanParams {
-    /// What is the same for all of them.
-    pub attend: AttentionParams,
-    /// The first slot of this span.
-    pub first: u32,
-    /// Slots of it.
-    pub span: u32,
+impl AttentionParams {
+    /// What a span of slots leaves to the next, of each query: [T, H, this].
+    pub fn carried(&self) -> usize {
+        2 * (self.head_dim as usize).div_ceil(TILE_DIMS)
+    }
+
+    /// H, KV and HD.
+    pub(super) fn shape(&self) -> [usize; 3] {
+        [self.heads, self.kv_heads, self.head_dim].map(|n| n as usize)
+    }
 }
 
 /// Softmax attention of every query over what the cache holds and its window shows.
 pub struct Attention {
     chunk: Way,
-    /// Of one token on a GPU.
-    one: Option<Way>,
     shape: HeadShape,
     /// Of tests alone: spans are this long.
     pub(crate) span: Option<u32>,
@@ -65,9 +69,11 @@ impl Way {
                     + 2 * group;
                 (once, 1 + keys * (1 + eights) + keys + 2 * lanes + sums * (1 + 64), 64)
             }
-            Self::Queries(kernel, TILE_QUERIES) if kernel.source.name == Attention::TILES.name => {
-                (16 + 4, 1 + 3 * (1 + 2 * eights) + 16 + head_dim.div_ceil(64) * 32, 32)
-            }
+            Self::Queries(kernel, TILE_QUERIES) if kernel.source.name == Attention::TILES.name => (
+                16 + 4,
+                1 + 3 * (1 + 2 * eights) + 16 + head_dim.min(TILE_DIMS as u32).div_ceil(64) * 32,
+                32,
+            ),
             // What is not seen, scores by three queries, values.
             Self::Queries(..) => (0, 1 + 64 + 3 * (1 + 64) + 64, 64),
         };
@@ -111,8 +117,12 @@ impl ChunkAttention {
     }
 }
 
+/// Dimensions that a head may have.
+pub const MOST_HEAD_DIM: usize = 512;
 /// Queries of a workgroup of `shaders/attention_tiles.wgsl`.
 const TILE_QUERIES: usize = 32;
+/// Dimensions of the values of a workgroup of `shaders/attention_tiles.wgsl`.
+const TILE_DIMS: usize = 256;
 /// Dimensions of the queries that a lane of `shaders/attention_columns.wgsl` owns.
 const LANE_DIMS: usize = 256;
 
@@ -136,6 +146,27 @@ impl HeadShape {
         })
     }
 
+    /// An error unless the kernels of this shape suit `params`; `tensor` is what it tells of.
+    pub(super) fn expect(
+        &self,
+        op: &'static str,
+        params: AttentionParams,
+        tensor: &Tensor,
+    ) -> Result<()> {
+        let [heads, kv_heads, head_dim] = params.shape();
+        let Self { head_dim: expected, sharing, .. } = *self;
+        let suits = head_dim == expected && heads == kv_heads * sharing;
+        match suits && head_dim.is_multiple_of(8) && head_dim <= MOST_HEAD_DIM {
+            true => Ok(()),
+            false => Err(tensor.misfit(
+                op,
+                format!(
+                    "HD = {expected}, a multiple of 8, at most {MOST_HEAD_DIM}; H = {sharing} KV"
+                ),
+            )),
+        }
+    }
+
     /// The most heads that share keys and values and that `fits` lets into one workgroup.
     pub(super) fn group_where(&self, fits: impl Fn(usize) -> bool) -> usize {
         let usable = |&group: &usize| self.sharing.is_multiple_of(group) && fits(group);
@@ -147,7 +178,13 @@ impl Attention {
     /// The kernel and its bindings.
     pub const SOURCE: KernelSource = KernelSource {
         name: "attention",
-        wgsl: wgsl!("lib/ring.wgsl", "lib/kv.wgsl", "attention.wgsl"),
+        wgsl: wgsl!(
+            "lib/attention_params.wgsl",
+            "lib/score.wgsl",
+            "lib/ring.wgsl",
+            "lib/kv.wgsl",
+            "attention.wgsl"
+        ),
         bindings: &[
             Access::Read,
             Access::Read,
@@ -156,7 +193,7 @@ impl Attention {
             Access::Write,
             Access::Write,
         ],
-        params_size: size_of::<AttentionSpanParams>() as u64,
+        params_size: size_of::<AttentionParams>() as u64,
         subgroups: false,
     };
 
@@ -164,6 +201,8 @@ impl Attention {
     pub const TILES: KernelSource = KernelSource {
         name: "attention_tiles",
         wgsl: wgsl!(
+            "lib/attention_params.wgsl",
+            "lib/score.wgsl",
             "lib/ring.wgsl",
             "lib/kinds.wgsl",
             "lib/kv.wgsl",
@@ -176,19 +215,20 @@ impl Attention {
     /// The same for software drivers.
     pub const COLUMNS: KernelSource = KernelSource {
         name: "attention_columns_subgroup",
-        wgsl: wgsl!("lib/ring.wgsl", "lib/kinds.wgsl", "lib/kv.wgsl", "attention_columns.wgsl"),
+        wgsl: wgsl!(
+            "lib/attention_params.wgsl",
+            "lib/score.wgsl",
+            "lib/ring.wgsl",
+            "lib/kinds.wgsl",
+            "lib/kv.wgsl",
+            "attention_columns.wgsl"
+        ),
         subgroups: true,
         ..Self::SOURCE
     };
 
-    /// Compiles the kernels for heads of one shape. `decodes`: passes of one token come here too; `way`: how a chunk
-    /// goes.
-    pub async fn new(
-        gpu: &Gpu,
-        shape: HeadShape,
-        decodes: bool,
-        way: ChunkAttention,
-    ) -> Result<Self> {
+    /// Compiles the kernel for heads of one shape. `way`: how a chunk goes.
+    pub async fn new(gpu: &Gpu, shape: HeadShape, way: ChunkAttention) -> Result<Self> {
         let lanes = gpu.tier.lanes() as usize;
         let make = |source, group: usize| {
             let overrides = [
@@ -200,42 +240,27 @@ impl Attention {
             Kernel::new(gpu, source, overrides)
         };
         let group = shape.group(lanes);
-        let chunk = async {
-            Ok(match way {
-                ChunkAttention::Heads => Way::Heads(make(Self::SOURCE, group).await?, group as u32),
-                ChunkAttention::Tiles => Way::Queries(make(Self::TILES, 1).await?, TILE_QUERIES),
-                ChunkAttention::Columns => {
-                    let queries = LANE_DIMS / shape.head_dim * lanes;
-                    Way::Queries(make(Self::COLUMNS, 1).await?, queries)
-                }
-            })
+        let chunk = match way {
+            ChunkAttention::Heads => Way::Heads(make(Self::SOURCE, group).await?, group as u32),
+            ChunkAttention::Tiles => Way::Queries(make(Self::TILES, 1).await?, TILE_QUERIES),
+            ChunkAttention::Columns => {
+                let queries = LANE_DIMS / shape.head_dim * lanes;
+                Way::Queries(make(Self::COLUMNS, 1).await?, queries)
+            }
         };
-        // On a CPU what counts is what is read.
-        let one = async {
-            let shares = way != ChunkAttention::Heads || group > 1;
-            Ok(match decodes && !gpu.tier.cpu && shares {
-                true => Some(Way::Heads(make(Self::SOURCE, 1).await?, 1)),
-                false => None,
-            })
-        };
-        let (chunk, one) = try_join(chunk, one).await?;
-        Ok(Self { chunk, one, shape, span: None })
-    }
-
-    fn way(&self, tokens: usize) -> &Way {
-        self.one.as_ref().filter(|_| tokens == 1).unwrap_or(&self.chunk)
+        Ok(Self { chunk, shape, span: None })
     }
 
     /// Workgroups that read each key and value in a pass of so many tokens.
     pub fn readers(&self, tokens: usize) -> usize {
-        match self.way(tokens) {
+        match &self.chunk {
             Way::Heads(_, group) => tokens * self.shape.sharing / *group as usize,
             Way::Queries(_, each) => (tokens * self.shape.sharing).div_ceil(*each),
         }
     }
 
-    /// Records the attention of `q` [T, 3, H HD] over `k`, `v` [S + N, words] into `out` [T, H HD]. `carry` [T, H, 2] has
-    /// what one span leaves to the next.
+    /// Records the attention of `q` [T, 3, H HD] over `k`, `v` [S + N, words] into `out` [T, H HD]. `carry` [T, H, 2
+    /// ceil(HD/256)] has what one span leaves to the next.
     pub fn record(
         &self,
         recording: &mut Recording,
@@ -244,27 +269,24 @@ impl Attention {
         [frame, q, k, v, out, carry]: [&Tensor; 6],
     ) -> Result<()> {
         const OP: &str = "attention";
-        let [heads, kv_heads, head_dim] =
-            [params.heads, params.kv_heads, params.head_dim].map(|n| n as usize);
+        let [heads, kv_heads, head_dim] = params.shape();
         let [rows, _] = out.dims(OP)?;
         frame.expect(OP, [FRAME])?;
         q.expect(OP, [rows, 3, heads * head_dim])?;
         expect_cache(OP, params.ring, kv_heads * head_dim, self.shape.kv_f16, [k, v])?;
         out.expect(OP, [rows, heads * head_dim])?;
-        carry.expect(OP, [rows, heads, 2])?;
-        let HeadShape { head_dim: expected, sharing, .. } = self.shape;
-        let fits = head_dim == expected && heads == kv_heads * sharing;
-        if !fits || !head_dim.is_multiple_of(8) || head_dim > 256 {
-            return Err(out.misfit(
-                OP,
-                format!("HD = {expected}, a multiple of 8, at most 256; H = {sharing} KV"),
-            ));
-        }
-        let way = self.way(rows);
+        carry.expect(OP, [rows, heads, params.carried()])?;
+        self.shape.expect(OP, params, out)?;
+        let sharing = self.shape.sharing;
+        let way = &self.chunk;
         let (kernel, grid) = match way {
             Way::Heads(kernel, group) => (kernel, [params.heads / group, rows as u32, 1]),
             Way::Queries(kernel, each) => {
-                (kernel, [(rows * sharing).div_ceil(*each) as u32, params.kv_heads, 1])
+                let parts = match kernel.source.name == Self::TILES.name {
+                    true => head_dim.div_ceil(TILE_DIMS) as u32,
+                    false => 1,
+                };
+                (kernel, [(rows * sharing).div_ceil(*each) as u32, params.kv_heads, parts])
             }
         };
         let ([once, tile], slots) = way.iterations(head_dim as u32);
@@ -275,7 +297,7 @@ impl Attention {
         for first in (0..stored).step_by(span as usize) {
             let tiles = span.min(stored - first).div_ceil(slots);
             let work = Work { grid, iterations: once + tile * u64::from(tiles) };
-            let params = AttentionSpanParams { attend: params, first, span };
+            let params = AttentionParams { first, span, ..params };
             let label = if first == 0 { label.clone() } else { format!("{label}_from_{first}") };
             recording.dispatch(label, kernel, params, &[frame, q, k, v, out, carry], work)?;
         }

@@ -1,43 +1,9 @@
 //! The attention of one token, with what comes before it: turned, stored, attended to, in one dispatch, or in two
 //! where the cache is split over workgroups.
-use super::{FRAME, HeadShape, RingParams, Sums, expect_cache};
+use super::{AttentionParams, FRAME, HeadShape, RingParams, Sums, expect_cache};
 use crate::Result;
 use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work, wgsl};
 use futures_util::future::try_join;
-
-/// `Params` of `shaders/attention_one.wgsl`.
-#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C)]
-pub struct AttentionOneParams {
-    /// H
-    pub heads: u32,
-    /// KV
-    pub kv_heads: u32,
-    /// HD
-    pub head_dim: u32,
-    /// R, the dimensions of a head that are turned.
-    pub rope_dim: u32,
-    /// S, W and N.
-    pub ring: RingParams,
-    /// 1 / sqrt(HD)
-    pub scale: f32,
-    /// Workgroups that share out the cache: [`splits`].
-    pub splits: u32,
-}
-
-/// `Params` of `shaders/attention_join.wgsl`.
-#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C)]
-pub struct AttentionJoinParams {
-    /// H
-    pub heads: u32,
-    /// HD
-    pub head_dim: u32,
-    /// S + N
-    pub stored: u32,
-    /// Slots of a split.
-    pub split: u32,
-}
 
 /// Slots of the cache that one workgroup has. The same for every cache, so that two that hold the same keys at the
 /// same places give the same bits.
@@ -48,24 +14,96 @@ pub fn splits(ring: RingParams) -> u32 {
     (ring.sinks + ring.slots).div_ceil(SPLIT)
 }
 
-/// Both kernels, where a workgroup is one subgroup that shares out a head's dimensions.
+/// Both kernels, compiled for heads of one shape.
 pub struct AttentionOne {
     one: Kernel,
     join: Kernel,
-    group: u32,
+    plan: Plan,
     shape: HeadShape,
+}
+
+/// How a workgroup shares out its split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) source: KernelSource,
+    /// Lanes of a workgroup.
+    pub(crate) lanes: u32,
+    /// Heads that share what is read.
+    pub(crate) group: u32,
+    /// Values that are added up side by side.
+    pub(crate) teams: u32,
+    /// What a lane asks for at once.
+    pub(crate) step: u32,
+    /// Lanes have queries and weights from one another's registers.
+    pub(crate) shuffled: bool,
+}
+
+impl Plan {
+    /// What suits a device of so many lanes a workgroup. `cpu`: a software driver; `sums`: how its lanes may add up.
+    pub(crate) fn of(lanes: u32, cpu: bool, shape: HeadShape, sums: Sums) -> Self {
+        let eights = (shape.head_dim / 8) as u32;
+        let whole = sums == Sums::Subgroup && eights <= lanes;
+        // Where a workgroup is more than one subgroup, it may as well have a lane for every eight dimensions.
+        let lanes = if whole { lanes } else { lanes.max(eights.next_power_of_two()) };
+        let teams = lanes / eights;
+        let shuffled = whole && cpu;
+        Self {
+            source: if whole { AttentionOne::SUBGROUP } else { AttentionOne::SOURCE },
+            lanes,
+            group: shape.group_where(|_| true) as u32,
+            // Weights go round in whole turns.
+            teams: if shuffled { 1 << teams.ilog2() } else { teams },
+            step: match eights {
+                // A software driver gains nothing by waiting for several at once.
+                _ if cpu => 1,
+                eights if eights.is_multiple_of(4) => 4,
+                eights if eights.is_multiple_of(2) => 2,
+                _ => 1,
+            },
+            shuffled,
+        }
+    }
+
+    fn overrides(&self, shape: HeadShape) -> Vec<(&'static str, f64)> {
+        let flag = |on| f64::from(u8::from(on));
+        vec![
+            ("WG", f64::from(self.lanes)),
+            ("KV_F16", flag(shape.kv_f16)),
+            ("GROUP", f64::from(self.group)),
+            ("HEAD_DIM", shape.head_dim as f64),
+            ("SPLIT", f64::from(SPLIT)),
+            ("TEAMS", f64::from(self.teams)),
+            ("STEP", f64::from(self.step)),
+            ("SHUFFLED", flag(self.shuffled)),
+        ]
+    }
+
+    /// Loop iterations of one invocation, of which the scores of a split may take one turn more for each of three queries.
+    fn iterations(&self, head_dim: u32) -> u64 {
+        let Self { lanes, group, teams, step, .. } = *self;
+        let eights = head_dim / 8;
+        let queries = 3 * (1 + (group * eights).div_ceil(lanes));
+        let scores = (SPLIT / lanes + 2) * (1 + eights / step) + eights.div_ceil(lanes);
+        let reductions = 3 * (lanes.min(8) + lanes / lanes.min(8));
+        let values = SPLIT.div_ceil(teams * step) + group * teams;
+        u64::from(queries + scores + reductions + SPLIT / lanes + values)
+    }
 }
 
 impl AttentionOne {
     /// The kernel that attends, and its bindings.
     pub const SOURCE: KernelSource = KernelSource {
-        name: "attention_one_subgroup",
+        name: "attention_one",
         wgsl: wgsl!(
+            "lib/attention_params.wgsl",
+            "lib/score.wgsl",
             "lib/ring.wgsl",
             "lib/rope.wgsl",
             "lib/kv.wgsl",
             "lib/half.wgsl",
             "lib/kv_store.wgsl",
+            "lib/reduce4.wgsl",
+            "lib/lanes.wgsl",
             "attention_one.wgsl"
         ),
         bindings: &[
@@ -76,100 +114,100 @@ impl AttentionOne {
             Access::Write,
             Access::Write,
         ],
-        params_size: size_of::<AttentionOneParams>() as u64,
+        params_size: size_of::<AttentionParams>() as u64,
+        subgroups: false,
+    };
+    /// The kernel that attends, where a workgroup is one subgroup.
+    pub const SUBGROUP: KernelSource = KernelSource {
+        name: "attention_one_subgroup",
+        wgsl: wgsl!(
+            "lib/attention_params.wgsl",
+            "lib/score.wgsl",
+            "lib/ring.wgsl",
+            "lib/rope.wgsl",
+            "lib/kv.wgsl",
+            "lib/half.wgsl",
+            "lib/kv_store.wgsl",
+            "lib/reduce_subgroup.wgsl",
+            "lib/lanes_subgroup.wgsl",
+            "attention_one.wgsl"
+        ),
         subgroups: true,
+        ..Self::SOURCE
     };
     /// The kernel that makes one of several splits.
     pub const JOIN: KernelSource = KernelSource {
         name: "attention_join",
-        wgsl: wgsl!("attention_join.wgsl"),
+        wgsl: wgsl!("lib/attention_params.wgsl", "attention_join.wgsl"),
         bindings: &[Access::Read, Access::Read, Access::Write],
-        params_size: size_of::<AttentionJoinParams>() as u64,
+        params_size: size_of::<AttentionParams>() as u64,
         subgroups: false,
     };
 
-    /// Whether the device and the shape can do without the plain kernels.
-    pub fn fits(gpu: &Gpu, shape: HeadShape, sums: Sums) -> bool {
-        let eights = shape.head_dim as u32 / 8;
-        let shared_out = shape.head_dim.is_multiple_of(8) && eights.is_power_of_two();
-        sums == Sums::Subgroup && shared_out && eights <= gpu.tier.lanes()
+    /// Compiles the kernels for heads of one shape and one layout of pairs. `sums`: how lanes may add up.
+    pub async fn new(gpu: &Gpu, shape: HeadShape, neox: bool, sums: Sums) -> Result<Self> {
+        let plan = Plan::of(gpu.tier.lanes(), gpu.tier.cpu, shape, sums);
+        Self::planned(gpu, shape, neox, plan).await
     }
 
-    /// Compiles the kernels for heads of one shape and one layout of pairs, where they fit.
-    pub async fn new(gpu: &Gpu, shape: HeadShape, neox: bool, sums: Sums) -> Result<Option<Self>> {
-        if !Self::fits(gpu, shape, sums) {
-            return Ok(None);
-        }
-        let lanes = gpu.tier.lanes();
-        let group = shape.group_where(|_| true);
-        let flag = |on| f64::from(u8::from(on));
-        let overrides = [
-            ("WG", f64::from(lanes)),
-            ("KV_F16", flag(shape.kv_f16)),
-            ("NEOX", flag(neox)),
-            ("GROUP", group as f64),
-            ("HEAD_DIM", shape.head_dim as f64),
-            ("SPLIT", f64::from(SPLIT)),
-            // A software driver reads workgroup memory lane by lane.
-            ("QUERIES", flag(!gpu.tier.cpu)),
-        ];
-        let (one, join) = try_join(
-            Kernel::new(gpu, Self::SOURCE, overrides),
-            Kernel::new(gpu, Self::JOIN, overrides),
-        )
-        .await?;
-        Ok(Some(Self { one, join, group: group as u32, shape }))
+    pub(crate) async fn planned(
+        gpu: &Gpu,
+        shape: HeadShape,
+        neox: bool,
+        plan: Plan,
+    ) -> Result<Self> {
+        let mut overrides = plan.overrides(shape);
+        overrides.push(("NEOX", f64::from(u8::from(neox))));
+        let join = [("WG", f64::from(gpu.tier.lanes()))];
+        let (one, join) =
+            try_join(Kernel::new(gpu, plan.source, overrides), Kernel::new(gpu, Self::JOIN, join))
+                .await?;
+        Ok(Self { one, join, plan, shape })
+    }
+
+    /// The kernel that a GPU of so many lanes a workgroup runs, and its overrides: for tools that compile it.
+    pub fn on_gpu(
+        lanes: u32,
+        shape: HeadShape,
+        sums: Sums,
+    ) -> (KernelSource, Vec<(&'static str, f64)>) {
+        let plan = Plan::of(lanes, false, shape, sums);
+        (plan.source, plan.overrides(shape))
     }
 
     /// Workgroups that read each key and value.
     pub fn readers(&self) -> usize {
-        self.shape.sharing / self.group as usize
+        self.shape.sharing / self.plan.group as usize
     }
 
     /// Records the attention of the token whose products are in `qkv` [1, (H + 2 KV) HD] over the cache `k`, `v`
-    /// [S + N, words], where its own come, into `out` [1, H HD]. `turns`: [S + 2N, R/2, 2]; `parts`: [splits, H, HD + 2].
+    /// [S + N, words], where its own come, into `out` [1, H HD]. `turns`: [S + 2N, R/2, 2]; `parts`: [splits, H, HD + 4].
     pub fn record(
         &self,
         recording: &mut Recording,
         label: &str,
-        params: AttentionOneParams,
+        params: AttentionParams,
         [frame, qkv, turns, k, v, parts, out]: [&Tensor; 7],
     ) -> Result<()> {
         const OP: &str = "attention_one";
-        let [heads, kv_heads, head_dim] =
-            [params.heads, params.kv_heads, params.head_dim].map(|n| n as usize);
+        let [heads, kv_heads, head_dim] = params.shape();
         let (ring, count) = (params.ring, splits(params.ring));
         frame.expect(OP, [FRAME])?;
         qkv.expect(OP, [1, (heads + 2 * kv_heads) * head_dim])?;
         turns.expect(OP, [ring.phases(), params.rope_dim as usize / 2, 2])?;
         expect_cache(OP, ring, kv_heads * head_dim, self.shape.kv_f16, [k, v])?;
-        parts.expect(OP, [count as usize, heads, head_dim + 2])?;
+        parts.expect(OP, [count as usize, heads, head_dim + 4])?;
         out.expect(OP, [1, heads * head_dim])?;
-        let HeadShape { head_dim: expected, sharing, .. } = self.shape;
-        if head_dim != expected || heads != kv_heads * sharing || params.splits != count {
-            return Err(
-                out.misfit(OP, format!("HD = {expected}; H = {sharing} KV; {count} splits"))
-            );
-        }
+        self.shape.expect(OP, params, out)?;
+        let params = AttentionParams { first: 0, span: SPLIT, ..params };
         let one = if count == 1 { out } else { parts };
         let tensors = [frame, qkv, turns, k, v, one];
-        let lanes = self.one.lanes();
-        let eights = params.head_dim / 8;
-        // A tile: scores by three queries at most, then values; what is left, by halves.
-        let tile = 1 + 3 * eights + eights;
-        let iterations = u64::from(SPLIT.div_ceil(lanes) * tile + 2 * lanes.ilog2() + 16);
-        let work = Work { grid: [params.heads / self.group, count, 1], iterations };
+        let iterations = self.plan.iterations(params.head_dim);
+        let work = Work { grid: [params.heads / self.plan.group, count, 1], iterations };
         recording.dispatch(label, &self.one, params, &tensors, work)?;
         if count > 1 {
-            let params = AttentionJoinParams {
-                heads: params.heads,
-                head_dim: params.head_dim,
-                stored: ring.sinks + ring.slots,
-                split: SPLIT,
-            };
-            let each = params.head_dim.div_ceil(self.join.lanes());
-            let iterations = u64::from(count) + u64::from(each) * u64::from(1 + count);
-            let work = Work { grid: [params.heads, 1, 1], iterations };
+            let groups = (params.heads * params.head_dim / 4).div_ceil(self.join.lanes());
+            let work = Work { grid: [groups, 1, 1], iterations: 2 * u64::from(count) };
             let label = format!("{label}_join");
             recording.dispatch(label, &self.join, params, &[frame, parts, out], work)?;
         }

@@ -1,7 +1,7 @@
 //! The decode step's products with the norms folded in: whoever writes the residual stream also writes it times the
 //! next norm's gain, and its squares; whoever reads that divides its result by the root of their mean.
 use super::formats::{ByFormat, for_every_format};
-use super::matmul::{dtypes_with, expect_product, one_token_iterations, reads, split};
+use super::matmul::{Rows, dtypes_with, expect_product, one_token_iterations, reads};
 use super::{Epilogue, GetRowsParams, Linear, MatMulParams, Product, Variant, int8};
 use crate::Result;
 use crate::format::DType;
@@ -34,6 +34,8 @@ pub struct ResidualParams {
     pub units: u32,
     /// Workgroups in a line of the grid.
     pub grid_x: u32,
+    /// Lanes that share out a row's units, where four rows have them.
+    pub lanes: u32,
     /// Where this part's partial sums start.
     pub partial0: u32,
 }
@@ -270,16 +272,16 @@ impl Fused {
             Epilogue::Add => return Err(y.misfit(OP, "Store or SwiGLU".into())),
         };
         for part in &w.parts {
-            let (grid_x, beyond) = split(part.rows, self.rows);
-            let product = MatMulParams::of(part, w, width, bias.is_some(), grid_x);
+            let kernel = kernels.get(part.dtype)?;
+            let (units, lanes) = (w.padded_cols() as u32 / 32, kernel.lanes());
+            let grid = Rows::of_one_token(part.rows, units, self.rows, lanes);
+            let product = MatMulParams::of(part, w, width, bias.is_some(), grid);
             let params = NormedParams { product, partials, cols: w.cols as f32, eps };
             let bias = bias.unwrap_or(&self.no_bias);
             let tensors = [xn, squares, &part.quants, &part.scales, bias, y];
-            let kernel = kernels.get(part.dtype)?;
-            let lanes = kernel.lanes();
-            let iterations = one_token_iterations(params.product.units, self.rows, lanes)
+            let iterations = one_token_iterations(units, self.rows, grid.lanes)
                 + u64::from(partials.div_ceil(lanes));
-            let work = Work { grid: [grid_x, beyond, 1], iterations };
+            let work = Work { grid: [grid.grid_x, grid.beyond, 1], iterations };
             recording.dispatch(label, kernel, params, &tensors, work)?;
             recording.reads(reads(part, self.rows, 4 * (w.padded_cols() + partials as usize)));
         }
@@ -305,19 +307,21 @@ impl Fused {
         expect_partials(OP, squares, partials)?;
         let mut partial0 = 0;
         for part in &w.parts {
-            let (grid_x, beyond) = split(part.rows, self.rows);
+            let kernel = self.residual.get(part.dtype)?;
+            let units = w.padded_cols() as u32 / 32;
+            let grid = Rows::of_one_token(part.rows, units, self.rows, kernel.lanes());
             let params = ResidualParams {
                 rows: part.rows as u32,
                 row0: part.row0 as u32,
-                units: w.padded_cols() as u32 / 32,
-                grid_x,
+                units,
+                grid_x: grid.grid_x,
+                lanes: grid.lanes,
                 partial0,
             };
             partial0 += groups(part.rows);
             let tensors = [x, &part.quants, &part.scales, gain, y, yn, squares];
-            let kernel = self.residual.get(part.dtype)?;
-            let iterations = one_token_iterations(params.units, self.rows, kernel.lanes());
-            let work = Work { grid: [grid_x, beyond, 1], iterations };
+            let iterations = one_token_iterations(units, self.rows, grid.lanes);
+            let work = Work { grid: [grid.grid_x, grid.beyond, 1], iterations };
             recording.dispatch(label, kernel, params, &tensors, work)?;
             recording.reads(reads(part, self.rows, 4 * w.padded_cols()));
         }

@@ -26,24 +26,21 @@ pub struct MatMulParams {
     pub has_bias: u32,
     /// Workgroups in a line of the grid.
     pub grid_x: u32,
+    /// Lanes that share out a row's units, in a product of one token by four rows.
+    pub lanes: u32,
 }
 
 impl MatMulParams {
     /// Of one part of `w`, whose product goes to rows of `y_stride` elements.
-    pub(super) fn of(
-        part: &Part,
-        w: &Linear,
-        y_stride: usize,
-        has_bias: bool,
-        grid_x: u32,
-    ) -> Self {
+    pub(super) fn of(part: &Part, w: &Linear, y_stride: usize, has_bias: bool, grid: Rows) -> Self {
         Self {
             rows: part.rows as u32,
             row0: part.row0 as u32,
             units: w.padded_cols() as u32 / 32,
             y_stride: y_stride as u32,
             has_bias: u32::from(has_bias),
-            grid_x,
+            grid_x: grid.grid_x,
+            lanes: grid.lanes,
         }
     }
 }
@@ -69,6 +66,44 @@ pub(super) fn expect_product(
         bias.expect(op, [w.rows])?;
     }
     Ok([tokens, width])
+}
+
+/// How a product is shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rows {
+    /// Rows of a workgroup.
+    pub(super) each: u32,
+    /// Workgroups in a line of the grid, and lines.
+    pub(super) grid_x: u32,
+    pub(super) beyond: u32,
+    /// Lanes that share out a row's units.
+    pub(super) lanes: u32,
+}
+
+impl Rows {
+    /// Of the product of one token with rows of so many units, by workgroups of so many lanes. `each`: rows of a set of
+    /// lanes.
+    pub(super) fn of_one_token(rows: usize, units: u32, each: u32, lanes: u32) -> Self {
+        let sets = ((rows as u32).div_ceil(each) / PARALLEL).max(1);
+        let shared = if each == 4 { row_lanes(units, lanes, sets) } else { lanes };
+        let each = each * (lanes / shared);
+        let (grid_x, beyond) = split(rows, each);
+        Self { each, grid_x, beyond, lanes: shared }
+    }
+}
+
+/// Workgroups that a product has at least, if it has the rows: what a GPU gains by busier lanes it would lose by fewer.
+const PARALLEL: u32 = 32;
+
+/// How many of a workgroup's lanes share out the units of a row: as many as leave no more than a quarter of their turns
+/// without work, but four at least, in so many sets at most; the best where none does.
+fn row_lanes(units: u32, lanes: u32, sets: u32) -> u32 {
+    let turns = |each: u32| each * units.div_ceil(each);
+    let choices = [lanes, lanes / 2, lanes / 4, lanes / 8];
+    let choices =
+        || choices.into_iter().filter(|&each| each >= 4.min(lanes) && lanes / each <= sets);
+    let good = choices().find(|&each| 4 * units >= 3 * turns(each));
+    good.or(choices().rev().min_by_key(|&each| turns(each))).unwrap_or(lanes)
 }
 
 /// The grid of workgroups that have `each` of `rows` rows, as lines and their number.
@@ -99,10 +134,10 @@ pub enum Epilogue {
 /// What is compiled for: an epilogue and a type of weights.
 pub type Product = (Epilogue, DType);
 
-/// Of a product of one token over so many units: the partial sums of the lanes are added up, too.
+/// Of a product of one token over so many units, by so many lanes and rows: their partial sums are added up, too.
 pub(super) fn one_token_iterations(units: u32, rows: u32, lanes: u32) -> u64 {
     let fours = rows.div_ceil(4);
-    u64::from(units.div_ceil(lanes) * (1 + fours) + 2 * fours + 2 * lanes)
+    u64::from(units.div_ceil(lanes) * (1 + fours) + 2 * fours + 2 * (8 + 8))
 }
 
 /// The types that some product with this epilogue has.
@@ -286,19 +321,24 @@ impl MatMul {
         let [_, width] = expect_product(OP, epilogue, y, w, bias)?;
         let label = label.into();
         for part in &w.parts {
-            let rows = if tokens == 1 { self.variant.rows } else { self.tile[0] };
-            let (grid_x, beyond) = split(part.rows, rows);
-            let params = MatMulParams::of(part, w, width, bias.is_some(), grid_x);
+            let units = w.padded_cols() as u32 / 32;
+            let has_bias = bias.is_some();
             let bias = bias.unwrap_or(&self.no_bias);
             if tokens == 1 {
                 let kernel = self.matvec[epilogue as usize].get(part.dtype)?;
+                let (rows, lanes) = (self.variant.rows, kernel.lanes());
+                let grid = Rows::of_one_token(part.rows, units, rows, lanes);
+                let params = MatMulParams::of(part, w, width, has_bias, grid);
                 let tensors = [x, &part.quants, &part.scales, bias, y];
-                let iterations = one_token_iterations(params.units, rows, kernel.lanes());
-                let work = Work { grid: [grid_x, beyond, 1], iterations };
+                let iterations = one_token_iterations(units, rows, grid.lanes);
+                let work = Work { grid: [grid.grid_x, grid.beyond, 1], iterations };
                 recording.dispatch(&label, kernel, params, &tensors, work)?;
-                recording.reads(reads(part, rows, 4 * w.padded_cols()));
+                recording.reads(reads(part, self.variant.rows, 4 * w.padded_cols()));
             } else {
                 let kernel = self.matmul[epilogue as usize].get(part.dtype)?;
+                let (grid_x, beyond) = split(part.rows, self.tile[0]);
+                let grid = Rows { each: self.tile[0], grid_x, beyond, lanes: 0 };
+                let params = MatMulParams::of(part, w, width, has_bias, grid);
                 let tensors = [frame, x, &part.quants, &part.scales, bias, y];
                 let grid = [grid_x, (tokens as u32).div_ceil(self.tile[1]), beyond];
                 let work = Work { grid, iterations: self.iterations(params.units, kernel.lanes()) };
@@ -306,5 +346,49 @@ impl MatMul {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Rows, row_lanes};
+
+    /// Turns of lanes with a unit to multiply, of all turns, in hundredths.
+    fn busy(cols: u32, [lanes, shared]: [u32; 2]) -> u32 {
+        let units = cols / 32;
+        assert!(lanes.is_multiple_of(shared));
+        100 * units / (shared * units.div_ceil(shared))
+    }
+
+    #[test]
+    fn few_lanes_have_nothing_to_do() {
+        // K; of 32 and of 64 lanes those that share a row; how busy they are, and were when all of them shared one.
+        for (cols, shared, now, before) in [
+            (576, [8, 8], [75, 75], [56, 28]),
+            (960, [32, 32], [93, 93], [93, 46]),
+            (1536, [32, 64], [75, 75], [75, 75]),
+            (2048, [32, 64], [100, 100], [100, 100]),
+            (4096, [32, 64], [100, 100], [100, 100]),
+        ] {
+            let lanes = [32, 64];
+            let found = lanes.map(|lanes| row_lanes(cols / 32, lanes, 8));
+            assert_eq!(found, shared, "{cols}");
+            assert_eq!([0, 1].map(|i| busy(cols, [lanes[i], shared[i]])), now, "{cols}");
+            assert_eq!(lanes.map(|lanes| busy(cols, [lanes; 2])), before, "{cols}");
+        }
+        // Where rows are few, workgroups stay many: of 576 rows of four, 36.
+        let [all, few] = [3072, 576].map(|rows| Rows::of_one_token(rows, 18, 4, 64));
+        assert_eq!([all.lanes, all.grid_x], [8, 96]);
+        assert_eq!([few.lanes, few.grid_x], [16, 36]);
+        assert_eq!(Rows::of_one_token(48, 18, 4, 64).lanes, 64);
+        assert_eq!(Rows::of_one_token(3072, 18, 48, 8).lanes, 8, "many rows have all lanes");
+        // No row has half of its lanes idle from five units on.
+        for units in 1..4096 {
+            for lanes in [4, 8, 16, 32, 64] {
+                let shared = row_lanes(units, lanes, 8);
+                assert!((4..=lanes).contains(&shared) && shared.is_power_of_two());
+                assert!(units < 5 || busy(32 * units, [lanes, shared]) > 50, "{units} {lanes}");
+            }
+        }
     }
 }

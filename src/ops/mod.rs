@@ -22,8 +22,10 @@ mod variant;
 
 pub use add_bias::{AddBias, AddBiasParams};
 pub use argmax::{Argmax, ArgmaxParams, NO_TOKEN};
-pub use attention::{Attention, AttentionParams, AttentionSpanParams, ChunkAttention, HeadShape};
-pub use attention_one::{AttentionJoinParams, AttentionOne, AttentionOneParams, splits};
+pub use attention::{Attention, AttentionParams, ChunkAttention, HeadShape, MOST_HEAD_DIM};
+#[cfg(test)]
+pub(crate) use attention_one::Plan;
+pub use attention_one::{AttentionOne, splits};
 pub use fused::{Fused, Normed, NormedParams, ResidualParams, most_partials};
 pub use get_rows::{GetRows, GetRowsParams};
 pub use int8::ActivationType;
@@ -34,7 +36,7 @@ pub use nll::{Nll, NllParams};
 pub use peak::{Peak, PeakParams};
 pub use ring::{FRAME, RingParams};
 pub use rms_norm::{RmsNorm, RmsNormParams};
-pub use rope_store::{RopeStore, RopeStoreParams};
+pub use rope_store::RopeStore;
 pub use sample::{Sample, SampleParams, SampleSelectParams, SamplerState};
 pub use shares::{Shares, SharesParams};
 pub use shift::{Shift, ShiftParams};
@@ -75,6 +77,7 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         Attention::TILES,
         Attention::COLUMNS,
         AttentionOne::SOURCE,
+        AttentionOne::SUBGROUP,
         AttentionOne::JOIN,
         Argmax::SOURCE,
         Nll::SOURCE,

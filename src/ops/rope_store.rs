@@ -1,23 +1,7 @@
 //! Turns queries and keys, and stores keys and values in the ring.
-use super::{FRAME, RingParams, expect_cache};
+use super::{AttentionParams, FRAME, expect_cache};
 use crate::Result;
 use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work, wgsl};
-
-/// `Params` of `shaders/rope_store.wgsl`.
-#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C)]
-pub struct RopeStoreParams {
-    /// H
-    pub heads: u32,
-    /// KV
-    pub kv_heads: u32,
-    /// HD
-    pub head_dim: u32,
-    /// R, the dimensions of a head that are turned.
-    pub rope_dim: u32,
-    /// S, W and N.
-    pub ring: RingParams,
-}
 
 /// Rotary embedding of a pass, and the only writer of the cache.
 pub struct RopeStore {
@@ -29,7 +13,13 @@ impl RopeStore {
     /// The kernel and its bindings.
     pub const SOURCE: KernelSource = KernelSource {
         name: "rope_store",
-        wgsl: wgsl!("lib/ring.wgsl", "lib/rope.wgsl", "lib/half.wgsl", "rope_store.wgsl"),
+        wgsl: wgsl!(
+            "lib/attention_params.wgsl",
+            "lib/ring.wgsl",
+            "lib/rope.wgsl",
+            "lib/half.wgsl",
+            "rope_store.wgsl"
+        ),
         bindings: &[
             Access::Read,
             Access::Read,
@@ -38,7 +28,7 @@ impl RopeStore {
             Access::Write,
             Access::Write,
         ],
-        params_size: size_of::<RopeStoreParams>() as u64,
+        params_size: size_of::<AttentionParams>() as u64,
         subgroups: false,
     };
 
@@ -56,12 +46,11 @@ impl RopeStore {
         &self,
         recording: &mut Recording,
         label: impl Into<String>,
-        params: RopeStoreParams,
+        params: AttentionParams,
         [frame, qkv, turns, q, k, v]: [&Tensor; 6],
     ) -> Result<()> {
         const OP: &str = "rope_store";
-        let [heads, kv_heads, head_dim] =
-            [params.heads, params.kv_heads, params.head_dim].map(|n| n as usize);
+        let [heads, kv_heads, head_dim] = params.shape();
         let [rows, _] = qkv.dims(OP)?;
         frame.expect(OP, [FRAME])?;
         qkv.expect(OP, [rows, (heads + 2 * kv_heads) * head_dim])?;

@@ -27,7 +27,13 @@ impl Shares {
     /// The kernel and its bindings.
     pub const SOURCE: KernelSource = KernelSource {
         name: "shares",
-        wgsl: wgsl!("lib/ring.wgsl", "lib/kv.wgsl", "shares.wgsl"),
+        wgsl: wgsl!(
+            "lib/attention_params.wgsl",
+            "lib/score.wgsl",
+            "lib/ring.wgsl",
+            "lib/kv.wgsl",
+            "shares.wgsl"
+        ),
         bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
         params_size: size_of::<SharesParams>() as u64,
         subgroups: false,
@@ -54,8 +60,7 @@ impl Shares {
         [frame, q, k, v, out]: [&Tensor; 5],
     ) -> Result<()> {
         const OP: &str = "shares";
-        let [heads, kv_heads, head_dim] =
-            [attend.heads, attend.kv_heads, attend.head_dim].map(|n| n as usize);
+        let [heads, kv_heads, head_dim] = attend.shape();
         let [layers, rows, _, first] = out.dims(OP)?;
         frame.expect(OP, [FRAME])?;
         q.expect(OP, [rows, 3, heads * head_dim])?;
@@ -65,12 +70,7 @@ impl Shares {
         if layer >= layers || first > stored {
             return Err(out.misfit(OP, format!("more than {layer} layers, {stored} keys at most")));
         }
-        let HeadShape { head_dim: expected, sharing, .. } = self.shape;
-        let fits = head_dim == expected && heads == kv_heads * sharing;
-        if !fits || !head_dim.is_multiple_of(8) {
-            let wanted = format!("HD = {expected}, a multiple of 8; H = {sharing} KV");
-            return Err(q.misfit(OP, wanted));
-        }
+        self.shape.expect(OP, attend, q)?;
         let [layer, rows, first] = [layer, rows, first].map(|n| n as u32);
         let params = SharesParams { attend, layer, rows, first };
         let lanes = self.kernel.lanes();

@@ -1,10 +1,10 @@
-use crate::ops::RopeStoreParams;
+use crate::ops::AttentionParams;
 
 /// The twin of `shaders/rope_store.wgsl`, for one pass over tokens n, n + 1, … with their true,
 /// never reduced positions. `turns(phase, pair)` gives (cos, sin). `q`: [T, 3, H HD]; `k` and `v`:
 /// [S + N, KV HD] as plain numbers.
 pub fn rope_store(
-    params: RopeStoreParams,
+    params: AttentionParams,
     neox: bool,
     n: u64,
     qkv: &[f32],

@@ -4,6 +4,7 @@
 use crate::format::DType;
 use crate::gpu::{Gpu, KernelSource, MOST_ITERATIONS, Recording, Tensor, counted_loops};
 use crate::ops::*;
+use crate::tests::ops::attend;
 use crate::tests::support::gpu;
 use crate::text::SamplerSettings;
 use pollster::block_on;
@@ -32,7 +33,7 @@ impl Sizes {
             width: 32_768,
             window: 131_072 - 4,
             chunk: 512,
-            head_dims: &[64, 128, 256],
+            head_dims: &[64, 80, 128, 256, 512],
             dtypes: DType::ALL.to_vec(),
         }
     }
@@ -115,30 +116,26 @@ fn heads(gpu: &Gpu, sizes: &Sizes, head_dim: usize, r: &mut Recording) {
     let shape = HeadShape { head_dim, sharing: h, kv_f16: true };
     let [k, v] = [0, 1].map(|_| zeros(gpu, &[stored, hd / 2]));
     let [heads, kv_heads, head_dim] = [h as u32, 1, hd as u32];
-    let attend = AttentionParams { heads, kv_heads, head_dim, ring, scale: 1.0 };
+    let attend = attend([heads, kv_heads, head_dim, head_dim], ring, 1.0);
     let [one_frame, frame] = [1, tokens].map(|tokens| frame(gpu, sizes, tokens));
     let q = zeros(gpu, &[tokens, 3, h * hd]);
-    let (out, carry) = (zeros(gpu, &[tokens, h * hd]), zeros(gpu, &[tokens, h, 2]));
+    let (out, carry) = (zeros(gpu, &[tokens, h * hd]), zeros(gpu, &[tokens, h, attend.carried()]));
     let sums = block_on(Sums::of(gpu)).unwrap();
     for way in [ChunkAttention::Heads, ChunkAttention::Tiles, ChunkAttention::Columns] {
         if way.fits(gpu, shape, sums) {
-            let op = block_on(Attention::new(gpu, shape, true, way)).unwrap();
+            let op = block_on(Attention::new(gpu, shape, way)).unwrap();
             op.record(r, "attention", attend, [&frame, &q, &k, &v, &out, &carry]).unwrap();
         }
     }
     let turns = zeros(gpu, &[ring.phases(), hd / 2, 2]);
     let qkv = zeros(gpu, &[tokens, (h + 2) * hd]);
-    let params = RopeStoreParams { heads, kv_heads, head_dim, rope_dim: head_dim, ring };
     let op = block_on(RopeStore::new(gpu, false, true)).unwrap();
-    op.record(r, "rope_store", params, [&frame, &qkv, &turns, &q, &k, &v]).unwrap();
-    if let Some(op) = block_on(AttentionOne::new(gpu, shape, false, sums)).unwrap() {
-        let splits = splits(ring);
-        let (rope_dim, scale) = (head_dim, 1.0);
-        let params =
-            AttentionOneParams { heads, kv_heads, head_dim, rope_dim, ring, scale, splits };
-        let (qkv, out) = (zeros(gpu, &[1, (h + 2) * hd]), zeros(gpu, &[1, h * hd]));
-        let parts = zeros(gpu, &[splits as usize, h, hd + 2]);
-        op.record(r, "one", params, [&one_frame, &qkv, &turns, &k, &v, &parts, &out]).unwrap();
+    op.record(r, "rope_store", attend, [&frame, &qkv, &turns, &q, &k, &v]).unwrap();
+    let (qkv, out) = (zeros(gpu, &[1, (h + 2) * hd]), zeros(gpu, &[1, h * hd]));
+    let parts = zeros(gpu, &[splits(ring) as usize, h, hd + 4]);
+    for sums in [Sums::Shared, sums] {
+        let op = block_on(AttentionOne::new(gpu, shape, false, sums)).unwrap();
+        op.record(r, "one", attend, [&one_frame, &qkv, &turns, &k, &v, &parts, &out]).unwrap();
     }
     let shares = block_on(Shares::new(gpu, shape)).unwrap();
     let seen = zeros(gpu, &[1, 1, h, 64.min(stored)]);
@@ -188,6 +185,7 @@ fn class(cpu: bool, subgroup: Option<u32>) -> Gpu {
     gpu.tier.cpu = cpu;
     gpu.tier.subgroups = subgroup.is_some();
     gpu.tier.subgroup_size = [subgroup.unwrap_or(4); 2];
+    gpu.tier.choose_lanes();
     // Nothing can be tried out where nothing is computed.
     gpu.one_subgroup.set(subgroup.is_some()).unwrap();
     gpu

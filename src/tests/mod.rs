@@ -6,6 +6,7 @@
 mod blocks;
 #[cfg(feature = "cli")]
 mod chart;
+mod classes;
 mod config;
 mod faults;
 mod gguf;

@@ -2,7 +2,7 @@
 use super::support::{assert_close, gpu};
 use super::tiny::{Tiny, session, streaming, text};
 use crate::format::{BytesSource, DType, Gguf};
-use crate::gpu::{AdapterChoice, Gpu};
+use crate::gpu::{AdapterChoice, Class, Gpu};
 use crate::model::{Config, KernelSettings, KvType, LoadSettings, Model};
 use crate::ops::{Choice, Origin, Variant};
 use crate::tune::{Kept, Tune, choose_within};
@@ -141,7 +141,7 @@ fn damaged_pipelines_do_no_harm() {
     let tiny = Tiny::default();
     let tokens = text(22, 9);
     let logits = || {
-        let gpu = block_on(Gpu::open_with(AdapterChoice::Best, folder.path())).unwrap();
+        let gpu = block_on(Gpu::open_with(AdapterChoice::Best, Class::Own, folder.path())).unwrap();
         let model = tiny.model(&Arc::new(gpu));
         let mut stream = session(&model, streaming(2, 9, 4, KvType::F16));
         block_on(stream.feed(&tokens)).unwrap();
@@ -164,6 +164,7 @@ fn damaged_pipelines_do_no_harm() {
     // A folder that cannot be made, under a file.
     let nowhere = folder.path().join("file");
     std::fs::write(&nowhere, "").unwrap();
-    let gpu = block_on(Gpu::open_with(AdapterChoice::Best, &nowhere.join("below"))).unwrap();
+    let gpu =
+        block_on(Gpu::open_with(AdapterChoice::Best, Class::Own, &nowhere.join("below"))).unwrap();
     tiny.model(&Arc::new(gpu)).gpu.keep_pipelines();
 }

@@ -1,12 +1,9 @@
 //! attention_one and attention_join against the twins of what they fuse: rope_store, then attention.
-use super::cache_ops::{numbers, stored};
-use super::{flags, run, sums};
+use super::cache_ops::{numbers, seen_by_any, stored};
+use super::{attend, flags, run, sums};
 use crate::gpu::{Gpu, Recording, Tensor};
 use crate::model::reduce;
-use crate::ops::{
-    AttentionOne, AttentionOneParams, AttentionParams, FRAME, HeadShape, RingParams,
-    RopeStoreParams, Sums, splits,
-};
+use crate::ops::{AttentionOne, FRAME, HeadShape, Plan, RingParams, Sums, splits};
 use crate::reference;
 use crate::tests::support::{assert_close, gpu, noise};
 use pollster::block_on;
@@ -27,47 +24,102 @@ const RINGS: [(u32, u32, u32, u64); 11] = [
     (5, 290, 353, 5 + 353 * 7 + 352),
 ];
 
-/// (H, KV, HD, R): groups of one, three, four and eight, and of two; all turned and a part.
-const SHAPES: [(u32, u32, u32, u32); 5] =
-    [(2, 2, 8, 8), (3, 1, 64, 64), (4, 1, 32, 16), (16, 2, 16, 16), (4, 2, 32, 32)];
+/// (H, KV, HD, R): every size of a head that models have and a few more, groups of one to four, and of eight; all turned
+/// and a part.
+const SHAPES: [(u32, u32, u32, u32); 10] = [
+    (2, 2, 8, 8),
+    (3, 1, 64, 64),
+    (4, 1, 24, 16),
+    (16, 2, 16, 16),
+    (4, 2, 80, 20),
+    (2, 2, 96, 96),
+    (3, 1, 112, 112),
+    (4, 1, 128, 64),
+    (8, 1, 256, 256),
+    (2, 1, 512, 128),
+];
 
-/// Each shape with two of the four ways to turn and to store, so that it meets each way to turn and each to store.
+/// A workgroup's share of a split in every way that some device has it: as this one has it by subgroup; as a GPU of
+/// such subgroups would; through workgroup memory as this one, and as GPUs of 32 and of 64 lanes.
+fn plans(gpu: &Gpu, shape: HeadShape) -> Vec<Plan> {
+    let of_lanes = |lanes| Plan::of(lanes, false, shape, Sums::Shared);
+    let gpus = [32, 64].map(of_lanes);
+    let own =
+        sums(gpu).into_iter().map(|sums| Plan::of(gpu.tier.lanes(), gpu.tier.cpu, shape, sums));
+    let mut all: Vec<Plan> = own.chain(gpus).collect();
+    let subgroup = all.iter().find(|plan| plan.source.subgroups).copied();
+    all.extend(subgroup.map(|plan| Plan { step: gpus[0].step, shuffled: false, ..plan }));
+    all
+}
+
+/// Each shape in two of the ways it can go, with one of the four ways to turn and to store.
 #[test]
 fn attention_of_one_token() {
-    let [neither, halves, neox, both] = flags();
-    let by_turns = [[neither, both], [halves, neox]];
-    attention_one((0..SHAPES.len()).flat_map(|i| by_turns[i % 2].map(|way| (way, SHAPES[i]))));
+    let gpu = gpu();
+    for (i, shape) in SHAPES.into_iter().enumerate() {
+        let plans = plans(&gpu, head_shape(shape, false));
+        let two = [i % plans.len(), (i + plans.len() / 2) % plans.len()];
+        attention_one(&gpu, flags()[i % 4], shape, &two);
+    }
 }
 
 #[test]
-#[ignore = "every shape turned and stored in every way: ./build.sh test --all"]
+#[ignore = "every shape in every way, turned and stored in every way: ./build.sh test --all"]
 fn attention_of_one_token_in_every_way() {
-    attention_one(flags().into_iter().flat_map(|way| SHAPES.map(|shape| (way, shape))));
+    let gpu = gpu();
+    for (shape, way) in SHAPES.iter().flat_map(|&shape| flags().map(|way| (shape, way))) {
+        let plans = plans(&gpu, head_shape(shape, false)).len();
+        attention_one(&gpu, way, shape, &Vec::from_iter(0..plans));
+    }
 }
 
-fn attention_one(cases: impl Iterator<Item = ([bool; 2], (u32, u32, u32, u32))>) {
-    let gpu = gpu();
-    let whole = sums(&gpu).contains(&Sums::Subgroup);
-    let lanes = gpu.tier.lanes();
-    let mut tried = 0;
-    for ([neox, kv_f16], shape) in cases {
-        let (heads, kv_heads, head_dim, _) = shape;
-        let sharing = (heads / kv_heads) as usize;
-        let heads = HeadShape { head_dim: head_dim as usize, sharing, kv_f16 };
-        for sums in sums(&gpu) {
-            let op = block_on(AttentionOne::new(&gpu, heads, neox, sums)).unwrap();
-            let fits = sums == Sums::Subgroup && head_dim / 8 <= lanes;
-            assert_eq!(op.is_some(), fits, "{heads:?} with {sums:?} and {lanes} lanes");
-            let Some(op) = op else { continue };
-            for (i, ring) in RINGS.into_iter().enumerate() {
-                check(&gpu, &op, [neox, kv_f16, i % 2 == 0], 1.0, shape, ring);
-                tried += 1;
+#[test]
+fn attention_of_one_token_suits_every_device() {
+    for head_dim in (8..=512).step_by(8) {
+        for own in [4, 8, 16, 32, 64, 128] {
+            for (cpu, sharing) in [(false, 1), (false, 8), (true, 3), (true, 4)] {
+                let shape = HeadShape { head_dim, sharing, kv_f16: true };
+                for sums in [Sums::Shared, Sums::Subgroup] {
+                    let plan = Plan::of(own, cpu, shape, sums);
+                    let what = format!("{shape:?} {own} lanes {cpu} {sums:?}: {plan:?}");
+                    let Plan { lanes, group, teams, step, shuffled, source } = plan;
+                    let eights = (head_dim / 8) as u32;
+                    assert!(lanes.is_power_of_two() && 128 % lanes == 0 && lanes <= 256, "{what}");
+                    assert!(sharing as u32 % group == 0 && group <= 4, "{what}");
+                    assert!(teams >= 1 && teams * eights <= lanes, "{what}");
+                    assert!(eights % step == 0 && [1, 2, 4].contains(&step), "{what}");
+                    assert!(!shuffled || lanes % teams == 0 && step == 1, "{what}");
+                    assert!(!source.subgroups || lanes == own, "{what}");
+                    // as shaders/attention_one.wgsl and lib/reduce4.wgsl have it
+                    let eight = 32 * (group * eights).max(lanes);
+                    let bytes = eight + 4 * group * 128 + 16 * (lanes + lanes / lanes.min(8));
+                    assert!(bytes <= 16 << 10, "{what}: {bytes} bytes of workgroup memory");
+                }
             }
-            // A key and a value beyond what a half can be.
-            check(&gpu, &op, [neox, kv_f16, true], 1e6, shape, RINGS[2]);
         }
     }
-    assert!(tried > 0 || !whole, "a device with subgroups runs the fused kernel");
+}
+
+fn head_shape((heads, kv_heads, head_dim, _): (u32, u32, u32, u32), kv_f16: bool) -> HeadShape {
+    HeadShape { head_dim: head_dim as usize, sharing: (heads / kv_heads) as usize, kv_f16 }
+}
+
+fn attention_one(
+    gpu: &Gpu,
+    [neox, kv_f16]: [bool; 2],
+    shape: (u32, u32, u32, u32),
+    which: &[usize],
+) {
+    let heads = head_shape(shape, kv_f16);
+    for &which in which {
+        let plan = plans(gpu, heads)[which];
+        let op = block_on(AttentionOne::planned(gpu, heads, neox, plan)).unwrap();
+        for (i, ring) in RINGS.into_iter().enumerate() {
+            check(gpu, &op, [neox, kv_f16, i % 2 == 0], 1.0, shape, ring);
+        }
+        // A key and a value beyond what a half can be.
+        check(gpu, &op, [neox, kv_f16, true], 1e6, shape, RINGS[2]);
+    }
 }
 
 fn check(
@@ -97,10 +149,24 @@ fn check(
         .flat_map(|phase| (0..half).map(move |pair| turn(phase, pair)))
         .flat_map(|(cos, sin)| [cos as f32, sin as f32])
         .collect();
-    let (k_words, mut k) = stored(&noise(22, held * kv * hd), kv_f16);
-    let (v_words, mut v) = stored(&noise(23, held * kv * hd), kv_f16);
+    let seen = seen_by_any(ring, [n, n], kept);
+    let own = match n < u64::from(sinks) {
+        true => n as usize,
+        false => (u64::from(sinks) + (n - u64::from(sinks)) % u64::from(slots)) as usize,
+    };
+    // What the token does not see may hold anything, and stays as it is; what was in its own place goes.
+    let cache = |seed| {
+        let mut values = noise(seed, held * kv * hd);
+        for (i, slot) in values.chunks_exact_mut(kv * hd).enumerate() {
+            if !seen[i] || i == own {
+                slot.fill(f32::NAN);
+            }
+        }
+        stored(&values, kv_f16)
+    };
+    let ((k_words, mut k), (v_words, mut v)) = (cache(22), cache(23));
     let mut q = vec![0.0; 3 * h * hd];
-    let params = RopeStoreParams { heads, kv_heads, head_dim, rope_dim, ring };
+    let params = attend([heads, kv_heads, head_dim, rope_dim], ring, scale);
     reference::rope_store(params, neox, n, &qkv, turn, [&mut q, &mut k, &mut v]);
     if kv_f16 {
         k.iter_mut().chain(&mut v).for_each(|x| *x = reference::half(*x));
@@ -117,14 +183,12 @@ fn check(
     let gpu_v = Tensor::upload(gpu, "v", &[held, words], &v_words).unwrap();
     // What is not written shows: also what the join takes from a split that holds nothing.
     let count = splits(ring);
-    let parts = vec![f32::NAN; count as usize * h * (hd + 2)];
-    let parts = upload("parts", &[count as usize, h, hd + 2], &parts);
+    let parts = vec![f32::NAN; count as usize * h * (hd + 4)];
+    let parts = upload("parts", &[count as usize, h, hd + 4], &parts);
     let out = upload("out", &[1, h * hd], &vec![f32::NAN; h * hd]);
     let mut recording = Recording::default();
-    let one =
-        AttentionOneParams { heads, kv_heads, head_dim, rope_dim, ring, scale, splits: count };
     let tensors = [&frame, &qkv, &turns, &gpu_k, &gpu_v, &parts, &out];
-    op.record(&mut recording, "test", one, tensors).unwrap();
+    op.record(&mut recording, "test", params, tensors).unwrap();
     run(gpu, recording);
 
     // The cache as it now is: the token's own in its place, all else as it was.
@@ -135,12 +199,18 @@ fn check(
         false => (tolerance, 1e-5),
     };
     let read = |tensor: &Tensor| numbers(&block_on(tensor.read(gpu)).unwrap(), kv_f16);
-    let (found_k, found_v) = (read(&gpu_k), read(&gpu_v));
+    let (mut found_k, mut found_v) = (read(&gpu_k), read(&gpu_v));
+    for found in [&mut found_k, &mut found_v] {
+        for (slot, _) in found.chunks_exact_mut(kv * hd).zip(&seen).filter(|(_, seen)| !**seen) {
+            assert!(slot.iter().all(|x| x.is_nan()), "{what}: a slot that is not seen is written");
+            slot.fill(0.0);
+        }
+    }
+    k.iter_mut().chain(&mut v).filter(|x| x.is_nan()).for_each(|x| *x = 0.0);
     assert_close(&format!("k of {what}"), &found_k, &k, tolerance, relative);
     assert_close(&format!("v of {what}"), &found_v, &v, tolerance, relative);
     // Attention is held to what was stored: how it was rounded is not its affair. Its own key and value are not read
     // back, and a driver may leave out that they are rounded to halves and widened again.
-    let params = AttentionParams { heads, kv_heads, head_dim, ring, scale };
     let mut expected = vec![0.0; h * hd];
     reference::attention(params, (n, kept), &q, [&found_k, &found_v], &mut expected);
     let found: Vec<f32> = block_on(out.read(gpu)).unwrap();

@@ -2,8 +2,10 @@
 use super::weight_ops::{Matrices, matrices, products};
 use super::{Tried, run};
 use crate::format::DType;
-use crate::gpu::{Gpu, Recording, Tensor};
-use crate::ops::{Epilogue, Fused, Join, Linear, Normed, RmsNormParams, Variant, most_partials};
+use crate::gpu::{AdapterChoice, Class, Gpu, Recording, Tensor};
+use crate::ops::{
+    Epilogue, Fused, Join, Linear, Normed, RmsNormParams, Sums, Variant, most_partials,
+};
 use crate::reference;
 use crate::tests::support::{assert_close, gpu, noise};
 use pollster::block_on;
@@ -127,6 +129,31 @@ fn norms_folded_into_products(tried: Tried) {
                 check_normed(&gpu, &op, &m, &what, Epilogue::SwiGlu, u64::MAX);
             }
         }
+    }
+}
+
+#[test]
+fn rows_of_few_units_share_a_workgroup() {
+    let own = gpu();
+    let gpus = [Class::GpuPlain, Class::Gpu32];
+    let gpus = gpus.map(|class| block_on(Gpu::open_as(AdapterChoice::Best, class)).unwrap());
+    let subgroup = Variant { sums: Sums::Subgroup, ..Variant::PLAIN };
+    let subgroup = block_on(subgroup.runs_on(&own)).unwrap().then_some((&own, subgroup));
+    let plain = gpus.iter().map(|gpu| (gpu, Variant::PLAIN));
+    for (gpu, variant) in plain.chain(subgroup) {
+        let dtypes = [DType::Q4_1, DType::F32];
+        let op = block_on(Fused::new(gpu, &products(&dtypes), &[], variant)).unwrap();
+        for (rows, cols) in [(1, 576), (1030, 576), (258, 128), (300, 960)] {
+            for dtype in dtypes {
+                let m = matrices(&[(dtype, rows, cols)]);
+                let what = format!("{dtype} {rows}x{cols} {} {variant:?}", gpu.name);
+                check_normed(gpu, &op, &m, &what, Epilogue::Store, u64::MAX);
+                check_residual(gpu, &op, &m, &what, u64::MAX);
+            }
+        }
+        // and in slices of a few rows, each with its partial sums
+        let m = matrices(&[(DType::Q4_1, 1030, 576)]);
+        check_residual(gpu, &op, &m, "in slices", 200_000);
     }
 }
 

@@ -12,12 +12,21 @@ mod weight_ops;
 
 use crate::format::DType;
 use crate::gpu::{Gpu, Recording};
-use crate::ops::{Sums, Variant};
+use crate::ops::{AttentionParams, RingParams, Sums, Variant};
 use pollster::block_on;
 
 /// Runs what was recorded and waits for nothing: a read waits.
 pub(super) fn run(gpu: &Gpu, recording: Recording) {
     recording.finish(gpu).unwrap().run(gpu, &[]);
+}
+
+/// Attention of so many heads, kv-heads and dimensions, of which so many are turned.
+pub(super) fn attend(
+    [heads, kv_heads, head_dim, rope_dim]: [u32; 4],
+    ring: RingParams,
+    scale: f32,
+) -> AttentionParams {
+    AttentionParams { heads, kv_heads, head_dim, rope_dim, ring, scale, first: 0, span: 0 }
 }
 
 /// Every pair of two switches.

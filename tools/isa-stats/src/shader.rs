@@ -2,9 +2,8 @@
 use crate::gpu::Family;
 use crate::{Fail, Result};
 use brooklet::format::DType;
-use brooklet::gpu::Tier;
+use brooklet::ops::{AttentionOne, HeadShape, Sums};
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
 
 /// Who would hand the shader to the driver, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,18 +55,41 @@ pub struct Reads {
 }
 
 /// Values that an override takes in the engine on a GPU. Those not listed keep their default.
-fn choices(kernel: &str, name: &str, lanes: &[u32]) -> Option<Vec<f64>> {
+fn choices(name: &str, lanes: &[u32]) -> Option<Vec<f64>> {
     Some(match name {
         "WG" => lanes.iter().map(|&lanes| f64::from(lanes)).collect(),
         "EPILOGUE" => vec![0.0, 2.0], // store, SwiGLU
-        // Several heads a workgroup are for software drivers; a GPU takes a chunk by tiles.
-        "GROUP" if kernel == "attention" => vec![1.0],
-        "GROUP" => vec![1.0, 3.0, 4.0],
         "HEAD_DIM" => vec![64.0],
         "KV_F16" => vec![1.0],
         "COLUMNS" => vec![8.0],
         _ => return None,
     })
+}
+
+/// Heads that the attention of one token is compiled for: their dimensions, and how many share keys and values.
+const HEADS: [(usize, usize); 6] = [(64, 1), (64, 3), (64, 4), (80, 1), (128, 4), (256, 2)];
+
+/// How the lanes of an attention of one token add up.
+fn attention_sums(kernel: &str) -> Option<Sums> {
+    match kernel {
+        "attention_one" => Some(Sums::Shared),
+        "attention_one_subgroup" => Some(Sums::Subgroup),
+        _ => None,
+    }
+}
+
+/// What the engine chooses for each of the heads with each number of lanes, and what tells one from another.
+fn attentions(sums: Sums, lanes: &[u32]) -> Vec<(String, BTreeMap<String, f64>)> {
+    let made = lanes.iter().flat_map(|&lanes| {
+        HEADS.map(|(head_dim, sharing)| {
+            let shape = HeadShape { head_dim, sharing, kv_f16: true };
+            let (_, values) = AttentionOne::on_gpu(lanes, shape, sums);
+            let lanes = if sums == Sums::Shared { format!(" WG={lanes}") } else { String::new() };
+            let values = values.into_iter().map(|(name, value)| (name.to_owned(), value));
+            (format!(" HD={head_dim} GROUP={sharing}{lanes}"), values.collect())
+        })
+    });
+    made.collect()
 }
 
 /// Kernels that the engine runs on software drivers alone.
@@ -88,11 +110,17 @@ pub fn shaders(name: &str, wgsl: &str, subgroups: bool, family: Family) -> Resul
     let fail = |what: &str, why: String| Fail(format!("{name}: {what}: {}", why.trim()));
     let module = naga::front::wgsl::parse_str(wgsl)
         .map_err(|e| fail("the WGSL does not parse", e.emit_to_string(wgsl)))?;
-    let lanes = lanes(name, subgroups, family)?;
+    let lanes = lanes(name, subgroups, family);
     let mut chosen = vec![(String::new(), BTreeMap::new())];
+    if let Some(sums) = attention_sums(name) {
+        chosen = attentions(sums, &lanes);
+    }
     for (_, constant) in module.overrides.iter() {
         let Some(constant) = constant.name.as_deref() else { continue };
-        let Some(values) = choices(name, constant, &lanes) else { continue };
+        if chosen.iter().any(|(_, values)| values.contains_key(constant)) {
+            continue;
+        }
+        let Some(values) = choices(constant, &lanes) else { continue };
         let several = values.len() > 1;
         let with = |value: f64| {
             chosen.iter().map(move |(told, rest)| {
@@ -119,6 +147,9 @@ pub fn shaders(name: &str, wgsl: &str, subgroups: bool, family: Family) -> Resul
         emit_int_div_checks: false,
         ..Default::default()
     };
+    let declared = |name: &str| {
+        module.overrides.iter().any(|(_, constant)| constant.name.as_deref() == Some(name))
+    };
     let entry = ("main", naga::ShaderStage::Compute);
     let mut made = Vec::new();
     for (told, constants) in chosen {
@@ -126,7 +157,7 @@ pub fn shaders(name: &str, wgsl: &str, subgroups: bool, family: Family) -> Resul
             &module,
             &info,
             Some((entry.1, entry.0)),
-            &constants.into_iter().collect(),
+            &constants.into_iter().filter(|(name, _)| declared(name)).collect(),
         )
         .map_err(|e| fail("an override has no value", e.to_string()))?;
         let point =
@@ -148,35 +179,19 @@ pub fn shaders(name: &str, wgsl: &str, subgroups: bool, family: Family) -> Resul
     Ok(made)
 }
 
-/// What a device offers that has no subgroups and computes nothing; opened once.
-fn noop() -> Result<&'static Tier> {
-    static TIER: OnceLock<Tier> = OnceLock::new();
-    if let Some(tier) = TIER.get() {
-        return Ok(tier);
-    }
-    let gpu = pollster::block_on(brooklet::gpu::Gpu::open_noop());
-    let tier = gpu.map_err(|e| Fail(e.to_string()))?.tier.clone();
-    Ok(TIER.get_or_init(|| tier))
-}
-
-/// Lanes of a workgroup: with subgroups, without, or both where one kernel serves both.
-fn lanes(name: &str, subgroups: bool, family: Family) -> Result<Vec<u32>> {
-    let noop = noop()?;
-    let tier = |subgroups| Tier {
-        subgroups,
-        subgroup_size: family.subgroup_size,
-        cpu: false,
-        ..noop.clone()
-    };
-    let (with, without) = (tier(true).lanes(), tier(false).lanes());
+/// Lanes of a workgroup, as the engine has it: with subgroups, without, or both where one kernel serves both.
+fn lanes(name: &str, subgroups: bool, family: Family) -> Vec<u32> {
+    let (with, without) = (family.subgroup_size[0].clamp(32, 64), 64);
     let twin = format!("{name}_subgroup");
     let mut lanes = match subgroups {
         true => vec![with],
+        // Attention does without subgroups where they are too narrow for a head.
+        false if attention_sums(name).is_some() => vec![32, 64],
         false if brooklet::ops::kernels().iter().any(|kernel| kernel.name == twin) => vec![without],
         false => vec![with, without],
     };
     lanes.dedup();
-    Ok(lanes)
+    lanes
 }
 
 fn bindings(module: &naga::Module) -> Vec<bool> {
