@@ -147,7 +147,7 @@ impl Attention {
     /// The kernel and its bindings.
     pub const SOURCE: KernelSource = KernelSource {
         name: "attention",
-        wgsl: wgsl!("lib/ring.wgsl", "lib/kv.wgsl", "attention.wgsl"),
+        wgsl: wgsl!("lib/ring.wgsl", "lib/unpack_half.wgsl", "lib/kv.wgsl", "attention.wgsl"),
         bindings: &[
             Access::Read,
             Access::Read,
@@ -166,6 +166,7 @@ impl Attention {
         wgsl: wgsl!(
             "lib/ring.wgsl",
             "lib/kinds.wgsl",
+            "lib/unpack_half.wgsl",
             "lib/kv.wgsl",
             "lib/onto.wgsl",
             "attention_tiles.wgsl"
@@ -176,7 +177,13 @@ impl Attention {
     /// The same for software drivers.
     pub const COLUMNS: KernelSource = KernelSource {
         name: "attention_columns_subgroup",
-        wgsl: wgsl!("lib/ring.wgsl", "lib/kinds.wgsl", "lib/kv.wgsl", "attention_columns.wgsl"),
+        wgsl: wgsl!(
+            "lib/ring.wgsl",
+            "lib/kinds.wgsl",
+            "lib/unpack_half.wgsl",
+            "lib/kv.wgsl",
+            "attention_columns.wgsl"
+        ),
         subgroups: true,
         ..Self::SOURCE
     };

@@ -63,6 +63,7 @@ impl AttentionOne {
         wgsl: wgsl!(
             "lib/ring.wgsl",
             "lib/rope.wgsl",
+            "lib/unpack_half.wgsl",
             "lib/kv.wgsl",
             "lib/half.wgsl",
             "lib/kv_store.wgsl",

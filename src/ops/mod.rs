@@ -36,7 +36,7 @@ pub use rope_store::{RopeStore, RopeStoreParams};
 pub use sample::{Sample, SampleParams, SampleSelectParams, SamplerState};
 pub use shares::{Shares, SharesParams};
 pub use shift::{Shift, ShiftParams};
-pub use subgroup::{SubgroupCheckParams, Sums};
+pub use subgroup::Sums;
 pub use variant::{Choice, Origin, Variant};
 
 use ring::expect_cache;
@@ -78,7 +78,8 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         Nll::SOURCE,
         Shift::SOURCE,
         Shares::SOURCE,
-        subgroup::SOURCE,
+        crate::gpu::SUBGROUP_CHECK,
+        crate::gpu::HALF_CHECK,
     ];
     others.into_iter().chain(one).chain(by_format).collect()
 }

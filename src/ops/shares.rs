@@ -27,7 +27,7 @@ impl Shares {
     /// The kernel and its bindings.
     pub const SOURCE: KernelSource = KernelSource {
         name: "shares",
-        wgsl: wgsl!("lib/ring.wgsl", "lib/kv.wgsl", "shares.wgsl"),
+        wgsl: wgsl!("lib/ring.wgsl", "lib/unpack_half.wgsl", "lib/kv.wgsl", "shares.wgsl"),
         bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
         params_size: size_of::<SharesParams>() as u64,
         subgroups: false,
