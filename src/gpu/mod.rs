@@ -8,6 +8,8 @@ mod kernel;
 mod open;
 #[cfg(not(target_arch = "wasm32"))]
 mod pipelines;
+#[cfg(target_arch = "wasm32")]
+mod poke;
 mod profile;
 mod readback;
 mod recording;
@@ -21,6 +23,7 @@ pub use kernel::{Access, Kernel, KernelSource};
 pub use open::{AdapterChoice, AdapterReport, BrowserAdapter, Gpu, Tier, adapters};
 pub use profile::KernelTime;
 pub use readback::Readback;
+pub(crate) use recording::pieces;
 pub use recording::{MOST_ITERATIONS, Program, Recording, Work};
 pub use tensor::Tensor;
 

@@ -156,7 +156,7 @@ fn rewind_wants_the_token_that_was_there() {
     // also of what was generated, and given out but not fed
     let mut by = stream.generate(greedy(), &[]).unwrap();
     let given = take(&mut stream, &mut by, 4);
-    assert!(stream.recent().eq([&tokens[37 + 4 - 32..37], &given].concat()), "S + N + 1 of them");
+    assert!(stream.recent().eq([&tokens[37 + 4 - 33..37], &given].concat()), "S + N + 1 of them");
     assert!(block_on(stream.rewind(2, given[1] ^ 1)).is_err());
     block_on(stream.rewind(2, given[1])).unwrap();
     assert_eq!((stream.position(), stream.recent().last()), (39, Some(given[1])));

@@ -30,6 +30,7 @@ struct Samples {
     decode_late_tps: Vec<f64>,
     latency_ratio: Vec<f64>,
     steps_per_submission: Vec<f64>,
+    longest_submission_ms: Vec<f64>,
 }
 
 #[derive(Serialize)]
@@ -53,6 +54,7 @@ struct Report {
     decode_late_tps: Option<Spread>,
     latency_ratio: Option<Spread>,
     steps_per_submission: Option<Spread>,
+    longest_submission_ms: Option<Spread>,
     host_bytes: HostMemory,
     device_bytes: u64,
 }
@@ -137,6 +139,7 @@ async fn one(
     let mut generation = generate(args, file, session)?;
     decode(session, &mut generation, 1, |_| ()).await?;
     let Some(late) = timed(session, &mut generation, tokens).await? else { return Ok(()) };
+    samples.longest_submission_ms.push(ms(session.longest_submission()));
     samples.decode_late_tps.push(tokens as f64 / late.as_secs_f64());
     samples.latency_ratio.push(late.as_secs_f64() / early.as_secs_f64());
     Ok(())
@@ -187,6 +190,7 @@ fn summarise(
         decode_late_tps: Spread::of(&samples.decode_late_tps),
         latency_ratio: Spread::of(&samples.latency_ratio),
         steps_per_submission: Spread::of(&samples.steps_per_submission),
+        longest_submission_ms: Spread::of(&samples.longest_submission_ms),
         host_bytes: HostMemory::now(),
         device_bytes: model.gpu.counters.held(),
     }
@@ -216,6 +220,7 @@ fn table(report: &Report) -> String {
         (format!("decode after {context_tokens}, tokens/s"), report.decode_late_tps, 2),
         ("its time a token, times the one before".to_owned(), report.latency_ratio, 2),
         ("steps per submission".to_owned(), report.steps_per_submission, 1),
+        ("longest submission, ms".to_owned(), report.longest_submission_ms, 0),
     ] {
         let _ = match spread {
             Some(Spread { median, least, most }) => writeln!(
