@@ -137,7 +137,8 @@ fn a_prompt_that_ends_in_the_middle_of_a_pass_leaves_the_stream_as_it_was() {
             block_on(whole.feed(&known)).unwrap();
             let what = format!("{cache:?} ended at {end}, {done} fed");
             // A generation whose first token nobody waits for is ahead, and leaves nothing behind.
-            if end % 3 == 0 {
+            // Once half of a cache has gone for it, what was before cannot be fed anew.
+            if end % 3 == 0 && cache.policy != Policy::HalfDiscard {
                 let greedy = SamplerSettings { temperature: 0.0, ..SamplerSettings::default() };
                 let mut by = stream.generate(greedy, &[]).unwrap();
                 by.submit_together(4);
