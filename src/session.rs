@@ -10,12 +10,20 @@ use std::sync::Arc;
 
 mod feed;
 mod generation;
+mod pace;
+mod portions;
 mod snapshot;
 mod standing;
+mod submit;
 pub use generation::Generation;
-use generation::MOST_STEPS;
+use pace::MOST_STEPS;
+pub use pace::Pace;
+pub(crate) use portions::Portions;
 pub use snapshot::Snapshot;
 use standing::Standing;
+use submit::Portioned;
+#[cfg(feature = "cli")]
+pub(crate) use submit::WITHIN;
 
 /// One stream over one model. Its memory is fixed when it is made.
 pub struct Session {
@@ -33,6 +41,7 @@ pub struct Session {
     logits_back: Readback,
     chosen_back: [Readback; 2],
     standing: Standing,
+    portions: Portioned,
     /// False while the policy of a `streaming` cache is `window`.
     sinks_kept: bool,
     /// What is run anew, of `recompute` alone.
@@ -81,6 +90,7 @@ impl Session {
             logits_back,
             chosen_back,
             standing,
+            portions: Portioned::default(),
             sinks_kept: true,
             anew: Vec::new(),
         };
@@ -284,51 +294,10 @@ impl Session {
         self.room_for(more).is_ok()
     }
 
-    /// Submits one pass over at most a chunk of tokens, the first at `place` in the cache.
-    fn submit_pass(&self, place: u64, tokens: &[u32], with_logits: bool) {
-        let gpu = &*self.model.gpu;
-        let pass = match &self.prefill {
-            Some(prefill) if tokens.len() > 1 => prefill,
-            _ => &self.decode,
-        };
-        pass.act.tokens.write(gpu, 0, tokens);
-        pass.act.frame.write(gpu, 0, &self.frame(place, tokens.len()));
-        let programs = [&pass.body, &pass.head];
-        gpu.run(&programs[..1 + usize::from(with_logits)], &[]);
-        self.count_cache(place, tokens.len() as u64, tokens.len());
-    }
-
-    /// Notes what attention reads of the cache for `tokens` from `place` on, in passes of so many.
-    fn count_cache(&self, place: u64, tokens: u64, pass: usize) {
-        let readers = self.kernels.cache_readers(pass) as u64;
-        let held = (1..=tokens).map(|i| self.cache.filled_bytes(place + i));
-        self.model.gpu.counters.read_cache(readers * held.sum::<u64>() / pass as u64);
-    }
-
     /// From the logits to the next step's token, none of the `banned`: by `draws`, or the likeliest.
     fn choice(&self, banned: &Tensor, draws: Option<&SamplerState>) -> Result<Program> {
         let tensors = [&self.logits, banned, &self.chosen];
         self.kernels.choice(&self.model.gpu, &self.cache, tensors, &self.decode.act, draws)
-    }
-
-    /// Submits so many steps that follow each other on the device, then the copy of what they chose; with 0, one
-    /// choice from the logits that are there.
-    fn submit_steps(&self, steps: usize, choice: &Program, back: &Readback) {
-        let pass = &self.decode;
-        let step = [&pass.body, &pass.head, choice];
-        let copy = [(&self.chosen, back)];
-        match steps {
-            0 => self.model.gpu.run(&step[2..], &copy),
-            _ => {
-                self.count_cache(self.place(), steps as u64, 1);
-                self.model.gpu.run_times(steps, &step, &copy);
-            }
-        }
-    }
-
-    /// Tells the device where the next step is.
-    fn write_step(&self) {
-        self.decode.act.frame.write(&self.model.gpu, 0, &self.frame(self.place(), 1));
     }
 
     /// Runs one step anew from where the stream is, with every dispatch timed by itself. Changes nothing that a
@@ -356,20 +325,6 @@ impl Session {
     /// The position that the next token has for the cache.
     fn place(&self) -> u64 {
         self.standing.fed - self.shifter.as_ref().map_or(0, Shifter::gone)
-    }
-
-    /// Waits until the device has done what was submitted.
-    async fn settle(&self) -> Result<()> {
-        let gpu = &*self.model.gpu;
-        gpu.run(&[], &[(&self.chosen, &self.chosen_back[0])]);
-        self.wait_for(&self.chosen_back[0], &mut [0u32]).await
-    }
-
-    /// What a stream may wait for, and may never come to the end of.
-    async fn wait_for<E: bytemuck::Pod>(&self, back: &Readback, out: &mut [E]) -> Result<()> {
-        #[cfg(test)]
-        crate::tests::support::pause().await;
-        back.read(&self.model.gpu, out).await
     }
 
     /// The logits of the token that was fed or given out last. `[V]` An error where one is infinite or not a number.

@@ -14,6 +14,7 @@ use pollster::block_on;
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -62,7 +63,7 @@ fn read(profile: &Path) -> Allocations {
 }
 
 /// What tokens allocate, text included.
-async fn tokens(temperature: f32, allocates: bool) -> Allocations {
+async fn tokens(temperature: f32, within: Duration, allocates: bool) -> Allocations {
     let source = FileSource::open(Path::new(TINY)).unwrap();
     let gguf = Gguf::read(&source).await.unwrap();
     let tokenizer = Tokenizer::new(Vocab::from_gguf(&gguf).unwrap()).unwrap();
@@ -70,6 +71,7 @@ async fn tokens(temperature: f32, allocates: bool) -> Allocations {
     let model = Arc::new(Model::load(gpu, &source, &gguf, &mut |_, _| ()).await.unwrap());
     let settings = CacheSettings::for_model(&model.config, Policy::Streaming);
     let mut session = Session::new(model, settings).await.unwrap();
+    session.submit_within(within);
     session.feed(&[1, 2, 3]).await.unwrap();
     let sampling = SamplerSettings { temperature, ..SamplerSettings::default() };
     let mut generation = session.generate(sampling, tokenizer.eog()).unwrap();
@@ -95,8 +97,12 @@ async fn tokens(temperature: f32, allocates: bool) -> Allocations {
 
 #[test]
 fn a_warm_token_allocates_nothing_but_what_wgpu_does() {
-    for (how, temperature) in [("greedy", 0.0), ("sampled", 0.8)] {
-        let found = block_on(tokens(temperature, false));
+    // Four steps in one submission, and every layer in its own.
+    let (whole, parted) = (Duration::from_secs(1 << 20), Duration::ZERO);
+    for (how, temperature, within) in
+        [("greedy", 0.0, whole), ("sampled", 0.8, whole), ("greedy, by layers", 0.0, parted)]
+    {
+        let found = block_on(tokens(temperature, within, false));
         let per_token = found.wgpu as f64 / TOKENS as f64;
         println!(
             "{how}: {per_token:.2} allocations a token by wgpu, {} by the engine, {} by others",
@@ -106,7 +112,7 @@ fn a_warm_token_allocates_nothing_but_what_wgpu_does() {
         assert!(found.wgpu > 0, "{how}: nothing was recorded");
     }
     // What makes an allocation of the engine's own is found.
-    let found = block_on(tokens(0.8, true));
+    let found = block_on(tokens(0.8, whole, true));
     assert!(found.engine >= TOKENS as u64, "{found:?}");
     assert!(found.places.iter().any(|place| place.contains("logits")), "{found:?}");
 }

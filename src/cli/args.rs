@@ -1,5 +1,6 @@
 //! What the user may say.
 use super::activations::ActivationsArgs;
+use super::pace::PaceArgs;
 use super::sampling::{OrElse, SamplingArgs};
 use super::saved::SaveArgs;
 use super::sinks::Sinks;
@@ -195,7 +196,8 @@ pub(crate) struct ShapeArgs {
     /// trained context; with dense all of it]
     #[arg(long, value_name = "W", allow_negative_numbers = true)]
     pub(crate) window: Option<usize>,
-    /// Tokens that go through in one pass; changes speed, not results [default: 64, with ppl 128]
+    /// Tokens that go through in one pass; changes speed, not results [default: 64, on GPUs
+    /// up to 256, with ppl 128]
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
     pub(crate) chunk: Option<usize>,
     /// How keys and values are stored
@@ -252,6 +254,8 @@ pub(crate) struct RunArgs {
     pub(crate) cache: CacheArgs,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) pace: PaceArgs,
     #[command(flatten)]
     pub(crate) saving: SaveArgs,
 }
@@ -344,6 +348,8 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
+    pub(crate) pace: PaceArgs,
+    #[command(flatten)]
     pub(crate) adapter: AdapterArgs,
     #[command(flatten)]
     policies: PoliciesArgs,
@@ -391,14 +397,4 @@ impl BenchArgs {
         let temperature = if self.sampled { 0.8 } else { 0.0 };
         SamplerSettings { temperature, seed: 1, ..SamplerSettings::default() }
     }
-}
-
-/// A setting of the library as the command line has it: `--top-k`.
-pub(crate) fn flag(setting: &str) -> String {
-    let name = match setting {
-        "temperature" => "temp",
-        "penalty_last_n" => "repeat-last-n",
-        other => other,
-    };
-    format!("--{}", name.replace('_', "-"))
 }

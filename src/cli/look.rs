@@ -106,7 +106,7 @@ pub(crate) fn logits(args: LogitsArgs) -> Result<()> {
     let ids = prompt_ids(&file.tokenizer, &text)?;
     let model = file.load(args.adapter.choice().with(args.cache.kernels()), false)?;
     let model = Arc::new(model);
-    let settings = args.cache.settings(&model.config);
+    let settings = args.cache.shape.suited(args.cache.settings(&model.config), &model.gpu);
     let logits = block_on(async {
         let mut session = Session::new(model, settings).await?;
         session.feed(&ids).await?;

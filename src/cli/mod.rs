@@ -7,6 +7,7 @@ mod interrupt;
 mod look;
 mod model;
 mod output;
+mod pace;
 mod ppl;
 mod run;
 mod sampling;
@@ -48,7 +49,7 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("brooklet: {}", error.worded(args::flag));
+            eprintln!("brooklet: {}", error.worded(sampling::flag));
             ExitCode::from(if error.is_usage() { 2 } else { 1 })
         }
     }

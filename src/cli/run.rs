@@ -115,6 +115,9 @@ pub(crate) fn run(args: Box<RunArgs>, given: &[String]) -> Result<()> {
             model.config.n_ctx
         );
     }
+    if resumed.is_none() {
+        settings = args.cache.shape.suited(settings, &model.gpu);
+    }
     let mut session = block_on(Session::new(model, settings))?;
     if let Some(resumed) = &resumed {
         session.restore(resumed)?;
@@ -146,6 +149,7 @@ pub(crate) fn run(args: Box<RunArgs>, given: &[String]) -> Result<()> {
             Some(generation) => generation,
             None => session.generate(sampling.clone(), banned)?,
         };
+        generation.set_pace(args.pace.chosen());
         ids.iter().for_each(|&id| generation.accept(id));
         if !ids.is_empty() && !args.json {
             output.text(detokenizer.finish())?;

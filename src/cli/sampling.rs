@@ -79,3 +79,13 @@ fn fresh_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id()) >> 32
 }
+
+/// A setting of the library as the command line has it: `--top-k`.
+pub(crate) fn flag(setting: &str) -> String {
+    let name = match setting {
+        "temperature" => "temp",
+        "penalty_last_n" => "repeat-last-n",
+        other => other,
+    };
+    format!("--{}", name.replace('_', "-"))
+}

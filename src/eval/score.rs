@@ -3,9 +3,10 @@ use crate::gpu::Readback;
 use crate::model::{Cache, CacheSettings, Model, Scoring, Shifter, reduce};
 use crate::ops::NllParams;
 use crate::reference;
-use crate::session::Session;
+use crate::session::{Portions, Session, WITHIN};
 use crate::{Error, Result};
 use std::sync::Arc;
+use web_time::Instant;
 
 /// A stream that is told its tokens and says how likely each was. It sees exactly what a session with the same
 /// cache would, and reads back four bytes a token.
@@ -17,6 +18,8 @@ pub struct Scorer {
     shifter: Option<Shifter>,
     /// One is read while the device fills the other.
     back: [Readback; 2],
+    /// How much of a chunk goes into one submission.
+    portions: Portions,
     /// Tokens fed so far.
     position: u64,
 }
@@ -32,7 +35,8 @@ impl Scorer {
         let shifter = Shifter::new(&model, &cache).await?;
         let back = [Readback::new(gpu, settings.chunk)?, Readback::new(gpu, settings.chunk)?];
         gpu.check()?;
-        Ok(Self { model, cache, scoring, shifter, back, position: 0 })
+        let portions = Portions::new(WITHIN);
+        Ok(Self { model, cache, scoring, shifter, back, portions, position: 0 })
     }
 
     /// The cache as it is.
@@ -66,30 +70,35 @@ impl Scorer {
         let chunk = self.cache.settings().chunk;
         let mut nll = vec![0.0; chunk];
         let (mut at, mut back) = (0, 0);
-        let mut under_way: Option<usize> = None;
+        let mut under_way: Option<(usize, usize)> = None;
+        let mut since = Instant::now();
         while at < fed {
             let room = match &mut self.shifter {
                 Some(shifter) => shifter.room(&self.model, self.position) as usize,
                 None => chunk,
             };
             let count = chunk.min(fed - at).min(room);
-            self.submit(&tokens[at..=at + count], back);
+            let submissions = self.submit(&tokens[at..=at + count], back);
             // The device has work while the host waits for what was submitted before.
-            if let Some(before) = under_way.replace(count)
-                && !self.tell(&mut nll[..before], 1 - back, at - before, &mut told).await?
-            {
-                return Ok(());
+            if let Some((before, submissions)) = under_way.replace((count, submissions)) {
+                if !self.tell(&mut nll[..before], 1 - back, at - before, &mut told).await? {
+                    return Ok(());
+                }
+                let share = before as f64 / chunk as f64;
+                let pieces = self.scoring.program.pieces() as f64;
+                self.portions.took(pieces * share, submissions, since.elapsed());
+                since = Instant::now();
             }
             (at, back) = (at + count, 1 - back);
         }
-        if let Some(last) = under_way {
+        if let Some((last, _)) = under_way {
             self.tell(&mut nll[..last], 1 - back, fed - last, &mut told).await?;
         }
         Ok(())
     }
 
-    /// A pass over all of `tokens` but the last.
-    fn submit(&mut self, tokens: &[u32], back: usize) {
+    /// A pass over all of `tokens` but the last; gives into how many submissions it went.
+    fn submit(&mut self, tokens: &[u32], back: usize) -> usize {
         let (gpu, scoring) = (&*self.model.gpu, &self.scoring);
         let count = tokens.len() - 1;
         let place = self.position - self.shifter.as_ref().map_or(0, Shifter::gone);
@@ -97,8 +106,17 @@ impl Scorer {
         scoring.act.tokens.write(gpu, 0, &tokens[..count]);
         scoring.targets.write(gpu, 0, &tokens[1..]);
         scoring.act.frame.write(gpu, 0, &frame);
-        gpu.run(&[&scoring.program], &[(&scoring.nll, &self.back[back])]);
+        let (program, copy) = (&scoring.program, [(&scoring.nll, &self.back[back])]);
+        let all = program.pieces();
+        let (mut at, mut submissions) = (0, 0);
+        while at < all {
+            // The scores are a piece of their own.
+            let end = self.portions.end(at, [all - 1, all], all);
+            gpu.run_pieces(&[program], at..end, if end == all { &copy } else { &[] });
+            (at, submissions) = (end, submissions + 1);
+        }
         self.position += count as u64;
+        submissions
     }
 
     async fn tell(

@@ -10,6 +10,8 @@ mod kernel;
 mod open;
 #[cfg(not(target_arch = "wasm32"))]
 mod pipelines;
+#[cfg(target_arch = "wasm32")]
+mod poke;
 mod profile;
 mod readback;
 mod recording;
@@ -27,6 +29,7 @@ pub use kernel::{Access, Kernel, KernelSource};
 pub use open::{AdapterChoice, AdapterReport, BrowserAdapter, Gpu, adapters};
 pub use profile::KernelTime;
 pub use readback::Readback;
+pub(crate) use recording::pieces;
 pub use recording::{MOST_ITERATIONS, Program, Recording, Work};
 pub use tensor::Tensor;
 pub use tier::{Class, Tier};

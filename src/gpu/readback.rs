@@ -83,6 +83,9 @@ impl Readback {
                 gpu.check()?;
             }
         }
+        #[cfg(target_arch = "wasm32")]
+        let mapped = super::poke::until(gpu, self.mapping.told()).await;
+        #[cfg(not(target_arch = "wasm32"))]
         let mapped = self.mapping.told().await;
         mapping.refused = mapped.is_err();
         gpu.check()?;

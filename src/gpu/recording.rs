@@ -1,6 +1,7 @@
 //! Dispatches noted down once, then replayed for every token.
 use super::{Counters, Gpu, Kernel, Readback, Reads, Tensor};
 use crate::{Error, Result};
+use std::ops::Range;
 
 /// Offsets of storage bindings must be multiples of this on every WebGPU device.
 const PARAMS_ALIGN: usize = 256;
@@ -35,6 +36,8 @@ pub(super) struct Dispatch {
 pub struct Recording {
     dispatches: Vec<Dispatch>,
     params: Vec<u8>,
+    /// Dispatches that begin a piece, but for the first.
+    borders: Vec<usize>,
 }
 
 impl Recording {
@@ -73,6 +76,11 @@ impl Recording {
             work,
         });
         Ok(())
+    }
+
+    /// What follows begins a piece: it may be submitted apart from what came before.
+    pub fn border(&mut self) {
+        self.borders.push(self.dispatches.len());
     }
 
     /// Notes what the last dispatch reads.
@@ -133,8 +141,12 @@ impl Recording {
             })
         };
         let steps = self.dispatches.into_iter().map(|dispatch| (bind(&dispatch), dispatch));
+        let steps: Vec<_> = steps.collect();
+        let mut ends = self.borders;
+        ends.push(steps.len());
         Program {
-            steps: steps.collect(),
+            steps,
+            ends,
             #[cfg(test)]
             loops,
         }
@@ -144,6 +156,8 @@ impl Recording {
 /// A finished recording: ready-made bind groups, to be encoded as often as wanted.
 pub struct Program {
     pub(super) steps: Vec<Step>,
+    /// Where each piece ends.
+    ends: Vec<usize>,
     /// How often the loops of each dispatch went round, where the device counts that.
     #[cfg(test)]
     pub(super) loops: Option<super::Tensor>,
@@ -172,6 +186,33 @@ impl Program {
     pub fn run(&self, gpu: &Gpu, copies: &[(&Tensor, &Readback)]) {
         gpu.run(&[self], copies);
     }
+
+    /// Pieces that may be submitted apart, one at least.
+    pub fn pieces(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn piece(&self, index: usize) -> &[Step] {
+        let begin = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.steps[begin..self.ends[index]]
+    }
+}
+
+/// The piece of so many programs in a row, over and over.
+fn piece<'a>(programs: &[&'a Program], index: usize) -> &'a [Step] {
+    let mut index = index % pieces(programs);
+    for program in programs {
+        match index.checked_sub(program.pieces()) {
+            Some(beyond) => index = beyond,
+            None => return program.piece(index),
+        }
+    }
+    &[]
+}
+
+/// The pieces of programs together.
+pub(crate) fn pieces(programs: &[&Program]) -> usize {
+    programs.iter().map(|program| program.pieces()).sum()
 }
 
 impl Gpu {
@@ -183,10 +224,20 @@ impl Gpu {
 
     /// The same with the programs that many times over.
     pub fn run_times(&self, times: usize, programs: &[&Program], copies: &[(&Tensor, &Readback)]) {
+        self.run_pieces(programs, 0..times * pieces(programs), copies);
+    }
+
+    /// Submits some pieces of the programs, which are there over and over. What is submitted piece by piece computes
+    /// the same as what goes together.
+    pub fn run_pieces(
+        &self,
+        programs: &[&Program],
+        range: Range<usize>,
+        copies: &[(&Tensor, &Readback)],
+    ) {
         let mut encoder = self.device.create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        let steps = programs.iter().flat_map(|program| &program.steps);
-        for (bind_group, dispatch) in (0..times).flat_map(|_| steps.clone()) {
+        for (bind_group, dispatch) in range.flat_map(|index| piece(programs, index)) {
             dispatch.encode(&mut pass, bind_group);
             dispatch.count(&self.counters);
         }

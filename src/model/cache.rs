@@ -63,7 +63,7 @@ pub struct CacheSettings {
     pub chunk: usize,
     /// How K and V are stored.
     pub kv: KvType,
-    /// N, when it should be another than W + chunk - 1, or W + 1 with a chunk of one: that much or more.
+    /// N, when it should be another than W + chunk: W + chunk - 1 or more.
     pub ring: Option<usize>,
     /// How products of one token take their activations. Bytes change the result.
     pub activations: ActivationType,
@@ -80,6 +80,15 @@ impl CacheSettings {
         };
         let (kv, activations) = (KvType::F16, ActivationType::F32);
         Self { policy, sinks, window, chunk: 64, kv, ring: None, activations }
+    }
+
+    /// Tokens of a prompt that one pass should take on a device, where nobody has a wish of his own. Small passes leave a
+    /// GPU idle; but every token of a pass takes a slot of the ring, which all steps read: a quarter of the window at most.
+    pub fn usual_chunk(&self, gpu: &Gpu) -> usize {
+        match gpu.tier.cpu {
+            true => 64,
+            false => self.window.div_ceil(4).next_power_of_two().clamp(64, 256),
+        }
     }
 
     /// S, W and N, or a sentence on why these settings cannot work.
@@ -110,9 +119,9 @@ impl CacheSettings {
             }
         }
         let (least, usual) = match self.policy {
-            // A generation is a token ahead at least, which may have to be taken back.
+            // As many can be taken back as one pass takes, and so can a pass that is left in the middle.
             Policy::Streaming | Policy::Window => {
-                (self.window + self.chunk - 1, self.window + self.chunk.max(2) - 1)
+                (self.window + self.chunk - 1, self.window + self.chunk)
             }
             // These never go round.
             Policy::Dense | Policy::Recompute | Policy::HalfDiscard => (self.window, self.window),

@@ -266,6 +266,13 @@ fn params(model: &Model, cache: &Cache) -> AttentionParams {
     AttentionParams { heads, kv_heads, head_dim, rope_dim, ring, scale, first: 0, span: 0 }
 }
 
+/// A border before every layer but the first, which the embedding goes with.
+fn begin_layer(r: &mut Recording, layer: usize) {
+    if layer > 0 {
+        r.border();
+    }
+}
+
 /// One token; how many partial sums of squares the last layer leaves.
 fn record_fused(
     r: &mut Recording,
@@ -286,6 +293,7 @@ fn record_fused(
     let embedding = [tokens, gain(0), x, xn, squares];
     let mut n = fused.record_get_rows(r, "token_embd", embedding, &w.token_embd)?; // x [1, D]
     for (i, layer) in w.layers.iter().enumerate() {
+        begin_layer(r, i);
         let name = |op: &str| format!("blk.{i}/{op}");
         let (k, v, turns) = (cache.k(i), cache.v(i), &cache.turns);
         let (w, bias) = (layer, layer.qkv_bias.as_ref());
@@ -336,6 +344,7 @@ fn record_layers(
 
     get_rows.record(r, "token_embd", [frame, tokens, x], &w.token_embd)?; // x [T, D]
     for (i, layer) in w.layers.iter().enumerate() {
+        begin_layer(r, i);
         let name = |op: &str| format!("blk.{i}/{op}");
         let (k, v, turns) = (cache.k(i), cache.v(i), &cache.turns);
         let bias = layer.qkv_bias.as_ref();

@@ -38,6 +38,7 @@ impl Scoring {
 
         let mut r = Recording::default();
         record_body(&mut r, model, kernels, cache, &act)?; // x [T, D]
+        r.border();
         let Activations { frame, x, xn, .. } = &act;
         let norm = [frame, x, &w.output_norm, xn];
         kernels.norm.record(&mut r, "output_norm", c.rms_eps, norm)?; // xn [T, D]

@@ -126,6 +126,7 @@ impl AttentionOne {
             "lib/score.wgsl",
             "lib/ring.wgsl",
             "lib/rope.wgsl",
+            "lib/unpack_half.wgsl",
             "lib/kv.wgsl",
             "lib/half.wgsl",
             "lib/kv_store.wgsl",

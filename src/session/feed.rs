@@ -1,11 +1,7 @@
 //! Tokens into a session: in passes, or all that it sees anew.
 use super::Session;
+use super::submit::{Flight, Part};
 use crate::Result;
-use std::time::Duration;
-use web_time::Instant;
-
-/// What may be under way, not waited for, while somebody might ask for an end: twice as long, at most.
-const UNHEARD: Duration = Duration::from_millis(250);
 
 impl Session {
     /// Takes in tokens: a prompt of any length, or one token. Their logits can be read afterwards.
@@ -13,8 +9,8 @@ impl Session {
         self.feed_while(tokens, || true).await.map(drop)
     }
 
-    /// The same, asking before each pass over some of the tokens whether to `go_on`. Gives how many were taken in: the
-    /// first so many, of `recompute` all or none. Whoever drops the future in the middle has a stream that was fed so
+    /// The same, asking before each submission, of a pass over some of the tokens or of a part of one, whether to `go_on`.
+    /// Gives how many were taken in: the first so many, of `recompute` all or none. Whoever drops the future in the middle has a stream that was fed so
     /// many, too.
     pub async fn feed_while(
         &mut self,
@@ -35,29 +31,30 @@ impl Session {
 
     /// Passes over all the tokens, the last with logits. No pass goes beyond a cache that has to make room.
     async fn run_all(&mut self, tokens: &[u32], mut go_on: impl FnMut() -> bool) -> Result<usize> {
-        let mut pace = Pace::new();
+        let mut flight = Flight::default();
         let mut done = 0;
-        while done < tokens.len() {
+        'all: while done < tokens.len() {
             let room = match &mut self.shifter {
                 Some(shifter) => shifter.room(&self.model, self.standing.fed) as usize,
                 None => tokens.len(),
             };
             let part = &tokens[done..tokens.len().min(done.saturating_add(room))];
+            let end = done + part.len();
             for pass in self.passes(part) {
-                if !go_on() {
-                    self.settle().await?;
-                    return Ok(done);
+                let last = done + pass.len() == tokens.len();
+                // Once half of a cache has gone, the token before cannot be fed anew.
+                let with_logits = done + pass.len() == end;
+                let part = Part { place: self.place(), tokens: pass, with_logits, last };
+                if !self.submit_pass(&mut flight, part, &mut go_on).await? {
+                    break 'all;
                 }
                 done += pass.len();
-                let with_logits = done == tokens.len();
-                self.submit_pass(self.place(), pass, with_logits);
                 self.standing.lead(pass.len() as u64);
                 self.standing.stale = !with_logits;
                 self.standing.note(pass);
-                self.keep_pace(&mut pace).await?;
             }
         }
-        self.settle().await?;
+        self.land(flight).await?;
         Ok(done)
     }
 
@@ -70,23 +67,13 @@ impl Session {
         whole.chunks(chunk).chain(rest.chunks(if rest.len() <= few { 1 } else { chunk }))
     }
 
-    /// Bounds the work that is under way, so that an end is heard soon.
-    async fn keep_pace(&self, pace: &mut Pace) -> Result<()> {
-        pace.under_way += 1;
-        if pace.under_way == pace.together {
-            self.settle().await?;
-            *pace = pace.next();
-        }
-        Ok(())
-    }
-
     /// Feeds a token that was given out.
     pub(super) fn feed_pending(&mut self) {
         let Some(token) = self.standing.pending.take() else { return };
         if let Some(shifter) = &mut self.shifter {
             shifter.room(&self.model, self.standing.fed);
         }
-        self.submit_pass(self.place(), &[token], true);
+        self.submit_one(self.place(), token);
         self.standing.lead(1);
         self.standing.stale = false;
     }
@@ -94,7 +81,7 @@ impl Session {
     /// Feeds the last token once more, to where it was.
     pub(super) fn feed_last_anew(&mut self) {
         let Some(token) = self.standing.last() else { return };
-        self.submit_pass(self.place() - 1, &[token], true);
+        self.submit_one(self.place() - 1, token);
         self.standing.reach = self.standing.reach.max(self.standing.fed);
         self.standing.stale = false;
         self.standing.epoch += 1;
@@ -114,16 +101,16 @@ impl Session {
         anew.extend(self.standing.known().skip(self.standing.known().len() - before));
         anew.extend(&tokens[tokens.len().saturating_sub(window)..]);
         self.standing.stale = fed > 0;
-        let (mut pace, mut done) = (Pace::new(), 0);
+        let (mut flight, mut done) = (Flight::default(), 0);
         for pass in self.passes(&anew) {
-            if !go_on() {
+            let last = done + pass.len() == anew.len();
+            let part = Part { place: done as u64, tokens: pass, with_logits: last, last };
+            if !self.submit_pass(&mut flight, part, &mut go_on).await? {
                 break;
             }
-            self.submit_pass(done as u64, pass, done + pass.len() == anew.len());
             done += pass.len();
-            self.keep_pace(&mut pace).await?;
         }
-        self.settle().await?;
+        self.land(flight).await?;
         let whole = done == anew.len();
         self.anew = anew;
         if !whole {
@@ -134,25 +121,5 @@ impl Session {
         self.standing.note(tokens);
         self.standing.stale = false;
         Ok(tokens.len())
-    }
-}
-
-/// How many passes go together between two waits.
-struct Pace {
-    since: Instant,
-    under_way: u32,
-    together: u32,
-}
-
-impl Pace {
-    /// One, until it is known how long it takes.
-    fn new() -> Self {
-        Self { since: Instant::now(), under_way: 0, together: 1 }
-    }
-
-    /// Two, where nobody minds: then the device has work while the host waits.
-    fn next(&self) -> Self {
-        let each = self.since.elapsed() / self.together;
-        Self { together: if each > UNHEARD { 1 } else { 2 }, ..Self::new() }
     }
 }

@@ -1,16 +1,13 @@
 //! Tokens out of a session, one after another.
 use super::Session;
+use super::pace::{MOST_STEPS, Pace, Steps};
 use crate::gpu::{Program, Tensor};
 use crate::ops::{NO_TOKEN, SamplerState};
 use crate::text::{Sampler, SamplerSettings};
 use crate::{Error, Result};
 use std::collections::VecDeque;
+use std::time::Duration;
 use web_time::Instant;
-
-/// Steps that are submitted together at most.
-pub(super) const MOST_STEPS: usize = 16;
-/// What a reader of a stream does not feel, in milliseconds: as many steps as fit are submitted together.
-const UNFELT_MS: f64 = 30.0;
 
 /// Tokens one after another. They are chosen on the device, several steps to a submission, and the
 /// next submission starts before the host has read the last. It can be dropped at any time, and so can the future of
@@ -30,11 +27,12 @@ pub struct Generation {
     /// Choices that `chosen_back[back]` is waited for.
     under_way: usize,
     back: usize,
-    /// Steps of the next submission, and the most there may be.
-    steps: usize,
+    /// Into how many submissions each of the two went.
+    submissions: [usize; 2],
+    /// Steps of the next submission, what the caller has said they are, and the most there may be.
+    steps: Steps,
+    pinned: Option<usize>,
     most: usize,
-    /// The caller has said how many.
-    pinned: bool,
     last_read: Option<Instant>,
 }
 
@@ -69,9 +67,10 @@ impl Session {
             none_left: false,
             under_way: 0,
             back: 0,
-            steps: 1,
+            submissions: [0; 2],
+            steps: Steps::new(Pace::default(), most),
+            pinned: None,
             most,
-            pinned: false,
             last_read: None,
         })
     }
@@ -107,8 +106,12 @@ impl Generation {
 
     /// Submits exactly so many steps together, if the ring allows, instead of what the device's speed suggests.
     pub fn submit_together(&mut self, steps: usize) {
-        self.steps = steps.clamp(1, self.most);
-        self.pinned = true;
+        self.pinned = Some(steps.clamp(1, self.most));
+    }
+
+    /// How far the device may work ahead of who reads: [`Pace::Interactive`] unless told otherwise.
+    pub fn set_pace(&mut self, pace: Pace) {
+        self.steps.set_pace(pace);
     }
 
     /// The next token; `None` when a dense cache is full. An error where a logit is infinite or not a number.
@@ -143,6 +146,7 @@ impl Generation {
             session.catch_up().await?;
             self.queue.clear();
             self.none_left = false;
+            self.last_read = None;
             if let Some(choice) = &self.choice {
                 if let Some(draws) = &choice.draws {
                     let (recent, count) = self.sampler.state();
@@ -171,17 +175,19 @@ impl Generation {
 
     /// Submits the next steps, then waits for the choices before them.
     async fn refill(&mut self, session: &mut Session) -> Result<()> {
+        let asked = Instant::now();
         let (count, back) = (self.under_way, self.back);
         let room = match (session.cache.capacity(), &mut session.shifter) {
             (Some(capacity), _) => capacity.saturating_sub(session.standing.fed) as usize,
             (None, Some(shifter)) => shifter.room(&session.model, session.standing.fed) as usize,
-            (None, None) => self.steps,
+            (None, None) => self.most,
         };
         // The device goes on from the token it has chosen itself.
-        let steps = self.steps.min(room);
+        let steps = self.pinned.unwrap_or(self.steps.steps()).min(room);
         if let (1.., Some(choice)) = (steps, &self.choice) {
             session.write_step();
-            session.submit_steps(steps, &choice.program, &session.chosen_back[1 - back]);
+            let to = &session.chosen_back[1 - back];
+            self.submissions[1 - back] = session.submit_steps(steps, &choice.program, to);
             session.standing.lead(steps as u64);
             session.standing.ahead += steps as u64;
         }
@@ -192,21 +198,30 @@ impl Generation {
         let found = tokens[..count].iter().take_while(|&&token| token != NO_TOKEN).count();
         self.none_left = found < count;
         self.queue.extend(&tokens[..found]);
-        self.adapt(count);
+        let now = Instant::now();
+        if let Some(before) = self.last_read.replace(now) {
+            self.learn(session, (count, self.submissions[back]), asked - before, now - before);
+        }
         Ok(())
     }
 
-    /// As many steps as pass unfelt, at most twice as many as before.
-    fn adapt(&mut self, count: usize) {
-        if self.pinned {
+    /// What was read so long after what was read before, of which somebody else has had a part.
+    fn learn(
+        &mut self,
+        session: &mut Session,
+        (count, submissions): (usize, usize),
+        elsewhere: Duration,
+        time: Duration,
+    ) {
+        // Where whoever reads is what is slow, it says nothing of the device.
+        if 2 * elsewhere > time || count == 0 {
             return;
         }
-        let now = Instant::now();
-        if let Some(before) = self.last_read.replace(now) {
-            let step = (now - before).as_secs_f64() * 1e3 / count.max(1) as f64;
-            let unfelt = (UNFELT_MS / step.max(1e-3)) as usize;
-            self.steps = unfelt.clamp(1, self.most).min(2 * self.steps);
+        if self.pinned.is_none() {
+            self.steps.took(count, time);
         }
+        let step = self.steps.step().map(|ms| Duration::from_secs_f64(ms * count as f64 / 1e3));
+        session.steps_took(count, submissions, step.unwrap_or(time).min(time));
     }
 
     /// Why the device has found no token to choose after those given out: what the host says of the same logits.

@@ -1,4 +1,5 @@
 //! Who hears of what goes wrong: whoever caused it, and of a lost device everyone.
+use super::support::dropped_after;
 use super::tiny::{Tiny, session, streaming, text};
 use crate::gpu::{AdapterChoice, Gpu};
 use crate::model::KvType::{F16, F32};
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Barrier};
 use std::task::{Context, Waker};
 use std::thread;
+use std::time::Duration;
 
 fn device() -> Gpu {
     block_on(Gpu::open(AdapterChoice::Best)).unwrap()
@@ -34,6 +36,7 @@ fn a_session_without_room_is_told_and_the_others_go_on() {
     let gpu = Arc::new(gpu);
     let model = Tiny { head_dim: 64, rope_dim: 64, ..Tiny::default() }.model(&gpu);
     let mut sound = session(&model, streaming(4, 12, 4, F32));
+    sound.submit_within(Duration::ZERO); // a layer at a time: many waits
     let expected = logits(&mut sound).unwrap();
     let held = gpu.counters.held();
     let over = AtomicBool::new(false);
@@ -66,8 +69,12 @@ fn a_session_without_room_is_told_and_the_others_go_on() {
 fn a_device_that_is_lost_in_the_middle_is_told_to_all() {
     let gpu = Arc::new(device());
     let model = Tiny::default().model(&gpu);
-    let sessions = [4, 1].map(|chunk| session(&model, streaming(4, 12, chunk, F16)));
-    let under_way = Barrier::new(3);
+    // Passes of four tokens, of one, and a layer of four at a time.
+    let [four, one, mut parted] =
+        [4, 1, 4].map(|chunk| session(&model, streaming(4, 12, chunk, F16)));
+    parted.submit_within(Duration::ZERO);
+    let sessions = [four, one, parted];
+    let under_way = Barrier::new(4);
     let errors = thread::scope(|threads| {
         let feeding = sessions.map(|mut session| {
             let under_way = &under_way;
@@ -115,4 +122,33 @@ fn reads_that_are_dropped_do_no_harm() {
     }
     assert_eq!(block_on(stream.logits()).unwrap(), expected);
     assert_eq!(logits(&mut stream).unwrap(), expected);
+}
+
+#[test]
+fn ten_futures_that_are_dropped_at_any_wait_do_no_harm_to_their_stream_nor_to_another() {
+    let gpu = Arc::new(device());
+    let model = Tiny::default().model(&gpu);
+    let greedy = SamplerSettings { temperature: 0.0, ..SamplerSettings::default() };
+    let (first, prompt) = (text(3, 20), text(5, 40));
+    let [mut stream, mut other] = [4, 5].map(|chunk| {
+        let mut stream = session(&model, streaming(4, 12, chunk, F32));
+        stream.submit_within(Duration::ZERO);
+        stream
+    });
+    let expected = [&mut stream, &mut other].map(|stream| logits(stream).unwrap());
+    for waits in 0..10 {
+        stream.reset();
+        block_on(stream.feed(&first)).unwrap();
+        assert!(dropped_after(waits, stream.feed(&prompt)).is_none(), "it waits {waits} times");
+        // The other goes on, and hears nothing of it.
+        assert_eq!(logits(&mut other).unwrap(), expected[1], "{waits}");
+        let mut by = stream.generate(greedy.clone(), &[]).unwrap();
+        assert!(dropped_after(0, by.next(&mut stream)).is_none());
+        let token = block_on(by.next(&mut stream)).unwrap();
+        assert!(token.is_some() && stream.position() >= 21);
+        assert!(dropped_after(0, stream.logits()).is_none());
+    }
+    let after = [&mut stream, &mut other].map(|stream| logits(stream).unwrap());
+    assert_eq!(after, expected);
+    gpu.check().unwrap();
 }

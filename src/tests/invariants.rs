@@ -9,6 +9,7 @@ use crate::session::Session;
 use crate::text::SamplerSettings;
 use pollster::block_on;
 use std::sync::Arc;
+use std::time::Duration;
 
 const F32: KvType = KvType::F32;
 const F16: KvType = KvType::F16;
@@ -245,6 +246,8 @@ fn eight_nothing_grows_and_a_token_is_one_submit() {
         let settings = SamplerSettings { temperature, ..SamplerSettings::default() };
         let mut generation = stream.generate(settings, &[256]).unwrap();
         generation.submit_together(4);
+        // However slow this machine is just now.
+        stream.submit_within(Duration::from_secs(1 << 20));
         let mut run = |count| {
             (0..count).for_each(|_| _ = block_on(generation.next(&mut stream)).unwrap().unwrap());
             (gpu.counters.snapshot(), gpu.counters.held())
@@ -277,8 +280,9 @@ fn nine_what_is_taken_back_has_never_been() {
     let (before, after) = (text(20, 70), text(21, 12));
     for (fed, back) in [(70, 0), (70, 1), (70, 7), (9, 7), (21, 5)] {
         // N - W = 7
-        let mut stream = session(&model, streaming(4, 12, 8, F32));
-        let mut never = session(&model, streaming(4, 12, 8, F32));
+        let least = CacheSettings { ring: Some(19), ..streaming(4, 12, 8, F32) };
+        let mut stream = session(&model, least);
+        let mut never = session(&model, least);
         for token in &before[..fed] {
             feed(&mut stream, &[*token]);
         }
@@ -360,9 +364,10 @@ fn greedy_tokens_do_not_depend_on_how_many_steps_go_together() {
     // over many laps, and up to the end of a cache that has one
     let dense = dense(20, 8, F32);
     assert_eq!(tokens(dense, 1).0.len(), 12, "eleven that are fed, and the last");
-    for settings in [streaming(4, 12, 64, F32), streaming(0, 7, 40, F16), dense] {
+    let wide = CacheSettings { ring: Some(300), ..streaming(4, 12, 64, F32) };
+    for settings in [streaming(4, 12, 64, F32), wide, streaming(0, 7, 40, F16), dense] {
         let expected = tokens(settings, 1);
-        for together in [2, 5, 16] {
+        for together in [2, 5, 16, 64] {
             assert_eq!(tokens(settings, together), expected, "{settings:?} by {together}");
         }
     }

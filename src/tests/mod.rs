@@ -22,6 +22,7 @@ mod loops;
 mod ops;
 #[cfg(feature = "cli")]
 mod perplexity;
+mod portions;
 #[cfg(feature = "cli")]
 mod scan;
 mod shaders;

@@ -22,7 +22,9 @@ fn next(session: &mut Session, generation: &mut Generation, count: usize) -> Vec
 fn of(policy: Policy, kv: KvType) -> CacheSettings {
     let window = if policy == Policy::Dense { 200 } else { 12 };
     let sinks = if policy == Policy::Streaming { 4 } else { 0 };
-    CacheSettings { policy, window, ..streaming(sinks, window, 9, kv) }
+    // the least there may be
+    let ring = matches!(policy, Policy::Streaming | Policy::Window).then_some(20);
+    CacheSettings { policy, window, ring, ..streaming(sinks, window, 9, kv) }
 }
 
 fn samplings() -> [SamplerSettings; 3] {
@@ -150,10 +152,12 @@ fn a_feed_that_was_cut_short_can_be_saved_where_nothing_can_be_taken_back() {
             asked += 1;
             asked <= 40
         };
-        assert_eq!(block_on(here.feed_while(&text(26, 60), enough)).unwrap(), 40);
+        let done = block_on(here.feed_while(&text(26, 60), enough)).unwrap();
+        // The first pass may go in parts, and is asked about before each.
+        assert!((39..=40).contains(&done), "{done}");
         let mut there = moved(&model, &here);
         for stream in [&mut here, &mut there] {
-            assert_eq!(stream.position(), 40);
+            assert_eq!(stream.position(), done as u64);
         }
         assert_eq!(bits(&mut there), bits(&mut here), "N - W = {spare}");
     }

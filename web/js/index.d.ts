@@ -21,7 +21,7 @@ export interface CacheOptions {
   sinks?: number;
   /** Recent tokens seen, the current one included. Default: the model's trained context or 1020, whichever is smaller. */
   window?: number;
-  /** Tokens of a prompt that one pass takes. Changes speed and memory, not the result. Default 64. */
+  /** Tokens of a prompt that one pass takes. Changes speed and memory, not the result. Default: 64, on a GPU up to 256. */
   chunk?: number;
   /** How keys and values are stored. Default `"f16"`; needs no `shader-f16`. */
   kv?: "f16" | "f32";
@@ -97,6 +97,12 @@ export interface StreamOptions {
   frequencyPenalty?: number;
   /** The same seed on the same device gives the same text. Default: a random one; see `stats.seed`. */
   seed?: number;
+  /**
+   * How far the GPU works ahead of what was read, which is made in vain when the stream is stopped: `"interactive"` by
+   * about a tenth of a second, `"throughput"` by about half a second where that gives more tokens a second. Default
+   * `"interactive"`. Changes speed, not the text.
+   */
+  pace?: "interactive" | "throughput";
   /** Default `Infinity`. */
   maxTokens?: number;
   /** Texts that end the stream. None of them, nor what follows, is given out. */

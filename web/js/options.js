@@ -58,6 +58,7 @@ const STREAM = {
   presencePenalty: number(-1e6, 1e6),
   frequencyPenalty: number(-1e6, 1e6),
   seed: integer(0, Number.MAX_SAFE_INTEGER),
+  pace: oneOf("interactive", "throughput"),
   stop: texts,
   stopAtEos: boolean,
 };

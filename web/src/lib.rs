@@ -113,10 +113,10 @@ impl Core {
     ) -> Result<Core> {
         let tokenizer = Tokenizer::new(Vocab::from_gguf(&gguf)?)?;
         let config = Config::for_tokens(&gguf, tokenizer.len())?;
-        let settings = cache.settings(&config);
-        settings.geometry()?;
+        cache.settings(&config, None).geometry()?;
         let info = ModelInfo::new(&gguf, &config, brooklet::format::Source::len(file))?;
         let gpu = Arc::new(Gpu::open_in_browser(adapter).await?);
+        let settings = cache.settings(&config, Some(&gpu));
         let mut told = |loaded: u64, total: u64| {
             // Told for the eyes alone: a listener that throws must not end the load.
             let _ = progress.call2(&JsValue::NULL, &(loaded as f64).into(), &(total as f64).into());
@@ -242,6 +242,7 @@ impl Core {
         let banned = if options.stop_at_eos { &[] } else { self.tokenizer.eog() };
         let mut generation = session.generate(options.sampler(), banned)?;
         // Penalties are for all that the stream remembers, whoever fed or chose it.
+        generation.set_pace(options.pace);
         session.recent().for_each(|id| generation.accept(id));
         self.generation = Some(generation);
         self.stop = StopTexts::new(options.stop);
@@ -311,8 +312,8 @@ impl Core {
             self.session_mut()?.reset();
             return Ok(());
         };
-        let settings =
-            parsed::<CacheOptions>("cache options", &cache)?.settings(&self.model.config);
+        let cache: CacheOptions = parsed("cache options", &cache)?;
+        let settings = cache.settings(&self.model.config, Some(&self.model.gpu));
         settings.geometry()?;
         let before = self.session.as_ref().map(|session| session.cache().settings());
         // The old one first: there may not be room for both.

@@ -1,12 +1,14 @@
 //! Options as JavaScript gives them. What is left out is the library's default.
+use brooklet::gpu::Gpu;
 use brooklet::model::{CacheSettings, Config, KvType, Policy};
 use brooklet::ops::ActivationType;
+use brooklet::session::Pace;
 use brooklet::text::SamplerSettings;
 use brooklet::tune::Tune;
 use serde::Deserialize;
 
 /// Tokens that can be taken back at least.
-const SPARE: usize = 7;
+const SPARE: usize = 8;
 
 /// `CacheOptions` of `js/index.d.ts`.
 #[derive(Deserialize)]
@@ -21,13 +23,16 @@ pub(crate) struct CacheOptions {
 }
 
 impl CacheOptions {
-    pub(crate) fn settings(self, config: &Config) -> CacheSettings {
+    /// For a device, if it is known by now: a chunk that nobody has asked for is what suits it.
+    pub(crate) fn settings(&self, config: &Config, gpu: Option<&Gpu>) -> CacheSettings {
         let policy = self.policy.unwrap_or(Policy::Streaming);
         let default = CacheSettings::for_model(config, policy);
         let window = self.window.unwrap_or(default.window);
-        let chunk = self.chunk.unwrap_or(default.chunk);
+        let sized = CacheSettings { window, ..default };
+        let usual = || gpu.map_or(default.chunk, |gpu| sized.usual_chunk(gpu));
+        let chunk = self.chunk.unwrap_or_else(usual);
         // What a page has not taken is taken back: the ring keeps a little more than small chunks need.
-        let spare = chunk.saturating_sub(1).max(SPARE);
+        let spare = chunk.max(SPARE);
         let rolls = matches!(policy, Policy::Streaming | Policy::Window);
         CacheSettings {
             sinks: self.sinks.unwrap_or(default.sinks),
@@ -60,6 +65,8 @@ pub(crate) struct StreamOptions {
     presence_penalty: Option<f32>,
     frequency_penalty: Option<f32>,
     seed: u64,
+    #[serde(default)]
+    pub(crate) pace: Pace,
     #[serde(default)]
     pub(crate) stop: Vec<String>,
     #[serde(default)]

@@ -121,13 +121,15 @@ fn prompt(tokenizer: &Tokenizer, len: usize) -> Result<Vec<u32>> {
 fn load(args: &BenchArgs, policy: Policy) -> Result<(File, Session)> {
     let file = File::open(&args.model)?;
     let model = Arc::new(file.load(args.adapter.choice().with(args.shape.kernels()), true)?);
-    let settings = args.shape.settings(&model.config, policy);
+    let settings = args.shape.suited(args.shape.settings(&model.config, policy), &model.gpu);
     let session = pollster::block_on(Session::new(model, settings))?;
     Ok((file, session))
 }
 
 fn generate(args: &BenchArgs, file: &File, session: &Session) -> Result<Generation> {
-    session.generate(args.sampling(), file.tokenizer.eog())
+    let mut generation = session.generate(args.sampling(), file.tokenizer.eog())?;
+    generation.set_pace(args.pace.chosen());
+    Ok(generation)
 }
 
 /// Decodes tokens until there are so many or Ctrl-C is pressed; `told` gets the time of each.

@@ -30,6 +30,7 @@ struct Samples {
     decode_late_tps: Vec<f64>,
     latency_ratio: Vec<f64>,
     steps_per_submission: Vec<f64>,
+    longest_submission_ms: Vec<f64>,
 }
 
 /// How fast it is.
@@ -52,6 +53,7 @@ pub(super) struct Speed {
     decode_late_tps: Option<Spread>,
     latency_ratio: Option<Spread>,
     steps_per_submission: Option<Spread>,
+    longest_submission_ms: Option<Spread>,
     host_bytes: HostMemory,
     device_bytes: u64,
 }
@@ -142,6 +144,7 @@ async fn one(
     let mut generation = generate(args, file, session)?;
     decode(session, &mut generation, 1, |_| ()).await?;
     let Some(late) = timed(session, &mut generation, tokens).await? else { return Ok(()) };
+    samples.longest_submission_ms.push(ms(session.longest_submission()));
     samples.decode_late_tps.push(tokens as f64 / late.as_secs_f64());
     samples.latency_ratio.push(late.as_secs_f64() / early.as_secs_f64());
     Ok(())
@@ -185,6 +188,7 @@ fn summarise(args: &BenchArgs, session: &Session, samples: &Samples, interrupted
         decode_late_tps: Spread::of(&samples.decode_late_tps),
         latency_ratio: Spread::of(&samples.latency_ratio),
         steps_per_submission: Spread::of(&samples.steps_per_submission),
+        longest_submission_ms: Spread::of(&samples.longest_submission_ms),
         host_bytes: HostMemory::now(),
         device_bytes: model.gpu.counters.held(),
     }
@@ -202,7 +206,7 @@ impl Speed {
     }
 
     /// What each figure is of, the figure, its digits behind the point and its unit.
-    pub(super) fn rows(&self) -> [(String, Option<Spread>, usize, &'static str); 10] {
+    pub(super) fn rows(&self) -> [(String, Option<Spread>, usize, &'static str); 11] {
         let Self { prefill_tokens, context_tokens, .. } = self;
         [
             ("load".to_owned(), self.load_ms, 0, "ms"),
@@ -215,6 +219,7 @@ impl Speed {
             (format!("decode after {context_tokens}"), self.decode_late_tps, 2, "tokens/s"),
             ("its time a token, times the one before".to_owned(), self.latency_ratio, 2, ""),
             ("steps per submission".to_owned(), self.steps_per_submission, 1, ""),
+            ("longest submission".to_owned(), self.longest_submission_ms, 0, "ms"),
         ]
     }
 }
