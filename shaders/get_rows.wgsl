@@ -1,4 +1,4 @@
-// get_rows — x[t, :] = w[tokens[t], :], for the tokens of one pass whose row is in this part
+// get_rows — x[t, :] = scale w[tokens[t], :], for the tokens of one pass whose row is in this part
 //
 //   binding  name    access   type       shape            unit
 //   0        params  read     Params
@@ -17,6 +17,7 @@ struct Params {
     rows: u32,   // of this part
     row0: u32,   // where the part starts in the whole matrix
     units: u32,  // D/32
+    scale: f32,
 }
 
 @group(0) @binding(0) var<storage, read> params: Params;
@@ -45,13 +46,13 @@ fn main(
     for (var unit = lane; unit < params.units; unit += WG) {
         let row = weights((id - params.row0) * params.units + unit);
         let at = 8u * (token * params.units + unit);
-        x[at] = row.a;
-        x[at + 1u] = row.b;
-        x[at + 2u] = row.c;
-        x[at + 3u] = row.d;
-        x[at + 4u] = row.e;
-        x[at + 5u] = row.f;
-        x[at + 6u] = row.g;
-        x[at + 7u] = row.h;
+        x[at] = params.scale * row.a;
+        x[at + 1u] = params.scale * row.b;
+        x[at + 2u] = params.scale * row.c;
+        x[at + 3u] = params.scale * row.d;
+        x[at + 4u] = params.scale * row.e;
+        x[at + 5u] = params.scale * row.f;
+        x[at + 6u] = params.scale * row.g;
+        x[at + 7u] = params.scale * row.h;
     }
 }

@@ -1,4 +1,4 @@
-// get_rows_normed — x[0, :] = w[tokens[0], :], and what the next norm needs of x: times its gain, and squared; one token
+// get_rows_normed — x[0, :] = scale w[tokens[0], :], and what the next norm needs of x: times its gain, and squared; one token
 //
 //   binding  name     access   type       shape            unit
 //   0        params   read     Params
@@ -19,6 +19,7 @@ struct Params {
     rows: u32,   // of this part
     row0: u32,   // where the part starts in the whole matrix
     units: u32,  // D/32
+    scale: f32,
 }
 
 @group(0) @binding(0) var<storage, read> params: Params;
@@ -32,7 +33,8 @@ struct Params {
 
 override WG: u32 = 64u;
 
-fn put(at: u32, value: vec4<f32>) {
+fn put(at: u32, weights: vec4<f32>) {
+    let value = params.scale * weights;
     x[at] = value;
     xn[at] = value * gain[at];
 }
@@ -55,6 +57,6 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         put(at + 5u, row.f);
         put(at + 6u, row.g);
         put(at + 7u, row.h);
-        squares[unit] = block_dot(row, row);
+        squares[unit] = params.scale * params.scale * block_dot(row, row);
     }
 }

@@ -1,4 +1,5 @@
 //! What a file says of its model. Every difference between models is a field here.
+use super::family::{Family, Scales};
 use crate::format::{Array, Gguf, TensorInfo, Value, shown};
 use crate::model::KvType;
 use crate::ops::{HeadShape, MOST_HEAD_DIM};
@@ -132,6 +133,10 @@ pub struct Config {
     pub rms_eps: f32,
     /// Rotary positions.
     pub rope: Rope,
+    /// Of so many layers the last turns nothing: it knows no positions.
+    pub no_rope_every: Option<usize>,
+    /// What activations are multiplied with.
+    pub scales: Scales,
     /// The output matrix is the embedding.
     pub tied: bool,
 }
@@ -161,6 +166,25 @@ impl Config {
         }
     }
 
+    /// R in a layer: 0 in one that knows no positions.
+    pub(crate) fn rope_dim(&self, layer: usize) -> usize {
+        match self.no_rope_every {
+            Some(every) if (layer + 1).is_multiple_of(every) => 0,
+            _ => self.rope.dim,
+        }
+    }
+
+    /// What rows of the embedding are multiplied with. Norms do not see a scale of the residual stream, so all of it is
+    /// kept in units of what blocks add to it, and nothing is multiplied there.
+    pub(crate) fn embedding_scale(&self) -> f32 {
+        self.scales.embedding / self.scales.residual
+    }
+
+    /// Added to the mean square of a residual stream in those units.
+    pub(crate) fn norm_eps(&self) -> f32 {
+        self.rms_eps / self.scales.residual.powi(2)
+    }
+
     /// What kernels of attention are compiled for.
     pub(crate) fn heads(&self, kv: KvType) -> HeadShape {
         let sharing = self.n_head / self.n_head_kv;
@@ -169,15 +193,9 @@ impl Config {
 
     /// Reads and checks a config; what this engine does not do is refused by name.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self> {
-        let architecture = gguf.need_str("general.architecture")?.to_owned();
-        if architecture != "llama" {
-            return Err(Error::Unsupported(format!(
-                "the model's architecture is {}; this version runs llama's family",
-                shown(&architecture, 80)
-            )));
-        }
-        let key = |name: &str| format!("{architecture}.{name}");
-        refuse_variants(gguf, &key)?;
+        let family = Family::of(gguf)?;
+        let key = |name: &str| format!("{}.{name}", family.name);
+        refuse_variants(gguf, family, &key)?;
         let size = |name: &str| -> Result<usize> {
             let key = key(name);
             match gguf.need_u32(&key)? {
@@ -212,11 +230,17 @@ impl Config {
             rope: Rope {
                 base: gguf.f32(&key("rope.freq_base"))?.unwrap_or(10_000.0),
                 dim: optional("rope.dimension_count", head_dim)?,
-                layout: RopeLayout::Norm,
+                layout: family.layout,
                 scaling: rope_scaling(gguf, &key)?,
             },
+            no_rope_every: match gguf.bool(&key("rope.scaling.finetuned"))? {
+                // So Granite says that no layer turns anything.
+                Some(false) if family.scales => Some(1),
+                _ => family.no_rope_every,
+            },
+            scales: Scales::read(gguf, family, &key, head_dim)?,
             tied: gguf.tensor("output.weight").is_none(),
-            architecture,
+            architecture: family.name.to_owned(),
         };
         config.check(value_dim)?;
         super::shapes::check(&config, gguf)?;
@@ -291,17 +315,20 @@ fn same_in_layers(gguf: &Gguf, key: &str, sizes: &Array, n_layer: usize) -> Resu
 }
 
 /// Variants of the architecture whose result would be wrong.
-fn refuse_variants(gguf: &Gguf, key: &impl Fn(&str) -> String) -> Result<()> {
-    for (name, what) in [
-        ("expert_count", "a mixture of experts"),
-        ("attention.sliding_window", "attention trained with a sliding window"),
-        ("attention.clamp_kqv", "clamped attention"),
-        ("attention.max_alibi_bias", "ALiBi"),
+fn refuse_variants(gguf: &Gguf, family: &Family, key: &impl Fn(&str) -> String) -> Result<()> {
+    let scales = [
         ("logit_scale", "scaled logits"),
         ("embedding_scale", "a scaled embedding"),
         ("residual_scale", "scaled residuals"),
         ("attention.scale", "a scale of attention of its own"),
-    ] {
+    ];
+    let others = [
+        ("expert_count", "a mixture of experts"),
+        ("attention.sliding_window", "attention trained with a sliding window"),
+        ("attention.clamp_kqv", "clamped attention"),
+        ("attention.max_alibi_bias", "ALiBi"),
+    ];
+    for &(name, what) in others.iter().chain(scales.iter().filter(|_| !family.scales)) {
         if gguf.get(&key(name)).and_then(Value::number).is_some_and(|n| n != 0.0) {
             let key = key(name);
             return Err(Error::Unsupported(format!("the model has {what} ({key})")));

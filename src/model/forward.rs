@@ -172,7 +172,7 @@ impl Activations {
             qkv: make("qkv", &[tokens, q_rows + 2 * kv_rows])?,
             q: make("q", &[tokens, 3, q_rows])?,
             att: make("att", &[tokens, q_rows])?,
-            carry: make("carry", &[tokens, c.n_head, params(model, cache).carried()])?,
+            carry: make("carry", &[tokens, c.n_head, params(model, cache, 0).carried()])?,
             h: make("h", &[tokens, c.n_ff.next_multiple_of(32)])?,
             last: make("last", &[1, c.n_embd])?,
             parts: make("parts", &if tokens == 1 { parts } else { [1, 1, 1] })?,
@@ -212,7 +212,7 @@ impl Pass {
         record_body(&mut body, model, kernels, cache, &act)?;
         let mut head = Recording::default();
         let norm = [&act.frame, &act.x, &w.output_norm, &act.last];
-        kernels.norm.record_last(&mut head, "output_norm", c.rms_eps, norm)?; // last [1, D]
+        kernels.norm.record_last(&mut head, "output_norm", c.norm_eps(), norm)?; // last [1, D]
         let tensors = [&act.frame, &act.last, logits];
         kernels.matmul.record(&mut head, "output", Epilogue::Store, tensors, w.output(), None)?; // logits [1, V]
         let (body, head) = (body.finish(&model.gpu)?, head.finish(&model.gpu)?);
@@ -230,7 +230,7 @@ impl Pass {
         let mut body = Recording::default();
         let partials = record_fused(&mut body, model, kernels, cache, &act)?;
         let mut head = Recording::default();
-        let (fused, store, eps) = (&kernels.fused, Epilogue::Store, model.config.rms_eps);
+        let (fused, store, eps) = (&kernels.fused, Epilogue::Store, model.config.norm_eps());
         let last = Normed { xn: &act.xn, squares: &act.squares, partials };
         let output = model.weights.output();
         fused.record_normed(&mut head, "output", store, eps, last, logits, output, None)?; // logits [1, V]
@@ -258,11 +258,10 @@ pub(crate) fn watched(
 }
 
 /// The ops between the products of a layer.
-fn params(model: &Model, cache: &Cache) -> AttentionParams {
+fn params(model: &Model, cache: &Cache, layer: usize) -> AttentionParams {
     let (c, ring) = (&model.config, cache.geometry());
     let [heads, kv_heads, head_dim] = [c.n_head, c.n_head_kv, c.head_dim].map(|n| n as u32);
-    let scale = (1.0 / f64::from(head_dim).sqrt()) as f32;
-    let rope_dim = c.rope.dim as u32;
+    let (rope_dim, scale) = (c.rope_dim(layer) as u32, c.scales.attention);
     AttentionParams { heads, kv_heads, head_dim, rope_dim, ring, scale, first: 0, span: 0 }
 }
 
@@ -283,15 +282,16 @@ fn record_fused(
 ) -> Result<u32> {
     let Kernels { fused, add_bias, attention_one, .. } = kernels;
     let Activations { tokens, frame, x, xn, qkv, att, h, squares, parts, .. } = act;
-    let (w, eps) = (&model.weights, model.config.rms_eps);
-    let attend = params(model, cache);
+    let (c, w) = (&model.config, &model.weights);
+    let eps = c.norm_eps();
     let (store, swiglu) = (Epilogue::Store, Epilogue::SwiGlu);
     let normed = |partials| Normed { xn, squares, partials };
     // The gain of the norm that reads what layer i - 1 leaves.
     let gain = |i: usize| w.layers.get(i).map_or(&w.output_norm, |layer| &layer.attn_norm);
 
     let embedding = [tokens, gain(0), x, xn, squares];
-    let mut n = fused.record_get_rows(r, "token_embd", embedding, &w.token_embd)?; // x [1, D]
+    let scale = c.embedding_scale();
+    let mut n = fused.record_get_rows(r, "token_embd", scale, embedding, &w.token_embd)?; // x [1, D]
     for (i, layer) in w.layers.iter().enumerate() {
         begin_layer(r, i);
         let name = |op: &str| format!("blk.{i}/{op}");
@@ -300,6 +300,7 @@ fn record_fused(
         let label = name("attn_qkv");
         fused.record_normed(r, &label, store, eps, normed(n), qkv, &w.attn_qkv, bias)?; // qkv [1, (H + 2 KV) HD]
         let tensors = [frame, qkv, turns, k, v, parts, att];
+        let attend = params(model, cache, i);
         attention_one.record(r, &name("attention"), attend, tensors)?; // att [1, H HD]
         if let (Some(op), Some(bias)) = (add_bias, &w.attn_output_bias) {
             op.record(r, name("attn_output_bias"), [bias, x])?; // x += [D]
@@ -339,10 +340,9 @@ fn record_layers(
     let Kernels { get_rows, norm, matmul, rope_store, attention, .. } = kernels;
     let Activations { tokens, frame, x, xn, qkv, q, att, carry, h, .. } = act;
     let (c, w) = (&model.config, &model.weights);
-    let eps = c.rms_eps;
-    let attend = params(model, cache);
+    let eps = c.norm_eps();
 
-    get_rows.record(r, "token_embd", [frame, tokens, x], &w.token_embd)?; // x [T, D]
+    get_rows.record(r, "token_embd", c.embedding_scale(), [frame, tokens, x], &w.token_embd)?; // x [T, D]
     for (i, layer) in w.layers.iter().enumerate() {
         begin_layer(r, i);
         let name = |op: &str| format!("blk.{i}/{op}");
@@ -351,6 +351,7 @@ fn record_layers(
         let (store, add, swiglu) = (Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu);
         norm.record(r, name("attn_norm"), eps, [frame, x, &layer.attn_norm, xn])?; // xn [T, D]
         matmul.record(r, name("attn_qkv"), store, [frame, xn, qkv], &layer.attn_qkv, bias)?; // qkv [T, (H + 2 KV) HD]
+        let attend = params(model, cache, i);
         rope_store.record(r, name("rope_store"), attend, [frame, qkv, turns, q, k, v])?; // q [T, 3, H HD]
         attention.record(r, name("attention"), attend, [frame, q, k, v, att, carry])?; // att [T, H HD]
         if let Some((shares, seen)) = look {

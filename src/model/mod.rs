@@ -12,6 +12,7 @@
 //! | `F` | feed-forward | | | |
 mod cache;
 pub mod config;
+mod family;
 mod forward;
 mod identity;
 #[cfg(feature = "cli")]
@@ -22,6 +23,7 @@ mod weights;
 
 pub use cache::{Cache, CacheSettings, KvType, Policy, reduce};
 pub use config::{Config, Rope, RopeLayout, RopeScaling};
+pub use family::Scales;
 #[cfg(feature = "cli")]
 pub(crate) use forward::watched;
 pub(crate) use forward::{Activations, Kernels, Pass};

@@ -24,16 +24,17 @@ impl Shifter {
         }
         let (neox, f16) = (c.rope.layout == RopeLayout::Neox, settings.kv == KvType::F16);
         let op = Shift::new(&model.gpu, c.head_dim, neox, f16).await?;
-        let params = ShiftParams::half(ring, c.n_head_kv as u32, c.rope.dim as u32);
+        let half = |layer| ShiftParams::half(ring, c.n_head_kv as u32, c.rope_dim(layer) as u32);
         let mut recording = Recording::default();
         for layer in 0..c.n_layer {
+            let params = half(layer);
             let tensors = [&cache.turns, cache.k(layer), cache.v(layer)];
             op.record(&mut recording, format!("blk.{layer}/shift"), ring, params, tensors)?;
         }
         Ok(Some(Self {
             program: recording.finish(&model.gpu)?,
             capacity: u64::from(ring.sinks) + u64::from(ring.window),
-            discards: u64::from(params.shift),
+            discards: u64::from(half(0).shift),
             gone: 0,
         }))
     }

@@ -177,7 +177,10 @@ impl Weights {
                             None => vec![0.0; len],
                         });
                     }
-                    let values = joined(*join, &columns);
+                    let mut values = joined(*join, &columns);
+                    if label == "output_norm" {
+                        values.iter_mut().for_each(|value| *value /= config.scales.logits);
+                    }
                     let vector = Tensor::upload(gpu, name, &[values.len()], &values)?;
                     vectors.insert(label.as_str(), vector);
                 }

@@ -1,6 +1,6 @@
 //! The attention of one token, with what comes before it: turned, stored, attended to, in one dispatch, or in two
 //! where the cache is split over workgroups.
-use super::{AttentionParams, FRAME, HeadShape, RingParams, Sums, expect_cache};
+use super::{AttentionParams, FRAME, HeadShape, RingParams, Sums, expect_cache, expect_turns};
 use crate::Result;
 use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work, wgsl};
 use futures_util::future::try_join;
@@ -196,7 +196,7 @@ impl AttentionOne {
         let (ring, count) = (params.ring, splits(params.ring));
         frame.expect(OP, [FRAME])?;
         qkv.expect(OP, [1, (heads + 2 * kv_heads) * head_dim])?;
-        turns.expect(OP, [ring.phases(), params.rope_dim as usize / 2, 2])?;
+        expect_turns(OP, ring, params.rope_dim, turns)?;
         expect_cache(OP, ring, kv_heads * head_dim, self.shape.kv_f16, [k, v])?;
         parts.expect(OP, [count as usize, heads, head_dim + 4])?;
         out.expect(OP, [1, heads * head_dim])?;

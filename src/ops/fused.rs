@@ -218,12 +218,13 @@ impl Fused {
         })
     }
 
-    /// Records `x = w[token]` and what the norm of `gain` needs of it; how many partial sums there are then.
+    /// Records `x = scale w[token]` and what the norm of `gain` needs of it; how many partial sums there are then.
     /// `token`: `[T]`, of which the first counts; `gain`: `[D]`; `x`, `xn`: [1, D].
     pub fn record_get_rows(
         &self,
         recording: &mut Recording,
         label: &str,
+        scale: f32,
         [token, gain, x, xn, squares]: [&Tensor; 5],
         w: &Linear,
     ) -> Result<u32> {
@@ -236,7 +237,7 @@ impl Fused {
         expect_partials(OP, squares, units)?;
         for part in &w.parts {
             let (rows, row0) = (part.rows as u32, part.row0 as u32);
-            let params = GetRowsParams { rows, row0, units };
+            let params = GetRowsParams { rows, row0, units, scale };
             let tensors = [token, &part.quants, &part.scales, gain, x, xn, squares];
             let kernel = self.get_rows.get(part.dtype)?;
             let iterations = u64::from(units.div_ceil(kernel.lanes()));

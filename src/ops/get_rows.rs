@@ -15,6 +15,8 @@ pub struct GetRowsParams {
     pub row0: u32,
     /// D/32
     pub units: u32,
+    /// What weights are multiplied with.
+    pub scale: f32,
 }
 
 /// Looks tokens up.
@@ -39,11 +41,12 @@ impl GetRows {
         Ok(Self { kernels: ByFormat::new(gpu, &Self::SOURCES, dtypes, &overrides).await? })
     }
 
-    /// Records `x[t] = w[tokens[t]]`. `frame`: `[4]`; `tokens`: `[T]`; `w`: `[V, D]`; `x`: [T, D].
+    /// Records `x[t] = scale w[tokens[t]]`. `frame`: `[4]`; `tokens`: `[T]`; `w`: `[V, D]`; `x`: [T, D].
     pub fn record(
         &self,
         recording: &mut Recording,
         label: impl Into<String>,
+        scale: f32,
         [frame, tokens, x]: [&Tensor; 3],
         w: &Linear,
     ) -> Result<()> {
@@ -57,6 +60,7 @@ impl GetRows {
                 rows: part.rows as u32,
                 row0: part.row0 as u32,
                 units: w.padded_cols() as u32 / 32,
+                scale,
             };
             let tensors = [frame, tokens, &part.quants, &part.scales, x];
             let kernel = self.kernels.get(part.dtype)?;

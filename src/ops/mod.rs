@@ -43,7 +43,7 @@ pub use shift::{Shift, ShiftParams};
 pub use subgroup::Sums;
 pub use variant::{Choice, Origin, Variant};
 
-use ring::expect_cache;
+use ring::{expect_cache, expect_turns};
 
 /// Bytes of workgroup memory that every device has.
 const WORKGROUP_MEMORY: u32 = 16 << 10;

@@ -38,3 +38,17 @@ pub(super) fn expect_cache(
     let stored = ring.sinks as usize + ring.slots as usize;
     cache.iter().try_for_each(|tensor| tensor.expect(op, [stored, words]))
 }
+
+/// An error unless there is a rope table for so many dimensions of a head: [S + 2N, R/2, 2]. Where none are turned any will
+/// do, as nobody reads it.
+pub(super) fn expect_turns(
+    op: &'static str,
+    ring: RingParams,
+    rope_dim: u32,
+    turns: &Tensor,
+) -> Result<()> {
+    match rope_dim {
+        0 => Ok(()),
+        _ => turns.expect(op, [ring.phases(), rope_dim as usize / 2, 2]),
+    }
+}

@@ -1,5 +1,5 @@
 //! Turns queries and keys, and stores keys and values in the ring.
-use super::{AttentionParams, FRAME, expect_cache};
+use super::{AttentionParams, FRAME, expect_cache, expect_turns};
 use crate::Result;
 use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work, wgsl};
 
@@ -54,7 +54,7 @@ impl RopeStore {
         let [rows, _] = qkv.dims(OP)?;
         frame.expect(OP, [FRAME])?;
         qkv.expect(OP, [rows, (heads + 2 * kv_heads) * head_dim])?;
-        turns.expect(OP, [params.ring.phases(), params.rope_dim as usize / 2, 2])?;
+        expect_turns(OP, params.ring, params.rope_dim, turns)?;
         q.expect(OP, [rows, 3, heads * head_dim])?;
         expect_cache(OP, params.ring, kv_heads * head_dim, self.kv_f16, [k, v])?;
         // A query is turned element by element, a key or value stored in pairs.

@@ -1,5 +1,5 @@
 //! What other engines do when a cache is full: throw the older part away, move the rest to its place.
-use super::{RingParams, expect_cache};
+use super::{RingParams, expect_cache, expect_turns};
 use crate::Result;
 use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work, wgsl};
 
@@ -72,7 +72,7 @@ impl Shift {
         [turns, k, v]: [&Tensor; 3],
     ) -> Result<()> {
         const OP: &str = "shift";
-        turns.expect(OP, [ring.phases(), params.rope_dim as usize / 2, 2])?;
+        expect_turns(OP, ring, params.rope_dim, turns)?;
         expect_cache(OP, ring, params.kv_heads as usize * self.head_dim, self.kv_f16, [k, v])?;
         if params.shift == 0 || params.shift + params.kept > ring.slots {
             let expected = format!("{} slots and {} that go", params.kept, params.shift);

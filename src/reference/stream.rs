@@ -70,8 +70,11 @@ impl Oracle {
     }
 
     /// A head turned to a position.
-    fn turned(&self, head: &[f64], position: usize) -> Vec<f64> {
+    fn turned(&self, layer: usize, head: &[f64], position: usize) -> Vec<f64> {
         let (mut out, half) = (head.to_vec(), self.frequencies.len());
+        if self.config.no_rope_every.is_some_and(|every| (layer + 1) % every == 0) {
+            return out;
+        }
         for (pair, frequency) in self.frequencies.iter().enumerate() {
             let (a, b) = match self.config.rope.layout {
                 RopeLayout::Norm => (2 * pair, 2 * pair + 1),
@@ -88,8 +91,11 @@ impl Oracle {
     pub fn step(&mut self, token: u32) -> Vec<f64> {
         let c = self.config.clone();
         let row = |w: &[f32]| w[token as usize * c.n_embd..][..c.n_embd].to_vec();
-        let mut x: Vec<f64> =
-            row(self.weight("token_embd.weight")).into_iter().map(f64::from).collect();
+        let scales = c.scales;
+        let [embedding, residual, logits] =
+            [scales.embedding, scales.residual, scales.logits].map(f64::from);
+        let embedded = row(self.weight("token_embd.weight")).into_iter();
+        let mut x: Vec<f64> = embedded.map(|weight| embedding * f64::from(weight)).collect();
         for layer in 0..c.n_layer {
             let name = |part: &str| format!("blk.{layer}.{part}");
             let xn = norm(&x, self.weight(&name("attn_norm.weight")), c.rms_eps);
@@ -105,18 +111,19 @@ impl Oracle {
             }
             let att = self.attend(layer, &q);
             let out = self.linear(&name("attn_output"), &att);
-            x.iter_mut().zip(out).for_each(|(x, out)| *x += out);
+            x.iter_mut().zip(out).for_each(|(x, out)| *x += residual * out);
 
             let xn = norm(&x, self.weight(&name("ffn_norm.weight")), c.rms_eps);
             let [gate, up] = ["ffn_gate", "ffn_up"].map(|part| self.linear(&name(part), &xn));
             let swiglu = |(gate, up): (&f64, &f64)| gate / (1.0 + (-gate).exp()) * up;
             let h: Vec<f64> = gate.iter().zip(&up).map(swiglu).collect();
             let down = self.linear(&name("ffn_down"), &h);
-            x.iter_mut().zip(down).for_each(|(x, down)| *x += down);
+            x.iter_mut().zip(down).for_each(|(x, down)| *x += residual * down);
         }
         let xn = norm(&x, self.weight("output_norm.weight"), c.rms_eps);
         let output = if c.tied { "token_embd.weight" } else { "output.weight" };
-        product(&xn, self.weight(output))
+        let out = product(&xn, self.weight(output));
+        out.into_iter().map(|logit| logit / logits).collect()
     }
 
     /// The softmax weights of the last token on all that is kept. [L, H, kept]
@@ -126,16 +133,16 @@ impl Oracle {
 
     /// Attention of one token over all that is kept, numbered by its place in the list.
     fn attend(&mut self, layer: usize, q: &[f64]) -> Vec<f64> {
-        let Config { n_head, n_head_kv, head_dim, .. } = self.config;
+        let Config { n_head, n_head_kv, head_dim, scales, .. } = self.config;
         let seen = &self.seen[layer];
         let mut given = Vec::with_capacity(n_head);
         let mut att = Vec::with_capacity(q.len());
         for (h, q) in q.chunks_exact(head_dim).enumerate() {
             let kv = h / (n_head / n_head_kv) * head_dim..;
-            let q = self.turned(q, seen.len() - 1);
+            let q = self.turned(layer, q, seen.len() - 1);
             let score = |(place, (k, _)): (usize, &(Vec<f64>, Vec<f64>))| {
-                let k = self.turned(&k[kv.clone()][..head_dim], place);
-                q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>() / (head_dim as f64).sqrt()
+                let k = self.turned(layer, &k[kv.clone()][..head_dim], place);
+                q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>() * f64::from(scales.attention)
             };
             let scores: Vec<f64> = seen.iter().enumerate().map(score).collect();
             let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -95,12 +95,12 @@ fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
             let tensors = [&one_x, &gain, &one_y, &yn, &squares];
             fused.record_residual(r, "residual", tensors, w).unwrap();
             let embedding = [&token, &wide_gain, &one_x, &xn, &squares];
-            fused.record_get_rows(r, "get_rows_normed", embedding, w).unwrap();
+            fused.record_get_rows(r, "get_rows_normed", 1.0, embedding, w).unwrap();
         }
     }
     let get_rows = block_on(GetRows::new(gpu, &sizes.dtypes)).unwrap();
     for w in &weights {
-        get_rows.record(r, "get_rows", [&many_frame, &tokens, &many_x], w).unwrap();
+        get_rows.record(r, "get_rows", 1.0, [&many_frame, &tokens, &many_x], w).unwrap();
     }
     for sums in [Sums::Shared, block_on(Sums::of(gpu)).unwrap()] {
         let norm = block_on(RmsNorm::new(gpu, sums)).unwrap();

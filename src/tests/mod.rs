@@ -8,6 +8,7 @@ mod blocks;
 mod chart;
 mod classes;
 mod config;
+mod families;
 mod faults;
 mod gguf;
 mod gguf_file;

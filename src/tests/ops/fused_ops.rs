@@ -181,14 +181,15 @@ fn the_embedding_of_one_token_of_every_format() {
             let linear = m.load(&gpu, Join::Concat, limit);
             let gain = noise(51, cols);
             let mut expected = vec![0.0; cols];
-            reference::get_rows(&[id], &m.plain[0], cols, &mut expected);
+            reference::get_rows(&[id], &m.plain[0], cols, 0.75, &mut expected);
             let token = Tensor::upload(&gpu, "tokens", &[2], &[id, 99]).unwrap();
             let (x, xn) = (nan(&gpu, &[1, cols]), nan(&gpu, &[1, cols]));
             let squares = nan(&gpu, &[most_partials(cols, 1)]);
             let mut recording = Recording::default();
             let tensors = [&token, &vector(&gpu, &gain), &x, &xn, &squares];
-            let partials =
-                op.record_get_rows(&mut recording, "test", tensors, &linear).unwrap() as usize;
+            let partials = op
+                .record_get_rows(&mut recording, "test", 0.75, tensors, &linear)
+                .unwrap() as usize;
             run(&gpu, recording);
             let what = format!("get_rows_normed {dtype} {id} limit {limit}");
             assert_close(&what, &read(&gpu, &x), &expected, 1e-7, 1e-6);

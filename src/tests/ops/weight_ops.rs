@@ -273,14 +273,14 @@ fn get_rows_of_every_format() {
         for (limit, used) in [(u64::MAX, 9), (4_096, 8)] {
             let linear = m.load(&gpu, Join::Concat, limit);
             let mut expected = vec![f32::NAN; room * cols];
-            reference::get_rows(&tokens[..used], &m.plain[0], cols, &mut expected);
+            reference::get_rows(&tokens[..used], &m.plain[0], cols, 0.75, &mut expected);
             let frame =
                 Tensor::upload(&gpu, "frame", &[FRAME], &[3u32, used as u32, 1, 0]).unwrap();
             let ids = Tensor::upload(&gpu, "tokens", &[room], &tokens).unwrap();
             let nan = vec![f32::NAN; room * cols];
             let x = Tensor::upload(&gpu, "x", &[room, cols], &nan).unwrap();
             let mut recording = Recording::default();
-            op.record(&mut recording, "test", [&frame, &ids, &x], &linear).unwrap();
+            op.record(&mut recording, "test", 0.75, [&frame, &ids, &x], &linear).unwrap();
             run(&gpu, recording);
             let found: Vec<f32> = block_on(x.read(&gpu)).unwrap();
             let (found, beyond) = found.split_at(used * cols);
