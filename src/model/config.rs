@@ -135,6 +135,8 @@ pub struct Config {
     pub rope: Rope,
     /// Of so many layers the last turns nothing: it knows no positions.
     pub no_rope_every: Option<usize>,
+    /// Each head of queries and keys is normalised before it is turned.
+    pub head_norms: bool,
     /// What activations are multiplied with.
     pub scales: Scales,
     /// The output matrix is the embedding.
@@ -238,6 +240,7 @@ impl Config {
                 Some(false) if family.scales => Some(1),
                 _ => family.no_rope_every,
             },
+            head_norms: family.head_norms,
             scales: Scales::read(gguf, family, &key, head_dim)?,
             tied: gguf.tensor("output.weight").is_none(),
             architecture: family.name.to_owned(),

@@ -12,16 +12,24 @@ pub(super) struct Family {
     pub(super) layout: RopeLayout,
     /// Of so many layers the last turns no queries and keys: it knows no positions.
     pub(super) no_rope_every: Option<usize>,
+    /// Each head of queries and keys is normalised before it is turned (`attn_q_norm`, `attn_k_norm`).
+    pub(super) head_norms: bool,
     /// The keys of [`Scales`] are read; in other families they are refused.
     pub(super) scales: bool,
 }
 
-const LLAMA: Family =
-    Family { name: "llama", layout: RopeLayout::Norm, no_rope_every: None, scales: false };
+const LLAMA: Family = Family {
+    name: "llama",
+    layout: RopeLayout::Norm,
+    no_rope_every: None,
+    head_norms: false,
+    scales: false,
+};
 
-const FAMILIES: [Family; 4] = [
+const FAMILIES: [Family; 5] = [
     LLAMA,
     Family { name: "qwen2", layout: RopeLayout::Neox, ..LLAMA },
+    Family { name: "qwen3", layout: RopeLayout::Neox, head_norms: true, ..LLAMA },
     Family { name: "smollm3", no_rope_every: Some(4), ..LLAMA },
     Family { name: "granite", scales: true, ..LLAMA },
 ];

@@ -6,10 +6,10 @@ use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::model::RopeLayout;
 use crate::ops::{
     AddBias, Argmax, Attention, AttentionOne, AttentionParams, ChunkAttention, Epilogue, FRAME,
-    Fused, GetRows, HeadShape, MatMul, Normed, RmsNorm, RopeStore, Sample, SamplerState, Shares,
-    Sums, Variant, most_partials, splits,
+    Fused, GetRows, HeadNorm, HeadNormParams, HeadShape, MatMul, Normed, RmsNorm, RopeStore,
+    Sample, SamplerState, Shares, Sums, Variant, most_partials, splits,
 };
-use futures_util::future::{try_join, try_join4};
+use futures_util::future::{try_join, try_join3, try_join4};
 
 /// Every kernel that a pass needs, compiled once for a session.
 pub(crate) struct Kernels {
@@ -18,6 +18,7 @@ pub(crate) struct Kernels {
     matmul: MatMul,
     fused: Fused,
     add_bias: Option<AddBias>,
+    head_norm: Option<HeadNorm>,
     rope_store: RopeStore,
     attention: Attention,
     attention_one: AttentionOne,
@@ -26,11 +27,17 @@ pub(crate) struct Kernels {
     pub(super) variant: Variant,
 }
 
+/// What a kernel is made by, where it is wanted.
+async fn wanted<T>(wanted: bool, made: impl Future<Output = Result<T>>) -> Result<Option<T>> {
+    if wanted { made.await.map(Some) } else { Ok(None) }
+}
+
 /// What kernels are compiled for: all of it is known before the weights have come.
 #[derive(Clone)]
 pub(crate) struct Needs {
     heads: HeadShape,
     neox: bool,
+    head_norms: bool,
     products: Products,
     variant: Variant,
 }
@@ -45,15 +52,15 @@ impl Needs {
         let KernelSettings { kv, activations, tiles } = settings;
         let variant = Variant { activations, tiles: tiles && variant.tiles, ..variant };
         let heads = config.heads(kv);
-        Self { heads, neox: config.rope.layout == RopeLayout::Neox, products, variant }
+        let (neox, head_norms) = (config.rope.layout == RopeLayout::Neox, config.head_norms);
+        Self { heads, neox, head_norms, products, variant }
     }
 }
 
 impl Kernels {
     /// Compiles them side by side.
     pub(crate) async fn new(gpu: &Gpu, needs: &Needs) -> Result<Self> {
-        let Needs { heads, neox, products, variant } = needs;
-        let (heads, neox, variant) = (*heads, *neox, *variant);
+        let &Needs { heads, neox, head_norms, ref products, variant } = needs;
         let Products { embedding, layers, output, residual_bias } = products;
         let all = [&layers[..], output].concat();
         // The variant is one of products; here what counts is what the device can do.
@@ -61,33 +68,32 @@ impl Kernels {
         let way = ChunkAttention::of(gpu, heads, sums, variant.tiles);
         let attention =
             try_join(AttentionOne::new(gpu, heads, neox, sums), Attention::new(gpu, heads, way));
-        let add_bias = async {
-            match residual_bias {
-                true => AddBias::new(gpu).await.map(Some),
-                false => Ok(None),
-            }
-        };
+        let add_bias = wanted(*residual_bias, AddBias::new(gpu));
+        let head_norm = wanted(head_norms, HeadNorm::new(gpu, sums));
         // Nothing is awaited before everything is begun: the weights stream from the first pause on.
-        let ((get_rows, norm, matmul, (fused, add_bias)), (rope_store, attention, argmax, sample)) =
-            try_join(
-                try_join4(
-                    GetRows::new(gpu, embedding),
-                    RmsNorm::new(gpu, sums),
-                    // A chunk gives the logits of its last token alone.
-                    MatMul::new(gpu, output, layers, variant),
-                    try_join(Fused::new(gpu, &all, embedding, variant), add_bias),
-                ),
-                try_join4(
-                    RopeStore::new(gpu, neox, heads.kv_f16),
-                    attention,
-                    Argmax::new(gpu),
-                    Sample::new(gpu),
-                ),
-            )
-            .await?;
+        let (
+            (get_rows, norm, matmul, (fused, add_bias, head_norm)),
+            (rope_store, attention, argmax, sample),
+        ) = try_join(
+            try_join4(
+                GetRows::new(gpu, embedding),
+                RmsNorm::new(gpu, sums),
+                // A chunk gives the logits of its last token alone.
+                MatMul::new(gpu, output, layers, variant),
+                try_join3(Fused::new(gpu, &all, embedding, variant), add_bias, head_norm),
+            ),
+            try_join4(
+                RopeStore::new(gpu, neox, heads.kv_f16),
+                attention,
+                Argmax::new(gpu),
+                Sample::new(gpu),
+            ),
+        )
+        .await?;
         let (attention_one, attention) = attention;
         Ok(Self {
             add_bias,
+            head_norm,
             get_rows,
             norm,
             matmul,
@@ -265,6 +271,12 @@ fn params(model: &Model, cache: &Cache, layer: usize) -> AttentionParams {
     AttentionParams { heads, kv_heads, head_dim, rope_dim, ring, scale, first: 0, span: 0 }
 }
 
+/// The norms of heads, which are of what a product gives and not of the residual stream.
+fn head_norms(c: &Config) -> HeadNormParams {
+    let [heads, kv_heads, head_dim] = [c.n_head, c.n_head_kv, c.head_dim].map(|n| n as u32);
+    HeadNormParams { heads, kv_heads, head_dim, eps: c.rms_eps }
+}
+
 /// A border before every layer but the first, which the embedding goes with.
 fn begin_layer(r: &mut Recording, layer: usize) {
     if layer > 0 {
@@ -280,7 +292,7 @@ fn record_fused(
     cache: &Cache,
     act: &Activations,
 ) -> Result<u32> {
-    let Kernels { fused, add_bias, attention_one, .. } = kernels;
+    let Kernels { fused, add_bias, head_norm, attention_one, .. } = kernels;
     let Activations { tokens, frame, x, xn, qkv, att, h, squares, parts, .. } = act;
     let (c, w) = (&model.config, &model.weights);
     let eps = c.norm_eps();
@@ -300,6 +312,9 @@ fn record_fused(
         let label = name("attn_qkv");
         fused.record_normed(r, &label, store, eps, normed(n), qkv, &w.attn_qkv, bias)?; // qkv [1, (H + 2 KV) HD]
         let tensors = [frame, qkv, turns, k, v, parts, att];
+        if let (Some(op), Some(gain)) = (head_norm, &layer.head_norms) {
+            op.record(r, name("head_norm"), head_norms(c), [frame, gain, qkv])?; // qkv [1, (H + 2 KV) HD]
+        }
         let attend = params(model, cache, i);
         attention_one.record(r, &name("attention"), attend, tensors)?; // att [1, H HD]
         if let (Some(op), Some(bias)) = (add_bias, &w.attn_output_bias) {
@@ -337,7 +352,7 @@ fn record_layers(
     act: &Activations,
     look: Option<(&Shares, &Tensor)>,
 ) -> Result<()> {
-    let Kernels { get_rows, norm, matmul, rope_store, attention, .. } = kernels;
+    let Kernels { get_rows, norm, matmul, head_norm, rope_store, attention, .. } = kernels;
     let Activations { tokens, frame, x, xn, qkv, q, att, carry, h, .. } = act;
     let (c, w) = (&model.config, &model.weights);
     let eps = c.norm_eps();
@@ -351,6 +366,9 @@ fn record_layers(
         let (store, add, swiglu) = (Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu);
         norm.record(r, name("attn_norm"), eps, [frame, x, &layer.attn_norm, xn])?; // xn [T, D]
         matmul.record(r, name("attn_qkv"), store, [frame, xn, qkv], &layer.attn_qkv, bias)?; // qkv [T, (H + 2 KV) HD]
+        if let (Some(op), Some(gain)) = (head_norm, &layer.head_norms) {
+            op.record(r, name("head_norm"), head_norms(c), [frame, gain, qkv])?; // qkv [T, (H + 2 KV) HD]
+        }
         let attend = params(model, cache, i);
         rope_store.record(r, name("rope_store"), attend, [frame, qkv, turns, q, k, v])?; // q [T, 3, H HD]
         attention.record(r, name("attention"), attend, [frame, q, k, v, att, carry])?; // att [T, H HD]

@@ -34,6 +34,10 @@ pub(super) fn check(config: &Config, gguf: &Gguf) -> Result<()> {
         add("attn_k.weight", &[d, kv]);
         add("attn_v.weight", &[d, kv]);
         add("attn_output.weight", &[q, d]);
+        if config.head_norms {
+            add("attn_q_norm.weight", &[head_dim as u64]);
+            add("attn_k_norm.weight", &[head_dim as u64]);
+        }
         add("ffn_norm.weight", &[d]);
         add("ffn_gate.weight", &[d, f]);
         add("ffn_up.weight", &[d, f]);

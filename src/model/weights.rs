@@ -12,6 +12,7 @@ pub(crate) struct Layer {
     pub(crate) attn_norm: Tensor,                // [D]
     pub(crate) attn_qkv: Linear,                 // [(H + 2 KV) HD, D]: attn_q, attn_k, attn_v
     pub(crate) qkv_bias: Option<Tensor>,         // [(H + 2 KV) HD]
+    pub(crate) head_norms: Option<Tensor>,       // [2 HD]: attn_q_norm, attn_k_norm
     pub(crate) attn_output: Linear,              // [D, H HD]
     pub(crate) attn_output_bias: Option<Tensor>, // [D]
     pub(crate) ffn_norm: Tensor,                 // [D]
@@ -78,6 +79,14 @@ impl<'a> Wants<'a> {
         self.add(label.to_owned(), kind, &[name])
     }
 
+    /// The gains of a layer's norms of heads, as one.
+    fn head_norms(&mut self, layer: usize) -> Result<()> {
+        let names = ["q", "k"].map(|of| format!("blk.{layer}.attn_{of}_norm.weight"));
+        let len = |name: &String| Ok((need_tensor(self.gguf, name)?.len(), true));
+        let parts = names.iter().map(len).collect::<Result<_>>()?;
+        self.add(format!("blk.{layer}.head_norms"), Kind::Vector(Join::Concat, parts), &names)
+    }
+
     /// The biases of a layer's matrices, where there are some: each may be left out.
     fn bias(&mut self, layer: usize, label: &str, join: Join, matrices: &[&str]) -> Result<()> {
         let (mut parts, mut names) = (Vec::new(), Vec::new());
@@ -111,6 +120,9 @@ impl<'a> Wants<'a> {
             }
             for norm in ["attn_norm", "ffn_norm"].map(n) {
                 want.norm(&norm)?;
+            }
+            if config.head_norms {
+                want.head_norms(i)?;
             }
             for (label, join, matrices) in BIASES {
                 want.bias(i, label, join, matrices)?;
@@ -206,6 +218,7 @@ impl Weights {
                 attn_norm: vector(&n("attn_norm")).expect(LOADED),
                 attn_qkv: matrix(&n("attn_qkv")).expect(LOADED),
                 qkv_bias: vector(&n("qkv_bias")),
+                head_norms: vector(&n("head_norms")),
                 attn_output: matrix(&n("attn_output")).expect(LOADED),
                 attn_output_bias: vector(&n("attn_output_bias")),
                 ffn_norm: vector(&n("ffn_norm")).expect(LOADED),
@@ -252,8 +265,9 @@ impl Weights {
     pub(crate) fn bytes(&self) -> u64 {
         let vectors = self.layers.iter().flat_map(|layer| {
             let Layer { qkv_bias, attn_output_bias, ffn_gate_up_bias, ffn_down_bias, .. } = layer;
-            let biases = [qkv_bias, attn_output_bias, ffn_gate_up_bias, ffn_down_bias];
-            [&layer.attn_norm, &layer.ffn_norm].into_iter().chain(biases.into_iter().flatten())
+            let there = [qkv_bias, attn_output_bias, ffn_gate_up_bias, ffn_down_bias];
+            let there = there.into_iter().chain([&layer.head_norms]).flatten();
+            [&layer.attn_norm, &layer.ffn_norm].into_iter().chain(there)
         });
         let vectors = vectors.chain([&self.output_norm]).map(Tensor::size);
         vectors.sum::<u64>() + self.matrices().map(Linear::bytes).sum::<u64>()

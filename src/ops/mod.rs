@@ -6,6 +6,7 @@ mod attention_one;
 mod formats;
 mod fused;
 mod get_rows;
+mod head_norm;
 mod int8;
 mod linear;
 mod matmul;
@@ -28,6 +29,7 @@ pub(crate) use attention_one::Plan;
 pub use attention_one::{AttentionOne, splits};
 pub use fused::{Fused, Normed, NormedParams, ResidualParams, most_partials};
 pub use get_rows::{GetRows, GetRowsParams};
+pub use head_norm::{HeadNorm, HeadNormParams};
 pub use int8::ActivationType;
 pub(crate) use linear::same_type;
 pub use linear::{Join, Linear, Part};
@@ -80,6 +82,8 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         AttentionOne::SUBGROUP,
         AttentionOne::JOIN,
         Argmax::SOURCE,
+        HeadNorm::SOURCE,
+        HeadNorm::SUBGROUP,
         Nll::SOURCE,
         Peak::SOURCE,
         Shift::SOURCE,

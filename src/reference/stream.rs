@@ -69,6 +69,17 @@ impl Oracle {
         out
     }
 
+    /// Every head normed by itself, in models that do so.
+    fn normed(&self, gain: &[f32], heads: Vec<f64>) -> Vec<f64> {
+        let Config { head_norms, head_dim, rms_eps, .. } = self.config;
+        match head_norms {
+            true => {
+                heads.chunks_exact(head_dim).flat_map(|head| norm(head, gain, rms_eps)).collect()
+            }
+            false => heads,
+        }
+    }
+
     /// A head turned to a position.
     fn turned(&self, layer: usize, head: &[f64], position: usize) -> Vec<f64> {
         let (mut out, half) = (head.to_vec(), self.frequencies.len());
@@ -101,6 +112,8 @@ impl Oracle {
             let xn = norm(&x, self.weight(&name("attn_norm.weight")), c.rms_eps);
             let [q, k, v] =
                 ["attn_q", "attn_k", "attn_v"].map(|part| self.linear(&name(part), &xn));
+            let [q, k] = [("attn_q_norm.weight", q), ("attn_k_norm.weight", k)]
+                .map(|(gain, heads)| self.normed(self.weight(&name(gain)), heads));
             let seen = &mut self.seen[layer];
             if self.halves && seen.len() == self.sinks + self.window {
                 seen.drain(self.sinks..self.sinks + self.window / 2);

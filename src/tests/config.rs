@@ -3,7 +3,7 @@ use super::gguf_file::GgufFile;
 use super::tiny::Tiny;
 use crate::format::{Array, DType, Gguf, Value};
 use crate::model::config::phase_table;
-use crate::model::{Config, Rope, RopeLayout, RopeScaling};
+use crate::model::{Config, Rope, RopeLayout, RopeScaling, Scales};
 use pollster::block_on;
 use serde::Deserialize;
 
@@ -73,6 +73,59 @@ fn scalings_are_read() {
         attn_factor: 1.0,
     };
     assert_eq!(scaling(yarn), expected);
+}
+
+/// The tiny model as one of another family.
+fn of_family(name: &str) -> GgufFile {
+    let mut file = Tiny::default().parts();
+    for (key, value) in &mut file.metadata {
+        match key.strip_prefix("llama.") {
+            Some(rest) => *key = format!("{name}.{rest}"),
+            None if key == "general.architecture" => *value = Value::String(name.into()),
+            None => {}
+        }
+    }
+    file
+}
+
+#[test]
+fn families_differ_as_their_files_do_not_say() {
+    let ropes = |name: &str| {
+        let config = config(&of_family(name)).unwrap();
+        (config.rope.layout, [0, 2, 3, 7].map(|layer| config.rope_dim(layer)))
+    };
+    assert_eq!(ropes("llama"), (RopeLayout::Norm, [16; 4]));
+    assert_eq!(ropes("qwen2"), (RopeLayout::Neox, [16; 4]));
+    assert_eq!(ropes("smollm3"), (RopeLayout::Norm, [16, 16, 0, 0]));
+    assert_eq!(ropes("granite"), (RopeLayout::Norm, [16; 4]));
+    let none = of_family("granite").with("granite.rope.scaling.finetuned", Value::Bool(false));
+    assert_eq!(config(&none).unwrap().rope_dim(0), 0);
+    let missing = config(&of_family("qwen3")).unwrap_err().to_string();
+    assert!(missing.contains("blk.0.attn_q_norm.weight is missing"), "{missing}");
+}
+
+#[test]
+fn scales_are_granites_alone() {
+    let keys = ["embedding_scale", "residual_scale", "attention.scale", "logit_scale"];
+    for key in keys {
+        let refused = config(&with(&format!("llama.{key}"), Value::F32(0.5))).unwrap_err();
+        assert!(refused.to_string().contains(&format!("(llama.{key})")), "{refused}");
+        let key = format!("granite.{key}");
+        for wrong in [-1.0, f32::INFINITY, f32::NAN] {
+            let refused = config(&of_family("granite").with(&key, Value::F32(wrong))).unwrap_err();
+            assert!(refused.to_string().contains(&format!("{key} is {wrong}")), "{refused}");
+        }
+    }
+    let read = |file: GgufFile| config(&file).unwrap().scales;
+    let [embedding, residual, attention, logits] = [3.0, 0.5, 0.125, 4.0];
+    let all = keys.iter().zip([embedding, residual, attention, logits]);
+    let file = all.fold(of_family("granite"), |file, (key, value)| {
+        file.with(&format!("granite.{key}"), Value::F32(value))
+    });
+    assert_eq!(read(file), Scales { embedding, residual, attention, logits });
+    let plain = Scales { embedding: 1.0, residual: 1.0, attention: 0.25, logits: 1.0 };
+    assert_eq!(read(of_family("granite")), plain);
+    assert_eq!(read(of_family("granite").with("granite.logit_scale", Value::F32(0.0))), plain);
 }
 
 #[test]

@@ -137,6 +137,10 @@ fn heads(gpu: &Gpu, sizes: &Sizes, head_dim: usize, r: &mut Recording) {
         let op = block_on(AttentionOne::new(gpu, shape, false, sums)).unwrap();
         op.record(r, "one", attend, [&one_frame, &qkv, &turns, &k, &v, &parts, &out]).unwrap();
     }
+    let gain = zeros(gpu, &[2 * hd]);
+    let op = block_on(HeadNorm::new(gpu, sums)).unwrap();
+    let params = HeadNormParams { heads, kv_heads, head_dim, eps: 1e-5 };
+    op.record(r, "head_norm", params, [&frame, &gain, &qkv]).unwrap();
     let shares = block_on(Shares::new(gpu, shape)).unwrap();
     let seen = zeros(gpu, &[1, 1, h, 64.min(stored)]);
     let q = zeros(gpu, &[1, 3, h * hd]);

@@ -3,8 +3,8 @@ use super::{run, sums};
 use crate::gpu::{Gpu, Recording, Tensor};
 use crate::model::reduce;
 use crate::ops::{
-    AddBias, AddBiasParams, Argmax, FRAME, NO_TOKEN, Nll, NllParams, Peak, PeakParams, RingParams,
-    RmsNorm, RmsNormParams, Sums,
+    AddBias, AddBiasParams, Argmax, FRAME, HeadNorm, HeadNormParams, NO_TOKEN, Nll, NllParams,
+    Peak, PeakParams, RingParams, RmsNorm, RmsNormParams, Sums,
 };
 use crate::reference;
 use crate::tests::support::{assert_close, gpu, noise};
@@ -235,4 +235,38 @@ fn peak() {
     let params = PeakParams { steps: 1, a: 0.9, b: 1.5 };
     let error = op.record(&mut Recording::default(), "test", params, &two).unwrap_err();
     assert!(error.to_string().starts_with("peak: t has shape [2, 1]"), "{error}");
+}
+
+#[test]
+fn head_norm() {
+    let gpu = gpu();
+    for sums in sums(&gpu) {
+        let op = block_on(HeadNorm::new(&gpu, sums)).unwrap();
+        // one head; heads that do not fill a workgroup; one over; real sizes
+        for (heads, kv_heads, head_dim, rows) in
+            [(1, 1, 8, 1), (3, 1, 24, 2), (2, 2, 72, 3), (16, 8, 128, 2), (4, 1, 512, 1)]
+        {
+            let params = HeadNormParams { heads, kv_heads, head_dim, eps: 0.1 };
+            let width = ((heads + 2 * kv_heads) * head_dim) as usize;
+            let (gain, qkv) = (noise(1, 2 * head_dim as usize), noise(2, (rows + 1) * width));
+            let mut expected = qkv.clone();
+            // One row more than there are tokens: it is left alone.
+            reference::head_norm(params, &gain, &mut expected[..rows * width]);
+            let frame =
+                Tensor::upload(&gpu, "frame", &[FRAME], &[9u32, rows as u32, 1, 0]).unwrap();
+            let gain = Tensor::upload(&gpu, "gain", &[gain.len()], &gain).unwrap();
+            let qkv = Tensor::upload(&gpu, "qkv", &[rows + 1, width], &qkv).unwrap();
+            let mut recording = Recording::default();
+            op.record(&mut recording, "test", params, [&frame, &gain, &qkv]).unwrap();
+            run(&gpu, recording);
+            let found: Vec<f32> = block_on(qkv.read(&gpu)).unwrap();
+            let what = format!("head_norm {sums:?} {heads} + {kv_heads} heads of {head_dim}");
+            assert_close(&what, &found, &expected, 1e-6, 1e-5);
+        }
+        let [frame, qkv] =
+            [&[FRAME][..], &[1, 24]].map(|shape| Tensor::zeros(&gpu, "t", shape).unwrap());
+        let params = HeadNormParams { heads: 1, kv_heads: 1, head_dim: 8, eps: 0.1 };
+        let error = op.record(&mut Recording::default(), "test", params, [&frame, &frame, &qkv]);
+        assert_eq!(error.unwrap_err().to_string(), "head_norm: t has shape [4], expected [16]");
+    }
 }
