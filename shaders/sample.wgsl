@@ -47,6 +47,7 @@ const BROKEN: u32 = 0xffffffffu;
 var<workgroup> best: atomic<u32>;
 var<workgroup> lane_ties: array<u32, WG>;
 var<workgroup> lane_mass: array<vec2<u32>, WG>;
+var<workgroup> deeper: u32;
 var<workgroup> owner_scratch: vec3<u32>; // the lane that has the drawn id, and what is left of the draw there
 var<workgroup> drawn_scratch: u32;
 
@@ -103,6 +104,7 @@ fn top_p(lane: u32, kept: Kept) -> Kept {
     if params.temperature == 0.0 || params.top_p >= 1.0 {
         return kept;
     }
+    var now = kept;
     let above = mass_above(lane, kept.floor, kept.highest);
     var equal = vec2(0u);
     if kept.ties > 0u {
@@ -110,14 +112,18 @@ fn top_p(lane: u32, kept: Kept) -> Kept {
     }
     var wanted = share64(add64(above, equal), params.top_p);
     wanted = select(wanted, vec2(1u, 0u), wanted.x == 0u && wanted.y == 0u);
-    // Searched for in any case: not every compiler sees that all lanes would agree to leave it out.
-    threshold(lane, params.count, true, wanted, kept.floor, kept.highest);
-    let key = found;
-    workgroupBarrier();
-    // Ties of the floor are wanted too; else the threshold lies above it.
-    let ties = needed(kept.floor, sub64(wanted, above), kept.ties, kept.highest);
-    let now = select(key, vec2(kept.floor, ties), less64(above, wanted));
-    return Kept(now.x, now.y, kept.highest, kept.min_p, kept.temperature);
+    if lane == 0u {
+        deeper = select(1u, 0u, less64(above, wanted));
+    }
+    if workgroupUniformLoad(&deeper) != 0u {
+        threshold(lane, params.count, true, wanted, kept.floor, kept.highest);
+        now.floor = found.x;
+        now.ties = found.y;
+        workgroupBarrier();
+    } else {
+        now.ties = needed(kept.floor, sub64(wanted, above), kept.ties, kept.highest);
+    }
+    return now;
 }
 
 /// Whether a key is at least the share `min_p` as likely as the likeliest.

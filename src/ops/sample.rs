@@ -74,9 +74,9 @@ impl SampleParams {
     fn work(&self, lanes: u32) -> Work {
         let run = self.count.div_ceil(lanes);
         let search = threshold_iterations(self.count, lanes);
-        // The likeliest; top-k; the mass and the search of top-p, and the ties of its last; ties, masses and the walk of
-        // the draw; the lanes' sums and ties, the owner of the draw, the random number.
-        let walks = u64::from(5 * run + 5 * lanes + 32 + ROUNDS);
+        // The likeliest; top-k; the mass and the search of top-p, or the ties of its last; ties, masses and the walk of the
+        // draw; the lanes' sums and ties, the owner of the draw, the random number.
+        let walks = u64::from(5 * run + 5 * lanes + ROUNDS);
         Work { grid: [1, 1, 1], iterations: walks + 2 * search }
     }
 }

@@ -122,7 +122,7 @@ fn every_half_by_the_device_and_by_integers() {
     assert!(beyond[2 * 0x7c01..].iter().all(|&bits| f32::from_bits(bits).is_nan()));
 }
 
-/// Runs tests of this binary on the same adapter as a GPU. `./build.sh test --all` runs all of them so.
+/// Runs tests of this binary on the same adapter as a GPU. `./build.sh test --all` runs all of them so, as every class.
 fn run_as(class: Class, names: &[&str]) {
     let names: Vec<_> = names.iter().map(|name| format!("tests::{name}")).collect();
     let mut command = Command::new(std::env::current_exe().unwrap());
@@ -148,7 +148,7 @@ const OPS: [&str; 9] = [
 
 /// Whole models, and what a device is counted to do for a token.
 const MODELS: [&str; 5] = [
-    "golden::the_default_model_has_the_ids_and_logits_of_other_engines",
+    "golden::two_prompts_have_the_ids_and_logits_of_another_engine",
     "invariants::two_equal_to_the_paper_over_ten_capacities",
     "invariants::four_the_same_for_every_chunk_and_ring",
     "invariants::six_what_is_out_of_the_window_does_not_count",

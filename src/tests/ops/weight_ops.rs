@@ -176,17 +176,14 @@ fn weights_whose_halves_are_subnormal() {
             let m = matrices_of(&[(dtype, rows, cols)], with_subnormal_halves);
             let (linear, plain) = (&m.load(&gpu, Join::Concat, u64::MAX), &m.plain[0][..]);
             let product = [(Epilogue::Store, dtype)];
-            let op = block_on(MatMul::new(&gpu, &product, &product, Variant::PLAIN)).unwrap();
+            let op = block_on(MatMul::new(&gpu, &product, &[], Variant::PLAIN)).unwrap();
             // Weights are tiny; what comes of them is not.
             let largest = plain.iter().fold(0.0, |most: f32, w| most.max(w.abs()));
-            for room in [1, 3] {
-                let x: Vec<f32> =
-                    noise(11, room * cols).iter().map(|x| x * 0.2 / largest).collect();
-                let what = format!("{dtype} of subnormal halves, by bits {by_bits}");
-                let (epilogue, bias, tokens) = (Epilogue::Store, false, room);
-                let case = Case { what, linear, plain, epilogue, bias, room, tokens };
-                check_with(&gpu, &op, &case, [&x, &x]);
-            }
+            let x: Vec<f32> = noise(11, cols).iter().map(|x| x * 0.2 / largest).collect();
+            let what = format!("{dtype} of subnormal halves, by bits {by_bits}");
+            let (epilogue, bias, room, tokens) = (Epilogue::Store, false, 1, 1);
+            let case = Case { what, linear, plain, epilogue, bias, room, tokens };
+            check_with(&gpu, &op, &case, [&x, &x]);
         }
     }
 }
