@@ -30,6 +30,7 @@ struct Summary {
     prefill_tps: f64,
     decode_tps: f64,
     ttft_ms: f64,
+    longest_submission_ms: f64,
     /// Until the first token could be fed, from the choice of a device on.
     load_ms: f64,
     /// Of that: until every weight was handed to the device, and until every kernel was compiled, side by side.
@@ -281,6 +282,7 @@ fn summarise(
         prefill_tps: rate(prompt_tokens as u64, times.prefilled - times.start),
         decode_tps: times.decode_tps(generated_tokens),
         ttft_ms: ms(first),
+        longest_submission_ms: ms(session.longest_submission()),
         load_ms: ms(times.load),
         upload_ms: ms(model.times.weights),
         pipelines_ms: ms(model.times.kernels),

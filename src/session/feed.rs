@@ -40,7 +40,8 @@ impl Session {
             };
             let part = &tokens[done..tokens.len().min(done.saturating_add(room))];
             let end = done + part.len();
-            for pass in self.passes(part) {
+            let mut passes = self.passes(part);
+            while let Some(pass) = self.next_pass(&mut passes) {
                 let last = done + pass.len() == tokens.len();
                 // Once half of a cache has gone, the token before cannot be fed anew.
                 let with_logits = done + pass.len() == end;
@@ -59,12 +60,24 @@ impl Session {
     }
 
     /// Tokens cut into what one pass takes.
-    fn passes<'a>(&self, tokens: &'a [u32]) -> impl Iterator<Item = &'a [u32]> + use<'a> {
+    fn passes<'a>(&self, tokens: &'a [u32]) -> Passes<'a> {
         let chunk = self.cache.settings().chunk;
-        // A pass over a chunk is made for a full one.
-        let few = self.kernels.few_tokens();
         let (whole, rest) = tokens.split_at(tokens.len() / chunk * chunk);
-        whole.chunks(chunk).chain(rest.chunks(if rest.len() <= few { 1 } else { chunk }))
+        // A pass over a chunk is made for a full one.
+        Passes { whole, rest, few: rest.len() <= self.kernels.few_tokens() }
+    }
+
+    /// Tokens of the next pass; they go together, as far as that is known not to take too long.
+    fn next_pass<'a>(&self, passes: &mut Passes<'a>) -> Option<&'a [u32]> {
+        let chunk = self.cache.settings().chunk;
+        let Passes { whole, rest, few } = passes;
+        let (from, tokens) = match (whole.len(), rest.len()) {
+            (0, 0) => return None,
+            (0, _) if *few => (rest, 1),
+            (0, left) => (rest, self.at_once(left)),
+            (left, _) => (whole, self.at_once((left - 1) % chunk + 1)),
+        };
+        from.split_off(..tokens)
     }
 
     /// Feeds a token that was given out.
@@ -102,7 +115,8 @@ impl Session {
         anew.extend(&tokens[tokens.len().saturating_sub(window)..]);
         self.standing.stale = fed > 0;
         let (mut flight, mut done) = (Flight::default(), 0);
-        for pass in self.passes(&anew) {
+        let mut passes = self.passes(&anew);
+        while let Some(pass) = self.next_pass(&mut passes) {
             let last = done + pass.len() == anew.len();
             let part = Part { place: done as u64, tokens: pass, with_logits: last, last };
             if !self.submit_pass(&mut flight, part, &mut go_on).await? {
@@ -122,4 +136,12 @@ impl Session {
         self.standing.stale = false;
         Ok(tokens.len())
     }
+}
+
+/// What is left of tokens that are fed: whole chunks, and less than one.
+struct Passes<'a> {
+    whole: &'a [u32],
+    rest: &'a [u32],
+    /// So few that they go one by one.
+    few: bool,
 }

@@ -15,6 +15,10 @@ pub(crate) struct Portions {
     longest: f64,
 }
 
+/// Tokens of a pass of which nobody knows how long it takes, and the fewest that are worth one.
+const FIRST: usize = 16;
+const LEAST: usize = 8;
+
 impl Portions {
     pub(crate) fn new(within: Duration) -> Self {
         Self { within: within.as_secs_f64() * 1e3, piece: None, longest: 0.0 }
@@ -32,6 +36,19 @@ impl Portions {
     /// Whether that is as much as a submission should take.
     pub(crate) fn fills(&self, pieces: f64) -> bool {
         self.ms(pieces) > self.within
+    }
+
+    /// Tokens of a pass that is made for so many: fewer, where a single layer of all of them would take much longer than
+    /// a submission should.
+    pub(crate) fn tokens(&self, chunk: usize) -> usize {
+        match self.piece {
+            None => FIRST.min(chunk),
+            Some(piece) if piece > 2.0 * self.within => {
+                let tokens = (chunk as f64 * self.within / piece).ceil() as usize;
+                tokens.next_multiple_of(LEAST).clamp(LEAST, chunk.max(LEAST)).min(chunk)
+            }
+            Some(_) => chunk,
+        }
     }
 
     /// The longest submission so far, in milliseconds.
@@ -107,9 +124,14 @@ mod tests {
         portions.took(93.0, 1, ms(930.0));
         assert_eq!(cut(&portions, [30, 31], 31), [15, 30, 31]);
         assert_eq!(portions.longest(), 930.0);
+        assert_eq!(portions.tokens(64), 64);
+        (0..40).for_each(|_| portions.took(1.0, 1, ms(400.0)));
+        assert_eq!([64, 256, 7].map(|chunk| portions.tokens(chunk)), [24, 72, 7]);
         let mut none = Portions::new(Duration::ZERO);
+        assert_eq!([64, 7].map(|chunk| none.tokens(chunk)), [16, 7]);
         none.took(31.0, 1, ms(1.0));
         assert_eq!(cut(&none, [3, 5], 5), [1, 2, 3, 5]);
+        assert_eq!(none.tokens(64), 8);
         none.took(31.0, 1, Duration::ZERO);
         assert_eq!(cut(&none, [3, 5], 5).len(), 4);
     }

@@ -205,6 +205,13 @@ impl Session {
         }
     }
 
+    /// How many of a pass's tokens go at once. It is the same pass with fewer of them, and no result is another for it.
+    pub(super) fn at_once(&self, tokens: usize) -> usize {
+        let fit = self.portions.many.tokens(self.cache.settings().chunk);
+        // A token by itself would be another kernel's.
+        if tokens <= fit + 1 { tokens } else { fit }
+    }
+
     /// Whether a pass over so many tokens can be left in the middle: where the last token before it can still be fed
     /// anew.
     fn can_end_within(&self, tokens: usize) -> bool {

@@ -86,11 +86,12 @@ async fn cost(
     decode(session, &mut generation, WARM, |_| ()).await?;
     let before = gpu.counters.snapshot();
     decode(session, &mut generation, WARM, |_| ()).await?;
-    let submits = (gpu.counters.snapshot() - before).submits.max(1);
+    let waits = (gpu.counters.snapshot() - before).waits.max(1);
     // As many as this device's speed suggests, and from now on always as many: whole submissions are counted.
-    let steps = (WARM as f64 / submits as f64).round() as usize;
+    let steps = (WARM as f64 / waits as f64).round().max(1.0) as usize;
     generation.submit_together(steps);
-    decode(session, &mut generation, 2 * steps, |_| ()).await?;
+    // Two that were under way may have been longer.
+    decode(session, &mut generation, 6 * steps, |_| ()).await?;
     let tokens = tokens.next_multiple_of(steps);
     let before = gpu.counters.snapshot();
     let region = Region::new(&INSTRUMENTED_SYSTEM);

@@ -121,9 +121,9 @@ async fn one(
     let before = session.model().gpu.counters.snapshot();
     let early = timed(session, &mut generation, tokens).await?;
     let Some(early) = early else { return Ok(()) };
-    let submits = (session.model().gpu.counters.snapshot() - before).submits;
+    let waits = (session.model().gpu.counters.snapshot() - before).waits;
     samples.decode_tps.push(tokens as f64 / early.as_secs_f64());
-    samples.steps_per_submission.push(tokens as f64 / submits.max(1) as f64);
+    samples.steps_per_submission.push(tokens as f64 / waits.max(1) as f64);
 
     bar.set_message("reading a prompt");
     session.reset();
