@@ -9,6 +9,8 @@ mod open;
 #[cfg(not(target_arch = "wasm32"))]
 mod pipelines;
 mod profile;
+#[cfg(test)]
+mod ran;
 mod readback;
 mod recording;
 mod tensor;
@@ -20,6 +22,8 @@ pub(crate) use kernel::wgsl;
 pub use kernel::{Access, Kernel, KernelSource};
 pub use open::{AdapterChoice, AdapterReport, BrowserAdapter, Gpu, Tier, adapters};
 pub use profile::KernelTime;
+#[cfg(test)]
+pub(crate) use ran::with_overrides;
 pub use readback::Readback;
 pub use recording::{MOST_ITERATIONS, Program, Recording, Work};
 pub use tensor::Tensor;

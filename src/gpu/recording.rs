@@ -25,6 +25,8 @@ pub(super) struct Dispatch {
     pipeline: wgpu::ComputePipeline,
     layout: wgpu::BindGroupLayout,
     buffers: Vec<wgpu::Buffer>,
+    #[cfg(test)]
+    made_from: Kernel,
     params_size: u64,
     pub(super) params_offset: u64,
     pub(super) work: Work,
@@ -68,6 +70,8 @@ impl Recording {
             pipeline: kernel.pipeline.clone(),
             layout: kernel.layout.clone(),
             buffers: tensors.iter().map(|tensor| tensor.buffer.clone()).collect(),
+            #[cfg(test)]
+            made_from: kernel.clone(),
             params_size: kernel.source.params_size,
             params_offset,
             work,
@@ -187,6 +191,8 @@ impl Gpu {
         let mut pass = encoder.begin_compute_pass(&Default::default());
         let steps = programs.iter().flat_map(|program| &program.steps);
         for (bind_group, dispatch) in (0..times).flat_map(|_| steps.clone()) {
+            #[cfg(test)]
+            dispatch.made_from.note_run(self);
             dispatch.encode(&mut pass, bind_group);
             dispatch.count(&self.counters);
         }

@@ -21,6 +21,7 @@ mod loops;
 mod ops;
 #[cfg(feature = "cli")]
 mod perplexity;
+mod portability;
 #[cfg(feature = "cli")]
 mod scan;
 mod shaders;
