@@ -3,8 +3,8 @@
 use super::loops::{Sizes, class, everything};
 use super::tiny::{Tiny, session, streaming};
 use crate::format::DType;
-use crate::gpu::{Gpu, KernelSource, with_overrides};
-use crate::model::KvType;
+use crate::gpu::{Gpu, Kernel, KernelSource, with_overrides};
+use crate::model::{KvType, RopeLayout};
 use crate::ops::kernels;
 use naga::back::hlsl::{self, ShaderModel};
 use naga::back::pipeline_constants::process_overrides;
@@ -13,6 +13,7 @@ use naga::back::{PipelineConstants, msl};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ResourceBinding, ShaderStage, StorageAccess};
+use pollster::block_on;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,6 +28,9 @@ const CLASSES: [(&str, bool, Option<u32>); 6] = [
     ("gpu 64", false, Some(64)),
 ];
 
+/// Sizes of heads that models have.
+const HEADS: [usize; 6] = [64, 80, 96, 112, 128, 256];
+
 /// Values of overrides, by name, as JSON has them.
 type Overrides = Vec<(&'static str, f64)>;
 
@@ -38,22 +42,30 @@ fn asked() -> Asked {
     let mut asked = Asked::new();
     for (name, cpu, subgroup) in CLASSES {
         let gpu = class(cpu, subgroup);
-        let head_dims = &[64, 80, 96, 112, 128, 256];
         let sizes = Sizes {
             vocab: 5_003,
             width: 1_152,
             window: 700,
             chunk: 70,
-            head_dims,
+            head_dims: &HEADS,
             dtypes: DType::ALL.to_vec(),
         };
         everything(&gpu, &sizes);
         let gpu = Arc::new(gpu);
-        for dtype in DType::ALL {
-            let model = Tiny::of_type(dtype).model(&gpu);
+        let of_heads = HEADS.map(|head_dim| {
+            let (layout, biases) = (RopeLayout::Neox, &["attn_output", "ffn_down"][..]);
+            Tiny { head_dim, rope_dim: head_dim, layout, biases, ..Tiny::of_type(DType::Q8_0) }
+        });
+        for tiny in DType::ALL.map(Tiny::of_type).into_iter().chain(of_heads) {
+            let model = tiny.model(&gpu);
             for (kv, chunk) in [(KvType::F16, 64), (KvType::F32, 8)] {
                 session(&model, streaming(4, 60, chunk, kv));
             }
+        }
+        // What is tried out at opening, where something is computed.
+        for source in kernels().into_iter().filter(|source| source.name.ends_with("_check")) {
+            let lanes = [("WG", f64::from(gpu.tier.lanes()))];
+            block_on(Kernel::new(&gpu, source, lanes)).unwrap();
         }
         note(&gpu, name, &mut asked);
     }
@@ -210,9 +222,10 @@ fn every_kernel_is_translated_for_every_platform_with_the_overrides_that_engines
     let folder = std::env::var_os("BROOKLET_TRANSLATIONS").map(PathBuf::from);
     let asked = asked();
     let names: BTreeSet<_> = asked.values().map(|(source, ..)| source.name).collect();
-    for kernel in kernels() {
-        assert!(names.contains(kernel.name), "{} is asked for by nobody", kernel.name);
-    }
+    let mut forgotten = kernels();
+    forgotten.retain(|kernel| !names.contains(kernel.name));
+    let forgotten: Vec<_> = forgotten.iter().map(|kernel| kernel.name).collect();
+    assert_eq!(forgotten, [""; 0], "asked for by nobody");
     assert!(asked.len() > 2 * names.len(), "only {} of {} kernels", asked.len(), names.len());
     let mut list = Vec::new();
     for (number, (key, (source, overrides, classes))) in asked.iter().enumerate() {

@@ -18,6 +18,7 @@ export const FIREFOX = env.BROOKLET_BROWSER === "firefox";
 /** What a test may need and Firefox, or the protocol it is driven by, has not: why the test is left out there. */
 const LACKING = {
   "heap size": "WebDriver BiDi neither collects garbage nor tells the size of a heap; the code measured is the same",
+  download: "its WebDriver BiDi tells of no download that a page makes itself",
   quota: "WebDriver BiDi sets no quota for an origin",
 };
 

@@ -43,6 +43,12 @@ const shot = (page, name) =>
     path: join(SHOTS, FIREFOX ? "firefox" : "", `${name}.png`),
     caret: "initial", // to hide it the driver would inject a style, which the page's policy forbids
   });
+/** As a visitor does. What a driver fills in by itself is no change for Firefox. */
+const enter = async (field, text) => {
+  await field.fill("");
+  await field.pressSequentially(text);
+  await field.blur();
+};
 const link = (more = {}) =>
   `/#${new URLSearchParams({ prompt: "hello there", seed: 5, model: tiny, window: 64, ...more })}`;
 
@@ -151,8 +157,10 @@ test("pause, continue, stop, go on, copy, save, the ring and the sinks", async (
   // Firefox leaves NULs out of a clipboard's text, and this model makes some.
   const copied = FIREFOX ? text.replaceAll("\0", "") : text;
   assert.equal(await page.evaluate(() => navigator.clipboard.readText()), copied);
-  const [download] = await Promise.all([page.waitForEvent("download"), page.t("save").click()]);
-  assert.equal(readFileSync(await download.path(), "utf8"), text);
+  if (!needs("download")) {
+    const [download] = await Promise.all([page.waitForEvent("download"), page.t("save").click()]);
+    assert.equal(readFileSync(await download.path(), "utf8"), text);
+  }
   await page.t("continue").click();
   await state(page, "streaming");
   await reaches(page, 30);
@@ -180,8 +188,7 @@ test("a dropped file, kept models, and a model that is none", async () => {
     [`${server.url}/index.html`, /not a GGUF file/],
     [`${server.url}/nothing.gguf`, /404/],
   ]) {
-    await page.t("model-url").fill(address);
-    await page.t("model-url").blur();
+    await enter(page.t("model-url"), address);
     await page.t("start").click();
     await state(page, "error");
     assert.match(await page.t("error").textContent(), words);
@@ -189,8 +196,7 @@ test("a dropped file, kept models, and a model that is none", async () => {
   }
   await shot(page, "error");
   await axe(page, "error");
-  await page.t("model-url").fill(tiny);
-  await page.t("model-url").blur();
+  await enter(page.t("model-url"), tiny);
   await page.t("start").click();
   await state(page, "streaming");
   const kept = page.t("kept-list").locator("li", { hasText: "tiny" });
