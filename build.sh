@@ -27,9 +27,10 @@ usage: ./build.sh COMMAND
   serve    build them and serve the page on localhost, the default model beside it: serve [PORT]
   run      setup, build, then \`brooklet run\`; what follows goes to it:
                ./build.sh run -- -p "Once upon a time"
-  test     all tests, then the kernels' tests again on a second driver, the README's first command in a clean clone, and the
-           browser's; with --all also what is too slow for every change: every loop of a product with every type of
-           weights and every epilogue, attention in every way to turn and to store
+  test     all tests, then the kernels' tests again on a second driver, the README's first command in a clean clone, the
+           browsers' (Chromium and Firefox), and the package outside a browser (Node with Dawn, Deno); with --all also what
+           is too slow for every change: every loop of a product with every type of weights and every epilogue, attention
+           in every way to turn and to store, every kernel through other platforms' compilers (docs/portability.md)
   lint     rustfmt, clippy and rustdoc without warnings, prettier, shellcheck if installed
   bench    the benchmarks: kernels, the host's share, then \`brooklet bench\`; with --peers also other engines
            beside it, in turns, natively and in a browser; what they give is left in target/bench
@@ -86,6 +87,9 @@ packages() { # NEED DISTRO -> what provides it there; nothing if we do not know
     pip:alpine) echo py3-pip ;;
     swiftshader:debian) echo chromium-common ;; # the library and its manifest, without the browser
     chromium:debian | chromium:fedora | chromium:arch | chromium:suse | chromium:alpine) echo chromium ;;
+    firefox:debian) echo firefox-esr ;;
+    firefox:fedora | firefox:arch | firefox:alpine) echo firefox ;;
+    firefox:suse) echo MozillaFirefox ;;
     node:debian | node:arch | node:alpine) echo nodejs npm ;;
     node:fedora) echo nodejs nodejs-npm ;;
     node:suse) echo nodejs npm ;;
@@ -292,10 +296,14 @@ node_tools() {
     if ! command -v node >/dev/null || ! command -v npm >/dev/null; then need node "node and npm are needed for the web package"; fi
     [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ] ||
         die "node $(node --version) is too old, 20 or newer is needed. Get it from https://nodejs.org"
-    if [ ! -e "$root/web/node_modules/.package-lock.json" ] ||
-        [ "$root/web/package-lock.json" -nt "$root/web/node_modules/.package-lock.json" ]; then
-        say "npm ci (web/)"
-        (cd -- "$root/web" && npm ci --no-fund --no-audit --loglevel=error >&2 </dev/null) || die "npm could not fetch the web tools; see above"
+    npm_ci web "the web tools"
+}
+
+npm_ci() { # FOLDER WHAT
+    local modules=$root/$1/node_modules/.package-lock.json
+    if [ ! -e "$modules" ] || [ "$root/$1/package-lock.json" -nt "$modules" ]; then
+        say "npm ci ($1/: $2)"
+        (cd -- "$root/$1" && npm ci --no-fund --no-audit --loglevel=error >&2 </dev/null) || die "npm could not fetch $2; see above"
     fi
 }
 
@@ -367,20 +375,44 @@ serve() { # [PORT]
 
 has_chromium() { [ -e "${BROOKLET_CHROMIUM:-/usr/bin/chromium}" ] || [ -e /usr/bin/google-chrome ] || [ -e /usr/bin/chromium-browser ]; }
 
-browser_tests() {
-    [ "$(uname -s)" = Linux ] || [ -n "${BROOKLET_CHROMIUM:-}" ] || { say "the browser's tests need BROOKLET_CHROMIUM, a Chromium to drive" && return; }
-    if ! has_chromium; then
-        need chromium "no Chromium was found for the browser's tests (BROOKLET_CHROMIUM names one elsewhere)"
-    fi
+has_firefox() { [ -e "${BROOKLET_FIREFOX:-/usr/bin/firefox-esr}" ] || [ -e /usr/bin/firefox ] || [ -e /snap/bin/firefox ]; }
+
+# What the browsers' tests load, in the form that they can wait for.
+web_for_tests() {
     if [ ${#ignored[@]} = 0 ]; then
         web wasm-test
     else
         web
         export BROOKLET_ALL=1 # every pipeline, and longer streams
     fi
-    say "node --test (web/tests)"
+}
+
+node_tests() { # FILE…
     # Two files at a time: each waits much for its browser, and has one of its own. A test that failed may leave a server.
-    (cd -- "$root/web" && node --test --test-force-exit --test-concurrency=2 --test-reporter=spec tests/*.test.js) || die "the browser's tests failed; see above"
+    (cd -- "$root/web" && node --test --test-force-exit --test-concurrency=2 --test-reporter=spec "$@")
+}
+
+chromium_tests() {
+    [ "$(uname -s)" = Linux ] || [ -n "${BROOKLET_CHROMIUM:-}" ] || { say "Chromium's tests need BROOKLET_CHROMIUM, a Chromium to drive" && return; }
+    if ! has_chromium; then
+        need chromium "no Chromium was found for the browser's tests (BROOKLET_CHROMIUM names one elsewhere)"
+    fi
+    node_tests tests/*.test.js || die "Chromium's tests failed; see above"
+}
+
+firefox_tests() {
+    [ "$(uname -s)" = Linux ] || [ -n "${BROOKLET_FIREFOX:-}" ] || { say "Firefox's tests need BROOKLET_FIREFOX, a Firefox to drive" && return; }
+    if ! has_firefox; then
+        need firefox "no Firefox was found for the browser's tests (BROOKLET_FIREFOX names one elsewhere)"
+    fi
+    BROOKLET_BROWSER=firefox node_tests tests/*.test.js || die "Firefox's tests failed; see above"
+}
+
+# The package outside a browser.
+runtime_tests() {
+    [ "$(uname -s)" = Linux ] || { say "the package outside a browser is tested on Linux alone" && return; }
+    npm_ci web/runtimes "Deno, and Dawn for Node: 225 MB"
+    node_tests runtimes/*.test.js || die "the package's tests outside a browser failed; see above"
 }
 
 # ---- test ----
@@ -471,19 +503,24 @@ readme() {
     "$root/tests/readme.sh" "${CARGO_TARGET_DIR:-$root/target}/readme"
 }
 
+portability() {
+    say "tools/portability/run.sh"
+    "$root/tools/portability/run.sh" || die "a kernel is refused; see above"
+}
+
+stages=()
+stage() { # WHAT COMMAND…
+    local what=$1 start=$SECONDS
+    shift
+    "$@"
+    stages+=("$(printf '%5d s  %s' $((SECONDS - start)) "$what")")
+}
+
 nextest=
 ignored=() # what the binaries of tests want to run the slow ones too
-test_all() { # [--all]
-    local chosen=() skipped=()
-    if [ "${1:-}" = --all ]; then
-        ignored=(--include-ignored)
-        if [ -z "${BROOKLET_VOCABULARIES:-}" ]; then
-            say "BROOKLET_VOCABULARIES names no folder of whole vocabularies: the test of them is left out"
-            chosen=(-E 'not test(whole_vocabularies)')
-            skipped=(--skip whole_vocabularies)
-        fi
-    fi
-    setup
+chosen=() skipped=() # what of them cannot run here
+
+native_tests() {
     if cargo nextest --version >/dev/null 2>&1; then
         nextest=1
         say "cargo nextest run"
@@ -495,15 +532,36 @@ test_all() { # [--all]
         in_root cargo test --locked --lib --bins --tests -- ${ignored[@]+"${ignored[@]}"} ${skipped[@]+"${skipped[@]}"}
         in_root cargo test --locked --doc
     fi
-    [ ${#ignored[@]} = 0 ] || gpu_classes
-    second_driver
-    readme
+}
+
+test_all() { # [--all]
+    if [ "${1:-}" = --all ]; then
+        ignored=(--include-ignored)
+        if [ -z "${BROOKLET_VOCABULARIES:-}" ]; then
+            say "BROOKLET_VOCABULARIES names no folder of whole vocabularies: the test of them is left out"
+            chosen=(-E 'not test(whole_vocabularies)')
+            skipped=(--skip whole_vocabularies)
+        fi
+        export BROOKLET_RAN=${CARGO_TARGET_DIR:-$root/target}/ran.txt # which kernels ran where: see src/gpu/ran.rs
+        rm -f -- "$BROOKLET_RAN"
+    fi
+    stage "setup" setup
+    stage "all native tests" native_tests
+    [ ${#ignored[@]} = 0 ] || stage "kernels, cache and golden texts as GPUs" gpu_classes
+    stage "the kernels' on a second driver" second_driver
+    stage "the README's first command" readme
     # Whose tokens the browser's are compared with. Asked for with a test: alone it would have other features of some crates, and be compiled anew.
     build --test command_line
     export BROOKLET_BINARY=$binary
-    browser_tests
+    stage "the web package" web_for_tests
+    stage "in Chromium" chromium_tests
+    stage "in Firefox" firefox_tests
+    stage "outside a browser" runtime_tests
+    [ ${#ignored[@]} = 0 ] || stage "other platforms' compilers" portability
     [ -z "$nextest" ] || slowest default second-driver
-    [ ${#ignored[@]} = 0 ] || gpu_check short
+    [ ${#ignored[@]} = 0 ] || stage "gpu-check" gpu_check short
+    say "seconds of each stage:"
+    printf '%s\n' "${stages[@]}" >&2
     [ ${#ignored[@]} = 0 ] || say "with what is too slow for every change"
     say "all tests passed"
 }
@@ -523,7 +581,7 @@ lint() {
     RUSTDOCFLAGS='-D warnings' in_root cargo doc --workspace --no-deps --locked
     node_tools
     say "prettier --check"
-    (cd -- "$root/web" && node_modules/.bin/prettier --log-level warn --check js tests '*.js' 'peers/*.mjs' '../benches/peers/*.mjs' '../tools/results/*.mjs' '../www/*.js' '../www/*.css')
+    (cd -- "$root/web" && node_modules/.bin/prettier --log-level warn --check js tests '*.js' 'peers/*.mjs' '../benches/peers/*.mjs' '../tools/*/*.mjs' 'runtimes/*.mjs' 'runtimes/*.js' '../www/*.js' '../www/*.css')
     if command -v shellcheck >/dev/null; then
         say "shellcheck"
         in_root shellcheck build.sh .ci/run tests/*.sh tools/*/*.sh

@@ -81,6 +81,15 @@ impl Kernels {
     }
 }
 
+#[cfg(test)]
+impl Gpu {
+    /// Every kernel that was made, with its overrides.
+    pub(crate) fn kernels_made(&self) -> Vec<(KernelSource, Overrides)> {
+        let made = self.kernels.lock();
+        made.values().map(|kernel| (kernel.source, kernel.constants.clone())).collect()
+    }
+}
+
 impl Kernel {
     /// Compiles `source` with the given values for those of its `override`s that are among them, or gives what the
     /// device has compiled of just that before. Kernels whose futures are polled together are compiled side by side.
@@ -114,6 +123,12 @@ impl Kernel {
         let kernel = Self { source, constants, pipeline, layout };
         gpu.kernels.lock().insert(key, kernel.clone());
         Ok(kernel)
+    }
+
+    /// See [`super::ran`].
+    #[cfg(test)]
+    pub(super) fn note_run(&self, gpu: &Gpu) {
+        super::ran::note(gpu, &self.source, &self.constants);
     }
 
     /// Lanes of its workgroups: the value of its override `WG`.

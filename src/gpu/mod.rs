@@ -13,6 +13,8 @@ mod pipelines;
 #[cfg(target_arch = "wasm32")]
 mod poke;
 mod profile;
+#[cfg(test)]
+mod ran;
 mod readback;
 mod recording;
 mod tensor;
@@ -28,6 +30,8 @@ pub(crate) use kernel::wgsl;
 pub use kernel::{Access, Kernel, KernelSource};
 pub use open::{AdapterChoice, AdapterReport, BrowserAdapter, Gpu, adapters};
 pub use profile::KernelTime;
+#[cfg(test)]
+pub(crate) use ran::with_overrides;
 pub use readback::Readback;
 pub(crate) use recording::pieces;
 pub use recording::{MOST_ITERATIONS, Program, Recording, Work};

@@ -26,6 +26,8 @@ pub(super) struct Dispatch {
     pipeline: wgpu::ComputePipeline,
     layout: wgpu::BindGroupLayout,
     buffers: Vec<wgpu::Buffer>,
+    #[cfg(test)]
+    made_from: Kernel,
     params_size: u64,
     pub(super) params_offset: u64,
     pub(super) work: Work,
@@ -71,6 +73,8 @@ impl Recording {
             pipeline: kernel.pipeline.clone(),
             layout: kernel.layout.clone(),
             buffers: tensors.iter().map(|tensor| tensor.buffer.clone()).collect(),
+            #[cfg(test)]
+            made_from: kernel.clone(),
             params_size: kernel.source.params_size,
             params_offset,
             work,
@@ -238,6 +242,8 @@ impl Gpu {
         let mut encoder = self.device.create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
         for (bind_group, dispatch) in range.flat_map(|index| piece(programs, index)) {
+            #[cfg(test)]
+            dispatch.made_from.note_run(self);
             dispatch.encode(&mut pass, bind_group);
             dispatch.count(&self.counters);
         }

@@ -11,18 +11,18 @@ use pollster::block_on;
 use std::collections::BTreeMap;
 
 /// What decides how long kernels loop.
-struct Sizes {
+pub(super) struct Sizes {
     /// V
-    vocab: usize,
+    pub vocab: usize,
     /// K of products, which is D or F
-    width: usize,
+    pub width: usize,
     /// W
-    window: u32,
+    pub window: u32,
     /// T
-    chunk: usize,
+    pub chunk: usize,
     /// HD
-    head_dims: &'static [usize],
-    dtypes: Vec<DType>,
+    pub head_dims: &'static [usize],
+    pub dtypes: Vec<DType>,
 }
 
 impl Sizes {
@@ -173,7 +173,7 @@ fn choices(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     peak.record(r, "peak", params, &y).unwrap();
 }
 
-fn everything(gpu: &Gpu, sizes: &Sizes) -> Recording {
+pub(super) fn everything(gpu: &Gpu, sizes: &Sizes) -> Recording {
     let mut recording = Recording::default();
     products(gpu, sizes, &mut recording);
     for &head_dim in sizes.head_dims {
@@ -184,7 +184,7 @@ fn everything(gpu: &Gpu, sizes: &Sizes) -> Recording {
 }
 
 /// A device of another class, that computes nothing.
-fn class(cpu: bool, subgroup: Option<u32>) -> Gpu {
+pub(super) fn class(cpu: bool, subgroup: Option<u32>) -> Gpu {
     let mut gpu = block_on(Gpu::open_noop()).unwrap();
     gpu.tier.cpu = cpu;
     gpu.tier.subgroups = subgroup.is_some();

@@ -23,6 +23,7 @@ mod loops;
 mod ops;
 #[cfg(feature = "cli")]
 mod perplexity;
+mod portability;
 mod portions;
 #[cfg(feature = "cli")]
 mod scan;

@@ -11,8 +11,8 @@ const IDLE_MS = 2000;
 const RETRIES = [250, 1000, 3000];
 
 const rangeOf = (headers) => /^bytes (\d+)-\d+\/(\d+)$/.exec(headers.get("content-range") ?? "");
-/** What nobody will read is not sent on either. A body that has failed has nothing to cancel. */
-const drop = (response) => void response?.body?.cancel().catch(() => {});
+/** What nobody will read is not sent on either. To cancel its body is not enough for Firefox, if the server says no more. */
+const drop = (response) => response?.drop();
 const mb = (bytes) => `${(bytes / 1e6).toFixed(0)} MB`;
 
 export class Download {
@@ -94,7 +94,12 @@ export class Download {
 
   async #fetch(headers) {
     const cache = this.#part ? "no-store" : "default"; // one copy is enough
-    const response = await fetch(this.#url, { headers, signal: this.#abort.signal, cache });
+    const request = new AbortController();
+    const abort = () => request.abort();
+    if (this.#abort.signal.aborted) abort();
+    this.#abort.signal.addEventListener("abort", abort, { once: true });
+    const response = await fetch(this.#url, { headers, signal: request.signal, cache });
+    response.drop = abort;
     if (response.ok || response.status === 416) return response;
     drop(response);
     const status = [response.status, response.statusText].filter(Boolean).join(" ");

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { after, afterEach, before, beforeEach, test } from "node:test";
-import { TINY, blank, browser, readModel, reader, sha256, site } from "./harness.js";
+import { TINY, blank, browser, needs, readModel, reader, sha256, site } from "./harness.js";
 
 const BYTES = readFileSync(TINY);
 const SUM = sha256(TINY);
@@ -202,7 +202,7 @@ test("addresses that do not answer are said", async () => {
   assert.match(`${short.code}: ${short.message}`, /^network: /);
 });
 
-test("where there is no room the model is not kept, and runs all the same", async () => {
+test("where there is no room the model is not kept, and runs all the same", { skip: needs("quota") }, async () => {
   const session = await chrome.context.newCDPSession(page);
   await session.send("Storage.overrideQuotaForOrigin", { origin: server.url, quotaSize: 1000 });
   const found = await read("l.gguf");

@@ -4,7 +4,7 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { parts } from "./gguf.js";
-import { TINY, packagePages } from "./harness.js";
+import { TINY, needs, packagePages } from "./harness.js";
 
 const here = packagePages();
 const HOLE = 5 * 2 ** 30;
@@ -55,7 +55,7 @@ test("a file whose tensors begin behind 5 GiB gives the tokens of the small one"
   assert.equal(found.tokens[1], found.tokens[0]);
 });
 
-test("a download is resumed, kept and read behind 5 GiB", { timeout: 300_000 }, async () => {
+test("a download is resumed, kept and read behind 5 GiB", { timeout: 300_000, skip: needs("quota") }, async () => {
   const ranges = [];
   here.faults = serves(ranges);
   const session = await here.context.newCDPSession(here.page);

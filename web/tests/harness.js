@@ -1,14 +1,44 @@
 // A browser and a server for the browser tests.
+import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { after, afterEach, before, beforeEach } from "node:test";
 import { env } from "node:process";
 import { fileURLToPath } from "node:url";
-import { browser as launch } from "../chromium.js";
+import { browser as chromium } from "../chromium.js";
+import { browser as firefox } from "../firefox.js";
 import { CACHE, CSP, serve } from "../serve.js";
 
 export { CACHE };
+
+/** Whether the tests run in Firefox, as `BROOKLET_BROWSER=firefox` asks; in Chromium otherwise. */
+export const FIREFOX = env.BROOKLET_BROWSER === "firefox";
+
+/** What a test may need and Firefox, or the protocol it is driven by, has not: why the test is left out there. */
+const LACKING = {
+  "heap size": "WebDriver BiDi neither collects garbage nor tells the size of a heap; the code measured is the same",
+  download: "its WebDriver BiDi tells of no download that a page makes itself",
+  quota: "WebDriver BiDi sets no quota for an origin",
+};
+
+/** For a test's `skip`: the reason, where it cannot run. */
+export function needs(what) {
+  if (!(what in LACKING)) throw new Error(`nothing is known of ${what}`);
+  return FIREFOX && `in Firefox: ${LACKING[what]}`;
+}
+
+/** Of a style that the driver puts into a page of Firefox for a screenshot, and the page's policy keeps out. */
+const DRIVERS_STYLE = `sha256-${createHash("sha256").update("body {}").digest("base64")}`;
+
+/** What a page complains of from now on. */
+export function complaintsOf(page) {
+  const complaints = [];
+  const note = (text) => (FIREFOX && text.includes(DRIVERS_STYLE)) || complaints.push(text);
+  page.on("pageerror", (error) => note(String(error)));
+  page.on("console", (message) => message.type() === "error" && note(message.text()));
+  return complaints;
+}
 
 /** Whether `./build.sh test --all` asks: with every kernel as a pipeline, long streams, and the package as it is released. */
 export const ALL = env.BROOKLET_ALL === "1";
@@ -19,15 +49,13 @@ export const MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
 /** A browser for a test; `context` and `close` go with it. */
 export async function browser(options) {
-  const chrome = await launch({
-    args: [
-      "--enable-precise-memory-info",
-      "--host-resolver-rules=MAP insecure.test 127.0.0.1", // a page that is neither https nor localhost
-    ],
-    ...options,
-  });
-  chrome.context.setDefaultTimeout(120_000); // the GPU is software, and other tests run beside
-  return chrome;
+  const args = [
+    "--enable-precise-memory-info",
+    "--host-resolver-rules=MAP insecure.test 127.0.0.1", // a page that is neither https nor localhost
+  ];
+  const driven = await (FIREFOX ? firefox(options) : chromium({ args, ...options }));
+  driven.context.setDefaultTimeout(120_000); // the GPU is software, and other tests run beside
+  return driven;
 }
 
 /** The page's server, with its Content-Security-Policy in force, and `faults` in the way of what it sends. */
@@ -39,9 +67,7 @@ export async function site(before) {
 /** An empty page of that site, which the package can be imported from. */
 export async function blank(context, url) {
   const page = await context.newPage();
-  const complaints = [];
-  page.on("pageerror", (error) => complaints.push(String(error)));
-  page.on("console", (message) => message.type() === "error" && complaints.push(message.text()));
+  const complaints = complaintsOf(page);
   await page.route("**/blank.html", (route) =>
     route.fulfill({
       contentType: "text/html",
@@ -117,6 +143,36 @@ export const readModel = (page, model, options = {}) =>
   );
 
 export const sha256 = (path) => createHash("sha256").update(readFileSync(path)).digest("hex");
+
+/** SwiftShader as the loader of Vulkan finds it, for programs beside the browser's. */
+export const SWIFTSHADER = [
+  "/usr/lib/chromium/vk_swiftshader_icd.json",
+  "/usr/lib64/chromium-browser/vk_swiftshader_icd.json",
+  "/opt/google/chrome/vk_swiftshader_icd.json",
+].find(existsSync);
+
+/** The environment of such a program. */
+export function withSwiftShader() {
+  if (!SWIFTSHADER) throw new Error("this needs SwiftShader's manifest (Debian: chromium-common)");
+  return { ...env, VK_DRIVER_FILES: SWIFTSHADER, VK_ICD_FILENAMES: SWIFTSHADER };
+}
+
+/** What the native binary streams greedily on SwiftShader: `{ token, text }` each, and its summary. */
+export function nativeStream(model, prompt, tokens) {
+  const binary = env.BROOKLET_BINARY ?? join(ROOT, "target", "debug", "brooklet");
+  const options = ["--temp", "0", "--json", "--adapter", "SwiftShader", "--quiet"];
+  const output = execFileSync(binary, ["run", "-m", model, "-p", prompt, "-n", String(tokens), ...options], {
+    env: withSwiftShader(),
+    encoding: "utf8",
+  });
+  const pieces = output
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+  const { summary } = pieces.pop();
+  if (!/SwiftShader/.test(summary.adapter)) throw new Error(`the native run was on ${summary.adapter}`);
+  return { pieces, summary };
+}
 
 /** For a file of tests: a fresh page for each, with nothing kept. `inPage(work, argument)` runs in it with the package
  * at hand and turns what is thrown into `{ code, message }`; `faults(req, res)` may answer for the server. */

@@ -1,10 +1,8 @@
 // The package in a browser: loading, streaming, stopping, feeding, resetting.
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { CACHE, MODEL, ROOT, packagePages, sha256 } from "./harness.js";
+import { CACHE, MODEL, nativeStream, packagePages, sha256 } from "./harness.js";
 
 const here = packagePages();
 const ids = (pieces) => pieces.map(({ token }) => token);
@@ -14,36 +12,7 @@ test(
   { timeout: 600_000 },
   async () => {
     const prompt = "The capital of France is";
-    const icd = ["/usr/lib/chromium/vk_swiftshader_icd.json", "/opt/google/chrome/vk_swiftshader_icd.json"].find(
-      existsSync,
-    );
-    assert.ok(icd, "the native run needs SwiftShader's manifest");
-    const binary = process.env.BROOKLET_BINARY ?? join(ROOT, "target", "debug", "brooklet");
-    const output = execFileSync(
-      binary,
-      [
-        "run",
-        "-m",
-        join(CACHE, MODEL),
-        "-p",
-        prompt,
-        "-n",
-        "64",
-        "--temp",
-        "0",
-        "--json",
-        "--adapter",
-        "SwiftShader",
-        "--quiet",
-      ],
-      { env: { ...process.env, VK_DRIVER_FILES: icd, VK_ICD_FILENAMES: icd }, encoding: "utf8" },
-    );
-    const native = output
-      .trim()
-      .split("\n")
-      .map((line) => JSON.parse(line));
-    const { summary } = native.pop();
-    assert.match(summary.adapter, /SwiftShader/);
+    const { pieces: native, summary } = nativeStream(join(CACHE, MODEL), prompt, 64);
     const run = async ({ Engine, collect, keptModels }, { prompt, url, sum, n }) => {
       const reports = [];
       let most = 0;

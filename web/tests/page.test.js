@@ -4,7 +4,7 @@ import { mkdirSync, readFileSync, readdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { ALL, ROOT, TINY, browser, site } from "./harness.js";
+import { ALL, FIREFOX, ROOT, TINY, browser, complaintsOf, needs, site } from "./harness.js";
 
 const SHOTS = join(ROOT, "target", "screenshots");
 const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
@@ -24,12 +24,10 @@ after(async () => {
 });
 
 /** Opens the page; whatever it complains of is in `complaints`. */
-async function open(path = "/", context = chrome.context) {
+async function open(path = "/", context = chrome.context, origin = server.url) {
   const page = await context.newPage();
-  const complaints = [];
-  page.on("pageerror", (error) => complaints.push(String(error)));
-  page.on("console", (message) => message.type() === "error" && complaints.push(message.text()));
-  await page.goto(server.url + path);
+  const complaints = complaintsOf(page);
+  await page.goto(origin + path);
   await page.waitForSelector("html[data-ready], html[data-refused]");
   return Object.assign(page, { complaints, t: (id) => page.getByTestId(id) });
 }
@@ -40,7 +38,17 @@ const reaches = (page, n) =>
   page.waitForFunction((n) => Number(document.getElementById("tokens").textContent.replace(/\D/g, "")) >= n, n, {
     timeout: 500_000,
   });
-const shot = (page, name) => page.screenshot({ path: join(SHOTS, `${name}.png`) });
+const shot = (page, name) =>
+  page.screenshot({
+    path: join(SHOTS, FIREFOX ? "firefox" : "", `${name}.png`),
+    caret: "initial", // to hide it the driver would inject a style, which the page's policy forbids
+  });
+/** As a visitor does. What a driver fills in by itself is no change for Firefox. */
+const enter = async (field, text) => {
+  await field.fill("");
+  await field.pressSequentially(text);
+  await field.blur();
+};
 const link = (more = {}) =>
   `/#${new URLSearchParams({ prompt: "hello there", seed: 5, model: tiny, window: 64, ...more })}`;
 
@@ -146,9 +154,13 @@ test("pause, continue, stop, go on, copy, save, the ring and the sinks", async (
   await state(page, "stopped");
   const text = await page.t("stage").textContent();
   await page.t("copy").click();
-  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), text);
-  const [download] = await Promise.all([page.waitForEvent("download"), page.t("save").click()]);
-  assert.equal(readFileSync(await download.path(), "utf8"), text);
+  // Firefox leaves NULs out of a clipboard's text, and this model makes some.
+  const copied = FIREFOX ? text.replaceAll("\0", "") : text;
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), copied);
+  if (!needs("download")) {
+    const [download] = await Promise.all([page.waitForEvent("download"), page.t("save").click()]);
+    assert.equal(readFileSync(await download.path(), "utf8"), text);
+  }
   await page.t("continue").click();
   await state(page, "streaming");
   await reaches(page, 30);
@@ -176,8 +188,7 @@ test("a dropped file, kept models, and a model that is none", async () => {
     [`${server.url}/index.html`, /not a GGUF file/],
     [`${server.url}/nothing.gguf`, /404/],
   ]) {
-    await page.t("model-url").fill(address);
-    await page.t("model-url").blur();
+    await enter(page.t("model-url"), address);
     await page.t("start").click();
     await state(page, "error");
     assert.match(await page.t("error").textContent(), words);
@@ -185,8 +196,7 @@ test("a dropped file, kept models, and a model that is none", async () => {
   }
   await shot(page, "error");
   await axe(page, "error");
-  await page.t("model-url").fill(tiny);
-  await page.t("model-url").blur();
+  await enter(page.t("model-url"), tiny);
   await page.t("start").click();
   await state(page, "streaming");
   const kept = page.t("kept-list").locator("li", { hasText: "tiny" });
@@ -246,22 +256,22 @@ test("the policy for scripts is in force, by the page itself", async () => {
 });
 
 test("it opens and streams without a network after the first visit", async () => {
-  const page = await open(link());
+  const host = await site();
+  const page = await open(link({ model: `${host.url}/fixtures/tiny.gguf` }), chrome.context, host.url);
   await page.evaluate(() => navigator.serviceWorker.ready);
   await page.t("start").click();
   await reaches(page, 10);
   await page.t("stop").click();
   await state(page, "stopped");
-  await page.waitForFunction(async () => Boolean(await caches.match("brooklet/brooklet_bg.wasm")));
-  await chrome.context.setOffline(true);
-  try {
-    await page.reload();
-    await page.waitForSelector("html[data-ready]");
-    await page.t("start").click();
-    await reaches(page, 10);
-  } finally {
-    await chrome.context.setOffline(false);
-  }
+  // A loop: a promise of false would count as something true for waitForFunction.
+  const kept = () => page.evaluate(async () => Boolean(await caches.match("brooklet/brooklet_bg.wasm")));
+  for (const end = Date.now() + 60_000; !(await kept()); await page.waitForTimeout(100))
+    assert.ok(Date.now() < end, "the engine was not kept for the next visit");
+  await host.close();
+  await page.reload();
+  await page.waitForSelector("html[data-ready]");
+  await page.t("start").click();
+  await reaches(page, 10);
   await page.close();
 });
 
@@ -288,6 +298,11 @@ test("it works under any path of a static host", async () => {
   await host.close();
 });
 
+/** Where this browser has WebGPU. */
+const SINCE = FIREFOX
+  ? /it comes with version 141 on Windows and 145 on Macs/
+  : /Chrome and Edge have it from version 113 on/;
+
 test("without WebGPU or an adapter it says so, with what to do; the package too", async () => {
   const without = await browser({ webgpu: false, viewport: SIZES.wide });
   const load = (page, worker) =>
@@ -304,7 +319,7 @@ test("without WebGPU or an adapter it says so, with what to do; the package too"
     await old.waitForSelector("html[data-refused]");
     const words = await old.getByTestId("error").textContent();
     assert.match(words, /no WebGPU/);
-    assert.match(words, /from version 113 on/); // the package's own words
+    assert.match(words, SINCE); // the package's own words
     assert.match(words, /Chrome/);
     await shot(old, "no-webgpu-wide");
     await axe(old, "no WebGPU");
@@ -312,7 +327,7 @@ test("without WebGPU or an adapter it says so, with what to do; the package too"
     await shot(old, "no-webgpu-phone");
     const none = await load(old, false);
     assert.deepEqual([none.code, none.name], ["no-webgpu", "NoWebGpuError"]);
-    assert.match(none.message, /Chrome and Edge have it from version 113 on/);
+    assert.match(none.message, SINCE);
     // over http, where browsers hide it
     await old.goto(`${server.url.replace("localhost", "insecure.test")}/`);
     await old.waitForSelector("html[data-refused]");
@@ -332,45 +347,49 @@ test("without WebGPU or an adapter it says so, with what to do; the package too"
 
 const [LONG, GROWS] = ALL ? [10_000, 2 << 20] : [3000, 1 << 20];
 
-test(`${LONG} tokens: the page stays small and does not stand still`, { timeout: 600_000 }, async () => {
-  const page = await open(link());
-  const session = await chrome.context.newCDPSession(page);
-  await page.evaluate(() => {
-    globalThis.long = [];
-    const note = (list) =>
-      globalThis.long.push(...list.getEntries().map(({ duration, startTime }) => [startTime, duration]));
-    new PerformanceObserver(note).observe({ type: "longtask", buffered: false });
-  });
-  await page.t("start").click();
-  const measured = async (tokens) => {
-    await reaches(page, tokens);
-    await session.send("HeapProfiler.collectGarbage");
-    const { usedSize } = await session.send("Runtime.getHeapUsage");
-    const [wasm, nodes] = await page.evaluate(() => [
-      document.getElementById("wasm-bytes").textContent,
-      document.querySelectorAll("*").length,
-    ]);
-    return { usedSize, wasm, nodes };
-  };
-  await state(page, "streaming");
-  await page.evaluate(() => (globalThis.long.length = 0));
-  const early = await measured(1000);
-  await page.evaluate(() => (globalThis.ignore = globalThis.long.splice(0))); // the collection asked for is one
-  await reaches(page, LONG - 100);
-  const long = await page.evaluate(() => globalThis.long);
-  const late = await measured(LONG);
-  const rate = await page.t("tps").textContent();
-  console.log(
-    `${LONG} tokens at ${rate}/s: heap ${early.usedSize} to ${late.usedSize}, wasm ${early.wasm} to ${late.wasm}, elements ${early.nodes} to ${late.nodes}, tasks over 50 ms: ${JSON.stringify(long)}`,
-  );
-  assert.ok(late.usedSize - early.usedSize < GROWS, `the heap grew by ${late.usedSize - early.usedSize} bytes`);
-  assert.equal(late.wasm, early.wasm);
-  assert.ok(late.nodes - early.nodes < 100);
-  // On a quiet machine there is none. A machine that is busy with other things may stretch one; a page that waits for
-  // its engine stands still for longer.
-  assert.deepEqual(
-    long.filter(([, duration]) => duration > 500),
-    [],
-  );
-  await page.close();
-});
+test(
+  `${LONG} tokens: the page stays small and does not stand still`,
+  { timeout: 600_000, skip: needs("heap size") },
+  async () => {
+    const page = await open(link());
+    const session = await chrome.context.newCDPSession(page);
+    await page.evaluate(() => {
+      globalThis.long = [];
+      const note = (list) =>
+        globalThis.long.push(...list.getEntries().map(({ duration, startTime }) => [startTime, duration]));
+      new PerformanceObserver(note).observe({ type: "longtask", buffered: false });
+    });
+    await page.t("start").click();
+    const measured = async (tokens) => {
+      await reaches(page, tokens);
+      await session.send("HeapProfiler.collectGarbage");
+      const { usedSize } = await session.send("Runtime.getHeapUsage");
+      const [wasm, nodes] = await page.evaluate(() => [
+        document.getElementById("wasm-bytes").textContent,
+        document.querySelectorAll("*").length,
+      ]);
+      return { usedSize, wasm, nodes };
+    };
+    await state(page, "streaming");
+    await page.evaluate(() => (globalThis.long.length = 0));
+    const early = await measured(1000);
+    await page.evaluate(() => (globalThis.ignore = globalThis.long.splice(0))); // the collection asked for is one
+    await reaches(page, LONG - 100);
+    const long = await page.evaluate(() => globalThis.long);
+    const late = await measured(LONG);
+    const rate = await page.t("tps").textContent();
+    console.log(
+      `${LONG} tokens at ${rate}/s: heap ${early.usedSize} to ${late.usedSize}, wasm ${early.wasm} to ${late.wasm}, elements ${early.nodes} to ${late.nodes}, tasks over 50 ms: ${JSON.stringify(long)}`,
+    );
+    assert.ok(late.usedSize - early.usedSize < GROWS, `the heap grew by ${late.usedSize - early.usedSize} bytes`);
+    assert.equal(late.wasm, early.wasm);
+    assert.ok(late.nodes - early.nodes < 100);
+    // On a quiet machine there is none. A machine that is busy with other things may stretch one; a page that waits for
+    // its engine stands still for longer.
+    assert.deepEqual(
+      long.filter(([, duration]) => duration > 500),
+      [],
+    );
+    await page.close();
+  },
+);

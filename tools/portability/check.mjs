@@ -1,0 +1,185 @@
+// What run.sh has prepared, to every compiler that is here: `check.mjs FOLDER RAN [PAGE]`.
+import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { argv, env, execPath, exit, stderr } from "node:process";
+import { fileURLToPath } from "node:url";
+import { browser as chromium } from "../../web/chromium.js";
+import { browser as firefox, hasFirefox } from "../../web/firefox.js";
+import { CACHE, serve } from "../../web/serve.js";
+import { HLSL, WGSL, truncated } from "./controls.mjs";
+import { table, written } from "./page.mjs";
+
+const HERE = dirname(fileURLToPath(import.meta.url));
+const ROOT = join(HERE, "..", "..");
+const [out, ranFile, page] = argv.slice(2);
+const say = (text) => stderr.write(`portability: ${text}\n`);
+
+const sorted = (key) => {
+  const [name, ...overrides] = key.split(" ");
+  return [name, ...overrides.sort()].join(" ");
+};
+const kernels = JSON.parse(readFileSync(join(out, "kernels.json"), "utf8"));
+for (const kernel of kernels) {
+  kernel.key = sorted(kernel.key);
+  kernel.code = readFileSync(join(out, `${kernel.stem}.wgsl`), "utf8");
+}
+const known = new Set(kernels.map(({ key }) => key));
+say(`${new Set(kernels.map(({ name }) => name)).size} kernels, ${kernels.length} with their overrides`);
+
+/** By platform: `{ ran, compiled, translated: [keys], refused: { key: why }, unable: why others are missing }`. */
+const platforms = {};
+const runsOf = (keys) => keys.map(sorted).filter((key) => known.has(key));
+
+// Metal: naga has translated them all, or there would be no list.
+platforms.Metal = { translated: kernels.map(({ key }) => key) };
+
+function spirv() {
+  if (spawnSync("spirv-val", ["--version"]).status !== 0) return say("spirv-val is not here: SPIR-V is not checked");
+  const valid = (file, target) => spawnSync("spirv-val", ["--target-env", target, file], { encoding: "utf8" });
+  const cut = join(out, "cut.spv");
+  writeFileSync(cut, truncated(readFileSync(join(out, `${kernels[0].stem}.1_6.spv`))));
+  if (valid(cut, "vulkan1.3").status === 0) throw new Error("spirv-val takes a module without its end");
+  const result = { compiled: [], refused: {} };
+  for (const { key, stem } of kernels) {
+    const verdicts = [
+      ["1_3", "vulkan1.1"],
+      ["1_6", "vulkan1.3"],
+    ].map(([version, target]) => valid(join(out, `${stem}.${version}.spv`), target));
+    const bad = verdicts.find(({ status }) => status !== 0);
+    if (bad) result.refused[key] = bad.stderr.slice(0, 600);
+    else result.compiled.push(key);
+  }
+  platforms["spirv-val"] = result;
+}
+
+function windows() {
+  if (!env.BROOKLET_WINE) return;
+  for (const [name, text] of Object.entries(HLSL)) writeFileSync(join(out, `${name}.hlsl`), text);
+  const asked = [];
+  const models = { DXC: ["cs_6_0", "cs_6_6"], FXC: ["cs_5_1"] };
+  for (const target of Object.values(models).flat()) {
+    for (const control of ["good", "bad"]) asked.push([target, `${control}.hlsl`]);
+    const ending = `${target.slice(3)}.hlsl`;
+    for (const { stem } of kernels)
+      if (existsSync(join(out, `${stem}.${ending}`))) asked.push([target, `${stem}.${ending}`]);
+  }
+  say(`${asked.length} times HLSL to DXC and FXC, under wine`);
+  const answer = execFileSync(env.BROOKLET_WINE, ["compile.exe", "d3dcompiler_47.dll", "dxcompiler.dll"], {
+    cwd: out,
+    input: asked.map((line) => `${line.join(" ")}\n`).join(""),
+    encoding: "utf8",
+    maxBuffer: 1 << 28,
+    stdio: ["pipe", "pipe", "inherit"],
+  });
+  const verdicts = new Map();
+  for (const line of answer.split("\n").filter(Boolean)) {
+    const [verdict, target, file, ...said] = line.trim().split(" ");
+    verdicts.set(`${target} ${file}`, { ok: verdict === "ok", said: said.join(" ") });
+  }
+  for (const [target, file] of asked)
+    if (!verdicts.has(`${target} ${file}`)) throw new Error(`no answer for ${file} as ${target}`);
+  for (const [compiler, targets] of Object.entries(models)) {
+    for (const target of targets) {
+      if (!verdicts.get(`${target} good.hlsl`).ok) throw new Error(`${compiler} refuses a shader that is right`);
+      if (verdicts.get(`${target} bad.hlsl`).ok) throw new Error(`${compiler} takes a shader that is wrong`);
+    }
+    const result = { compiled: [], refused: {} };
+    for (const { key, stem } of kernels) {
+      const found = targets.map((target) => verdicts.get(`${target} ${stem}.${target.slice(3)}.hlsl`));
+      if (found.some((verdict) => !verdict)) continue; // of subgroups, which that shader model has not
+      const bad = found.find(({ ok }) => !ok);
+      if (bad) result.refused[key] = bad.said;
+      else result.compiled.push(key);
+    }
+    platforms[compiler] = result;
+  }
+}
+
+function native() {
+  const by = new Map();
+  const text = existsSync(ranFile) ? readFileSync(ranFile, "utf8") : "";
+  for (const line of text.split("\n").filter(Boolean)) {
+    const [driver, key] = line.split("\t");
+    if (!by.has(driver)) by.set(driver, new Set());
+    by.get(driver).add(key);
+  }
+  for (const [driver, keys] of by) platforms[driver] = { ran: [...new Set(runsOf([...keys]))] };
+}
+
+async function implementations() {
+  const folders = {
+    "/": join(ROOT, "www"),
+    "/models": CACHE,
+    "/fixtures": join(ROOT, "tests", "fixtures"),
+    "/check": HERE,
+  };
+  const server = await serve({
+    folders,
+    before: (req, res) =>
+      req.url === "/blank.html" &&
+      res.writeHead(200, { "content-type": "text/html" }).end("<!doctype html><title>t</title>"),
+  });
+  const models = ["/fixtures/tiny.gguf", "/models/SmolLM2-135M-Instruct.Q4_1.gguf"].map((path) => server.url + path);
+  const take = (name, { ran, ...made }) => {
+    platforms[name] = { ...made, ran: [...new Set(runsOf(ran))] };
+    say(
+      `${name}: ${made.compiled.length} compiled, ${Object.keys(made.refused).length} refused, ${ran.length} run by engines`,
+    );
+  };
+  const browsers = { Chromium: chromium };
+  if (hasFirefox()) browsers.Firefox = firefox;
+  for (const [name, launch] of Object.entries(browsers)) {
+    const { context, close } = await launch();
+    const page = await context.newPage();
+    await page.goto(`${server.url}/blank.html`);
+    const made = await page.evaluate(
+      async ([kernels, controls]) => (await import("/check/pipelines.mjs")).pipelines(kernels, controls),
+      [kernels, WGSL],
+    );
+    const ran = await page.evaluate(async (models) => {
+      const { Engine } = await import("/brooklet/index.js");
+      return (await import("/check/pipelines.mjs")).engineRuns({ Engine, models });
+    }, models);
+    take(name, { ...made, ran });
+    await close();
+  }
+  const list = join(out, "list.json");
+  writeFileSync(list, JSON.stringify(kernels));
+  const swiftshader = ["/usr/lib/chromium/vk_swiftshader_icd.json"].find(existsSync);
+  const modules = join(ROOT, "web", "runtimes", "node_modules", ".bin", "deno");
+  if (!existsSync(modules)) say("web/runtimes/node_modules is missing: Node and Deno are left out");
+  const runtimes = existsSync(modules) && {
+    Deno: [[modules, "run", "--allow-all"], {}],
+    ...(swiftshader && {
+      "Node on Dawn": [[execPath], { VK_DRIVER_FILES: swiftshader, VK_ICD_FILENAMES: swiftshader }],
+    }),
+  };
+  for (const [name, [[program, ...options], environment]] of Object.entries(runtimes || {})) {
+    const child = spawn(program, [...options, join(HERE, "outside.mjs"), list, `${server.url}/brooklet/`, ...models], {
+      env: { ...env, ...environment },
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    let text = "";
+    child.stdout.on("data", (piece) => (text += piece));
+    const code = await new Promise((resolve) => child.on("close", resolve));
+    if (code !== 0) throw new Error(`${name} ended with status ${code}`);
+    take(name, JSON.parse(text.trim().split("\n").at(-1)));
+  }
+  await server.close();
+}
+
+spirv();
+windows();
+native();
+await implementations();
+writeFileSync(join(out, "results.json"), JSON.stringify(platforms, null, 1));
+const found = table(kernels, platforms);
+writeFileSync(join(out, "table.md"), found);
+if (page) writeFileSync(page, written(readFileSync(page, "utf8"), found));
+say(`the table is in ${page ?? join(out, "table.md")}`);
+const refused = Object.entries(platforms).flatMap(([name, { refused = {} }]) =>
+  Object.entries(refused).map(([key, why]) => `${name} refuses ${key}: ${why}`),
+);
+refused.forEach(say);
+exit(refused.length ? 1 : 0);
