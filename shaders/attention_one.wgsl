@@ -43,9 +43,11 @@ override SPLIT: u32 = 128u;
 override TEAMS: u32 = 8u;
 /// Eights of a key, and values, that a lane asks for at once.
 override STEP: u32 = 1u;
+/// The larger of GROUP HD/8 and WG.
+override ROOM: u32 = 64u;
 
-var<workgroup> eight_scratch: array<Eight, max(GROUP * HEAD_DIM / 8u, WG)>; // queries [GROUP, HD/8]; sums of teams
-var<workgroup> p_scratch: array<f32, GROUP * SPLIT>;                        // [SPLIT, GROUP]: scores, then weights
+var<workgroup> eight_scratch: array<Eight, ROOM>;    // queries [GROUP, HD/8]; later what each lane has summed up
+var<workgroup> p_scratch: array<f32, GROUP * SPLIT>; // [SPLIT, GROUP]: scores, then weights
 
 /// Eight dimensions of up to four heads.
 struct Heads {

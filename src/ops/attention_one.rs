@@ -74,6 +74,7 @@ impl Plan {
             ("SPLIT", f64::from(SPLIT)),
             ("TEAMS", f64::from(self.teams)),
             ("STEP", f64::from(self.step)),
+            ("ROOM", f64::from((self.group * shape.head_dim as u32 / 8).max(self.lanes))),
             ("SHUFFLED", flag(self.shuffled)),
         ]
     }
