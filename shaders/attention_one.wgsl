@@ -12,8 +12,9 @@
 //                                        [1, H HD/4]              att, with one split
 //
 //   grid:      [H/GROUP, splits, 1] workgroups
-//   requires:  HD = HEAD_DIM, a multiple of 8, at most 8 WG; WG a power of two; SPLIT = span, a multiple of WG; GROUP at most 4, a
-//              divisor of H/KV; TEAMS HD/8 at most WG; STEP 1, 2 or 4, a divisor of HD/8
+//   requires:  HD = HEAD_DIM, a multiple of 8; WG a power of two, at most 64; PIECES = ceil(HD/8 / WG), 1 unless SHUFFLED; SPLIT = span, a
+//              multiple of WG; GROUP at most 4, a divisor of H/KV; TEAMS HD/8 at most WG, or 1; STEP 1, 2 or 4, a divisor
+//              of HD/8; where SHUFFLED, TEAMS a power of two and STEP 1
 //   uses:      lib/attention_params.wgsl, lib/score.wgsl, lib/ring.wgsl, lib/rope.wgsl, lib/kv.wgsl, lib/half.wgsl,
 //              lib/kv_store.wgsl; lib/reduce4.wgsl and lib/lanes.wgsl, or lib/reduce_subgroup.wgsl and
 //              lib/lanes_subgroup.wgsl where a workgroup is one subgroup (attention_one_subgroup)
@@ -43,9 +44,13 @@ override SPLIT: u32 = 128u;
 override TEAMS: u32 = 8u;
 /// Eights of a key, and values, that a lane asks for at once.
 override STEP: u32 = 1u;
+/// A lane has so many times eight dimensions, one after another.
+override PIECES: u32 = 1u;
+/// The larger of GROUP HD/8 and WG.
+override ROOM: u32 = 64u;
 
-var<workgroup> eight_scratch: array<Eight, max(GROUP * HEAD_DIM / 8u, WG)>; // queries [GROUP, HD/8]; sums of teams
-var<workgroup> p_scratch: array<f32, GROUP * SPLIT>;                        // [SPLIT, GROUP]: scores, then weights
+var<workgroup> eight_scratch: array<Eight, ROOM>;    // queries [GROUP, HD/8]; later what each lane has summed up
+var<workgroup> p_scratch: array<f32, GROUP * SPLIT>; // [SPLIT, GROUP]: scores, then weights
 
 /// Eight dimensions of up to four heads.
 struct Heads {
@@ -183,14 +188,15 @@ fn summed(d: Products) -> vec4<f32> {
     return vec4(sum(d.d0), sum(d.d1), sum(d.d2), sum(d.d3));
 }
 
-/// The products of every head's query with the lane's own key.
-fn products(q: Heads, key_at: u32) -> vec4<f32> {
-    var d = no_products();
-    // Not a constant for the compiler: unrolled, this takes twice the registers.
-    for (var e = 0u; e < params.head_dim / 8u; e += STEP) {
+/// Adds the products of every head's query with the lane's own key, of eights `begin` to `end`; `q`: what the lane has of
+/// them where lanes have them from one another.
+fn products(before: Products, q: Heads, key_at: u32, begin: u32, end: u32) -> Products {
+    var d = before;
+    // No constant bounds for the compiler: unrolled, this takes twice the registers.
+    for (var e = begin; e < end; e += STEP) {
         let key0 = k8(key_at + e);
         if STEP == 1u {
-            d = plus_products(d, queries(q, e), key0);
+            d = plus_products(d, queries(q, e - begin), key0);
         }
         if STEP == 2u {
             let key1 = k8(key_at + e + 1u);
@@ -207,7 +213,7 @@ fn products(q: Heads, key_at: u32) -> vec4<f32> {
             d = plus_products(d, queries(q, e + 3u), key3);
         }
     }
-    return summed(d);
+    return d;
 }
 
 /// What the values of a split are found by.
@@ -222,14 +228,6 @@ struct Split {
 /// What slot i of a split weighs; nothing beyond its end.
 fn weights(split: Split, i: u32) -> vec4<f32> {
     return select(vec4(0.0), get_p(min(i, split.count - 1u)), i < split.count);
-}
-
-/// The same for the slot of a team, from slot i on; `own`: what the lane has where lanes have them from one another.
-fn weight(split: Split, i: u32, team: u32, own: vec4<f32>) -> vec4<f32> {
-    if SHUFFLED {
-        return lane_four(own, i % WG + team);
-    }
-    return weights(split, i + team);
 }
 
 /// Slot i's value. One that is not seen may hold anything, and the token's own comes later: they are nothing.
@@ -255,6 +253,60 @@ fn plus_heads(sums: Heads, p: vec4<f32>, value: Eight) -> Heads {
         s.h3 = plus(s.h3, p.w, value);
     }
     return s;
+}
+
+fn no_heads() -> Heads {
+    let nothing = Eight(vec4(0.0), vec4(0.0));
+    return Heads(nothing, nothing, nothing, nothing);
+}
+
+/// Adds up the values of a split, a slot a team at a time.
+fn all_values(count: u32, split: Split, team: u32) -> Heads {
+    var sums = no_heads();
+    for (var i = team; i < count; i += STEP * TEAMS) {
+        let p0 = weights(split, i);
+        let value0 = value(split, i, p0);
+        if STEP == 1u {
+            sums = plus_heads(sums, p0, value0);
+        }
+        if STEP > 1u {
+            let p1 = weights(split, i + TEAMS);
+            let value1 = value(split, i + TEAMS, p1);
+            if STEP == 2u {
+                sums = plus_heads(sums, p0, value0);
+                sums = plus_heads(sums, p1, value1);
+            }
+            if STEP == 4u {
+                let p2 = weights(split, i + 2u * TEAMS);
+                let value2 = value(split, i + 2u * TEAMS, p2);
+                let p3 = weights(split, i + 3u * TEAMS);
+                let value3 = value(split, i + 3u * TEAMS, p3);
+                sums = plus_heads(sums, p0, value0);
+                sums = plus_heads(sums, p1, value1);
+                sums = plus_heads(sums, p2, value2);
+                sums = plus_heads(sums, p3, value3);
+            }
+        }
+    }
+    return sums;
+}
+
+/// The same, weights going from lane to lane. The bounds of the inner loop are constants, so that it is unrolled.
+fn shuffled_values(count: u32, split: Split, lane: u32, team: u32) -> Heads {
+    var sums = no_heads();
+    for (var first = 0u; first < count; first += WG) {
+        let mine = weights(split, first + lane);
+        let own = select(mine, vec4(0.0), split.first + first + lane == split.place);
+        for (var i = 0u; i < WG; i += TEAMS) {
+            let p = lane_four(own, i + team);
+            var value = Eight(vec4(0.0), vec4(0.0));
+            if any(p > vec4(0.0)) {
+                value = v8((split.first + first + i + team) * split.stride + split.at);
+            }
+            sums = plus_heads(sums, p, value);
+        }
+    }
+    return sums;
 }
 
 /// The sums of all teams, for the first of them.
@@ -283,6 +335,33 @@ fn finish(head: u32, split: u32, e: u32, sum: Eight, highest: f32, total: f32) {
     out[at + 2u * e + 1u] = sum.b * by;
     if !one && e == 0u {
         out[at + fours] = vec4(highest, total, 0.0, 0.0);
+    }
+}
+
+/// Every head's sums, of which the first team has eight dimensions a lane.
+fn finish_all(head: u32, split: u32, lane: u32, e: u32, sums: Heads, highest: vec4<f32>, total: vec4<f32>) {
+    let h0 = joined(lane, sums.h0);
+    let writes = lane < HEAD_DIM / 8u && e < HEAD_DIM / 8u;
+    if writes {
+        finish(head, split, e, h0, highest.x, total.x);
+    }
+    if GROUP > 1u {
+        let h1 = joined(lane, sums.h1);
+        if writes {
+            finish(head + 1u, split, e, h1, highest.y, total.y);
+        }
+    }
+    if GROUP > 2u {
+        let h2 = joined(lane, sums.h2);
+        if writes {
+            finish(head + 2u, split, e, h2, highest.z, total.z);
+        }
+    }
+    if GROUP > 3u {
+        let h3 = joined(lane, sums.h3);
+        if writes {
+            finish(head + 3u, split, e, h3, highest.w, total.w);
+        }
     }
 }
 
@@ -322,15 +401,25 @@ fn main(
             continue;
         }
         turn_queries(lane, head, phases[kind]);
-        let q = kept_queries(e);
-        for (var first = begins; first < ends; first += WG) {
-            let i = first + lane;
-            let found = scores_of(params, products(q, min(i, ends - 1u) * kv_stride + kv_at));
-            if i < ends && i != place {
-                let seen = ring_serves(ring, n, i, frame[2] != 0u) != NOT_SEEN;
-                let score = select(vec4(LOWEST), found, seen);
-                put_p(i - first_slot, score);
-                most = max(most, score);
+        for (var piece = 0u; piece < PIECES; piece++) {
+            let q = kept_queries(min(piece * WG + e, eights - 1u));
+            let last = select(min((piece + 1u) * WG, eights), params.head_dim / 8u, PIECES == 1u);
+            for (var first = begins; first < ends; first += WG) {
+                let i = first + lane;
+                let key_at = min(i, ends - 1u) * kv_stride + kv_at;
+                let found = summed(products(no_products(), q, key_at, piece * WG, last));
+                if i < ends && i != place {
+                    var sums = found;
+                    if piece > 0u {
+                        sums += get_p(i - first_slot);
+                    }
+                    if piece + 1u == PIECES {
+                        let seen = ring_serves(ring, n, i, frame[2] != 0u) != NOT_SEEN;
+                        sums = select(vec4(LOWEST), scores_of(params, sums), seen);
+                        most = max(most, sums);
+                    }
+                    put_p(i - first_slot, sums);
+                }
             }
         }
         if begins <= place && place < ends {
@@ -361,65 +450,20 @@ fn main(
     total = reduce_sum4(lane, total);
     workgroupBarrier();
 
-    let nothing = Eight(vec4(0.0), vec4(0.0));
-    var sums = Heads(nothing, nothing, nothing, nothing);
-    let count = end - first_slot;
-    let split = Split(first_slot, count, place, kv_stride, kv_at + e);
-    var own = vec4(0.0);
-    for (var i = 0u; i < count; i += STEP * TEAMS) {
-        if SHUFFLED && i % WG == 0u {
-            own = weights(split, i + lane);
+    for (var piece = 0u; piece < PIECES; piece++) {
+        let own_e = piece * WG + e;
+        let at = min(own_e, eights - 1u);
+        let split = Split(first_slot, end - first_slot, place, kv_stride, kv_at + at);
+        var sums = no_heads();
+        if SHUFFLED {
+            sums = shuffled_values(end - first_slot, split, lane, team);
+        } else {
+            sums = all_values(end - first_slot, split, team);
         }
-        let p0 = weight(split, i, team, own);
-        let value0 = value(split, i + team, p0);
-        if STEP == 1u {
-            sums = plus_heads(sums, p0, value0);
+        if first_slot <= place && place < end {
+            let p = select(vec4(0.0), get_p(place - first_slot), team == 0u);
+            sums = plus_heads(sums, p, value8(value_row + 8u * at));
         }
-        if STEP > 1u {
-            let p1 = weight(split, i + TEAMS, team, own);
-            let value1 = value(split, i + TEAMS + team, p1);
-            if STEP == 2u {
-                sums = plus_heads(sums, p0, value0);
-                sums = plus_heads(sums, p1, value1);
-            }
-            if STEP == 4u {
-                let p2 = weight(split, i + 2u * TEAMS, team, own);
-                let value2 = value(split, i + 2u * TEAMS + team, p2);
-                let p3 = weight(split, i + 3u * TEAMS, team, own);
-                let value3 = value(split, i + 3u * TEAMS + team, p3);
-                sums = plus_heads(sums, p0, value0);
-                sums = plus_heads(sums, p1, value1);
-                sums = plus_heads(sums, p2, value2);
-                sums = plus_heads(sums, p3, value3);
-            }
-        }
-    }
-    if first_slot <= place && place < end {
-        let p = select(vec4(0.0), get_p(place - first_slot), team == 0u);
-        sums = plus_heads(sums, p, value8(value_row + 8u * e));
-    }
-
-    sums.h0 = joined(lane, sums.h0);
-    if GROUP > 1u {
-        sums.h1 = joined(lane, sums.h1);
-    }
-    if GROUP > 2u {
-        sums.h2 = joined(lane, sums.h2);
-    }
-    if GROUP > 3u {
-        sums.h3 = joined(lane, sums.h3);
-    }
-    if team != 0u {
-        return;
-    }
-    finish(head, group.y, e, sums.h0, highest.x, total.x);
-    if GROUP > 1u {
-        finish(head + 1u, group.y, e, sums.h1, highest.y, total.y);
-    }
-    if GROUP > 2u {
-        finish(head + 2u, group.y, e, sums.h2, highest.z, total.z);
-    }
-    if GROUP > 3u {
-        finish(head + 3u, group.y, e, sums.h3, highest.w, total.w);
+        finish_all(head, group.y, lane, own_e, sums, highest, total);
     }
 }

@@ -1,6 +1,6 @@
 // lib/reduce4.wgsl — sums and maxima over the lanes of one workgroup, four at a time, behind two barriers.
 //
-// Needs from the kernel:  override WG: u32;   (a power of two)
+// Needs from the kernel:  override WG: u32;   (a power of two, 64 at most)
 // Gives:                  reduce_sum4(lane, values), reduce_max4(lane, values) -> the totals, in every lane
 //                         reduce_set4(lane, lanes, values) -> the totals over so many neighbouring lanes, a power of
 //                         two, in the first of them
@@ -10,7 +10,7 @@
 // then every lane what these have found. No lane adds up all.
 
 var<workgroup> reduce4_scratch: array<vec4<f32>, WG>;
-var<workgroup> stage4_scratch: array<vec4<f32>, WG / min(WG, 8u)>;
+var<workgroup> stage4_scratch: array<vec4<f32>, 8>;
 
 fn reduce_sum4(lane: u32, values: vec4<f32>) -> vec4<f32> {
     let few = WG / min(WG, 8u);

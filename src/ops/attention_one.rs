@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) group: u32,
     /// Values that are added up side by side.
     pub(crate) teams: u32,
+    /// How often a lane has eight dimensions.
+    pub(crate) pieces: u32,
     /// What a lane asks for at once.
     pub(crate) step: u32,
     /// Lanes have queries and weights from one another's registers.
@@ -42,10 +44,10 @@ impl Plan {
     /// What suits a device of so many lanes a workgroup. `cpu`: a software driver; `sums`: how its lanes may add up.
     pub(crate) fn of(lanes: u32, cpu: bool, shape: HeadShape, sums: Sums) -> Self {
         let eights = (shape.head_dim / 8) as u32;
-        let whole = sums == Sums::Subgroup && eights <= lanes;
+        let whole = sums == Sums::Subgroup && (cpu || eights <= lanes);
         // Where a workgroup is more than one subgroup, it may as well have a lane for every eight dimensions.
         let lanes = if whole { lanes } else { lanes.max(eights.next_power_of_two()) };
-        let teams = lanes / eights;
+        let teams = (lanes / eights).max(1);
         let shuffled = whole && cpu;
         Self {
             source: if whole { AttentionOne::SUBGROUP } else { AttentionOne::SOURCE },
@@ -53,6 +55,7 @@ impl Plan {
             group: shape.group_where(|_| true) as u32,
             // Weights go round in whole turns.
             teams: if shuffled { 1 << teams.ilog2() } else { teams },
+            pieces: eights.div_ceil(lanes),
             step: match eights {
                 // A software driver gains nothing by waiting for several at once.
                 _ if cpu => 1,
@@ -73,19 +76,22 @@ impl Plan {
             ("HEAD_DIM", shape.head_dim as f64),
             ("SPLIT", f64::from(SPLIT)),
             ("TEAMS", f64::from(self.teams)),
+            ("PIECES", f64::from(self.pieces)),
             ("STEP", f64::from(self.step)),
+            ("ROOM", f64::from((self.group * shape.head_dim as u32 / 8).max(self.lanes))),
             ("SHUFFLED", flag(self.shuffled)),
         ]
     }
 
     /// Loop iterations of one invocation, of which the scores of a split may take one turn more for each of three queries.
     fn iterations(&self, head_dim: u32) -> u64 {
-        let Self { lanes, group, teams, step, .. } = *self;
+        let Self { lanes, group, teams, pieces, step, .. } = *self;
         let eights = head_dim / 8;
         let queries = 3 * (1 + (group * eights).div_ceil(lanes));
-        let scores = (SPLIT / lanes + 2) * (1 + eights / step) + eights.div_ceil(lanes);
+        let scores = (SPLIT / lanes + 2) * (pieces + eights / step) + 4 * pieces;
         let reductions = 3 * (lanes.min(8) + lanes / lanes.min(8));
-        let values = SPLIT.div_ceil(teams * step) + group * teams;
+        let values = SPLIT.div_ceil(teams * step) + SPLIT / lanes + group * teams;
+        let values = pieces * (1 + values);
         u64::from(queries + scores + reductions + SPLIT / lanes + values)
     }
 }

@@ -42,8 +42,10 @@ impl Shares {
 
     /// Compiles the kernel for heads of one shape.
     pub async fn new(gpu: &Gpu, shape: HeadShape) -> Result<Self> {
+        // Wide heads loop longer for each key.
+        let lanes = if shape.head_dim > 256 { 256 } else { gpu.tier.lanes_alone() };
         let overrides = [
-            ("WG", f64::from(gpu.tier.lanes_alone())),
+            ("WG", f64::from(lanes)),
             ("KV_F16", f64::from(u8::from(shape.kv_f16))),
             ("HEAD_DIM", shape.head_dim as f64),
         ];
