@@ -83,7 +83,7 @@ impl Oracle {
     /// A head turned to a position.
     fn turned(&self, layer: usize, head: &[f64], position: usize) -> Vec<f64> {
         let (mut out, half) = (head.to_vec(), self.frequencies.len());
-        if self.config.no_rope_every.is_some_and(|every| (layer + 1) % every == 0) {
+        if self.config.no_rope_every.is_some_and(|every| (layer + 1).is_multiple_of(every)) {
             return out;
         }
         for (pair, frequency) in self.frequencies.iter().enumerate() {
