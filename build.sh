@@ -412,6 +412,19 @@ kernel_tests() { # ADAPTER [MANIFEST]
     fi
 }
 
+# What GPUs would run, run by whatever adapter there is: the kernels, the cache and the default model.
+gpu_classes() {
+    local class
+    for class in gpu32 gpu64 gpu-plain gpu-subgroup; do
+        say "the kernels' and the models' tests again, as $class"
+        if [ -n "$nextest" ]; then
+            BROOKLET_AS=$class in_root cargo nextest run --locked --lib --profile gpu-class --run-ignored all -E 'test(/tests::(ops|invariants|stream|golden)::/)'
+        else
+            BROOKLET_AS=$class in_root cargo test --locked --lib -- --include-ignored tests::ops tests::invariants tests::stream tests::golden
+        fi
+    done
+}
+
 # A kernel that is right on one driver only is wrong: SwiftShader, or lavapipe beside a real GPU.
 second_driver() {
     local manifest='' lavapipe
@@ -472,6 +485,7 @@ test_all() { # [--all]
         in_root cargo test --locked --lib --bins --tests -- ${ignored[@]+"${ignored[@]}"}
         in_root cargo test --locked --doc
     fi
+    [ ${#ignored[@]} = 0 ] || gpu_classes
     second_driver
     readme
     # Whose tokens the browser's are compared with. Asked for with a test: alone it would have other features of some crates, and be compiled anew.

@@ -12,7 +12,7 @@
 //   grid:      [KV, lines, 1] workgroups; one has a head of every slot that is a multiple of `shift` from its own, one
 //              after the other: what it reads nobody else writes
 //   requires:  HD = HEAD_DIM and R even; shift at least 1
-//   uses:      lib/half.wgsl
+//   uses:      lib/half.wgsl, lib/unpack_half.wgsl
 //   twin:      src/reference/shift.rs
 
 struct Params {
@@ -65,7 +65,7 @@ fn main(
             let source = to + step;
             for (var d = 2u * lane; d < HEAD_DIM; d += 2u * WG) {
                 if KV_F16 {
-                    let pair = unpack2x16float(k[(source + d) / 2u]);
+                    let pair = unpack_half2(k[(source + d) / 2u]);
                     key_scratch[d] = pair.x;
                     key_scratch[d + 1u] = pair.y;
                     v[(to + d) / 2u] = v[(source + d) / 2u];

@@ -158,6 +158,12 @@ fn devices_names_the_adapter_that_runs() {
     let first: Value = serde_json::from_str(stdout.lines().next().unwrap()).unwrap();
     let (_, summary) = tokens(&["-p", PROMPT, "-n", "1", "--adapter", "0"]);
     assert_eq!(summary["adapter"], first["name"]);
+    // As a device of another class it is not taken for itself.
+    let greedy = ["-p", PROMPT, "-n", "8", "--temp", "0", "--adapter", "0", "--as", "gpu-plain"];
+    let (as_gpu, summary) = tokens(&greedy);
+    assert_eq!(summary["adapter"], format!("{} as gpu-plain", first["name"].as_str().unwrap()));
+    assert_eq!(as_gpu, tokens(&greedy[..8]).0);
+    fails(2, &["run", "-m", TINY, "--as", "phone"], &["\"phone\"", "gpu-plain"]);
 }
 
 /// The object of a `bench --json`.

@@ -3,14 +3,14 @@
 // Needs:                  read_quants(i) -> vec4<u32>, read_scales(i) -> u32   (as src/format/repack.rs lays them out)
 // Gives:                  numbers(unit) -> 32 numbers q; scaling(unit) -> d, m of the first 16, then of the last:
 //                         a weight is d q + m
-// Uses:                   lib/block.wgsl
+// Uses:                   lib/block.wgsl, lib/unpack_half.wgsl
 
 fn low_four(q: vec4<u32>) -> vec4<f32> {
-    return vec4(unpack2x16float(q.x), unpack2x16float(q.y));
+    return vec4(unpack_half2(q.x), unpack_half2(q.y));
 }
 
 fn high_four(q: vec4<u32>) -> vec4<f32> {
-    return vec4(unpack2x16float(q.z), unpack2x16float(q.w));
+    return vec4(unpack_half2(q.z), unpack_half2(q.w));
 }
 
 fn numbers(unit: u32) -> Block {

@@ -26,28 +26,28 @@ fn is_seen(g: Ring, r: Range, index: u32) -> bool {
 }
 
 fn kinds(g: Ring, r: Range, first: u32, last: u32) -> u32 {
-    let sinks = select(0u, 4u, first < g.sinks && first <= r.last);
-    if last < g.sinks || r.last < g.sinks {
-        return sinks;
+    var needed = select(0u, 4u, first < g.sinks && first <= r.last);
+    // One way out: Windows' older compiler takes a loop with barriers for one that lanes leave by themselves, otherwise.
+    if last >= g.sinks && r.last >= g.sinks {
+        needed |= recent_kinds(g, r, first, last);
     }
+    return needed;
+}
+
+fn recent_kinds(g: Ring, r: Range, first: u32, last: u32) -> u32 {
     let begin = max(r.first, g.sinks);
     let here = ring_place(g, begin);
     let there = ring_place(g, r.last);
-    // The range goes round.
-    if there < here || r.last - begin >= g.slots {
-        return sinks | 3u;
-    }
+    let goes_round = there < here || r.last - begin >= g.slots;
     let this_lap = first <= there && last + g.window > here;
     let distance = here + g.slots - last; // of the nearest key of the lap before
     let before = last > here && distance < g.window && distance <= r.last - g.sinks;
-    return sinks | select(0u, 1u, this_lap) | select(0u, 2u, before);
+    return select(0u, 1u, this_lap || goes_round) | select(0u, 2u, before || goes_round);
 }
 
 fn all_recent(g: Ring, r: Range, first: u32, last: u32) -> bool {
-    if first < g.sinks || r.first < g.sinks {
-        return false;
-    }
     let here = ring_place(g, r.first);
     let there = ring_place(g, r.last);
-    return here <= there && r.last - r.first < g.slots && last <= here && there - first < g.window;
+    let in_order = first >= g.sinks && r.first >= g.sinks && here <= there && r.last - r.first < g.slots;
+    return in_order && last <= here && there - first < g.window;
 }

@@ -3,6 +3,7 @@
 // Needs from the kernel:  k, v: array<vec4<u32>>
 // Gives:                  k8(at), v8(at) -> the eight dimensions from 8 `at` on
 //                         v8_where(at, wanted) -> the same, or nothing
+// Uses:                   lib/unpack_half.wgsl
 
 override KV_F16: bool = true;
 
@@ -14,8 +15,8 @@ struct Eight {
 
 fn halves(w: vec4<u32>) -> Eight {
     return Eight(
-        vec4(unpack2x16float(w.x), unpack2x16float(w.y)),
-        vec4(unpack2x16float(w.z), unpack2x16float(w.w)),
+        vec4(unpack_half2(w.x), unpack_half2(w.y)),
+        vec4(unpack_half2(w.z), unpack_half2(w.w)),
     );
 }
 

@@ -3,7 +3,7 @@
 // Needs:                  read_quants(i) -> vec4<u32>, read_scales(i) -> u32   (as src/format/repack.rs lays them out)
 // Gives:                  numbers(unit) -> 32 numbers q; scaling(unit) -> d, m of the first 16, then of the last:
 //                         a weight is d q + m
-// Uses:                   lib/block.wgsl
+// Uses:                   lib/block.wgsl, lib/unpack_half.wgsl
 
 fn numbers(unit: u32) -> Block {
     let pair = read_quants(unit / 2u);
@@ -15,6 +15,6 @@ fn scaling(unit: u32) -> Scaling {
     let at = unit / 8u * 5u;
     let bytes = read_scales(at + unit % 8u / 2u) >> (16u * (unit % 2u));
     let st = vec4<f32>((vec4(bytes) >> vec4(0u, 8u, 4u, 12u)) & vec4(15u));
-    let d = unpack2x16float(read_scales(at + 4u));
+    let d = unpack_half2(read_scales(at + 4u));
     return Scaling(d.x * st.xy, -d.y * st.zw);
 }

@@ -3,7 +3,7 @@
 // Needs:                  read_quants(i) -> vec4<u32>, read_scales(i) -> u32   (as src/format/repack.rs lays them out)
 // Gives:                  words(unit), numbers(unit) -> 32 numbers q; scaling(unit) -> d, m of the first 16, then of the last:
 //                         a weight is d q + m
-// Uses:                   lib/block.wgsl
+// Uses:                   lib/block.wgsl, lib/unpack_half.wgsl
 
 fn words(unit: u32) -> Words {
     let pair = read_quants(unit / 2u);
@@ -26,7 +26,7 @@ fn part_scale(at: u32, p: u32) -> f32 {
 fn scaling(unit: u32) -> Scaling {
     let at = unit / 8u * 12u;
     let part = unit % 8u * 2u;
-    let d = unpack2x16float(read_scales(at + 3u)).x;
+    let d = unpack_half2(read_scales(at + 3u)).x;
     let s = d * vec2(part_scale(at, part), part_scale(at, part + 1u));
     return Scaling(s, -4.0 * s);
 }

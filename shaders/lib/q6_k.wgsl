@@ -3,7 +3,7 @@
 // Needs:                  read_quants(i) -> vec4<u32>, read_scales(i) -> u32   (as src/format/repack.rs lays them out)
 // Gives:                  words(unit), numbers(unit) -> 32 numbers q; scaling(unit) -> d, m of the first 16, then of the last:
 //                         a weight is d q + m
-// Uses:                   lib/block.wgsl
+// Uses:                   lib/block.wgsl, lib/unpack_half.wgsl
 
 fn words(unit: u32) -> Words {
     let upper = unit / 8u * 21u + 5u + 2u * (unit % 8u);
@@ -20,7 +20,7 @@ fn numbers(unit: u32) -> Block {
 
 fn scaling(unit: u32) -> Scaling {
     let at = unit / 8u * 21u;
-    let d = unpack2x16float(read_scales(at + 4u)).x;
+    let d = unpack_half2(read_scales(at + 4u)).x;
     let s = unpack4xI8(read_scales(at + unit % 8u / 2u) >> (16u * (unit % 2u)));
     let by = d * vec2<f32>(s.xy);
     return Scaling(by, -32.0 * by);

@@ -17,10 +17,8 @@ struct Ring {
 const NOT_SEEN: u32 = 3u;
 
 fn ring_place(g: Ring, n: u32) -> u32 {
-    if n < g.sinks {
-        return n;
-    }
-    return g.sinks + (n - g.sinks) % g.slots;
+    let sinks = min(n, g.sinks);
+    return sinks + (n - sinks) % g.slots;
 }
 
 fn ring_phases(g: Ring, n: u32) -> vec3<u32> {

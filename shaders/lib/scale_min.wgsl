@@ -3,9 +3,10 @@
 // Needs from the kernel:  read_scales(i) -> u32
 // Gives:                  scale_min(at, part) -> d s and dmin t of part 0 to 7, from the four words at `at`:
 //                         d and dmin, then twelve bytes
+// Uses:                   lib/unpack_half.wgsl
 
 fn scale_min(at: u32, part: u32) -> vec2<f32> {
-    let d = unpack2x16float(read_scales(at));
+    let d = unpack_half2(read_scales(at));
     let shift = part % 4u * 8u;
     let first = read_scales(at + 1u) >> shift;
     let second = read_scales(at + 2u) >> shift;

@@ -60,8 +60,8 @@ fn threshold(lane: u32, length: u32, masses: bool, wanted: vec2<u32>, floor: u32
         workgroupBarrier();
         for (var i = lane; i < length; i += WG) {
             let k = key_at(i);
-            // Shifting by 32 is not defined.
-            let same = byte == 0u || (k >> (shift + 7u)) >> 1u == key;
+            // Shifting by 32 is not defined. Nothing is left of the first byte's 31 and 1, nor is there a key yet.
+            let same = (k >> (shift + 7u)) >> 1u == key;
             if k > floor && same {
                 let bin = (k >> shift) & 255u;
                 atomicAdd(&bins[bin], 1u);

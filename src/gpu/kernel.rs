@@ -91,7 +91,8 @@ impl Kernel {
     ) -> Result<Self> {
         // A value for an override that the kernel does not have would be an error.
         let declared = |name: &str| source.wgsl.contains(&format!("override {name}:"));
-        let overrides = overrides.as_ref().iter().copied();
+        let by_bits = gpu.tier.half_by_bits.then_some(("HALF_BY_BITS", 1.0));
+        let overrides = overrides.as_ref().iter().copied().chain(by_bits);
         let overrides: Overrides = overrides.filter(|(name, _)| declared(name)).collect();
         let constants = overrides.clone();
         let bits = overrides.iter().map(|&(name, value)| (name, value.to_bits())).collect();
@@ -106,9 +107,7 @@ impl Kernel {
         };
         let refused = |detail| Error::Kernel { kernel: source.name, detail };
         #[cfg(test)]
-        if !gpu.tier.cpu {
-            super::within::workgroup_memory(&gpu.tier, &source, &overrides).map_err(refused)?;
-        }
+        super::within::refuse(&gpu.tier, &source, &overrides).map_err(refused)?;
         let (made, at) = Self::compiled(gpu, compiled, overrides).await;
         gpu.compiled(at);
         let (layout, pipeline) = made.map_err(refused)?;

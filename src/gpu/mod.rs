@@ -14,6 +14,7 @@ mod recording;
 mod tensor;
 mod tier;
 mod told;
+mod trial;
 #[cfg(test)]
 mod within;
 
@@ -27,6 +28,7 @@ pub use readback::Readback;
 pub use recording::{MOST_ITERATIONS, Program, Recording, Work};
 pub use tensor::Tensor;
 pub use tier::{Class, Tier};
+pub use trial::{HALF_CHECK, HalfCheckParams, SUBGROUP_CHECK, SubgroupCheckParams};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

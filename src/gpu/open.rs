@@ -6,7 +6,7 @@ use super::kernel::Kernels;
 use super::pipelines::Pipelines;
 use super::tier::{Class, Tier};
 use crate::{Error, Result};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use web_time::Instant;
 
 /// Which adapter the user wants.
@@ -67,8 +67,6 @@ pub struct Gpu {
     #[cfg(not(target_arch = "wasm32"))]
     pub(super) pipelines: Pipelines,
     last_compiled: Mutex<Option<Instant>>,
-    /// Whether a workgroup is one subgroup; tried out once.
-    pub(crate) one_subgroup: OnceLock<bool>,
     /// Kernels count the iterations of their loops.
     #[cfg(test)]
     pub(crate) counts_loops: bool,
@@ -178,6 +176,11 @@ impl Gpu {
 
     /// Opens the chosen adapter as a device of another class.
     pub async fn open_as(choice: AdapterChoice, class: Class) -> Result<Self> {
+        Self::opened(choice, class).await?.tried_out().await
+    }
+
+    /// The chosen adapter as a device of a class, of which nothing has been tried out.
+    async fn opened(choice: AdapterChoice, class: Class) -> Result<Self> {
         let choice = match (choice, std::env::var("BROOKLET_ADAPTER")) {
             (AdapterChoice::Best, Ok(wish)) if !wish.is_empty() => AdapterChoice::parse(&wish),
             (choice, _) => choice,
@@ -200,9 +203,9 @@ impl Gpu {
         class: Class,
         folder: &std::path::Path,
     ) -> Result<Self> {
-        let mut gpu = Self::open_as(choice, class).await?;
+        let mut gpu = Self::opened(choice, class).await?;
         gpu.pipelines = Pipelines::open(&gpu.device, &gpu.device.adapter_info(), folder);
-        Ok(gpu)
+        gpu.tried_out().await
     }
 
     /// Opens the adapter that the browser gives.
@@ -213,8 +216,7 @@ impl Gpu {
         report.driver = browser.driver;
         report.tier.cpu |= browser.cpu;
         report.tier.subgroups = browser.subgroups;
-        report.tier.choose_lanes();
-        Self::with_adapter(adapter, report, Class::Own).await
+        Self::with_adapter(adapter, report, Class::Own).await?.tried_out().await
     }
 
     /// A device that computes nothing, on purpose: what is left is what the host does.
@@ -224,7 +226,6 @@ impl Gpu {
         let mut report = report(0, &adapter);
         // What the leanest device has: the kernels' variants follow from it.
         report.tier = Tier { subgroups: false, cpu: false, ..report.tier };
-        report.tier.choose_lanes();
         Self::with_adapter(adapter, report, Class::Own).await
     }
 
@@ -236,7 +237,7 @@ impl Gpu {
         let mut wanted = wgpu::Features::SUBGROUP
             | wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::PIPELINE_CACHE;
-        wanted.set(wgpu::Features::SUBGROUP, report.tier.subgroups);
+        wanted.set(wgpu::Features::SUBGROUP, class != Class::GpuPlain);
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("brooklet"),
@@ -266,7 +267,6 @@ impl Gpu {
             #[cfg(not(target_arch = "wasm32"))]
             pipelines: Pipelines::default(),
             last_compiled: Mutex::default(),
-            one_subgroup: OnceLock::new(),
             #[cfg(test)]
             counts_loops: false,
             tier,

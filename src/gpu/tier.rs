@@ -21,16 +21,22 @@ pub struct Tier {
     pub max_buffer: u64,
     /// Workgroup memory in bytes.
     pub workgroup_memory: u32,
-    /// Lanes of a workgroup in kernels that split a sum over lanes.
+    /// Lanes of a workgroup in kernels that split a sum over lanes, where not those that suit the rest.
     #[serde(skip)]
-    pub(crate) lanes: u32,
+    pub lanes: Option<u32>,
+    /// A workgroup of so many lanes is one subgroup, as a trial at opening has shown.
+    #[serde(skip)]
+    pub one_subgroup: bool,
+    /// The device unpacks the smallest halves to zeros, as a trial at opening has shown: kernels unpack by integers.
+    #[serde(skip)]
+    pub half_by_bits: bool,
 }
 
 impl Tier {
     /// What an adapter says of itself.
     pub(super) fn of(adapter: &wgpu::Adapter) -> Self {
         let (features, limits, info) = (adapter.features(), adapter.limits(), adapter.get_info());
-        let mut tier = Self {
+        Self {
             f16: features.contains(wgpu::Features::SHADER_F16),
             subgroups: features.contains(wgpu::Features::SUBGROUP),
             subgroup_size: [info.subgroup_min_size, info.subgroup_max_size],
@@ -39,25 +45,30 @@ impl Tier {
             max_binding: limits.max_storage_buffer_binding_size,
             max_buffer: limits.max_buffer_size,
             workgroup_memory: limits.max_compute_workgroup_storage_size,
-            lanes: 0,
-        };
-        tier.choose_lanes();
-        tier
+            lanes: None,
+            one_subgroup: false,
+            half_by_bits: false,
+        }
     }
 
-    /// One vector register of a software driver, so that its barriers cost nothing; one subgroup where those are wide;
-    /// otherwise a size that suits every GPU.
-    pub(crate) fn choose_lanes(&mut self) {
-        self.lanes = match self.subgroup_size[0] {
+    /// Lanes of a workgroup in kernels that split a sum over lanes: one vector register of a software driver, so that
+    /// its barriers cost nothing; one subgroup where those are wide; otherwise a size that suits every GPU.
+    pub fn lanes(&self) -> u32 {
+        self.lanes.unwrap_or(match self.subgroup_size[0] {
             least if self.cpu => least.clamp(4, 16),
             least if self.subgroups && (32..=64).contains(&least) => least,
             _ => 64,
-        };
+        })
     }
 
-    /// Lanes of a workgroup in kernels that split a sum over lanes.
-    pub fn lanes(&self) -> u32 {
-        self.lanes
+    /// Lanes of a workgroup that may be taken for one subgroup where a trial finds it so. Where sizes are a range that
+    /// begins below, drivers choose anew for each kernel, and a trial with one speaks for no other. For Metal, which tells
+    /// no sizes, 4 to 64 is said, but Apple's own GPUs have 32.
+    pub(crate) fn may_be_one_subgroup(&self, name: &str) -> Option<u32> {
+        let [least, most] = self.subgroup_size;
+        let apple = !self.cpu && most >= 32 && name.to_lowercase().contains("apple");
+        let lanes = if apple && self.lanes() > least { 32 } else { self.lanes() };
+        (self.subgroups && (apple || lanes <= least)).then_some(lanes)
     }
 
     /// Lanes of a workgroup that walks over a whole vocabulary or cache by itself: so many that none of them loops too
@@ -134,7 +145,8 @@ impl Class {
             Self::Gpu64 => [64; 2],
             Self::GpuPlain | Self::GpuSubgroup => own.subgroup_size,
         };
-        let mut tier = Tier {
+        Tier {
+            lanes: (self == Self::GpuSubgroup).then_some(subgroup_size[0]),
             subgroups: own.subgroups && self != Self::GpuPlain,
             subgroup_size,
             cpu: false,
@@ -142,11 +154,6 @@ impl Class {
             max_buffer: own.max_buffer.min(limits.max_buffer_size),
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             ..own
-        };
-        tier.choose_lanes();
-        if self == Self::GpuSubgroup {
-            tier.lanes = subgroup_size[0];
         }
-        tier
     }
 }

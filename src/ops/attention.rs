@@ -182,6 +182,7 @@ impl Attention {
             "lib/attention_params.wgsl",
             "lib/score.wgsl",
             "lib/ring.wgsl",
+            "lib/unpack_half.wgsl",
             "lib/kv.wgsl",
             "attention.wgsl"
         ),
@@ -205,6 +206,7 @@ impl Attention {
             "lib/score.wgsl",
             "lib/ring.wgsl",
             "lib/kinds.wgsl",
+            "lib/unpack_half.wgsl",
             "lib/kv.wgsl",
             "lib/onto.wgsl",
             "attention_tiles.wgsl"
@@ -220,6 +222,7 @@ impl Attention {
             "lib/score.wgsl",
             "lib/ring.wgsl",
             "lib/kinds.wgsl",
+            "lib/unpack_half.wgsl",
             "lib/kv.wgsl",
             "attention_columns.wgsl"
         ),

@@ -6,14 +6,19 @@
 macro_rules! for_every_format {
     ($stem:literal, $suffix:literal, $nibbles:literal, $(rows $rows:literal f32 $f32:literal,)? [$($lib:literal),*], $bindings:expr, $params:ty) => {
         for_every_format!(@ $stem, $suffix, !$suffix.is_empty(), [$($lib),*], $bindings, $params;
-            F32 "f32" [$($f32,)? "lib/plain.wgsl"], F16 "f16" [$($rows,)? "lib/plain.wgsl"],
+            F32 "f32" [$($f32,)? "lib/plain.wgsl"],
+            F16 "f16" [$($rows,)? "lib/plain.wgsl", "lib/unpack_half.wgsl"],
             BF16 "bf16" [$($rows,)? "lib/plain.wgsl"],
-            Q4_0 "q4_0" [$($rows,)? $nibbles], Q4_1 "q4_1" [$($rows,)? $nibbles],
-            Q5_0 "q5_0" [$($rows,)? "lib/plain.wgsl"], Q5_1 "q5_1" [$($rows,)? "lib/plain.wgsl"],
-            Q8_0 "q8_0" [$($rows,)? "lib/plain.wgsl"],
-            Q2K "q2_k" [$($rows,)? "lib/plain.wgsl"], Q3K "q3_k" [$($rows,)? "lib/plain.wgsl"],
-            Q4K "q4_k" [$($rows,)? $nibbles, "lib/scale_min.wgsl"],
-            Q5K "q5_k" [$($rows,)? "lib/plain.wgsl", "lib/scale_min.wgsl"], Q6K "q6_k" [$($rows,)? "lib/plain.wgsl"])
+            Q4_0 "q4_0" [$($rows,)? $nibbles, "lib/unpack_half.wgsl"],
+            Q4_1 "q4_1" [$($rows,)? $nibbles, "lib/unpack_half.wgsl"],
+            Q5_0 "q5_0" [$($rows,)? "lib/plain.wgsl", "lib/unpack_half.wgsl"],
+            Q5_1 "q5_1" [$($rows,)? "lib/plain.wgsl", "lib/unpack_half.wgsl"],
+            Q8_0 "q8_0" [$($rows,)? "lib/plain.wgsl", "lib/unpack_half.wgsl"],
+            Q2K "q2_k" [$($rows,)? "lib/plain.wgsl", "lib/unpack_half.wgsl"],
+            Q3K "q3_k" [$($rows,)? "lib/plain.wgsl", "lib/unpack_half.wgsl"],
+            Q4K "q4_k" [$($rows,)? $nibbles, "lib/scale_min.wgsl", "lib/unpack_half.wgsl"],
+            Q5K "q5_k" [$($rows,)? "lib/plain.wgsl", "lib/scale_min.wgsl", "lib/unpack_half.wgsl"],
+            Q6K "q6_k" [$($rows,)? "lib/plain.wgsl", "lib/unpack_half.wgsl"])
     };
     (@ $stem:literal, $suffix:literal, $subgroups:expr, $libs:tt, $bindings:expr, $params:ty; $($dtype:ident $format:literal $more:tt),*) => {
         [$((
@@ -43,8 +48,15 @@ pub(super) use for_every_format;
 macro_rules! for_every_integer_format {
     ($stem:literal, $suffix:literal, $subgroups:literal, $libs:tt, $bindings:expr, $params:ty) => {
         for_every_format!(@ $stem, $suffix, $subgroups, $libs, $bindings, $params;
-            Q4_0 "q4_0" [], Q4_1 "q4_1" [], Q5_0 "q5_0" [], Q5_1 "q5_1" [], Q8_0 "q8_0" [], Q3K "q3_k" [],
-            Q4K "q4_k" ["lib/scale_min.wgsl"], Q5K "q5_k" ["lib/scale_min.wgsl"], Q6K "q6_k" [])
+            Q4_0 "q4_0" ["lib/unpack_half.wgsl"],
+            Q4_1 "q4_1" ["lib/unpack_half.wgsl"],
+            Q5_0 "q5_0" ["lib/unpack_half.wgsl"],
+            Q5_1 "q5_1" ["lib/unpack_half.wgsl"],
+            Q8_0 "q8_0" ["lib/unpack_half.wgsl"],
+            Q3K "q3_k" ["lib/unpack_half.wgsl"],
+            Q4K "q4_k" ["lib/scale_min.wgsl", "lib/unpack_half.wgsl"],
+            Q5K "q5_k" ["lib/scale_min.wgsl", "lib/unpack_half.wgsl"],
+            Q6K "q6_k" ["lib/unpack_half.wgsl"])
     };
 }
 pub(super) use for_every_integer_format;

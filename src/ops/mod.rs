@@ -38,7 +38,7 @@ pub use rope_store::RopeStore;
 pub use sample::{Sample, SampleParams, SampleSelectParams, SamplerState};
 pub use shares::{Shares, SharesParams};
 pub use shift::{Shift, ShiftParams};
-pub use subgroup::{SubgroupCheckParams, Sums};
+pub use subgroup::Sums;
 pub use variant::{Choice, Origin, Variant};
 
 use ring::expect_cache;
@@ -81,7 +81,8 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         Nll::SOURCE,
         Shift::SOURCE,
         Shares::SOURCE,
-        subgroup::SOURCE,
+        crate::gpu::SUBGROUP_CHECK,
+        crate::gpu::HALF_CHECK,
     ];
     others.into_iter().chain(one).chain(by_format).collect()
 }

@@ -31,6 +31,7 @@ impl Shares {
             "lib/attention_params.wgsl",
             "lib/score.wgsl",
             "lib/ring.wgsl",
+            "lib/unpack_half.wgsl",
             "lib/kv.wgsl",
             "shares.wgsl"
         ),

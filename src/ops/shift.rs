@@ -44,7 +44,7 @@ impl Shift {
     /// The kernel and its bindings.
     pub const SOURCE: KernelSource = KernelSource {
         name: "shift",
-        wgsl: wgsl!("lib/half.wgsl", "shift.wgsl"),
+        wgsl: wgsl!("lib/half.wgsl", "lib/unpack_half.wgsl", "shift.wgsl"),
         bindings: &[Access::Read, Access::Write, Access::Write],
         params_size: size_of::<ShiftParams>() as u64,
         subgroups: false,

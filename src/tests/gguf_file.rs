@@ -139,6 +139,19 @@ pub(super) fn random_blocks(dtype: DType, seed: u64, n_elements: usize) -> Vec<u
     file
 }
 
+/// The same blocks with every half in them, scales and F16 weights, too small for a normal one but not nothing.
+pub(super) fn with_subnormal_halves(dtype: DType, mut blocks: Vec<u8>) -> Vec<u8> {
+    for block in blocks.chunks_exact_mut(dtype.block_bytes()) {
+        let weights = (dtype == DType::F16).then_some(0);
+        for at in scales(dtype).iter().map(|(at, _)| *at).chain(weights) {
+            let bits = u16::from_le_bytes([block[at], block[at + 1]]);
+            // Sign and fraction stay.
+            block[at..at + 2].copy_from_slice(&(bits & 0x81ff | 0x200).to_le_bytes());
+        }
+    }
+    blocks
+}
+
 /// Where the f16 scales of a block lie, and the largest value each may take.
 fn scales(dtype: DType) -> &'static [(usize, f32)] {
     match dtype {

@@ -181,9 +181,8 @@ fn class(cpu: bool, subgroup: Option<u32>) -> Gpu {
     gpu.tier.cpu = cpu;
     gpu.tier.subgroups = subgroup.is_some();
     gpu.tier.subgroup_size = [subgroup.unwrap_or(4); 2];
-    gpu.tier.choose_lanes();
     // Nothing can be tried out where nothing is computed.
-    gpu.one_subgroup.set(subgroup.is_some()).unwrap();
+    gpu.tier.one_subgroup = subgroup.is_some();
     gpu
 }
 

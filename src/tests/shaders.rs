@@ -43,6 +43,16 @@ fn every_kernel_is_valid_and_bound_as_its_source_says() {
     }
 }
 
+/// A device may take the smallest halves for zeros: there is one place that knows what to do then.
+#[test]
+fn halves_are_unpacked_in_one_way() {
+    for kernel in kernels() {
+        let calls = kernel.wgsl.matches("unpack2x16float(").count();
+        let by_either_way = kernel.wgsl.contains("override HALF_BY_BITS:");
+        assert_eq!(calls, usize::from(by_either_way), "{}", kernel.name);
+    }
+}
+
 #[test]
 fn every_filter_of_the_sampler_has_a_twin_of_its_name() {
     let here = |path: &str| {

@@ -4,7 +4,7 @@ use crate::format::{BytesSource, DType, Gguf, dequantize};
 use crate::gpu::{Gpu, Recording, Tensor};
 use crate::ops::{Epilogue, FRAME, GetRows, Join, Linear, MatMul, Product, Variant};
 use crate::reference;
-use crate::tests::gguf_file::{GgufFile, random_blocks};
+use crate::tests::gguf_file::{GgufFile, random_blocks, with_subnormal_halves};
 use crate::tests::support::{assert_close, gpu, noise};
 use pollster::block_on;
 
@@ -16,10 +16,18 @@ pub(super) struct Matrices {
 }
 
 pub(super) fn matrices(shapes: &[(DType, usize, usize)]) -> Matrices {
+    matrices_of(shapes, |_, blocks| blocks)
+}
+
+/// The same with their blocks changed.
+fn matrices_of(
+    shapes: &[(DType, usize, usize)],
+    changed: impl Fn(DType, Vec<u8>) -> Vec<u8>,
+) -> Matrices {
     let mut file = GgufFile::new();
     let mut plain = Vec::new();
     for (i, &(dtype, rows, cols)) in shapes.iter().enumerate() {
-        let bytes = random_blocks(dtype, i as u64 + 1, rows * cols);
+        let bytes = changed(dtype, random_blocks(dtype, i as u64 + 1, rows * cols));
         let mut values = vec![0.0; rows * cols];
         dequantize(dtype, &bytes, &mut values);
         plain.push(values);
@@ -153,6 +161,29 @@ fn matvec_and_matmul(tried: Tried) {
             if rows % 2 == 0 {
                 check(&gpu, &op, &case(Epilogue::SwiGlu, tokens % 2 == 1));
             }
+        }
+    }
+}
+
+/// WGSL lets a device take the smallest halves for zeros; where it does, kernels unpack them by integers.
+#[test]
+fn weights_whose_halves_are_subnormal() {
+    let mut gpu = gpu();
+    for by_bits in [gpu.tier.half_by_bits, true] {
+        gpu.tier.half_by_bits = by_bits;
+        for dtype in DType::ALL.into_iter().filter(|d| ![DType::F32, DType::BF16].contains(d)) {
+            let (rows, cols) = (9, 512);
+            let m = matrices_of(&[(dtype, rows, cols)], with_subnormal_halves);
+            let (linear, plain) = (&m.load(&gpu, Join::Concat, u64::MAX), &m.plain[0][..]);
+            let product = [(Epilogue::Store, dtype)];
+            let op = block_on(MatMul::new(&gpu, &product, &[], Variant::PLAIN)).unwrap();
+            // Weights are tiny; what comes of them is not.
+            let largest = plain.iter().fold(0.0, |most: f32, w| most.max(w.abs()));
+            let x: Vec<f32> = noise(11, cols).iter().map(|x| x * 0.2 / largest).collect();
+            let what = format!("{dtype} of subnormal halves, by bits {by_bits}");
+            let (epilogue, bias, room, tokens) = (Epilogue::Store, false, 1, 1);
+            let case = Case { what, linear, plain, epilogue, bias, room, tokens };
+            check_with(&gpu, &op, &case, [&x, &x]);
         }
     }
 }
