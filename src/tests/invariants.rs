@@ -4,7 +4,6 @@ use super::tiny::{Tiny, session, streaming, text};
 use crate::format::DType;
 use crate::gpu::Gpu;
 use crate::model::{CacheSettings, KvType, Model, Policy, RopeLayout};
-use crate::ops::Sums;
 use crate::session::Session;
 use crate::text::SamplerSettings;
 use pollster::block_on;
