@@ -4,7 +4,6 @@ use super::tiny::{Tiny, session, streaming, text};
 use crate::format::DType;
 use crate::gpu::Gpu;
 use crate::model::{CacheSettings, KvType, Model, Policy, RopeLayout};
-use crate::ops::Sums;
 use crate::session::Session;
 use crate::text::SamplerSettings;
 use pollster::block_on;
@@ -260,8 +259,8 @@ fn eight_nothing_grows_and_a_token_is_one_submit() {
         // Four steps to a submission, whoever chooses.
         assert_eq!([first.submits, first.passes, first.waits], [25; 3]);
         assert_eq!(first.writes, 25, "the frame alone");
-        // embedding, output, choice, of which a draw takes two; a layer: six, or five where attention is one dispatch and one split
-        let each = if block_on(Sums::of(&gpu)).unwrap() == Sums::Subgroup { 5 } else { 6 };
+        // embedding, output, choice, of which a draw takes two; a layer: five, as its cache is one split of attention
+        let each = 5;
         let choice = 1 + u64::from(temperature > 0.0);
         assert_eq!(first.dispatches, 100 * (each * layers + 2 + choice));
         assert_eq!(first.weight_bytes, 100 * model.step_bytes(), "every weight once");
