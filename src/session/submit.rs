@@ -207,7 +207,8 @@ impl Session {
 
     /// How many of a pass's tokens go at once. It is the same pass with fewer of them, and no result is another for it.
     pub(super) fn at_once(&self, tokens: usize) -> usize {
-        let fit = self.portions.many.tokens(self.cache.settings().chunk);
+        let (chunk, tile) = (self.cache.settings().chunk, self.kernels.tile_tokens());
+        let fit = self.portions.many.tokens(chunk, tile);
         // A token by itself would be another kernel's.
         if tokens <= fit + 1 { tokens } else { fit }
     }
