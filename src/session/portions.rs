@@ -2,8 +2,8 @@
 //! the clock.
 use std::time::Duration;
 
-/// How much of a new time goes into the mean, if it is longer and if it is shorter: more is believed sooner than less.
-const SMOOTH: [f64; 2] = [0.5, 0.3];
+/// How much of a new time goes into the mean.
+const SMOOTH: f64 = 0.5;
 
 /// How many pieces of a pass (its layers, then its head) go into one submission, so that none takes long: a system
 /// takes a device that does not answer for two seconds for hung.
@@ -74,7 +74,7 @@ impl Portions {
     pub(crate) fn took(&mut self, pieces: f64, submissions: usize, time: Duration) {
         let ms = time.as_secs_f64() * 1e3;
         let piece = ms / pieces;
-        let mean = |mean: f64| mean + SMOOTH[usize::from(piece < mean)] * (piece - mean);
+        let mean = |mean: f64| mean + SMOOTH * (piece - mean);
         self.piece = Some(self.piece.map_or(piece, mean));
         self.longest = self.longest.max(ms / submissions.max(1) as f64);
     }
