@@ -107,6 +107,11 @@ impl Kernels {
         })
     }
 
+    /// Fewer tokens than these take a chunk's pass as long.
+    pub(crate) fn tile_tokens(&self) -> usize {
+        self.matmul.tokens()
+    }
+
     /// So few tokens go through faster one by one than in a pass that is made for many.
     pub(crate) fn few_tokens(&self) -> usize {
         if self.variant.columns { 6 } else { 1 }
@@ -377,9 +382,11 @@ fn record_layers(
         }
         let bias = layer.attn_output_bias.as_ref();
         matmul.record(r, name("attn_output"), add, [frame, att, x], &layer.attn_output, bias)?; // x += [T, D]
+        r.border(); // of a large model and a long chunk, each of these is long
         norm.record(r, name("ffn_norm"), eps, [frame, x, &layer.ffn_norm, xn])?; // xn [T, D]
         let bias = layer.ffn_gate_up_bias.as_ref();
         matmul.record(r, name("ffn_gate_up"), swiglu, [frame, xn, h], &layer.ffn_gate_up, bias)?; // h [T, F]
+        r.border();
         let bias = layer.ffn_down_bias.as_ref();
         matmul.record(r, name("ffn_down"), add, [frame, h, x], &layer.ffn_down, bias)?; // x += [T, D]
     }

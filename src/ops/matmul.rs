@@ -161,6 +161,11 @@ const MANY: &[Access] =
     &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
 
 impl MatMul {
+    /// Tokens that a workgroup takes whether there are so many or not.
+    pub(crate) fn tokens(&self) -> usize {
+        self.tile[1] as usize
+    }
+
     /// The kernel of one token for every type.
     pub const MATVEC: [(DType, KernelSource); 13] = for_every_format!(
         "matvec",

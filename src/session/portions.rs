@@ -2,8 +2,8 @@
 //! the clock.
 use std::time::Duration;
 
-/// How much of a new time goes into the mean, if it is longer and if it is shorter: more is believed sooner than less.
-const SMOOTH: [f64; 2] = [0.5, 0.3];
+/// How much of a new time goes into the mean.
+const SMOOTH: f64 = 0.5;
 
 /// How many pieces of a pass (its layers, then its head) go into one submission, so that none takes long: a system
 /// takes a device that does not answer for two seconds for hung.
@@ -15,9 +15,8 @@ pub(crate) struct Portions {
     longest: f64,
 }
 
-/// Tokens of a pass of which nobody knows how long it takes, and the fewest that are worth one.
-const FIRST: usize = 16;
-const LEAST: usize = 8;
+/// The fewest tokens that a pass which is made for many is worth.
+const FEWEST: usize = 16;
 
 impl Portions {
     pub(crate) fn new(within: Duration) -> Self {
@@ -38,17 +37,17 @@ impl Portions {
         self.ms(pieces) > self.within
     }
 
-    /// Tokens of a pass that is made for so many: fewer, where a single layer of all of them would take much longer than
-    /// a submission should.
-    pub(crate) fn tokens(&self, chunk: usize) -> usize {
-        match self.piece {
-            None => FIRST.min(chunk),
+    /// Tokens of a pass that is made for a `chunk` of them: whole tiles, but fewer, where nothing is known, and where a
+    /// single piece for all of them would take much longer than a submission should.
+    pub(crate) fn tokens(&self, chunk: usize, tile: usize) -> usize {
+        let tokens = match self.piece {
+            None => 1,
             Some(piece) if piece > 2.0 * self.within => {
-                let tokens = (chunk as f64 * self.within / piece).ceil() as usize;
-                tokens.next_multiple_of(LEAST).clamp(LEAST, chunk.max(LEAST)).min(chunk)
+                (chunk as f64 * self.within / piece).ceil() as usize
             }
             Some(_) => chunk,
-        }
+        };
+        tokens.max(1).next_multiple_of(tile.max(FEWEST)).min(chunk)
     }
 
     /// The longest submission so far, in milliseconds.
@@ -75,7 +74,7 @@ impl Portions {
     pub(crate) fn took(&mut self, pieces: f64, submissions: usize, time: Duration) {
         let ms = time.as_secs_f64() * 1e3;
         let piece = ms / pieces;
-        let mean = |mean: f64| mean + SMOOTH[usize::from(piece < mean)] * (piece - mean);
+        let mean = |mean: f64| mean + SMOOTH * (piece - mean);
         self.piece = Some(self.piece.map_or(piece, mean));
         self.longest = self.longest.max(ms / submissions.max(1) as f64);
     }
@@ -124,14 +123,15 @@ mod tests {
         portions.took(93.0, 1, ms(930.0));
         assert_eq!(cut(&portions, [30, 31], 31), [15, 30, 31]);
         assert_eq!(portions.longest(), 930.0);
-        assert_eq!(portions.tokens(64), 64);
-        (0..40).for_each(|_| portions.took(1.0, 1, ms(400.0)));
-        assert_eq!([64, 256, 7].map(|chunk| portions.tokens(chunk)), [24, 72, 7]);
+        assert_eq!(portions.tokens(65, 16), 65);
+        (0..40).for_each(|_| portions.took(1.0, 1, ms(410.0)));
+        assert_eq!([64, 256, 7].map(|chunk| portions.tokens(chunk, 8)), [16, 64, 7]);
+        assert_eq!([64, 256, 7].map(|chunk| portions.tokens(chunk, 64)), [64, 64, 7]);
         let mut none = Portions::new(Duration::ZERO);
-        assert_eq!([64, 7].map(|chunk| none.tokens(chunk)), [16, 7]);
+        assert_eq!([256, 7].map(|chunk| none.tokens(chunk, 64)), [64, 7]);
         none.took(31.0, 1, ms(1.0));
         assert_eq!(cut(&none, [3, 5], 5), [1, 2, 3, 5]);
-        assert_eq!(none.tokens(64), 8);
+        assert_eq!(none.tokens(256, 64), 64);
         none.took(31.0, 1, Duration::ZERO);
         assert_eq!(cut(&none, [3, 5], 5).len(), 4);
     }

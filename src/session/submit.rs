@@ -183,7 +183,8 @@ impl Session {
             let open = if one { flight.open.one } else { flight.open.many };
             let closes = match portions.is_known() {
                 true => (can_end || end == all) && portions.fills(open + 2.0 * pieces),
-                false => end == all,
+                // A browser may wait long for so little.
+                false => end == all || can_end && !cfg!(target_arch = "wasm32"),
             };
             let closes = closes || last && end == all;
             flight.add(one, pieces);
@@ -207,7 +208,8 @@ impl Session {
 
     /// How many of a pass's tokens go at once. It is the same pass with fewer of them, and no result is another for it.
     pub(super) fn at_once(&self, tokens: usize) -> usize {
-        let fit = self.portions.many.tokens(self.cache.settings().chunk);
+        let (chunk, tile) = (self.cache.settings().chunk, self.kernels.tile_tokens());
+        let fit = self.portions.many.tokens(chunk, tile);
         // A token by itself would be another kernel's.
         if tokens <= fit + 1 { tokens } else { fit }
     }

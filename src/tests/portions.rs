@@ -40,8 +40,7 @@ fn within(model: &Arc<Model>, cache: CacheSettings, time: Duration) -> Session {
     stream
 }
 
-/// Every pass in one submission, but for the first, of which nobody knows yet; and every layer in its own, of eight
-/// tokens.
+/// Every pass in one submission, but for the first, of which nobody knows yet; and every part of a layer in its own.
 const WHOLE: Duration = Duration::from_secs(1 << 20);
 const PARTED: Duration = Duration::ZERO;
 
@@ -88,12 +87,31 @@ fn what_is_submitted_layer_by_layer_is_what_goes_together() {
 }
 
 #[test]
+fn a_chunk_that_goes_a_few_tiles_at_a_time_computes_the_same() {
+    let gpu = Arc::new(gpu());
+    let model = model(&gpu);
+    let prompt = text(54, 700);
+    let cache = CacheSettings { ring: Some(12 + 300), ..streaming(4, 12, 300, KvType::F32) };
+    let [whole, parted] = [WHOLE, PARTED].map(|time| {
+        let mut stream = within(&model, cache, time);
+        // What is measured here decides what goes together next.
+        block_on(stream.feed(&prompt[..300])).unwrap();
+        let before = gpu.counters.snapshot().submits;
+        block_on(stream.feed(&prompt)).unwrap();
+        (gpu.counters.snapshot().submits - before, bits(&logits(&mut stream)))
+    });
+    assert_eq!(whole.1, parted.1);
+    // Passes of whole tiles instead of three.
+    assert!(whole.0 == 3 && parted.0 > 3 * 3 * 3 * LAYERS as u64, "{} and {}", whole.0, parted.0);
+}
+
+#[test]
 fn a_pass_that_fits_is_one_submission_and_one_that_does_not_is_one_a_layer() {
     let gpu = Arc::new(gpu());
     let model = model(&gpu);
     let prompt = text(51, 6 * CHUNK);
-    // A layer of eight tokens in each, and the last with logits.
-    let parted = 12 * LAYERS as u64 + 1;
+    // The three parts of a layer each, and the logits.
+    let parted = 6 * 3 * LAYERS as u64 + 1;
     for (time, submits, waits) in [(WHOLE, 6, 1), (PARTED, parted, parted)] {
         let mut stream = within(&model, streaming(4, 12, CHUNK, KvType::F16), time);
         block_on(stream.feed(&prompt)).unwrap();
@@ -113,8 +131,8 @@ fn a_prompt_that_ends_in_the_middle_of_a_pass_leaves_the_stream_as_it_was() {
     for cache in caches() {
         let mut cut_within = 0;
         let (mut stream, mut whole) = (within(&model, cache, PARTED), within(&model, cache, WHOLE));
-        // so many submissions, or waits, into it: some are in the middle of a pass
-        for end in 0..12 {
+        // so many waits or submissions into it: most are in the middle of a pass
+        for end in [0, 1, 2, 3, 5, 8, 11, 14, 17, 20] {
             stream.reset();
             whole.reset();
             block_on(stream.feed(&first)).unwrap();
@@ -132,8 +150,8 @@ fn a_prompt_that_ends_in_the_middle_of_a_pass_leaves_the_stream_as_it_was() {
             }
             let submits = (gpu.counters.snapshot().submits - submits) as usize;
             let done = stream.position() as usize - first.len();
-            assert!(done.is_multiple_of(8) || cache.policy == Policy::HalfDiscard, "{done}");
-            cut_within += usize::from(submits > done / 8 * LAYERS + 1);
+            assert!(done.is_multiple_of(CHUNK) || cache.policy == Policy::HalfDiscard, "{done}");
+            cut_within += usize::from(submits > done / CHUNK * 3 * LAYERS + 1);
             let known = [&first[..], &prompt[..done]].concat();
             block_on(whole.feed(&known)).unwrap();
             let what = format!("{cache:?} ended at {end}, {done} fed");
