@@ -217,7 +217,6 @@ fn hlsl(module: &Module, info: &ModuleInfo, shader_model: ShaderModel) -> Vec<u8
 
 /// Where the translations go, if anywhere, is what `BROOKLET_TRANSLATIONS` says.
 #[test]
-#[ignore = "a minute of translating"]
 fn every_kernel_is_translated_for_every_platform_with_the_overrides_that_engines_give_it() {
     let folder = std::env::var_os("BROOKLET_TRANSLATIONS").map(PathBuf::from);
     let asked = asked();

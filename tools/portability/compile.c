@@ -78,9 +78,11 @@ int main(int argc, char **argv) {
         ID3DBlob *said = NULL;
         int taken = compiled(target, size, &said);
         printf("%s %s %s ", taken ? "ok" : "refused", target, path);
-        const char *text = said ? ID3D10Blob_GetBufferPointer(said) : "";
-        for (SIZE_T i = 0; said && i < ID3D10Blob_GetBufferSize(said) && i < 600 && text[i]; i++)
-            putchar(text[i] == '\n' || text[i] == '\r' ? ' ' : text[i]);
+        // Both end their text with a zero. Warnings come before the error that matters.
+        const char *text = said && ID3D10Blob_GetBufferSize(said) ? ID3D10Blob_GetBufferPointer(said) : "";
+        const char *error = strstr(text, "error");
+        if (error) text = error;
+        for (int i = 0; i < 600 && text[i]; i++) putchar(text[i] == '\n' || text[i] == '\r' ? ' ' : text[i]);
         putchar('\n');
         fflush(stdout);
         if (said) ID3D10Blob_Release(said);

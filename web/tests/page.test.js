@@ -224,7 +224,7 @@ test("a lost device is said, and one click loads again", async () => {
   await state(page, "error");
   await page.t("error").getByRole("button").first().click();
   await state(page, "streaming");
-  assert.equal((await page.t("stage").textContent()).slice(0, 40), before);
+  assert.ok((await page.t("stage").textContent()).startsWith(before));
   await page.close();
 });
 
