@@ -87,10 +87,10 @@ fn attention_of_one_token_suits_every_device() {
                         lanes.is_power_of_two() && 128 % lanes == 0 && lanes <= 64.max(own),
                         "{what}"
                     );
-                    assert!(sharing as u32 % group == 0 && group <= 4, "{what}");
+                    assert!((sharing as u32).is_multiple_of(group) && group <= 4, "{what}");
                     assert!(teams == 1 || teams * eights <= lanes, "{what}");
                     assert!(pieces * lanes >= eights && (pieces == 1 || shuffled), "{what}");
-                    assert!(eights % step == 0 && [1, 2, 4].contains(&step), "{what}");
+                    assert!(eights.is_multiple_of(step) && [1, 2, 4].contains(&step), "{what}");
                     assert!(!shuffled || lanes % teams == 0 && step == 1, "{what}");
                     assert!(!source.subgroups || lanes == own, "{what}");
                     // as shaders/attention_one.wgsl and lib/reduce4.wgsl have it
