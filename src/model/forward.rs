@@ -5,8 +5,9 @@ use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::model::RopeLayout;
 use crate::ops::{
-    AddBias, Argmax, Attention, AttentionOne, AttentionParams, ChunkAttention,
-    Epilogue, FRAME, Fused, GetRows, HeadShape, MatMul, Normed, RmsNorm, RopeStore, Sample, SamplerState, Shares, Sums, Variant, most_partials, splits,
+    AddBias, Argmax, Attention, AttentionOne, AttentionParams, ChunkAttention, Epilogue, FRAME,
+    Fused, GetRows, HeadShape, MatMul, Normed, RmsNorm, RopeStore, Sample, SamplerState, Shares,
+    Sums, Variant, most_partials, splits,
 };
 use futures_util::future::{try_join, try_join4};
 
@@ -58,10 +59,8 @@ impl Kernels {
         // The variant is one of products; here what counts is what the device can do.
         let sums = Sums::of(gpu).await?;
         let way = ChunkAttention::of(gpu, heads, sums, variant.tiles);
-        let attention = try_join(
-            AttentionOne::new(gpu, heads, neox, sums),
-            Attention::new(gpu, heads, way),
-        );
+        let attention =
+            try_join(AttentionOne::new(gpu, heads, neox, sums), Attention::new(gpu, heads, way));
         let add_bias = async {
             match residual_bias {
                 true => AddBias::new(gpu).await.map(Some),

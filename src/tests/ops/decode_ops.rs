@@ -83,7 +83,10 @@ fn attention_of_one_token_suits_every_device() {
                     let what = format!("{shape:?} {own} lanes {cpu} {sums:?}: {plan:?}");
                     let Plan { lanes, group, teams, pieces, step, shuffled, source } = plan;
                     let eights = (head_dim / 8) as u32;
-                    assert!(lanes.is_power_of_two() && 128 % lanes == 0 && lanes <= 64.max(own), "{what}");
+                    assert!(
+                        lanes.is_power_of_two() && 128 % lanes == 0 && lanes <= 64.max(own),
+                        "{what}"
+                    );
                     assert!(sharing as u32 % group == 0 && group <= 4, "{what}");
                     assert!(teams == 1 || teams * eights <= lanes, "{what}");
                     assert!(pieces * lanes >= eights && (pieces == 1 || shuffled), "{what}");
