@@ -49,17 +49,19 @@ impl Plan {
         let lanes = if whole { lanes } else { lanes.max(eights.next_power_of_two()) };
         let teams = (lanes / eights).max(1);
         let shuffled = whole && cpu;
+        let group = shape.group_where(|_| true) as u32;
         Self {
             source: if whole { AttentionOne::SUBGROUP } else { AttentionOne::SOURCE },
             lanes,
-            group: shape.group_where(|_| true) as u32,
+            group,
             // Weights go round in whole turns.
             teams: if shuffled { 1 << teams.ilog2() } else { teams },
             pieces: eights.div_ceil(lanes),
             step: match eights {
                 // A software driver gains nothing by waiting for several at once.
                 _ if cpu => 1,
-                eights if eights.is_multiple_of(4) => 4,
+                // What is in flight takes registers, which the sums of several heads have need of.
+                eights if eights.is_multiple_of(4) && group == 1 => 4,
                 eights if eights.is_multiple_of(2) => 2,
                 _ => 1,
             },

@@ -84,9 +84,8 @@ fn attentions(sums: Sums, lanes: &[u32]) -> Vec<(String, BTreeMap<String, f64>)>
         HEADS.map(|(head_dim, sharing)| {
             let shape = HeadShape { head_dim, sharing, kv_f16: true };
             let (_, values) = AttentionOne::on_gpu(lanes, shape, sums);
-            let lanes = if sums == Sums::Shared { format!(" WG={lanes}") } else { String::new() };
             let values = values.into_iter().map(|(name, value)| (name.to_owned(), value));
-            (format!(" HD={head_dim} GROUP={sharing}{lanes}"), values.collect())
+            (format!(" HD={head_dim} GROUP={sharing}"), values.collect())
         })
     });
     made.collect()
@@ -185,8 +184,6 @@ fn lanes(name: &str, subgroups: bool, family: Family) -> Vec<u32> {
     let twin = format!("{name}_subgroup");
     let mut lanes = match subgroups {
         true => vec![with],
-        // Attention does without subgroups where they are too narrow for a head.
-        false if attention_sums(name).is_some() => vec![32, 64],
         false if brooklet::ops::kernels().iter().any(|kernel| kernel.name == twin) => vec![without],
         false => vec![with, without],
     };
