@@ -9,6 +9,9 @@ const LADDER: [usize; 12] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, MOST_STEPS];
 /// second look.
 const WORTH: f64 = 0.25;
 const CLEAR: f64 = 0.6;
+/// A submission of so many milliseconds wastes nothing worth speaking of: there, a longer one need only not be slower.
+const UNFELT: f64 = 20.0;
+const NOT_SLOWER: f64 = -0.1;
 /// Reads after which a trial is judged.
 const ENOUGH: u32 = 3;
 /// Reads until another number is tried, at least and at most: it doubles with every trial that came to nothing.
@@ -136,15 +139,17 @@ impl Steps {
         if self.reads < ENOUGH && !(longer && gain > CLEAR) {
             return;
         }
+        let unfelt = self.took[long].is_some_and(|ms| ms <= UNFELT);
+        let worth = if unfelt { NOT_SLOWER } else { WORTH };
         match longer {
-            true if gain >= WORTH && !self.is_too_long(self.at) => {
+            true if gain >= worth && !self.is_too_long(self.at) => {
                 self.go(self.at, 1);
                 self.up = true;
                 if gain > CLEAR {
                     self.try_another();
                 }
             }
-            false if gain < WORTH => self.go(self.at, 1),
+            false if gain < worth => self.go(self.at, 1),
             _ => self.go(from, (2 * self.hold).clamp(HOLD[0], HOLD[1])),
         }
     }
@@ -293,6 +298,15 @@ mod tests {
         device.run(&mut steps, 300);
         let (rate, _) = device.run(&mut steps, 50);
         assert!(rate > 300.0, "{rate}");
+    }
+
+    #[test]
+    fn where_nobody_feels_it_several_steps_go_together() {
+        let mut device = Device { noise: 0.2, ..Device::new(1.0, at_once) };
+        let mut steps = Steps::new(Pace::Interactive, MOST_STEPS);
+        device.run(&mut steps, 60);
+        let (_, mean) = device.run(&mut steps, 300);
+        assert!((8.0..40.0).contains(&mean), "{mean}");
     }
 
     #[test]
