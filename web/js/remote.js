@@ -160,19 +160,24 @@ function noScript(assets, cause) {
 
 const OPTIONS = { type: "module", name: "brooklet" };
 
+/** From another site, a CDN say: such a script may be imported, but not be a worker itself. */
+const foreign = ({ protocol, origin }) => /^https?:$/.test(protocol) && origin !== globalThis.location?.origin;
+
 function startWorker(assets) {
   try {
+    const script = assets ? new URL("worker.js", assets) : new URL("./worker.js", import.meta.url);
+    // Asked beforehand: Chromium throws where Firefox starts a worker that fails.
+    if (foreign(script)) {
+      const blob = new Blob([`import ${JSON.stringify(script.href)};`], { type: "text/javascript" });
+      return new Worker(URL.createObjectURL(blob), OPTIONS);
+    }
     // As bundlers know it: the address and the options spelt out in place.
     return assets
-      ? new Worker(new URL("worker.js", assets), OPTIONS)
+      ? new Worker(script, OPTIONS)
       : new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "brooklet" });
   } catch (error) {
     // A bundler that knows no `import.meta` leaves no address to start from.
     if (error instanceof TypeError) throw noScript(assets, error);
-    if (error.name !== "SecurityError") throw error;
-    // From another site, a CDN say: such a script may be imported, but not be a worker itself.
-    const script = assets ? new URL("worker.js", assets) : new URL("./worker.js", import.meta.url);
-    const blob = new Blob([`import ${JSON.stringify(script.href)};`], { type: "text/javascript" });
-    return new Worker(URL.createObjectURL(blob), OPTIONS);
+    throw error;
   }
 }

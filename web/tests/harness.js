@@ -18,7 +18,9 @@ export const FIREFOX = env.BROOKLET_BROWSER === "firefox";
 /** What a test may need and Firefox, or the protocol it is driven by, has not: why the test is left out there. */
 const LACKING = {
   "heap size": "WebDriver BiDi neither collects garbage nor tells the size of a heap; the code measured is the same",
+  "pipelines ahead": "it would compile twice what is asked for in two ways, so nothing is (src/gpu/ahead.rs)",
   download: "its WebDriver BiDi tells of no download that a page makes itself",
+  "updates when asked": "it looks for a newer service worker after every visit, and a test cannot say when one comes",
   quota: "WebDriver BiDi sets no quota for an origin",
 };
 
