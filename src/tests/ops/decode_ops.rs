@@ -84,14 +84,16 @@ fn attention_of_one_token_suits_every_device() {
                     let Plan { lanes, group, teams, pieces, step, shuffled, source } = plan;
                     let eights = (head_dim / 8) as u32;
                     assert!(
-                        lanes.is_power_of_two() && 128 % lanes == 0 && lanes <= 64.max(own),
+                        lanes.is_power_of_two()
+                            && 128u32.is_multiple_of(lanes)
+                            && lanes <= 64.max(own),
                         "{what}"
                     );
                     assert!((sharing as u32).is_multiple_of(group) && group <= 4, "{what}");
                     assert!(teams == 1 || teams * eights <= lanes, "{what}");
                     assert!(pieces * lanes >= eights && (pieces == 1 || shuffled), "{what}");
                     assert!(eights.is_multiple_of(step) && [1, 2, 4].contains(&step), "{what}");
-                    assert!(!shuffled || lanes % teams == 0 && step == 1, "{what}");
+                    assert!(!shuffled || lanes.is_multiple_of(teams) && step == 1, "{what}");
                     assert!(!source.subgroups || lanes == own, "{what}");
                     // as shaders/attention_one.wgsl and lib/reduce4.wgsl have it
                     let eight = 32 * (group * eights).max(lanes);
