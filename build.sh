@@ -389,7 +389,8 @@ web_for_tests() {
 
 node_tests() { # FILE…
     # Two files at a time: each waits much for its browser, and has one of its own. A test that failed may leave a server.
-    (cd -- "$root/web" && node --test --test-force-exit --test-concurrency=2 --test-reporter=spec "$@")
+    # shellcheck disable=SC2068 # patterns, of files of web/
+    (cd -- "$root/web" && node --test --test-force-exit --test-concurrency=2 --test-reporter=spec $@)
 }
 
 chromium_tests() {

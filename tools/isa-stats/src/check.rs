@@ -22,7 +22,7 @@ pub fn violations(
     }
     // What attention keeps of heads that share keys takes room; a subgroup of 64 lanes counts as two of 32.
     let one = shader.name.starts_with("attention_one");
-    let wide = if one { measured.subgroup.div_ceil(32) } else { 1 };
+    let wide = if one { u64::from(measured.subgroup.div_ceil(32)) } else { 1 };
     if family.name == "navi21" && measured.waves * wide < WAVES {
         say(format!(
             "a SIMD holds {} subgroups of {} lanes, {WAVES} are wanted ({} registers, {} bytes of workgroup memory)",
