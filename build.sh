@@ -407,7 +407,7 @@ firefox_tests() {
         need firefox "no Firefox was found for the browser's tests (BROOKLET_FIREFOX names one elsewhere)"
     fi
     # What is left to --all says there nothing of Firefox that these do not.
-    local files=(tests/errors.test.js tests/package.test.js tests/embed.test.js)
+    local files=(tests/errors.test.js tests/package.test.js)
     [ ${#ignored[@]} = 0 ] || files=(tests/*.test.js)
     BROOKLET_BROWSER=firefox node_tests "${files[@]}" || die "Firefox's tests failed; see above"
 }
