@@ -55,7 +55,9 @@ impl Tier {
     /// its barriers cost nothing; one subgroup where those are wide; otherwise a size that suits every GPU.
     pub fn lanes(&self) -> u32 {
         self.lanes.unwrap_or(match self.subgroup_size[0] {
-            least if self.cpu => least.clamp(4, 16),
+            least if self.cpu && self.subgroups => least.clamp(4, 16),
+            // A browser that offers no subgroups may tell of any size.
+            _ if self.cpu => 8,
             least if self.subgroups && (32..=64).contains(&least) => least,
             _ => 64,
         })

@@ -168,7 +168,8 @@ impl AttentionOne {
     ) -> Result<Self> {
         let mut overrides = plan.overrides(shape);
         overrides.push(("NEOX", f64::from(u8::from(neox))));
-        let join = [("WG", f64::from(gpu.tier.lanes()))];
+        // With four lanes lavapipe of Mesa 22.3 leaves its loops after the first turn.
+        let join = [("WG", f64::from(gpu.tier.lanes().max(8)))];
         let (one, join) =
             try_join(Kernel::new(gpu, plan.source, overrides), Kernel::new(gpu, Self::JOIN, join))
                 .await?;

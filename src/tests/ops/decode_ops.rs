@@ -49,7 +49,19 @@ fn plans(gpu: &Gpu, shape: HeadShape) -> Vec<Plan> {
     let mut all: Vec<Plan> = own.chain(gpus).collect();
     let subgroup = all.iter().find(|plan| plan.source.subgroups && plan.pieces == 1).copied();
     all.extend(subgroup.map(|plan| Plan { step: gpus[0].step, shuffled: false, ..plan }));
+    all.push(Plan::of(4, true, shape, Sums::Shared));
     all
+}
+
+/// On a device of four lanes, as a browser may make of a software driver: its join found one split of several there.
+#[test]
+fn attention_of_one_token_by_four_lanes() {
+    let mut gpu = gpu();
+    gpu.tier.lanes = Some(4);
+    for shape in [(4, 2, 16, 16), (4, 2, 80, 20), (3, 1, 64, 64)] {
+        let last = plans(&gpu, head_shape(shape, false)).len() - 1;
+        attention_one(&gpu, flags()[0], shape, &[last]);
+    }
 }
 
 /// Each shape in one of the ways it can go, with one of the four ways to turn and to store: each way has two shapes.
