@@ -16,7 +16,7 @@ const RUNS: usize = 7;
 fn main() -> Result<()> {
     let wanted: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let gpu = block_on(Gpu::open(AdapterChoice::Best))?;
-    let variant = block_on(Variant::of(&gpu))?;
+    let variant = Variant::of(&gpu);
     println!("{} ({}), {} lanes, {variant:?}", gpu.name, gpu.backend, gpu.tier.lanes());
     println!("format  shape      activations columns      min   median    GB/s");
     for dtype in DType::ALL {

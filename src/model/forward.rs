@@ -64,7 +64,7 @@ impl Kernels {
         let Products { embedding, layers, output, residual_bias } = products;
         let all = [&layers[..], output].concat();
         // The variant is one of products; here what counts is what the device can do.
-        let sums = Sums::of(gpu).await?;
+        let sums = Sums::of(gpu);
         let way = ChunkAttention::of(gpu, heads, sums, variant.tiles);
         let attention =
             try_join(AttentionOne::new(gpu, heads, neox, sums), Attention::new(gpu, heads, way));

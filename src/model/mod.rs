@@ -155,7 +155,7 @@ impl Model {
         let products = Products::of(gguf, &config)?;
         let variant = match variant {
             Some(variant) => variant,
-            None => Choice { variant: Variant::of(&gpu).await?, origin: Origin::Class },
+            None => Choice { variant: Variant::of(&gpu), origin: Origin::Class },
         };
         let total = gguf.tensors.iter().map(|tensor| tensor.size).sum();
         let mut done = 0;

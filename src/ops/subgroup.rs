@@ -1,5 +1,4 @@
 //! How the lanes of a workgroup add up.
-use crate::Result;
 use crate::gpu::Gpu;
 
 /// How the lanes of a workgroup add up.
@@ -14,7 +13,7 @@ pub enum Sums {
 
 impl Sums {
     /// The best way of this device, which was tried out when it was opened.
-    pub async fn of(gpu: &Gpu) -> Result<Self> {
-        Ok(if gpu.tier.one_subgroup { Self::Subgroup } else { Self::Shared })
+    pub fn of(gpu: &Gpu) -> Self {
+        if gpu.tier.one_subgroup { Self::Subgroup } else { Self::Shared }
     }
 }

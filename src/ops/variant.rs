@@ -1,6 +1,5 @@
 //! Which of the kernels that compute the same a device runs.
 use super::{ActivationType, Sums};
-use crate::Result;
 use crate::format::DType;
 use crate::gpu::{Gpu, KernelSource};
 
@@ -58,36 +57,36 @@ impl Variant {
         tiles: false,
     };
 
-    /// What suits the kind of device. What it can do is tried out.
-    pub async fn of(gpu: &Gpu) -> Result<Self> {
-        let sums = Sums::of(gpu).await?;
+    /// What suits the kind of device.
+    pub fn of(gpu: &Gpu) -> Self {
+        let sums = Sums::of(gpu);
         let software = gpu.tier.cpu && sums == Sums::Subgroup;
         let rows = if software { MANY_ROWS } else { 4 };
-        Ok(Self { sums, rows, columns: software, tiles: !gpu.tier.cpu, ..Self::PLAIN })
+        Self { sums, rows, columns: software, tiles: !gpu.tier.cpu, ..Self::PLAIN }
     }
 
     /// Whether this device can run it.
-    pub async fn runs_on(&self, gpu: &Gpu) -> Result<bool> {
-        let able = Sums::of(gpu).await? == Sums::Subgroup;
+    pub fn runs_on(&self, gpu: &Gpu) -> bool {
+        let able = Sums::of(gpu) == Sums::Subgroup;
         let rows = match self.sums {
             Sums::Shared => self.rows == 4,
             Sums::Subgroup => able && ROWS.contains(&self.rows),
         };
-        Ok(rows && (able || !self.columns))
+        rows && (able || !self.columns)
     }
 
     /// What is worth a try with one token: first what suits the kind of device.
-    pub async fn candidates(gpu: &Gpu) -> Result<Vec<Self>> {
-        let first = Self::of(gpu).await?;
+    pub fn candidates(gpu: &Gpu) -> Vec<Self> {
+        let first = Self::of(gpu);
         let subgroups = ROWS.map(|rows| Self { sums: Sums::Subgroup, rows, ..first });
         let plain = Self { sums: Sums::Shared, rows: 4, ..first };
         let mut all = vec![first];
         for other in subgroups.into_iter().chain([plain]) {
-            if other.runs_on(gpu).await? && !all.contains(&other) {
+            if other.runs_on(gpu) && !all.contains(&other) {
                 all.push(other);
             }
         }
-        Ok(all)
+        all
     }
 
     /// The sources of a kernel of one token, out of: with barriers, with subgroups, with many rows.
@@ -116,14 +115,14 @@ impl Variant {
     }
 
     /// Every variant that this device can run, for tests and measurements.
-    pub async fn all(gpu: &Gpu) -> Result<Vec<Self>> {
+    pub fn all(gpu: &Gpu) -> Vec<Self> {
         let plain = Self::PLAIN;
         let tiles = Self { tiles: true, ..plain };
-        if Sums::of(gpu).await? == Sums::Shared {
-            return Ok(vec![plain, tiles]);
+        if Sums::of(gpu) == Sums::Shared {
+            return vec![plain, tiles];
         }
         let subgroup = Self { sums: Sums::Subgroup, ..plain };
-        Ok(vec![plain, tiles, subgroup, Self { rows: 16, columns: true, ..subgroup }])
+        vec![plain, tiles, subgroup, Self { rows: 16, columns: true, ..subgroup }]
     }
 }
 

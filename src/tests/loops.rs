@@ -60,7 +60,7 @@ fn frame(gpu: &Gpu, sizes: &Sizes, tokens: usize) -> Tensor {
 fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     const ROWS: usize = 96;
     let (width, chunk) = (sizes.width, sizes.chunk);
-    let mut variants = block_on(Variant::all(gpu)).unwrap();
+    let mut variants = Variant::all(gpu);
     let many = variants.last().map(|last| Variant { rows: 48, ..*last });
     variants.extend(many.filter(|many| many.columns));
     let bytes = variants.clone().into_iter();
@@ -102,7 +102,7 @@ fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     for w in &weights {
         get_rows.record(r, "get_rows", 1.0, [&many_frame, &tokens, &many_x], w).unwrap();
     }
-    for sums in [Sums::Shared, block_on(Sums::of(gpu)).unwrap()] {
+    for sums in [Sums::Shared, Sums::of(gpu)] {
         let norm = block_on(RmsNorm::new(gpu, sums)).unwrap();
         norm.record(r, "norm", 1e-5, [&many_frame, &many_x, &wide_gain, &many_xn]).unwrap();
     }
@@ -120,7 +120,7 @@ fn heads(gpu: &Gpu, sizes: &Sizes, head_dim: usize, r: &mut Recording) {
     let [one_frame, frame] = [1, tokens].map(|tokens| frame(gpu, sizes, tokens));
     let q = zeros(gpu, &[tokens, 3, h * hd]);
     let (out, carry) = (zeros(gpu, &[tokens, h * hd]), zeros(gpu, &[tokens, h, attend.carried()]));
-    let sums = block_on(Sums::of(gpu)).unwrap();
+    let sums = Sums::of(gpu);
     for way in [ChunkAttention::Heads, ChunkAttention::Tiles, ChunkAttention::Columns] {
         if way.fits(gpu, shape, sums) {
             let op = block_on(Attention::new(gpu, shape, way)).unwrap();

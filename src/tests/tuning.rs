@@ -30,11 +30,11 @@ fn every_variant_gives_the_oracle_s_logits() {
     let mut expected = Vec::new();
     tokens.iter().for_each(|&token| expected = oracle.step(token));
     let expected: Vec<f32> = expected.iter().map(|&logit| logit as f32).collect();
-    let candidates = block_on(Variant::candidates(&gpu)).unwrap();
-    assert_eq!(candidates[0], block_on(Variant::of(&gpu)).unwrap());
+    let candidates = Variant::candidates(&gpu);
+    assert_eq!(candidates[0], Variant::of(&gpu));
     // How a chunk goes through is a matter of its own.
     let other = Variant { columns: !candidates[0].columns, ..candidates[0] };
-    let other = block_on(other.runs_on(&gpu)).unwrap().then_some(other);
+    let other = other.runs_on(&gpu).then_some(other);
     for variant in candidates.into_iter().chain(other) {
         let choice = Choice { variant, origin: Origin::Class };
         let settings = LoadSettings {
@@ -65,14 +65,14 @@ fn an_answer_is_measured_once_and_kept() {
         block_on(choose_within(&gpu, &gguf, &config, tune, kept, PATIENCE)).unwrap()
     };
     let mut kept = Kept::default();
-    let class = block_on(Variant::of(&gpu)).unwrap();
+    let class = Variant::of(&gpu);
     let off = ask(Tune::Off, &mut kept);
     assert_eq!((off.variant, off.origin), (class, Origin::Class));
     assert_eq!(kept, Kept::default());
 
     let measured = ask(Tune::On, &mut kept);
     assert_eq!(measured.origin, Origin::Measured);
-    assert!(block_on(measured.variant.runs_on(&gpu)).unwrap());
+    assert!(measured.variant.runs_on(&gpu));
     let here: Vec<_> = kept.of(&gpu.name, &gpu.driver, &gpu.backend).collect();
     assert_eq!(here, [("Q4_0", measured.variant)]);
     assert_eq!(kept.of(&gpu.name, "another driver", &gpu.backend).count(), 0);
@@ -93,10 +93,7 @@ fn nothing_is_kept_when_time_runs_out() {
     let mut kept = Kept::default();
     let choice = choose_within(&gpu, &gguf, &config, Tune::Again, &mut kept, Duration::ZERO);
     let choice = block_on(choice).unwrap();
-    assert_eq!(
-        (choice.variant, choice.origin),
-        (block_on(Variant::of(&gpu)).unwrap(), Origin::Class)
-    );
+    assert_eq!((choice.variant, choice.origin), (Variant::of(&gpu), Origin::Class));
     assert_eq!(kept, Kept::default());
     // An answer of an earlier load stays.
     let measure = |kept: &mut Kept, patience| {
@@ -120,7 +117,7 @@ fn what_was_kept_and_cannot_be_run_is_measured_anew() {
     let choice =
         block_on(choose_within(&gpu, &gguf, &config, Tune::On, &mut spoilt, PATIENCE)).unwrap();
     assert_eq!(choice.origin, Origin::Measured);
-    assert!(block_on(choice.variant.runs_on(&gpu)).unwrap());
+    assert!(choice.variant.runs_on(&gpu));
     for damaged in ["", "{", "[]", "{\"a\":1}", "{\"a\":{\"rows\":-1}}", "\u{0}"] {
         assert_eq!(Kept::parse(damaged), Kept::default(), "{damaged:?}");
     }

@@ -46,11 +46,11 @@ pub(super) async fn held(
 ) -> Result<Option<Variant>> {
     let contests = async {
         let stand = Stand::new(gpu, dtype, config, patience)?;
-        let candidates = Variant::candidates(gpu).await?;
+        let candidates = Variant::candidates(gpu);
         let Some(one) = stand.contest(1, &candidates).await? else { return Ok(None) };
         let one = candidates[one];
         let other = Variant { columns: !one.columns, ..one };
-        if !other.runs_on(gpu).await? {
+        if !other.runs_on(gpu) {
             return Ok(Some(one));
         }
         let ways = [one, other];
@@ -99,7 +99,7 @@ pub struct Contender {
 pub(super) async fn told(gpu: &Gpu, dtype: DType, config: &Config) -> Result<Vec<Contender>> {
     let stand = Stand::new(gpu, dtype, config, Duration::from_secs(8))?;
     let mut all = Vec::new();
-    let mut variants = Variant::candidates(gpu).await?;
+    let mut variants = Variant::candidates(gpu);
     for tokens in [1, CHUNK] {
         let entries = stand.rounds(tokens, &variants).await?;
         let best = winner(&entries);
@@ -112,7 +112,7 @@ pub(super) async fn told(gpu: &Gpu, dtype: DType, config: &Config) -> Result<Vec
         let one = variants[best.map_or(0, |best| entries[best].index)];
         let other = Variant { columns: !one.columns, ..one };
         variants = vec![one];
-        if other.runs_on(gpu).await? {
+        if other.runs_on(gpu) {
             variants.push(other);
         }
     }

@@ -74,12 +74,12 @@ pub(crate) async fn choose_within(
     kept: &mut Kept,
     patience: Duration,
 ) -> Result<Choice> {
-    let class = Choice { variant: Variant::of(gpu).await?, origin: Origin::Class };
+    let class = Choice { variant: Variant::of(gpu), origin: Origin::Class };
     let (Some(dtype), true) = (format_of(gguf)?, tune != Tune::Off) else { return Ok(class) };
     let key = key(gpu, dtype);
     // A file that somebody has changed must not make this device run what it cannot.
     let known = match kept.get(&key) {
-        Some(variant) if variant.runs_on(gpu).await? => Some(variant),
+        Some(variant) if variant.runs_on(gpu) => Some(variant),
         _ => None,
     };
     if let (Some(variant), Tune::On) = (known, tune) {

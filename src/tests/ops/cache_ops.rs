@@ -156,7 +156,7 @@ fn attention_by_columns() {
 
 fn attention_of_shapes(way: ChunkAttention, kv_f16: bool, shapes: &[(u32, u32, u32)]) {
     let gpu = gpu();
-    let sums = block_on(Sums::of(&gpu)).unwrap();
+    let sums = Sums::of(&gpu);
     for &shape in shapes {
         let (heads, kv_heads, head_dim) = shape;
         let sharing = (heads / kv_heads) as usize;

@@ -138,7 +138,7 @@ fn rows_of_few_units_share_a_workgroup() {
     let gpus = [Class::GpuPlain, Class::Gpu32];
     let gpus = gpus.map(|class| block_on(Gpu::open_as(AdapterChoice::Best, class)).unwrap());
     let subgroup = Variant { sums: Sums::Subgroup, ..Variant::PLAIN };
-    let subgroup = block_on(subgroup.runs_on(&own)).unwrap().then_some((&own, subgroup));
+    let subgroup = subgroup.runs_on(&own).then_some((&own, subgroup));
     let plain = gpus.iter().map(|gpu| (gpu, Variant::PLAIN));
     for (gpu, variant) in plain.chain(subgroup) {
         let dtypes = [DType::Q4_1, DType::F32];

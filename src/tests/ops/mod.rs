@@ -36,7 +36,7 @@ fn flags() -> [[bool; 2]; 4] {
 
 /// Every variant of the products that this device has.
 fn variants(gpu: &Gpu) -> Vec<Variant> {
-    block_on(Variant::all(gpu)).unwrap()
+    Variant::all(gpu)
 }
 
 /// Which variants of the products are tried with which types of weights.
@@ -77,7 +77,7 @@ fn every_variant_and_every_type_has_its_turn() {
 
 /// Every way of adding up that this device has.
 fn sums(gpu: &Gpu) -> Vec<Sums> {
-    match block_on(Sums::of(gpu)).unwrap() {
+    match Sums::of(gpu) {
         Sums::Shared => vec![Sums::Shared],
         Sums::Subgroup => vec![Sums::Shared, Sums::Subgroup],
     }
@@ -93,5 +93,5 @@ fn devices_whose_workgroups_are_one_subgroup_add_up_by_it() {
     let whole = gpu.tier.subgroups && gpu.tier.lanes() == own.subgroup_size[0];
     let expected = if whole { Sums::Subgroup } else { Sums::Shared };
     // It was tried out on the device: the kernel and its twin agree here, or this driver is a find.
-    assert_eq!(block_on(Sums::of(&gpu)).unwrap(), expected, "{:?}", gpu.tier);
+    assert_eq!(Sums::of(&gpu), expected, "{:?}", gpu.tier);
 }
