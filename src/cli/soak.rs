@@ -89,7 +89,8 @@ pub(crate) fn run(args: &SoakArgs, given: &[String]) -> Result<()> {
         ));
     }
     let mut session = block_on(Session::new(model.clone(), settings))?;
-    let oracle = soak::oracle(&file.source, &file.gguf, model.config.clone(), &settings);
+    let (config, CacheSettings { sinks, window, .. }) = (model.config.clone(), settings);
+    let oracle = Oracle::read(&file.source, &file.gguf, config, sinks, window);
     let mut oracle = block_on(oracle)?;
     let mut run = Run {
         generated: 0,

@@ -1,11 +1,9 @@
 //! A long stream held to the paper at intervals, its memory and its speed held to what they were.
 use super::latency::Spread;
-use crate::Result;
-use crate::format::{Gguf, Source, dequantize};
-use crate::model::{CacheSettings, Config, KvType};
+use crate::model::{CacheSettings, KvType};
 use crate::reference::Oracle;
 use serde::{Deserialize, Serialize};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 /// The tokens that a stream's logits depend on, and no others, so that the oracle need not run from the beginning.
 ///
@@ -56,23 +54,6 @@ impl Tail {
         };
         expected.iter().zip(logits).map(apart).fold(0.0, f64::max)
     }
-}
-
-/// The oracle of a file's model: every tensor dequantised.
-pub async fn oracle(
-    source: &impl Source,
-    gguf: &Gguf,
-    config: Config,
-    cache: &CacheSettings,
-) -> Result<Oracle> {
-    let mut weights = HashMap::new();
-    for tensor in &gguf.tensors {
-        let bytes = source.bytes(tensor.offset..tensor.offset + tensor.size).await?;
-        let mut values = vec![0.0; (tensor.rows() * tensor.cols()) as usize];
-        dequantize(tensor.dtype()?, &bytes, &mut values);
-        weights.insert(tensor.name.clone(), values);
-    }
-    Ok(Oracle::new(config, weights, cache.sinks, cache.window))
 }
 
 /// How far the device's logits may lie from the oracle's, which rounds nothing.

@@ -1,5 +1,7 @@
 //! The oracle: a whole model in `f64`, its attention as the paper writes it. Raw keys are kept in a
 //! list and every one is turned anew at every step, at its place inside the cache. No ring, no phases.
+use crate::Result;
+use crate::format::{Gguf, Source, dequantize};
 use crate::model::{Config, RopeLayout};
 use std::collections::HashMap;
 
@@ -32,9 +34,27 @@ fn norm(x: &[f64], w: &[f32], eps: f32) -> Vec<f64> {
 }
 
 impl Oracle {
+    /// The stream of a file's model: every tensor dequantised.
+    pub async fn read(
+        source: &impl Source,
+        gguf: &Gguf,
+        config: Config,
+        sinks: usize,
+        window: usize,
+    ) -> Result<Self> {
+        let mut weights = HashMap::new();
+        for tensor in &gguf.tensors {
+            let bytes = source.bytes(tensor.offset..tensor.offset + tensor.size).await?;
+            let mut values = vec![0.0; (tensor.rows() * tensor.cols()) as usize];
+            dequantize(tensor.dtype()?, &bytes, &mut values);
+            weights.insert(tensor.name.clone(), values);
+        }
+        Ok(Self::new(config, weights, sinks, window))
+    }
+
     /// A stream with `sinks` and a window of `window` tokens, the current one included. `weights`:
     /// every tensor of the file by name, dequantised.
-    pub fn new(
+    fn new(
         config: Config,
         weights: HashMap<String, Vec<f32>>,
         sinks: usize,

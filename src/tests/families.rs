@@ -2,14 +2,13 @@
 //! against the paper's.
 use super::support::{assert_close, gpu};
 use super::tiny::{session, streaming};
-use crate::format::{FileSource, Gguf, dequantize};
+use crate::format::{FileSource, Gguf};
 use crate::gpu::Gpu;
 use crate::model::{CacheSettings, Config, KvType, Model, Policy};
 use crate::reference::Oracle;
 use crate::text::{SamplerSettings, Tokenizer, Vocab};
 use pollster::block_on;
 use serde::Deserialize;
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -124,22 +123,12 @@ fn every_family_streams_as_the_paper_does() {
     for (family, path, golden) in families() {
         let model = model(&gpu, &path);
         let (source, gguf) = opened(&path);
-        let weights: HashMap<_, _> = gguf
-            .tensors
-            .iter()
-            .map(|tensor| {
-                let range = tensor.offset..tensor.offset + tensor.size;
-                let bytes = block_on(crate::format::Source::bytes(&source, range)).unwrap();
-                let mut values = vec![0.0; (tensor.rows() * tensor.cols()) as usize];
-                dequantize(tensor.dtype().unwrap(), &bytes, &mut values);
-                (tensor.name.clone(), values)
-            })
-            .collect();
         let tokens = &golden.sequences.iter().find(|s| s.name == "long").unwrap().tokens;
         for (sinks, window, chunk) in [(4, 13, 1), (1, 20, 7)] {
             let mut session = session(&model, streaming(sinks, window, chunk, KvType::F32));
             let config = Config::from_gguf(&gguf).unwrap();
-            let mut oracle = Oracle::new(config, weights.clone(), sinks, window);
+            let oracle = Oracle::read(&source, &gguf, config, sinks, window);
+            let mut oracle = block_on(oracle).unwrap();
             for (i, tokens) in tokens.chunks(chunk).enumerate() {
                 let expected = tokens.iter().map(|&token| oracle.step(token)).last().unwrap();
                 block_on(session.feed(tokens)).unwrap();

@@ -1,7 +1,7 @@
 //! Small random models, whole files of them, made in the test.
 use super::gguf_file::{GgufFile, random_blocks};
 use super::support::noise;
-use crate::format::{Array, BytesSource, DType, Gguf, Value, dequantize};
+use crate::format::{Array, BytesSource, DType, Gguf, Value};
 use crate::gpu::Gpu;
 use crate::model::{CacheSettings, Config, KvType, LoadSettings, Model, Policy, RopeLayout};
 use crate::ops::ActivationType;
@@ -193,15 +193,8 @@ impl Tiny {
 
     /// The same model on the CPU.
     pub(super) fn oracle(&self, sinks: usize, window: usize) -> Oracle {
-        let (_, gguf, config) = self.read();
-        let file = self.file();
-        let weights = gguf.tensors.iter().map(|tensor| {
-            let bytes = &file[tensor.offset as usize..][..tensor.size as usize];
-            let mut values = vec![0.0; (tensor.rows() * tensor.cols()) as usize];
-            dequantize(tensor.dtype().unwrap(), bytes, &mut values);
-            (tensor.name.clone(), values)
-        });
-        Oracle::new(config, weights.collect(), sinks, window)
+        let (source, gguf, config) = self.read();
+        block_on(Oracle::read(&source, &gguf, config, sinks, window)).unwrap()
     }
 }
 
