@@ -162,6 +162,11 @@ impl Gguf {
         self.metadata.iter().find(|(k, _)| k == key).map(|(_, value)| value)
     }
 
+    /// The matrices of the layers.
+    pub fn layer_matrices(&self) -> impl Iterator<Item = &TensorInfo> {
+        self.tensors.iter().filter(|tensor| tensor.name.starts_with("blk.") && tensor.rows() > 1)
+    }
+
     /// The tensor called `name`.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         self.tensors.iter().find(|tensor| tensor.name == name)

@@ -48,18 +48,22 @@ pub(super) async fn held(
         let stand = Stand::new(gpu, dtype, config, patience)?;
         let candidates = Variant::candidates(gpu);
         let Some(one) = stand.contest(1, &candidates).await? else { return Ok(None) };
-        let one = candidates[one];
-        let other = Variant { columns: !one.columns, ..one };
-        if !other.runs_on(gpu) {
-            return Ok(Some(one));
+        let ways = ways(gpu, candidates[one]);
+        if let [only] = ways[..] {
+            return Ok(Some(only));
         }
-        let ways = [one, other];
         Ok(stand.contest(CHUNK, &ways).await?.map(|way| ways[way]))
     };
     match gpu.answered(contests).await {
         Err(Error::OutOfMemory { .. }) => Ok(None),
         held => held,
     }
+}
+
+/// The ways of a device through a chunk, with the variant of one token.
+fn ways(gpu: &Gpu, one: Variant) -> Vec<Variant> {
+    let other = Variant { columns: !one.columns, ..one };
+    [one].into_iter().chain(Some(other).filter(|other| other.runs_on(gpu))).collect()
 }
 
 /// What every variant is measured with.
@@ -109,12 +113,7 @@ pub(super) async fn told(gpu: &Gpu, dtype: DType, config: &Config) -> Result<Vec
             microseconds: entry.seconds.iter().map(|seconds| seconds * 1e6).collect(),
             won: best == Some(i),
         }));
-        let one = variants[best.map_or(0, |best| entries[best].index)];
-        let other = Variant { columns: !one.columns, ..one };
-        variants = vec![one];
-        if other.runs_on(gpu) {
-            variants.push(other);
-        }
+        variants = ways(gpu, variants[best.map_or(0, |best| entries[best].index)]);
     }
     Ok(all)
 }

@@ -29,8 +29,7 @@ pub enum Tune {
 
 /// The most common type of the layers' matrices, by bytes.
 fn format_of(gguf: &Gguf) -> Result<Option<DType>> {
-    let matrices = gguf.tensors.iter().filter(|t| t.name.starts_with("blk.") && t.rows() > 1);
-    let matrices: Vec<_> = matrices.collect();
+    let matrices: Vec<_> = gguf.layer_matrices().collect();
     let bytes = |id: u32| -> u64 {
         matrices.iter().filter(|other| other.type_id == id).map(|other| other.size).sum()
     };

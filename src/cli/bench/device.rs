@@ -87,8 +87,7 @@ pub(super) fn run(args: &BenchArgs, path: &Path) -> Result<()> {
 
 /// Elements of the layers' matrices, each of which a token of a prompt is multiplied with once.
 fn layer_weights(file: &File) -> u64 {
-    let matrices = file.gguf.tensors.iter().filter(|t| t.name.starts_with("blk.") && t.rows() > 1);
-    matrices.map(|tensor| tensor.rows() * tensor.cols()).sum()
+    file.gguf.layer_matrices().map(|tensor| tensor.rows() * tensor.cols()).sum()
 }
 
 async fn together(args: &BenchArgs, file: &File, session: &mut Session) -> Result<Vec<Together>> {
