@@ -398,25 +398,27 @@ chromium_tests() {
     if ! has_chromium; then
         need chromium "no Chromium was found for the browser's tests (BROOKLET_CHROMIUM names one elsewhere)"
     fi
-    node_tests tests/*.test.js || die "Chromium's tests failed; see above"
+    node_tests 'tests/*.test.js' || die "Chromium's tests failed; see above"
 }
 
-firefox_tests() {
-    [ "$(uname -s)" = Linux ] || [ -n "${BROOKLET_FIREFOX:-}" ] || { say "Firefox's tests need BROOKLET_FIREFOX, a Firefox to drive" && return; }
-    if ! has_firefox; then
-        need firefox "no Firefox was found for the browser's tests (BROOKLET_FIREFOX names one elsewhere)"
+# Firefox's tests and those outside a browser, together: each waits much, and there are two cores.
+other_runtimes() {
+    local files=()
+    if [ "$(uname -s)" != Linux ] && [ -z "${BROOKLET_FIREFOX:-}" ]; then
+        say "Firefox's tests need BROOKLET_FIREFOX, a Firefox to drive"
+    else
+        has_firefox || need firefox "no Firefox was found for the browser's tests (BROOKLET_FIREFOX names one elsewhere)"
+        # The others are the page's and take minutes: they wait for --all.
+        files=(tests/errors.test.js tests/package.test.js)
+        [ ${#ignored[@]} = 0 ] || files=('tests/*.test.js')
     fi
-    # What is left to --all says there nothing of Firefox that these do not.
-    local files=(tests/errors.test.js tests/package.test.js)
-    [ ${#ignored[@]} = 0 ] || files=(tests/*.test.js)
-    BROOKLET_BROWSER=firefox node_tests "${files[@]}" || die "Firefox's tests failed; see above"
-}
-
-# The package outside a browser.
-runtime_tests() {
-    [ "$(uname -s)" = Linux ] || { say "the package outside a browser is tested on Linux alone" && return; }
-    npm_ci web/runtimes "Deno, and Dawn for Node: 225 MB"
-    node_tests runtimes/*.test.js || die "the package's tests outside a browser failed; see above"
+    if [ "$(uname -s)" = Linux ]; then
+        npm_ci web/runtimes "Deno, and Dawn for Node: 225 MB"
+        files+=('runtimes/*.test.js')
+    else
+        say "the package outside a browser is tested on Linux alone"
+    fi
+    [ ${#files[@]} = 0 ] || BROOKLET_BROWSER=firefox node_tests "${files[@]}" || die "the tests in Firefox or outside a browser failed; see above"
 }
 
 # ---- test ----
@@ -438,16 +440,26 @@ slowest() { # PROFILE…
     done | sort -rn | head -n 10 >&2 || true # head has enough before sort is through
 }
 
+has_nextest() { cargo nextest --version >/dev/null 2>&1; }
+
+# The library's tests of some modules, with a profile of .config/nextest.toml; SLOW: also those that are ignored otherwise.
+lib_tests() { # PROFILE SLOW MODULE…
+    local profile=$1 slow=$2 modules
+    shift 2
+    if has_nextest; then
+        modules=$(IFS='|' && printf '%s' "$*")
+        in_root cargo nextest run --locked --lib --profile "$profile" ${slow:+--run-ignored all} -E "test(/^tests::($modules)::/)"
+    else
+        in_root cargo test --locked --lib -- ${slow:+--include-ignored} "${@/#/tests::}"
+    fi
+}
+
 kernel_tests() { # ADAPTER [MANIFEST]
     say "the kernels' tests again, on $1"
     export BROOKLET_ADAPTER=$1
     # The older name is for loaders before 1.3.207.
     [ -z "${2:-}" ] || export VK_DRIVER_FILES=$2 VK_ICD_FILENAMES=$2
-    if [ -n "$nextest" ]; then
-        in_root cargo nextest run --locked --profile second-driver ${ignored[@]+--run-ignored all} -E 'test(/tests::ops/)'
-    else
-        in_root cargo test --locked --lib tests::ops -- ${ignored[@]+"${ignored[@]}"}
-    fi
+    lib_tests second-driver "${ignored[*]-}" ops
 }
 
 # What GPUs would run, run by whatever adapter there is: the kernels, the cache and the default model.
@@ -455,11 +467,7 @@ gpu_classes() {
     local class
     for class in gpu32 gpu64 gpu-plain gpu-subgroup; do
         say "the kernels' and the models' tests again, as $class"
-        if [ -n "$nextest" ]; then
-            BROOKLET_AS=$class in_root cargo nextest run --locked --lib --profile gpu-class --run-ignored all -E 'test(/tests::(ops|invariants|stream|golden)::/)'
-        else
-            BROOKLET_AS=$class in_root cargo test --locked --lib -- --include-ignored tests::ops tests::invariants tests::stream tests::golden
-        fi
+        BROOKLET_AS=$class lib_tests gpu-class slow ops invariants stream golden
     done
 }
 
@@ -520,13 +528,11 @@ stage() { # WHAT COMMAND…
     stages+=("$(printf '%5d s  %s' $((SECONDS - start)) "$what")")
 }
 
-nextest=
 ignored=() # what the binaries of tests want to run the slow ones too
 chosen=() skipped=() # what of them cannot run here
 
 native_tests() {
-    if cargo nextest --version >/dev/null 2>&1; then
-        nextest=1
+    if has_nextest; then
         say "cargo nextest run"
         in_root cargo nextest run --locked ${ignored[@]+--run-ignored all} ${chosen[@]+"${chosen[@]}"}
         say "cargo test --doc"
@@ -559,10 +565,9 @@ test_all() { # [--all]
     export BROOKLET_BINARY=$binary
     stage "the web package" web_for_tests
     stage "in Chromium" chromium_tests
-    stage "in Firefox" firefox_tests
-    stage "outside a browser" runtime_tests
+    stage "in Firefox, and outside a browser" other_runtimes
     [ ${#ignored[@]} = 0 ] || stage "other platforms' compilers" portability
-    [ -z "$nextest" ] || slowest default second-driver
+    if has_nextest; then slowest default second-driver; fi
     [ ${#ignored[@]} = 0 ] || stage "gpu-check" gpu_check short
     say "seconds of each stage:"
     printf '%s\n' "${stages[@]}" >&2
@@ -630,11 +635,7 @@ gpu_check() { # [short]
     native
     if [ ${#short[@]} = 0 ]; then
         say "the tests of kernels, cache and golden texts"
-        if cargo nextest --version >/dev/null 2>&1; then
-            in_root cargo nextest run --locked --lib --no-fail-fast -E 'test(/^tests::(ops|invariants|golden)::/)' || failed=1
-        else
-            in_root cargo test --locked --lib --no-fail-fast -- tests::ops:: tests::invariants:: tests::golden:: || failed=1
-        fi
+        lib_tests gpu-check "" ops invariants golden || failed=1
     fi
     say "brooklet bench --device"
     "$binary" bench --device "$results/device.json" ${short[@]+"${short[@]}"} | tee "$results/device.md"
