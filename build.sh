@@ -388,9 +388,12 @@ web_for_tests() {
 }
 
 node_tests() { # FILE…
-    # Two files at a time: each waits much for its browser, and has one of its own. A test that failed may leave a server.
+    # Two files at a time: each waits much for its browser, and has one of its own. A test that failed may leave a server,
+    # and a file that hangs is ended.
+    local most=900
+    [ ${#ignored[@]} = 0 ] || most=7200
     # shellcheck disable=SC2068 # patterns, of files of web/
-    (cd -- "$root/web" && node --test --test-force-exit --test-concurrency=2 --test-reporter=spec $@)
+    (cd -- "$root/web" && node --test --test-force-exit --test-timeout="${most}000" --test-concurrency=2 --test-reporter=spec $@)
 }
 
 chromium_tests() {

@@ -4,6 +4,7 @@ import { appendFileSync, cpSync, mkdtempSync, readFileSync, rmSync, truncateSync
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { after, before, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { serve } from "../serve.js";
 import { stamp } from "../stamp.js";
 import { ROOT, browser, needs } from "./harness.js";
@@ -24,6 +25,15 @@ after(async () => {
 });
 
 const cacheOf = ({ url }, version, path = "/") => `brooklet-page ${url}${path} ${version}`;
+
+const LATE = new Error("too late");
+/** What a promise gives, or `LATE` after so many milliseconds. */
+const within = async (ms, promise) => {
+  const end = new AbortController();
+  const late = delay(ms, undefined, end).then(() => Promise.reject(LATE));
+  late.catch(() => {});
+  return Promise.race([promise, late]).finally(() => end.abort());
+};
 
 const release = (n) => {
   for (const file of MARKED) appendFileSync(join(www, file), `\n/* release ${n} */`);
@@ -77,11 +87,11 @@ test(
       await page.waitForSelector("html[data-ready], html[data-refused]");
     };
 
-    const page = await open();
-    await page.evaluate(() => navigator.serviceWorker.ready);
-    await reload(page);
-    assert.deepEqual(await seen(page), all(1));
-    assert.equal(await update(page), undefined, "there is nothing new");
+    const before = await open();
+    await before.evaluate(() => navigator.serviceWorker.ready);
+    await reload(before);
+    assert.deepEqual(await seen(before), all(1));
+    assert.equal(await update(before), undefined, "there is nothing new");
 
     const old = readFileSync(join(www, "brooklet", "core.js"));
     const second = release(2);
@@ -90,29 +100,35 @@ test(
       req.url.endsWith("/core.js") && res.writeHead(200, { "content-type": "text/javascript" }).end(old);
     for (const fault of [missing, stale]) {
       faults = fault;
-      assert.equal(await update(page), "redundant");
-      await reload(page);
+      assert.equal(await update(before), "redundant");
+      await reload(before);
       faults = undefined;
-      assert.deepEqual(await seen(page), all(1));
-      assert.deepEqual(await versions(page), [cacheOf(host, first)]);
+      assert.deepEqual(await seen(before), all(1));
+      assert.deepEqual(await versions(before), [cacheOf(host, first)]);
     }
 
-    assert.equal(await update(page), "installed");
-    assert.deepEqual(await seen(page), all(1), "the visit goes on as it began");
-    const other = await open();
-    assert.deepEqual(await seen(other), all(1), "so does another beside it");
-    await other.close();
-    await page.evaluate(() => (location.hash = "prompt=hello"));
+    assert.equal(await update(before), "installed");
+    assert.deepEqual(await seen(before), all(1), "the visit goes on as it began");
+    const beside = await open();
+    assert.deepEqual(await seen(beside), all(1), "so does another beside it");
+    await beside.close();
+    await before.evaluate(() => (location.hash = "prompt=hello"));
     // It is opened by the version before, which gives way to the newer one; not while the other page is on its way out.
-    const end = Date.now() + 60_000;
-    const newest = async () =>
+    const newest = async (page) =>
       (await versions(page)).join() === cacheOf(host, second) && (await seen(page)).join() === all(2).join();
+    let page = before;
     let came = false;
-    for (let look = 0; !came && Date.now() < end; look += 1) {
-      // The page may load itself anew in the middle of a look: then it is looked at again.
+    for (let look = 0; !came && look < 100; look += 1) {
       if (look % 10 === 0) await page.evaluate(() => location.reload()).catch(() => {});
-      await page.waitForTimeout(500);
-      came = await newest().catch(() => false);
+      await delay(500);
+      // The page may load itself anew in the middle of a look, and then be lost to the driver for good (by DevTools alone
+      // it never was): a visitor's next page goes on.
+      came = await within(5000, newest(page)).catch(async (error) => {
+        if (error !== LATE) return false;
+        await within(5000, page.close()).catch(() => {});
+        page = await open("/#prompt=hello");
+        return false;
+      });
     }
     assert.ok(came, "the newer version never came");
     await page.waitForSelector("html[data-ready], html[data-refused]");
