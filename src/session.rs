@@ -58,13 +58,12 @@ impl Session {
     async fn made(model: Arc<Model>, settings: CacheSettings) -> Result<Self> {
         let gpu = &*model.gpu;
         let vocab = model.config.n_vocab;
-        let factors = model.weights.rope_freqs.as_deref();
-        let cache = Cache::new(gpu, &model.config, settings, factors)?;
+        let cache = Cache::new(gpu, &model.config, settings, &model.weights.divisors)?;
         let kernels = model.kernels((&settings).into()).await?;
         let shifter = Shifter::new(&model, &cache).await?;
         let logits = Tensor::zeros(gpu, "act.logits", &[1, vocab])?;
         let one = Activations::new(gpu, &model, &cache, 1)?;
-        let decode = Pass::fused(&model, &kernels, &cache, one, &logits)?;
+        let decode = Pass::new(&model, &kernels, &cache, one, &logits)?;
         let prefill = match settings.chunk {
             1 => None,
             chunk => {
@@ -211,29 +210,26 @@ impl Session {
     fn expect_kept(&self, tokens: u64, fed: u64) -> Result<()> {
         let Standing { fed: position, reach, .. } = self.standing;
         let ring = self.cache.geometry();
-        let (stored, spare) = (ring.sinks + ring.slots, self.spare());
-        // Of tokens that were there before half of the cache went, the last cannot be fed anew.
         let spare = match &self.shifter {
-            Some(shifter) => shifter.since(position).saturating_sub(1),
-            None => spare,
+            // Of tokens that were there before half of the cache went, the last cannot be fed anew.
+            Some(shifter) if reach > u64::from(ring.sinks + ring.slots) => {
+                shifter.since(position).saturating_sub(1)
+            }
+            Some(_) => u64::MAX,
+            None => self.cache.spare(reach),
         };
         let beyond = reach.saturating_sub(position);
-        let lost = self.recomputes() || reach > u64::from(stored) && fed + beyond > spare;
+        let lost = self.recomputes() || fed.saturating_add(beyond) > spare;
         if fed == 0 || !lost && fed < position {
             return Ok(());
         }
         let given = u64::from(self.standing.pending.is_some());
+        let spare = spare.min(self.cache.spare(u64::MAX));
         Err(Error::Usage(format!(
             "{tokens} tokens cannot be taken back: this stream holds {} and keeps what {} need",
             self.position(),
             if self.recomputes() { given } else { spare.saturating_sub(beyond) + given },
         )))
-    }
-
-    /// Tokens that can be taken back from a ring that has gone round: N - W.
-    fn spare(&self) -> u64 {
-        let ring = self.cache.geometry();
-        u64::from(ring.slots - ring.window)
     }
 
     fn recomputes(&self) -> bool {

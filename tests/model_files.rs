@@ -123,7 +123,7 @@ fn what_is_odd_is_a_warning_and_the_model_runs() {
     assert_eq!(stderr.matches(warning).count(), 1, "{stderr}");
     let (code, stdout, stderr) = outcome(&["inspect"], &path);
     assert!(code == 0 && stderr.starts_with(warning), "{stderr}");
-    assert!(stdout.contains("\u{fffd}iny") && stdout.ends_with("brooklet runs this model\n"));
+    assert!(stdout.contains("\u{fffd}iny") && stdout.ends_with("brooklet runs this model, of the family llama\n"));
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn an_odd_vocabulary_is_a_warning_and_one_without_merges_a_failure() {
     assert_eq!(runs_as_tiny(&path).matches(warning).count(), 1);
     let (code, stdout, stderr) = outcome(&["inspect"], &path);
     assert!(code == 0 && stderr.starts_with(warning), "{stderr}");
-    assert!(stdout.ends_with("brooklet runs this model\n"), "{stdout}");
+    assert!(stdout.ends_with("brooklet runs this model, of the family llama\n"), "{stdout}");
 
     let (code, stdout, _) = outcome(&["inspect"], &without("tokenizer.ggml.merges"));
     assert!(code == 0 && stdout.contains("lacks the key tokenizer.ggml.merges"), "{stdout}");

@@ -6,7 +6,7 @@ use super::saved::SaveArgs;
 use super::sinks::Sinks;
 use super::soak::SoakArgs;
 pub(crate) use super::wish::AdapterArgs;
-use brooklet::model::{CacheSettings, Config, KernelSettings, KvType, Policy};
+use brooklet::model::{CacheSettings, Config, KernelSettings, KvType, Policy, Softmax};
 use brooklet::text::SamplerSettings;
 use brooklet::{Error, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -89,6 +89,40 @@ pub(crate) struct TextArgs {
     /// `-` reads the text from standard input
     #[arg(value_name = "-", value_parser = ["-"])]
     pub(crate) stdin: Option<String>,
+}
+
+/// Tokens instead of a text.
+#[derive(Args)]
+pub(crate) struct IdsArgs {
+    /// Token ids instead of a text, fed as they are: whatever tokenizer the model has, it is not asked
+    #[arg(long, value_name = "ID,…", value_delimiter = ',', conflicts_with = "TextArgs")]
+    pub(crate) ids: Vec<u32>,
+}
+
+/// What is tried out with a model that was trained without it.
+#[derive(Args)]
+#[command(next_help_heading = "Experiments")]
+pub(crate) struct ExperimentArgs {
+    /// What attention's softmax begins with: nothing, or, off by one, a score of 0 that has no value
+    #[arg(long, value_enum)]
+    pub(crate) softmax: Option<SoftmaxArg>,
+}
+
+impl ExperimentArgs {
+    /// Changes what the file says.
+    pub(crate) fn change(&self, config: &mut Config) {
+        match self.softmax {
+            Some(SoftmaxArg::Plain) => config.softmax = Softmax::Plain,
+            Some(SoftmaxArg::OffByOne) => config.softmax = Softmax::OffByOne,
+            None => {}
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum SoftmaxArg {
+    Plain,
+    OffByOne,
 }
 
 #[derive(Args)]
@@ -235,6 +269,8 @@ pub(crate) struct RunArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) text: TextArgs,
+    #[command(flatten)]
+    pub(crate) ids: IdsArgs,
     /// End after N tokens; -1: never
     #[arg(short, value_name = "N", default_value = "-1", allow_negative_numbers = true,
         value_parser = OrElse::<u64>::parse)]
@@ -258,6 +294,8 @@ pub(crate) struct RunArgs {
     pub(crate) pace: PaceArgs,
     #[command(flatten)]
     pub(crate) saving: SaveArgs,
+    #[command(flatten)]
+    pub(crate) experiment: ExperimentArgs,
 }
 
 #[derive(Args)]
@@ -294,16 +332,23 @@ pub(crate) struct LogitsArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) text: TextArgs,
+    #[command(flatten)]
+    pub(crate) ids: IdsArgs,
+    /// The logits after the tokens at these places, counted from 0, instead of after the last
+    #[arg(long, value_name = "P,…", value_delimiter = ',')]
+    pub(crate) positions: Vec<usize>,
     /// How many
     #[arg(long, value_name = "K", default_value_t = 10, allow_negative_numbers = true)]
     pub(crate) top: usize,
-    /// [[id, logit], …]
+    /// [[id, logit], …]; with --positions [{"position", "logits": [[id, logit], …]}, …]
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) adapter: AdapterArgs,
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
+    #[command(flatten)]
+    pub(crate) experiment: ExperimentArgs,
 }
 
 #[derive(Args)]

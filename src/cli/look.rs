@@ -74,7 +74,7 @@ pub(crate) fn inspect(args: InspectArgs) -> Result<()> {
     };
     let obstacles: Vec<_> = obstacles.into_iter().flatten().map(|e| e.to_string()).collect();
     let verdict = match obstacles.is_empty() {
-        true => "brooklet runs this model".to_owned(),
+        true => Config::from_gguf(&gguf)?.described(),
         false => format!("brooklet cannot run this model: {}", obstacles.join("; ")),
     };
     // Writing into a String does not fail.
@@ -98,31 +98,72 @@ pub(crate) fn tokenize(args: TokenizeArgs) -> Result<()> {
     Output::new().text(&format!("{}\n", ids.join(" ")))
 }
 
+/// The likeliest tokens after one of those that were fed.
+#[derive(Serialize)]
+struct After {
+    position: usize,
+    logits: Vec<(usize, f32)>,
+}
+
 pub(crate) fn logits(args: LogitsArgs) -> Result<()> {
-    let file = File::open(&args.model)?;
-    let text = text(&args.text)?.ok_or_else(|| {
-        Error::Usage("logits needs a text: -p TEXT, -f FILE, or - for standard input".into())
-    })?;
-    let ids = prompt_ids(&file.tokenizer, &text)?;
-    let model = file.load(args.adapter.choice().with(args.cache.kernels()), false)?;
-    let model = Arc::new(model);
+    let by_ids = !args.ids.ids.is_empty();
+    let file = File::opened(&args.model, by_ids)?;
+    let ids = match (text(&args.text)?, by_ids) {
+        (_, true) => args.ids.ids.clone(),
+        (Some(text), _) => prompt_ids(&file.tokenizer, &text)?,
+        (None, _) => {
+            return Err(Error::Usage(
+                "logits needs a text: -p TEXT, -f FILE, - for standard input, or token --ids".into(),
+            ));
+        }
+    };
+    let mut positions = args.positions.clone();
+    if let Some(position) = positions.iter().find(|&&position| position >= ids.len()) {
+        let last = ids.len() - 1;
+        return Err(Error::Usage(format!(
+            "--positions: there is no token {position}; 0 to {last} are there"
+        )));
+    }
+    if positions.is_empty() {
+        positions.push(ids.len() - 1);
+    }
+    positions.sort_unstable();
+    positions.dedup();
+    let mut config = file.config()?;
+    args.experiment.change(&mut config);
+    let wish = args.adapter.choice().with(args.cache.kernels());
+    let model = Arc::new(file.load_as(config, wish, false)?);
     let settings = args.cache.shape.suited(args.cache.settings(&model.config), &model.gpu);
-    let logits = block_on(async {
+    let found = block_on(async {
         let mut session = Session::new(model, settings).await?;
-        session.feed(&ids).await?;
-        session.logits().await
+        let (mut fed, mut found) = (0, Vec::with_capacity(positions.len()));
+        for &position in &positions {
+            session.feed(&ids[fed..=position]).await?;
+            fed = position + 1;
+            let logits = session.logits().await?;
+            let mut order: Vec<usize> = (0..logits.len()).collect();
+            order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+            order.truncate(args.top);
+            let logits = order.into_iter().map(|id| (id, logits[id])).collect();
+            found.push(After { position, logits });
+        }
+        Ok::<_, Error>(found)
     })?;
-    let mut order: Vec<usize> = (0..logits.len()).collect();
-    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
-    order.truncate(args.top);
-    if args.json {
-        let top: Vec<_> = order.iter().map(|&id| (id, logits[id])).collect();
-        return Output::new().json(&top);
+    let mut output = Output::new();
+    if args.json && args.positions.is_empty() {
+        return found.iter().try_for_each(|after| output.json(&after.logits));
+    } else if args.json {
+        return output.json(&found);
     }
     let mut lines = String::new();
-    for id in order {
-        let piece = file.tokenizer.piece(id as u32);
-        let _ = writeln!(lines, "{id:>8} {:>10.4} {piece:?}", logits[id]);
+    for After { position, logits } in found {
+        if !args.positions.is_empty() {
+            let _ = writeln!(lines, "after token {position}:");
+        }
+        for (id, logit) in logits {
+            let piece = file.tokenizer.piece(id as u32);
+            let _ = writeln!(lines, "{id:>8} {logit:>10.4} {piece:?}");
+        }
     }
-    Output::new().text(&lines)
+    output.text(&lines)
 }

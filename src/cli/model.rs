@@ -22,10 +22,17 @@ pub(crate) struct File {
     pub(crate) source: Shards<FileSource>,
     pub(crate) gguf: Gguf,
     pub(crate) tokenizer: Tokenizer,
+    /// Whether tokens come by their numbers.
+    ids: bool,
 }
 
 impl File {
     pub(crate) fn open(args: &ModelArgs) -> Result<Self> {
+        Self::opened(args, false)
+    }
+
+    /// The same; with `ids`, for tokens that come by their numbers.
+    pub(crate) fn opened(args: &ModelArgs, ids: bool) -> Result<Self> {
         let path = match &args.model {
             Some(path) => path.clone(),
             None => default_model().filter(|path| path.exists()).ok_or_else(|| {
@@ -37,9 +44,29 @@ impl File {
         };
         let (source, gguf) = block_on(Shards::open(&path))?;
         warn(&gguf.warnings);
-        let tokenizer = Tokenizer::new(Vocab::from_gguf(&gguf)?)?;
+        let tokenizer = Vocab::from_gguf(&gguf).and_then(Tokenizer::new);
+        let tokenizer = match ids {
+            // Nobody has to read or write a text: any model will do.
+            true => match tokenizer {
+                Ok(tokenizer) => tokenizer,
+                Err(error) => {
+                    warn(&[format!("{error}; tokens are told by their numbers")]);
+                    let config = Config::from_gguf(&gguf)?;
+                    Tokenizer::new(Vocab::numbered(config.n_vocab))?
+                }
+            },
+            false => tokenizer?,
+        };
         warn(tokenizer.warnings());
-        Ok(Self { source, gguf, tokenizer })
+        Ok(Self { source, gguf, tokenizer, ids })
+    }
+
+    /// What the file says of its model, held to its tokenizer where that is asked.
+    pub(crate) fn config(&self) -> Result<Config> {
+        match self.ids {
+            true => Config::from_gguf(&self.gguf),
+            false => Config::for_tokens(&self.gguf, self.tokenizer.len()),
+        }
     }
 
     /// The same for the same model wherever its file lies: the sha256 of the file's length, its head, and the first
@@ -55,8 +82,11 @@ impl File {
 
     /// Loads the model, with a bar on a terminal.
     pub(crate) fn load(&self, wish: Wish, quiet: bool) -> Result<Model> {
-        // What cannot run is said before a device is opened.
-        let config = Config::for_tokens(&self.gguf, self.tokenizer.len())?;
+        self.load_as(self.config()?, wish, quiet)
+    }
+
+    /// The same as a model of another config than the file's.
+    pub(crate) fn load_as(&self, config: Config, wish: Wish, quiet: bool) -> Result<Model> {
         let gpu = Arc::new(block_on(tuning::open(wish.adapter, wish.class))?);
         let choice = block_on(tuning::choose(&gpu, &self.gguf, &config, wish.tune))?;
         let shown = !quiet && std::io::stderr().is_terminal();

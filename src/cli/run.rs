@@ -86,13 +86,17 @@ pub(crate) fn run(args: Box<RunArgs>, given: &[String]) -> Result<()> {
     let (save, every) = (&args.saving.save, args.saving.save_every);
     let mut keeper = save.as_deref().map(|path| Keeper::new(path, every)).transpose()?;
     let resumed = args.saving.resume.as_deref().map(saved::open).transpose()?;
-    let file = File::open(&args.model)?;
-    let mut settings = args.cache.settings(&Config::from_gguf(&file.gguf)?);
+    let by_ids = !args.ids.ids.is_empty();
+    let file = File::opened(&args.model, by_ids)?;
+    let mut config = file.config()?;
+    args.experiment.change(&mut config);
+    let mut settings = args.cache.settings(&config);
     settings.geometry()?;
     let mut sampling = args.sampling.settings(settings.sinks + settings.window);
     let mut stop_at_eos = args.stop_at_eos;
     let mut detokenizer = Detokenizer::new();
     let ids = match &resumed {
+        _ if by_ids && resumed.is_none() => args.ids.ids.clone(),
         None => prompt_ids(&file.tokenizer, prompt.as_deref().unwrap_or(DEFAULT_PROMPT))?,
         Some(resumed) => {
             saved::expect_agreement(&args, given, &file.gguf, resumed)?;
@@ -102,12 +106,15 @@ pub(crate) fn run(args: Box<RunArgs>, given: &[String]) -> Result<()> {
                 sampling = by.clone();
                 stop_at_eos = banned.is_empty();
             }
-            file.tokenizer.encode(prompt.as_deref().unwrap_or(""), false)?
+            match by_ids {
+                true => args.ids.ids.clone(),
+                false => file.tokenizer.encode(prompt.as_deref().unwrap_or(""), false)?,
+            }
         }
     };
     let start = Instant::now();
     let kernels = (&settings).into();
-    let model = Arc::new(file.load(args.adapter.choice().with(kernels), args.quiet)?);
+    let model = Arc::new(file.load_as(config, args.adapter.choice().with(kernels), args.quiet)?);
     let reach = settings.sinks + settings.window;
     if reach > model.config.n_ctx && !args.quiet {
         eprintln!(
@@ -141,7 +148,7 @@ pub(crate) fn run(args: Box<RunArgs>, given: &[String]) -> Result<()> {
             }
             return Ok("interrupted");
         }
-        if !args.json && prompt.is_none() && resumed.is_none() {
+        if !args.json && prompt.is_none() && !by_ids && resumed.is_none() {
             // Nobody has seen this prompt: show what the text goes on from.
             output.text(DEFAULT_PROMPT)?;
         }

@@ -28,8 +28,7 @@ impl Scorer {
     /// Makes room for a stream and for the logits of a whole chunk.
     pub async fn new(model: Arc<Model>, settings: CacheSettings) -> Result<Self> {
         let gpu = &*model.gpu;
-        let factors = model.weights.rope_freqs.as_deref();
-        let cache = Cache::new(gpu, &model.config, settings, factors)?;
+        let cache = Cache::new(gpu, &model.config, settings, &model.weights.divisors)?;
         let kernels = model.kernels((&settings).into()).await?;
         let scoring = Scoring::new(&model, &kernels, &cache, settings.chunk).await?;
         let shifter = Shifter::new(&model, &cache).await?;

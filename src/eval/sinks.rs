@@ -58,7 +58,7 @@ impl SinkScan {
             kv,
             ..CacheSettings::for_model(c, policy)
         };
-        let cache = Cache::new(gpu, c, settings, model.weights.rope_freqs.as_deref())?;
+        let cache = Cache::new(gpu, c, settings, &model.weights.divisors)?;
         let kernels = model.kernels((&settings).into()).await?;
         let shares = Shares::new(gpu, c.heads(kv)).await?;
         let seen = Tensor::zeros(gpu, "act.seen", &[c.n_layer, CHUNK, c.n_head, FIRST])?;

@@ -1,8 +1,11 @@
 //! The cache: sinks and a ring on the GPU, and the positions that never grow.
 use crate::gpu::{Gpu, Tensor};
-use crate::model::Config;
+use super::config::LayerKind;
+use super::rope::phase_table;
+use super::{Config, Rope, RopeScaling};
 use crate::ops::{ActivationType, RingParams};
 use crate::{Error, Result};
+use std::collections::HashMap;
 
 /// Which tokens a query may look back on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -145,10 +148,60 @@ impl CacheSettings {
 pub struct Cache {
     settings: CacheSettings,
     ring: RingParams,
-    k: Vec<Tensor>,
-    v: Vec<Tensor>,
-    /// cos and sin of every phase: [S + 2N, R/2, 2].
-    pub(super) turns: Tensor,
+    layers: Vec<Stored>,
+    /// cos and sin of every phase: [S + 2N, R/2, 2]. Where layers have a window of their own, theirs come second.
+    turns: Vec<Tensor>,
+}
+
+/// What a layer keeps.
+struct Stored {
+    ring: RingParams,
+    k: Tensor,
+    v: Tensor,
+    /// Whether sinks are forgotten when they leave the window: it is the layer's own.
+    own: bool,
+}
+
+/// The rings of a cache: the policy's, and that of layers with a window of their own.
+///
+/// Slots of the policy's ring are a multiple of theirs, so that one position, reduced to fit the larger ring, has its place
+/// in both: nothing on the device counts twice.
+#[derive(Clone, Copy)]
+struct Rings {
+    policy: RingParams,
+    own: Option<RingParams>,
+}
+
+impl Rings {
+    fn of(settings: &CacheSettings, config: &Config) -> Result<Self> {
+        let mut policy = settings.geometry()?;
+        let own = config.layers.iter().find(|kind| kind.window.is_some() && !kind.sinks);
+        let Some(window) = own.and_then(|kind| kind.window) else {
+            return Ok(Self { policy, own: None });
+        };
+        let window = u32::try_from(window).unwrap_or(u32::MAX);
+        let least = window.saturating_add(settings.chunk as u32);
+        let slots = match settings.policy {
+            // All of the cache is written anew, or moved.
+            Policy::Recompute | Policy::HalfDiscard => policy.slots,
+            // A dense cache ends before a window that is longer than it begins to matter.
+            Policy::Dense => least.min(policy.slots),
+            Policy::Streaming | Policy::Window => least,
+        };
+        policy.slots = policy.slots.max(slots).next_multiple_of(slots);
+        Ok(Self { policy, own: Some(RingParams { window: window.min(slots), slots, ..policy }) })
+    }
+
+    fn of_layer(self, kind: LayerKind) -> RingParams {
+        match (kind.window, self.own) {
+            (Some(_), Some(own)) if !kind.sinks => own,
+            // Every layer has a window: then the policy has its way in them, as far as it goes.
+            (Some(window), _) => {
+                RingParams { window: self.policy.window.min(window as u32), ..self.policy }
+            }
+            _ => self.policy,
+        }
+    }
 }
 
 /// Bytes of one row of keys or of values, and of one phase of the rope table.
@@ -160,9 +213,10 @@ struct Size {
 
 impl Size {
     /// All that a cache takes.
-    fn of(self, ring: RingParams, layers: usize) -> u64 {
-        let stored = u64::from(ring.sinks) + u64::from(ring.slots);
-        2 * layers as u64 * stored * self.row + ring.phases() as u64 * self.phase
+    fn of(self, rings: &[RingParams]) -> u64 {
+        let stored = |ring: &RingParams| u64::from(ring.sinks) + u64::from(ring.slots);
+        let phases = rings.iter().map(|ring| ring.phases() as u64).max().unwrap_or(0);
+        2 * rings.iter().map(stored).sum::<u64>() * self.row + phases * self.phase
     }
 
     /// The largest window with the same sinks and as many slots beside it, of which no tensor passes `limit`.
@@ -183,20 +237,23 @@ impl Size {
 }
 
 impl Cache {
-    /// Makes room on the device. `factors` are the model's own divisors of frequencies, if any.
+    /// Makes room on the device. `divisors` are the model's own of frequencies, if any, by the names of their tensors.
     pub fn new(
         gpu: &Gpu,
         config: &Config,
         settings: CacheSettings,
-        factors: Option<&[f32]>,
+        divisors: &HashMap<String, Vec<f32>>,
     ) -> Result<Self> {
-        let ring = settings.geometry()?;
+        let rings = Rings::of(&settings, config)?;
+        let ring = rings.policy;
+        config.expect_capacity(settings.policy, ring)?;
         let elements = config.n_head_kv as u64 * config.head_dim as u64;
         let words = if settings.kv == KvType::F16 { elements / 2 } else { elements };
         let size = Size { row: 4 * words, phase: 8 * config.rope.dim as u64 / 2 };
+        let of_layers: Vec<_> = config.layers.iter().map(|&kind| rings.of_layer(kind)).collect();
         let no_room = |window: u64| Error::NoRoom {
             what: format!("a cache of {} + {} tokens", ring.sinks, ring.slots),
-            needed: size.of(ring, config.n_layer),
+            needed: size.of(&of_layers),
             tries: size.tries(window, settings.kv),
         };
         // What a buffer takes is known before. What a device has is not: then half of what was asked for may fit.
@@ -209,18 +266,33 @@ impl Cache {
             Error::OutOfMemory { .. } => no_room(u64::from(ring.window) / 2),
             other => other,
         };
-        let (stored, words) = ((ring.sinks + ring.slots) as usize, words as usize);
-        let make = |name: &str| -> Result<Vec<Tensor>> {
-            (0..config.n_layer)
-                .map(|layer| Tensor::zeros(gpu, format!("kv.{layer}.{name}"), &[stored, words]))
-                .collect()
+        let words = words as usize;
+        let store = |(layer, (&ring, kind)): (usize, (&RingParams, &LayerKind))| {
+            let shape = [(ring.sinks + ring.slots) as usize, words];
+            let make = |name: &str| Tensor::zeros(gpu, format!("kv.{layer}.{name}"), &shape);
+            let own = kind.window.is_some() && !kind.sinks;
+            Ok(Stored { ring, k: make("k")?, v: make("v")?, own })
         };
-        let (k, v) = (make("k").map_err(whole)?, make("v").map_err(whole)?);
-        let (frequencies, scale) = config.rope.frequencies(factors);
-        let table = crate::model::config::phase_table(&frequencies, scale, ring.phases());
-        let shape = [ring.phases(), frequencies.len(), 2];
-        let turns = Tensor::upload(gpu, "turns", &shape, &table).map_err(whole)?;
-        Ok(Self { settings, ring, k, v, turns })
+        let layers = of_layers.iter().zip(&config.layers).enumerate().map(store);
+        let layers = layers.collect::<Result<Vec<_>>>().map_err(whole)?;
+        let factors = match config.rope.scaling {
+            RopeScaling::Long { n_ctx_orig, .. } if ring.capacity() > u64::from(n_ctx_orig) => {
+                divisors.get("rope_factors_long")
+            }
+            RopeScaling::Long { .. } => divisors.get("rope_factors_short"),
+            _ => divisors.get("rope_freqs"),
+        };
+        let factors = factors.map(Vec::as_slice);
+        let local = rings.own.map(|own| (config.local_rope.unwrap_or(config.rope), own));
+        let table = |(rope, ring): (Rope, RingParams)| {
+            let (frequencies, scale) = rope.frequencies(factors);
+            let table = phase_table(&frequencies, scale, ring.phases());
+            let shape = [ring.phases(), frequencies.len(), 2];
+            Tensor::upload(gpu, "turns", &shape, &table).map_err(whole)
+        };
+        let turns = [(config.rope, ring)].into_iter().chain(local).map(table);
+        let turns = turns.collect::<Result<_>>()?;
+        Ok(Self { settings, ring, layers, turns })
     }
 
     /// The settings it was made from.
@@ -233,26 +305,56 @@ impl Cache {
         self.ring
     }
 
+    /// S, W and N of a layer: those of the cache, or of the layer's own window.
+    pub fn ring(&self, layer: usize) -> RingParams {
+        self.layers[layer].ring
+    }
+
+    /// Whether a layer forgets sinks like other tokens: its window is the one that it was trained with.
+    pub fn forgets_sinks(&self, layer: usize) -> bool {
+        self.layers[layer].own
+    }
+
+    /// cos and sin of every phase of a layer's ring.
+    pub(super) fn turns(&self, layer: usize) -> &Tensor {
+        let own = self.layers[layer].own && self.turns.len() > 1;
+        &self.turns[usize::from(own)]
+    }
+
     /// Stored keys of a layer.
     pub fn k(&self, layer: usize) -> &Tensor {
-        &self.k[layer]
+        &self.layers[layer].k
     }
 
     /// Stored values of a layer.
     pub fn v(&self, layer: usize) -> &Tensor {
-        &self.v[layer]
+        &self.layers[layer].v
     }
 
-    /// Bytes that K, V and the table hold on the device.
+    /// Every tensor of keys and values, a layer's after the other's.
+    fn stored(&self) -> impl Iterator<Item = &Tensor> {
+        self.layers.iter().flat_map(|layer| [&layer.k, &layer.v])
+    }
+
+    /// Bytes that K, V and the tables hold on the device.
     pub fn bytes(&self) -> u64 {
-        self.k.iter().chain(&self.v).chain([&self.turns]).map(Tensor::size).sum()
+        self.stored().chain(&self.turns).map(Tensor::size).sum()
     }
 
     /// Bytes of keys and values that the cache holds once `tokens` have been stored.
     pub fn filled_bytes(&self, tokens: u64) -> u64 {
-        let stored = u64::from(self.ring.sinks) + u64::from(self.ring.slots);
-        let all: u64 = self.k.iter().chain(&self.v).map(Tensor::size).sum();
-        all / stored * tokens.min(stored)
+        let held = |tensor: &Tensor| {
+            let rows = tensor.shape[0] as u64;
+            tensor.size() / rows * tokens.min(rows)
+        };
+        self.stored().map(held).sum()
+    }
+
+    /// Tokens that can be taken back once so many were written: no ring has written over what one of them would see.
+    pub(crate) fn spare(&self, reach: u64) -> u64 {
+        let rings = self.layers.iter().map(|layer| layer.ring);
+        let round = rings.filter(|ring| reach > u64::from(ring.sinks) + u64::from(ring.slots));
+        round.map(|ring| u64::from(ring.slots - ring.window)).min().unwrap_or(u64::MAX)
     }
 
     /// Tokens that fit before the stream must end, where it must.

@@ -1,109 +1,84 @@
-//! What a file says of its model. Every difference between models is a field here.
-use super::family::{Family, Scales};
-use crate::format::{Array, Gguf, TensorInfo, Value, shown};
-use crate::model::KvType;
-use crate::ops::{HeadShape, MOST_HEAD_DIM};
+//! What a model is. Every difference between models is a field here.
+use super::{Rope, Scales};
+use crate::format::{Gguf, TensorInfo};
+use crate::model::{KvType, Policy};
+use crate::ops::{Epilogue, HeadShape, MOST_HEAD_DIM, NormKind, RingParams};
 use crate::{Error, Result};
 
-/// Which dimensions of a head are turned together.
+/// Where in a layer the residual stream is normalised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RopeLayout {
-    /// 2i and 2i + 1, as llama's files have it.
-    Norm,
-    /// i and i + R/2.
-    Neox,
+pub enum NormPlaces {
+    /// What attention and feed-forward read.
+    Before,
+    /// What they give, before it is added to the stream.
+    After,
+    /// Both.
+    Both,
 }
 
-/// How the rotary frequencies were stretched for longer contexts.
+/// How the residual stream is normalised.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum RopeScaling {
-    /// As trained; or by the file's own divisors (`rope_freqs.weight`, Llama 3).
-    None,
-    /// Every frequency divided by this.
-    Linear {
-        /// How many times longer.
-        factor: f32,
-    },
-    /// YaRN (arXiv 2309.00071): high frequencies kept, low ones divided, a ramp between.
-    Yarn {
-        /// How many times longer.
-        factor: f32,
-        /// The context before stretching, in tokens.
-        n_ctx_orig: u32,
-        /// Turns over that context above which a frequency is kept.
-        beta_fast: f32,
-        /// Turns below which it is divided in full.
-        beta_slow: f32,
-        /// The ramp's weight; 1 is YaRN, 0 is linear.
-        ext_factor: f32,
-        /// A further scale of queries and keys.
-        attn_factor: f32,
-    },
+pub struct Norms {
+    /// By the root of the mean square, or by mean and variance.
+    pub kind: NormKind,
+    /// Added to the mean square, or to the variance.
+    pub eps: f32,
+    /// Where in a layer.
+    pub places: NormPlaces,
+    /// Whether the embedding is normalised too (`token_embd_norm`).
+    pub embedding: bool,
 }
 
-/// Rotary positions.
+/// How queries and keys are normalised before they are turned (`attn_q_norm`, `attn_k_norm`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadNorms {
+    /// Each head by itself, all with the same gains.
+    Heads,
+    /// Each head by itself, with gains of its own, by mean and variance.
+    OwnGains,
+    /// All heads of a token together.
+    Rows,
+}
+
+/// What tells a token's position.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rope {
-    /// The wavelength's base.
-    pub base: f32,
-    /// R: dimensions of a head that are turned.
-    pub dim: usize,
-    /// Which of them are pairs.
-    pub layout: RopeLayout,
-    /// Stretching.
-    pub scaling: RopeScaling,
+pub enum Positions {
+    /// Queries and keys are turned, in the layers that [`LayerKind::turns`].
+    Rope,
+    /// Scores fall with the distance, by slopes of this bias.
+    Alibi(f32),
+    /// A vector a position is added to the embedding: there are no positions beyond [`Config::n_ctx`].
+    Learned,
 }
 
-impl Rope {
-    /// Radians a position for each pair [R/2], and what cosines and sines are multiplied by.
-    /// `factors` are the file's own divisors [R/2].
-    pub fn frequencies(&self, factors: Option<&[f32]>) -> (Vec<f64>, f64) {
-        let (base, dim) = (f64::from(self.base), self.dim as f64);
-        let plain = (0..self.dim / 2).map(|pair| {
-            let divisor = factors.and_then(|f| f.get(pair)).map_or(1.0, |&f| f64::from(f));
-            base.powf(-2.0 * pair as f64 / dim) / divisor
-        });
-        match self.scaling {
-            RopeScaling::None => (plain.collect(), 1.0),
-            RopeScaling::Linear { factor } => {
-                (plain.map(|frequency| frequency / f64::from(factor)).collect(), 1.0)
-            }
-            RopeScaling::Yarn {
-                factor,
-                n_ctx_orig,
-                beta_fast,
-                beta_slow,
-                ext_factor,
-                attn_factor,
-            } => {
-                let [factor, fast, slow, ext, attn] =
-                    [factor, beta_fast, beta_slow, ext_factor, attn_factor].map(f64::from);
-                // The pair that turns `beta` times over the original context.
-                let pair_of = |beta: f64| {
-                    let turns = f64::from(n_ctx_orig) / (beta * std::f64::consts::TAU);
-                    dim * turns.ln() / (2.0 * base.ln())
-                };
-                let low = pair_of(fast).floor().max(0.0);
-                let high = pair_of(slow).ceil().min(dim - 1.0);
-                let mixed = plain.enumerate().map(|(pair, frequency)| {
-                    let ramp = (pair as f64 - low) / (high - low).max(0.001);
-                    let kept = (1.0 - ramp.clamp(0.0, 1.0)) * ext;
-                    frequency / factor * (1.0 - kept) + frequency * kept
-                });
-                let sharpened = if ext == 0.0 { 1.0 } else { 1.0 + 0.1 * factor.ln() };
-                (mixed.collect(), attn * sharpened)
-            }
-        }
-    }
+/// What a softmax over scores begins with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Softmax {
+    /// Nothing.
+    #[default]
+    Plain,
+    /// One more, of score 0, that has no value.
+    OffByOne,
 }
 
-/// cos and sin of every phase and pair [phases, R/2, 2], computed in f64, times `scale`.
-pub fn phase_table(frequencies: &[f64], scale: f64, phases: usize) -> Vec<f32> {
-    let turn = |phase: usize, frequency: &f64| {
-        let (sin, cos) = (phase as f64 * frequency).sin_cos();
-        [(cos * scale) as f32, (sin * scale) as f32]
-    };
-    (0..phases).flat_map(|phase| frequencies.iter().flat_map(move |f| turn(phase, f))).collect()
+/// Bounds that numbers come close to and do not pass: c tanh(x / c).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Caps {
+    /// Of scores.
+    pub attention: Option<f32>,
+    /// Of logits.
+    pub logits: Option<f32>,
+}
+
+/// What the attention of a layer looks back on, and how it knows where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerKind {
+    /// The window that the layer was trained with, the current token included; none where the policy has its way.
+    pub window: Option<usize>,
+    /// Whether the policy's sinks are seen, beside a window of the layer's own.
+    pub sinks: bool,
+    /// Whether queries and keys are turned.
+    pub turns: bool,
 }
 
 /// The model's dimensions and constants. Letters as in [`crate::model`].
@@ -129,22 +104,36 @@ pub struct Config {
     pub n_vocab: usize,
     /// The trained context in tokens.
     pub n_ctx: usize,
-    /// Added to the mean square in norms.
-    pub rms_eps: f32,
+    /// How the residual stream is normalised.
+    pub norms: Norms,
+    /// Whether attention and feed-forward read the same stream and are added to it at once.
+    pub parallel: bool,
+    /// How queries and keys are normalised.
+    pub head_norms: Option<HeadNorms>,
+    /// What becomes of the feed-forward's first product.
+    pub feed_forward: Epilogue,
+    /// What tells positions.
+    pub positions: Positions,
+    /// What attention's softmax begins with.
+    pub softmax: Softmax,
+    /// Bounds of scores and logits.
+    pub caps: Caps,
     /// Rotary positions.
     pub rope: Rope,
-    /// Of so many layers the last turns nothing: it knows no positions.
-    pub no_rope_every: Option<usize>,
-    /// Each head of queries and keys is normalised before it is turned.
-    pub head_norms: bool,
+    /// Those of layers with a window of their own, where they are others.
+    pub local_rope: Option<Rope>,
+    /// Each layer's kind.
+    pub layers: Vec<LayerKind>,
     /// What activations are multiplied with.
     pub scales: Scales,
+    /// More tokens in sight would scale queries by their position, which is not done.
+    pub most_capacity: Option<usize>,
     /// The output matrix is the embedding.
     pub tied: bool,
 }
 
 /// A bound on every count of a config, far above any model's.
-const MOST: u32 = 1 << 24;
+pub(super) const MOST: u32 = 1 << 24;
 
 impl Config {
     /// [`Config::from_gguf`] for a tokenizer of so many tokens: the embedding must have a row for each, and no more.
@@ -170,10 +159,62 @@ impl Config {
 
     /// R in a layer: 0 in one that knows no positions.
     pub(crate) fn rope_dim(&self, layer: usize) -> usize {
-        match self.no_rope_every {
-            Some(every) if (layer + 1).is_multiple_of(every) => 0,
-            _ => self.rope.dim,
+        if self.layers[layer].turns { self.rope.dim } else { 0 }
+    }
+
+    /// The window that some of the layers have of their own.
+    pub(crate) fn own_window(&self) -> Option<usize> {
+        self.layers.iter().find_map(|kind| kind.window)
+    }
+
+    /// An error unless a cache of that policy can be what the model was trained for.
+    pub(crate) fn expect_capacity(&self, policy: Policy, ring: RingParams) -> Result<()> {
+        let wrong = |works: String| {
+            Err(Error::Setting { which: "policy", found: policy.name().to_owned(), works })
+        };
+        if policy == Policy::HalfDiscard && self.own_window().is_some() {
+            return wrong(
+                "layers of this model have a window of their own, which half-discard would move; streaming works".into(),
+            );
         }
+        let learned = self.positions == Positions::Learned;
+        if learned && !matches!(policy, Policy::Dense | Policy::Recompute) {
+            return wrong(format!(
+                "{} learned its {} positions one by one, and a stream would need more: dense and recompute work",
+                self.architecture, self.n_ctx
+            ));
+        }
+        let most = if learned { Some(self.n_ctx) } else { self.most_capacity };
+        match most {
+            Some(most) if ring.capacity() > most as u64 => Err(Error::Setting {
+                which: "window",
+                found: ring.window.to_string(),
+                works: format!(
+                    "the model knows no positions beyond {most}; sinks and window of {most} together work"
+                ),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Its family and the kinds of its layers, for people: "brooklet runs this model, …".
+    pub fn described(&self) -> String {
+        let Self { architecture, n_layer, layers, .. } = self;
+        let own = layers.iter().filter(|kind| kind.window.is_some()).count();
+        let unturned = layers.iter().filter(|kind| !kind.turns).count();
+        let mut text = format!("brooklet runs this model, of the family {architecture}");
+        if let Some(window) = self.own_window() {
+            text += &format!("; {own} of {n_layer} layers have a window of {window} tokens of their own");
+        }
+        match self.positions {
+            Positions::Alibi(_) => text += "; positions by ALiBi",
+            Positions::Learned => text += "; positions were learned one by one: dense and recompute only",
+            Positions::Rope if unturned > 0 => {
+                text += &format!("; {unturned} of {n_layer} layers know no positions");
+            }
+            Positions::Rope => {}
+        }
+        text
     }
 
     /// What rows of the embedding are multiplied with. Norms do not see a scale of the residual stream, so all of it is
@@ -184,74 +225,22 @@ impl Config {
 
     /// Added to the mean square of a residual stream in those units.
     pub(crate) fn norm_eps(&self) -> f32 {
-        self.rms_eps / self.scales.residual.powi(2)
+        self.norms.eps / self.scales.residual.powi(2)
     }
 
     /// What kernels of attention are compiled for.
     pub(crate) fn heads(&self, kv: KvType) -> HeadShape {
-        let sharing = self.n_head / self.n_head_kv;
-        HeadShape { head_dim: self.head_dim, sharing, kv_f16: kv == KvType::F16 }
-    }
-
-    /// Reads and checks a config; what this engine does not do is refused by name.
-    pub fn from_gguf(gguf: &Gguf) -> Result<Self> {
-        let family = Family::of(gguf)?;
-        let key = |name: &str| format!("{}.{name}", family.name);
-        refuse_variants(gguf, family, &key)?;
-        let size = |name: &str| -> Result<usize> {
-            let key = key(name);
-            match gguf.need_u32(&key)? {
-                n @ 1..=MOST => Ok(n as usize),
-                n => Err(Error::Unsupported(format!("{key} is {n}; 1 to {MOST} would do"))),
-            }
-        };
-        let n_layer = size("block_count")?;
-        let of_layers = |name: &str| match gguf.get(&key(name)) {
-            Some(Value::Array(sizes)) => same_in_layers(gguf, &key(name), sizes, n_layer),
-            _ => size(name),
-        };
-        let optional = |name: &str, default: usize| match gguf.get(&key(name)) {
-            Some(_) => of_layers(name),
-            None => Ok(default),
-        };
-        let (n_embd, n_head) = (size("embedding_length")?, of_layers("attention.head_count")?);
-        let head_dim = optional("attention.key_length", n_embd / n_head)?;
-        let value_dim = optional("attention.value_length", head_dim)?;
-        let embedding = need_tensor(gguf, "token_embd.weight")?;
-        let config = Self {
-            name: gguf.str("general.name")?.unwrap_or_default().to_owned(),
-            n_layer,
-            n_embd,
-            n_head,
-            n_head_kv: optional("attention.head_count_kv", n_head)?,
-            head_dim,
-            n_ff: of_layers("feed_forward_length")?,
-            n_vocab: usize::try_from(embedding.rows()).unwrap_or(usize::MAX),
-            n_ctx: size("context_length")?,
-            rms_eps: gguf.need_f32(&key("attention.layer_norm_rms_epsilon"))?,
-            rope: Rope {
-                base: gguf.f32(&key("rope.freq_base"))?.unwrap_or(10_000.0),
-                dim: optional("rope.dimension_count", head_dim)?,
-                layout: family.layout,
-                scaling: rope_scaling(gguf, &key)?,
-            },
-            no_rope_every: match gguf.bool(&key("rope.scaling.finetuned"))? {
-                // So Granite says that no layer turns anything.
-                Some(false) if family.scales => Some(1),
-                _ => family.no_rope_every,
-            },
-            head_norms: family.head_norms,
-            scales: Scales::read(gguf, family, &key, head_dim)?,
-            tied: gguf.tensor("output.weight").is_none(),
-            architecture: family.name.to_owned(),
-        };
-        config.check(value_dim)?;
-        super::shapes::check(&config, gguf)?;
-        Ok(config)
+        HeadShape {
+            head_dim: self.head_dim,
+            sharing: self.n_head / self.n_head_kv,
+            kv_f16: kv == KvType::F16,
+            alibi: matches!(self.positions, Positions::Alibi(_)),
+            capped: self.caps.attention.is_some(),
+        }
     }
 
     /// An error unless the kernels can run these dimensions.
-    fn check(&self, value_dim: usize) -> Result<()> {
+    pub(super) fn check(&self, value_dim: usize) -> Result<()> {
         let wrong = |text: String| Err(Error::Unsupported(text));
         let Self { n_embd, n_head, n_head_kv, head_dim, rope, .. } = self;
         if value_dim != *head_dim {
@@ -281,100 +270,18 @@ impl Config {
         if !rope.dim.is_multiple_of(2) || rope.dim > *head_dim {
             return wrong(format!("{} of {head_dim} dimensions are to be turned", rope.dim));
         }
-        if !(rope.base.is_finite() && rope.base > 1.0) {
-            return wrong(format!("a rotary base of {}", rope.base));
+        for base in [Some(rope.base), self.local_rope.map(|rope| rope.base)].into_iter().flatten() {
+            if !(base.is_finite() && base > 1.0) {
+                return wrong(format!("a rotary base of {base}"));
+            }
         }
-        if !(self.rms_eps.is_finite() && self.rms_eps >= 0.0) {
-            return wrong(format!("an epsilon of {} in norms", self.rms_eps));
+        if !(self.norms.eps.is_finite() && self.norms.eps >= 0.0) {
+            return wrong(format!("an epsilon of {} in norms", self.norms.eps));
         }
         if self.n_vocab == 0 || self.n_vocab > MOST as usize {
             return wrong(format!("a vocabulary of {} tokens", self.n_vocab));
         }
         Ok(())
-    }
-}
-
-/// A size that a file gives for each of its layers: one that holds for all of them.
-fn same_in_layers(gguf: &Gguf, key: &str, sizes: &Array, n_layer: usize) -> Result<usize> {
-    let sizes = sizes.i32s().unwrap_or_default();
-    let wrong = |text: String| Err(Error::Unsupported(text));
-    match sizes.first() {
-        _ if sizes.len() != n_layer => {
-            let count = sizes.len();
-            Err(gguf.fault(0, format!("the key {key} has {count} sizes for {n_layer} layers")))
-        }
-        Some(&size) if size < 1 || size > MOST as i32 => {
-            wrong(format!("{key} is {size}; 1 to {MOST} would do"))
-        }
-        Some(&size) => match sizes.iter().position(|&other| other != size) {
-            None => Ok(size as usize),
-            Some(layer) => wrong(format!(
-                "{key} is {size} in layer 0 and {} in layer {layer}; layers of different sizes do not run",
-                sizes[layer]
-            )),
-        },
-        None => Err(gguf.fault(0, format!("the key {key} has no sizes"))),
-    }
-}
-
-/// Variants of the architecture whose result would be wrong.
-fn refuse_variants(gguf: &Gguf, family: &Family, key: &impl Fn(&str) -> String) -> Result<()> {
-    let scales = [
-        ("logit_scale", "scaled logits"),
-        ("embedding_scale", "a scaled embedding"),
-        ("residual_scale", "scaled residuals"),
-        ("attention.scale", "a scale of attention of its own"),
-    ];
-    let others = [
-        ("expert_count", "a mixture of experts"),
-        ("attention.sliding_window", "attention trained with a sliding window"),
-        ("attention.clamp_kqv", "clamped attention"),
-        ("attention.max_alibi_bias", "ALiBi"),
-    ];
-    for &(name, what) in others.iter().chain(scales.iter().filter(|_| !family.scales)) {
-        if gguf.get(&key(name)).and_then(Value::number).is_some_and(|n| n != 0.0) {
-            let key = key(name);
-            return Err(Error::Unsupported(format!("the model has {what} ({key})")));
-        }
-    }
-    Ok(())
-}
-
-fn rope_scaling(gguf: &Gguf, key: &impl Fn(&str) -> String) -> Result<RopeScaling> {
-    let factor = match gguf.f32(&key("rope.scaling.factor"))? {
-        Some(factor) => Some(factor),
-        None => gguf.f32(&key("rope.scale_linear"))?,
-    };
-    let kind = gguf.str(&key("rope.scaling.type"))?;
-    let kind = kind.unwrap_or(if factor.is_some_and(|f| f != 1.0) { "linear" } else { "none" });
-    let number = |name: &str, default: f32| -> Result<f32> {
-        match gguf.f32(&key(name))?.unwrap_or(default) {
-            value if value.is_finite() && value >= 0.0 => Ok(value),
-            value => Err(Error::Unsupported(format!("{} is {value}", key(name)))),
-        }
-    };
-    let factor = match factor.unwrap_or(1.0) {
-        factor if factor.is_finite() && factor > 0.0 => factor,
-        factor => return Err(Error::Unsupported(format!("a rotary scaling factor of {factor}"))),
-    };
-    match kind {
-        "none" => Ok(RopeScaling::None),
-        "linear" => Ok(RopeScaling::Linear { factor }),
-        "yarn" => Ok(RopeScaling::Yarn {
-            factor,
-            n_ctx_orig: match gguf.u32(&key("rope.scaling.original_context_length"))? {
-                Some(n) if n > 0 => n,
-                _ => gguf.need_u32(&key("context_length"))?,
-            },
-            beta_fast: number("rope.scaling.yarn_beta_fast", 32.0)?,
-            beta_slow: number("rope.scaling.yarn_beta_slow", 1.0)?,
-            ext_factor: number("rope.scaling.yarn_ext_factor", 1.0)?,
-            attn_factor: number("rope.scaling.attn_factor", 1.0)?,
-        }),
-        other => Err(Error::Unsupported(format!(
-            "rotary scaling of type {}; none, linear, yarn and rope_freqs work",
-            shown(other, 80)
-        ))),
     }
 }
 

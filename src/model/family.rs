@@ -1,37 +1,194 @@
-//! How families of models differ from llama where their files do not say so: a family of llama's kind is one entry here.
-use super::RopeLayout;
+//! How families of models differ from llama where their files do not say so: a family is one entry here.
+use super::config::{HeadNorms, NormPlaces};
+use super::{Config, RopeLayout};
 use crate::format::{Gguf, shown};
+use crate::ops::{Epilogue, NormKind};
 use crate::{Error, Result};
 
 /// What `general.architecture` stands for.
-#[derive(Debug)]
 pub(super) struct Family {
     /// The architecture's name, with which the keys of its files begin.
     pub(super) name: &'static str,
     /// Which dimensions of a head are turned together.
     pub(super) layout: RopeLayout,
-    /// Of so many layers the last turns no queries and keys: it knows no positions.
-    pub(super) no_rope_every: Option<usize>,
-    /// Each head of queries and keys is normalised before it is turned (`attn_q_norm`, `attn_k_norm`).
-    pub(super) head_norms: bool,
+    /// How norms are computed.
+    pub(super) norm: NormKind,
+    /// Where in a layer they are.
+    pub(super) places: NormPlaces,
+    /// Whether attention and feed-forward read the same stream.
+    pub(super) parallel: Parallel,
+    /// How queries and keys are normalised before they are turned.
+    pub(super) head_norms: Option<HeadNorms>,
+    /// What becomes of the feed-forward's first product; a gate is in it or not.
+    pub(super) feed_forward: Epilogue,
+    /// What tells positions.
+    pub(super) positions: PositionRule,
     /// The keys of [`Scales`] are read; in other families they are refused.
     pub(super) scales: bool,
+    /// Rows of the embedding are multiplied with the root of their length.
+    pub(super) root_embedding: bool,
+    /// Models of so many layers scale attention by embedding and heads, not by a head's dimensions.
+    pub(super) wide: Option<usize>,
+    /// Which layers have a window of their own, where a file gives its length.
+    pub(super) window: WindowRule,
+    /// Which layers turn no queries and keys: they know no positions.
+    pub(super) unturned: Unturned,
+    /// What turns queries and keys in layers with a window of their own.
+    pub(super) local_rope: LocalRope,
+    /// Whether the ends of YaRN's ramp are whole pairs.
+    pub(super) yarn_rounded: bool,
+    /// What its files call parts of a model that have another name elsewhere: ours, theirs; the first that is there counts.
+    pub(super) names: &'static [(&'static str, &'static str)],
+}
+
+/// Whether attention and feed-forward are added to the stream at once.
+#[derive(Clone, Copy)]
+pub(super) enum Parallel {
+    Never,
+    Always,
+    /// As `use_parallel_residual` says.
+    Key,
+    /// Where there is no `ffn_norm`.
+    OneNorm,
+}
+
+/// What tells positions.
+#[derive(Clone, Copy)]
+pub(super) enum PositionRule {
+    Rope,
+    /// ALiBi with the bias of `attention.max_alibi_bias`, or with this one.
+    Alibi(Option<f32>),
+    /// `position_embd`
+    Learned,
+}
+
+/// Which layers have a window of their own.
+#[derive(Clone, Copy)]
+pub(super) enum WindowRule {
+    /// A file that gives one is refused.
+    Refused,
+    All,
+    /// All but the last of so many, unless the file has another pattern.
+    AllBut(usize),
+}
+
+/// Which layers know no positions.
+#[derive(Clone, Copy)]
+pub(super) enum Unturned {
+    None,
+    /// The last of so many.
+    Every(usize),
+    /// Where layers have windows, those without.
+    Global,
+}
+
+/// What turns queries and keys in layers with a window of their own.
+#[derive(Clone, Copy)]
+pub(super) enum LocalRope {
+    /// What does so elsewhere.
+    Same,
+    /// The same without scaling.
+    Unscaled,
+    /// That of `rope.freq_base_swa`, 10,000 where it is missing; without scaling.
+    Base,
 }
 
 const LLAMA: Family = Family {
     name: "llama",
     layout: RopeLayout::Norm,
-    no_rope_every: None,
-    head_norms: false,
+    norm: NormKind::Rms,
+    places: NormPlaces::Before,
+    parallel: Parallel::Never,
+    head_norms: None,
+    feed_forward: Epilogue::SwiGlu,
+    positions: PositionRule::Rope,
     scales: false,
+    root_embedding: false,
+    wide: None,
+    window: WindowRule::Refused,
+    unturned: Unturned::None,
+    local_rope: LocalRope::Same,
+    yarn_rounded: true,
+    names: &[],
 };
 
-const FAMILIES: [Family; 5] = [
+/// llama with pairs that are half a head apart.
+const NEOX: Family = Family { layout: RopeLayout::Neox, ..LLAMA };
+
+/// What GPT-2 and those after it have alike.
+const GPT: Family =
+    Family { norm: NormKind::Layer, feed_forward: Epilogue::GeluTanh, ..NEOX };
+
+const GEMMA2: Family = Family {
+    name: "gemma2",
+    places: NormPlaces::Both,
+    feed_forward: Epilogue::GeGluTanh,
+    root_embedding: true,
+    wide: Some(46),
+    window: WindowRule::AllBut(2),
+    ..NEOX
+};
+
+const FAMILIES: [Family; 20] = [
     LLAMA,
-    Family { name: "qwen2", layout: RopeLayout::Neox, ..LLAMA },
-    Family { name: "qwen3", layout: RopeLayout::Neox, head_norms: true, ..LLAMA },
-    Family { name: "smollm3", no_rope_every: Some(4), ..LLAMA },
+    Family { name: "qwen2", ..NEOX },
+    Family { name: "qwen3", head_norms: Some(HeadNorms::Heads), ..NEOX },
+    Family { name: "gptneox", feed_forward: Epilogue::Gelu, parallel: Parallel::Key, ..GPT },
+    Family {
+        name: "mpt",
+        feed_forward: Epilogue::Gelu,
+        positions: PositionRule::Alibi(None),
+        ..GPT
+    },
+    Family {
+        name: "falcon",
+        feed_forward: Epilogue::Gelu,
+        parallel: Parallel::Always,
+        names: &[("attn_norm", "attn_norm_2"), ("ffn_norm", "attn_norm")],
+        ..GPT
+    },
+    Family { name: "bloom", positions: PositionRule::Alibi(Some(8.0)), ..GPT },
+    GEMMA2,
+    Family {
+        name: "gemma3",
+        head_norms: Some(HeadNorms::Heads),
+        wide: Some(62),
+        window: WindowRule::AllBut(6),
+        local_rope: LocalRope::Base,
+        ..GEMMA2
+    },
+    Family { name: "phi3", window: WindowRule::All, ..NEOX },
+    Family { name: "smollm3", unturned: Unturned::Every(4), ..LLAMA },
     Family { name: "granite", scales: true, ..LLAMA },
+    Family {
+        name: "stablelm",
+        feed_forward: Epilogue::SwiGlu,
+        parallel: Parallel::OneNorm,
+        head_norms: Some(HeadNorms::OwnGains),
+        ..GPT
+    },
+    Family { name: "starcoder2", ..GPT },
+    Family { name: "phi2", parallel: Parallel::OneNorm, ..GPT },
+    Family {
+        name: "olmo2",
+        places: NormPlaces::After,
+        head_norms: Some(HeadNorms::Rows),
+        window: WindowRule::AllBut(4),
+        local_rope: LocalRope::Unscaled,
+        ..NEOX
+    },
+    Family { name: "glm4", places: NormPlaces::Both, ..LLAMA },
+    Family {
+        name: "exaone4",
+        places: NormPlaces::After,
+        head_norms: Some(HeadNorms::Heads),
+        window: WindowRule::AllBut(4),
+        unturned: Unturned::Global,
+        ..NEOX
+    },
+    Family { name: "gpt2", positions: PositionRule::Learned, ..GPT },
+    // Yarn's keys, with the multiplier of a logarithm, are read in every family.
+    Family { name: "mistral3", ..LLAMA },
 ];
 
 impl Family {
@@ -39,12 +196,17 @@ impl Family {
     pub(super) fn of(gguf: &Gguf) -> Result<&'static Self> {
         let name = gguf.need_str("general.architecture")?;
         FAMILIES.iter().find(|family| family.name == name).ok_or_else(|| {
-            let all = FAMILIES.map(|family| family.name).join(", ");
+            let all = FAMILIES.each_ref().map(|family| family.name).join(", ");
             let found = shown(name, 80);
             Error::Unsupported(format!(
                 "the model's architecture is {found}; this version runs {all}"
             ))
         })
+    }
+
+    /// That of a config.
+    pub(super) fn named(config: &Config) -> &'static Self {
+        FAMILIES.iter().find(|family| family.name == config.architecture).unwrap_or(&LLAMA)
     }
 }
 
@@ -62,12 +224,12 @@ pub struct Scales {
 }
 
 impl Scales {
-    /// What a file says, for heads of so many dimensions.
+    /// What a file says, for a model of so many layers, with D, H and HD.
     pub(super) fn read(
         gguf: &Gguf,
         family: &Family,
         key: &impl Fn(&str) -> String,
-        head_dim: usize,
+        [n_layer, n_embd, n_head, head_dim]: [usize; 4],
     ) -> Result<Self> {
         let number = |name: &str, default: f32| match gguf.f32(&key(name))? {
             _ if !family.scales => Ok(default),
@@ -76,10 +238,13 @@ impl Scales {
             Some(value) if value.is_finite() && value > 0.0 => Ok(value),
             Some(value) => Err(Error::Unsupported(format!("{} is {value}", key(name)))),
         };
+        let wide = family.wide == Some(n_layer);
+        let each = if wide { n_embd / n_head } else { head_dim };
+        let root = if family.root_embedding { (n_embd as f32).sqrt() } else { 1.0 };
         Ok(Self {
-            embedding: number("embedding_scale", 1.0)?,
+            embedding: number("embedding_scale", root)?,
             residual: number("residual_scale", 1.0)?,
-            attention: number("attention.scale", (1.0 / (head_dim as f64).sqrt()) as f32)?,
+            attention: number("attention.scale", (1.0 / (each as f64).sqrt()) as f32)?,
             logits: number("logit_scale", 1.0)?,
         })
     }

@@ -15,19 +15,27 @@ pub mod config;
 mod family;
 mod forward;
 mod identity;
+mod kernels;
+mod pass;
+mod reading;
+pub mod rope;
 #[cfg(feature = "cli")]
 mod score;
-mod shapes;
 mod shift;
+mod tensors;
 mod weights;
 
 pub use cache::{Cache, CacheSettings, KvType, Policy, reduce};
-pub use config::{Config, Rope, RopeLayout, RopeScaling};
+pub use config::{
+    Caps, Config, HeadNorms, LayerKind, NormPlaces, Norms, Positions, Softmax,
+};
 pub use family::Scales;
 #[cfg(feature = "cli")]
 pub(crate) use forward::watched;
-pub(crate) use forward::{Activations, Kernels, Pass};
+pub(crate) use forward::{Activations, Pass};
 pub use identity::Identity;
+pub(crate) use kernels::Kernels;
+pub use rope::{Rope, RopeLayout, RopeScaling};
 #[cfg(feature = "cli")]
 pub(crate) use score::Scoring;
 pub(crate) use shift::Shifter;
@@ -36,12 +44,12 @@ use crate::Result;
 use crate::format::{Gguf, Source};
 use crate::gpu::Gpu;
 use crate::ops::{ActivationType, Choice, Origin, Variant};
-use forward::Needs;
 use futures_util::future::try_join;
+use kernels::Needs;
 use std::sync::Arc;
 use std::time::Duration;
 use web_time::Instant;
-pub(crate) use weights::Products;
+pub(crate) use tensors::Products;
 use weights::Weights;
 
 /// How a model is to be loaded.
@@ -172,7 +180,7 @@ impl Model {
         // Kernels first: they are begun, and the weights are streamed while others compile.
         let (kernels, (weights, streamed)) = try_join(kernels, weights).await?;
         gpu.check()?;
-        let identity = Identity::of(&gpu, gguf, &weights.output_norm).await?;
+        let identity = Identity::of(&gpu, gguf, &weights.output_norm.gain).await?;
         let compiled = gpu.last_compiled().map_or(Duration::ZERO, |at| at - start);
         let times = LoadTimes { weights: streamed, kernels: compiled };
         let kernels = (settings, Arc::new(kernels));

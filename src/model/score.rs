@@ -1,9 +1,11 @@
 //! The forward pass when what is asked is how likely every next token was. Its logits of a whole chunk take room
 //! that a stream need not pay for, so a pass that scores is a thing of its own.
-use super::forward::record_body;
+use super::forward::layers;
+use super::pass::Recorder;
+use super::weights::NormWeights;
 use super::{Activations, Cache, Kernels, Model};
 use crate::Result;
-use crate::gpu::{Program, Recording, Tensor};
+use crate::gpu::{Program, Tensor};
 use crate::ops::{Epilogue, MatMul, Nll};
 
 /// The program of a pass of at most T tokens that scores each of them.
@@ -36,16 +38,18 @@ impl Scoring {
         let matmul = MatMul::new(gpu, &[], &model.products.output, kernels.variant).await?;
         let op = Nll::new(gpu).await?;
 
-        let mut r = Recording::default();
-        record_body(&mut r, model, kernels, cache, &act)?; // x [T, D]
-        r.border();
+        let mut p = Recorder::new(model, kernels, cache, &act, None);
+        layers(&mut p, model)?; // x [T, D]
+        p.r.border();
         let Activations { frame, x, xn, .. } = &act;
-        let norm = [frame, x, &w.output_norm, xn];
-        kernels.norm.record(&mut r, "output_norm", c.norm_eps(), norm)?; // xn [T, D]
-        let output = [frame, xn, &logits];
-        matmul.record(&mut r, "output", Epilogue::Store, output, w.output(), None)?; // logits [T, V]
-        op.record(&mut r, "nll", [frame, &logits, &targets, &nll])?; // nll [T]
-        let program = r.finish(gpu)?;
+        let (NormWeights { gain, bias }, (output, output_bias)) = (&w.output_norm, w.output());
+        let norm = [frame, x, gain, xn];
+        kernels.norm.record(&mut p.r, "output_norm", c.norm_eps(), norm, bias.as_ref())?; // xn [T, D]
+        let tensors = [frame, xn, &logits];
+        matmul.record(&mut p.r, "output", Epilogue::Store, tensors, output, output_bias)?; // logits [T, V]
+        p.cap(&logits)?;
+        op.record(&mut p.r, "nll", [frame, &logits, &targets, &nll])?; // nll [T]
+        let program = p.r.finish(gpu)?;
         Ok(Self { act, targets, nll, program, logits })
     }
 

@@ -28,7 +28,7 @@ impl Shifter {
         let mut recording = Recording::default();
         for layer in 0..c.n_layer {
             let params = half(layer);
-            let tensors = [&cache.turns, cache.k(layer), cache.v(layer)];
+            let tensors = [cache.turns(layer), cache.k(layer), cache.v(layer)];
             op.record(&mut recording, format!("blk.{layer}/shift"), ring, params, tensors)?;
         }
         Ok(Some(Self {

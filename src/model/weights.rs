@@ -1,135 +1,71 @@
 //! The model's weights on the GPU, under their GGUF names.
+use super::config::{Positions, Softmax};
+use super::tensors::{Role, Weight, list};
 use super::Config;
-use super::config::need_tensor;
 use crate::Result;
-use crate::format::{DType, Gguf, Source, TensorInfo, dequantize};
+use crate::format::{Gguf, Source, TensorInfo, dequantize};
 use crate::gpu::{Gpu, Tensor};
-use crate::ops::{Epilogue, Join, Linear, Product};
+use crate::ops::{Join, Linear, Start, head_terms};
 use std::collections::HashMap;
 
-/// The weights of one layer. Matrices are quantised as they are in the file.
+/// A matrix, quantised as it is in the file, and what is added to its product.
+pub(crate) struct Matrix {
+    pub(crate) w: Linear,
+    pub(crate) bias: Option<Tensor>,
+}
+
+/// A norm of the residual stream.
+pub(crate) struct NormWeights {
+    pub(crate) gain: Tensor,         // [D]
+    pub(crate) bias: Option<Tensor>, // [D]
+}
+
+/// The weights of one layer. What a family has not is not there.
 pub(crate) struct Layer {
-    pub(crate) attn_norm: Tensor,                // [D]
-    pub(crate) attn_qkv: Linear,                 // [(H + 2 KV) HD, D]: attn_q, attn_k, attn_v
-    pub(crate) qkv_bias: Option<Tensor>,         // [(H + 2 KV) HD]
-    pub(crate) head_norms: Option<Tensor>,       // [2 HD]: attn_q_norm, attn_k_norm
-    pub(crate) attn_output: Linear,              // [D, H HD]
-    pub(crate) attn_output_bias: Option<Tensor>, // [D]
-    pub(crate) ffn_norm: Tensor,                 // [D]
-    pub(crate) ffn_gate_up: Linear,              // [2 F, D]: rows of ffn_gate and ffn_up by turns
-    pub(crate) ffn_gate_up_bias: Option<Tensor>, // [2 F], by turns too
-    pub(crate) ffn_down: Linear,                 // [D, F]
-    pub(crate) ffn_down_bias: Option<Tensor>,    // [D]
+    pub(crate) attn_norm: Option<NormWeights>,
+    pub(crate) attn_qkv: Matrix,           // [(H + 2 KV) HD, D]: attn_q, attn_k, attn_v
+    pub(crate) head_norms: Option<Tensor>, // attn_q_norm, then attn_k_norm
+    pub(crate) attn_terms: Tensor,         // [H, 4]: what each head adds to its scores
+    pub(crate) attn_output: Matrix,        // [D, H HD]
+    pub(crate) post_attention_norm: Option<NormWeights>,
+    pub(crate) ffn_norm: Option<NormWeights>,
+    pub(crate) ffn_gate_up: Matrix, // [2 F, D]: rows of ffn_gate and ffn_up by turns; [F, D] without a gate
+    pub(crate) ffn_down: Matrix,    // [D, F]
+    pub(crate) post_ffw_norm: Option<NormWeights>,
 }
 
 /// Every weight of the model.
 pub(crate) struct Weights {
-    pub(crate) token_embd: Linear,     // [V, D]
-    pub(crate) layers: Vec<Layer>,     // n_layer
-    pub(crate) output_norm: Tensor,    // [D]
-    pub(crate) output: Option<Linear>, // [V, D]; token_embd where tied
-    /// Divisors of the rotary frequencies, [R/2], on the host.
-    pub(crate) rope_freqs: Option<Vec<f32>>,
+    pub(crate) token_embd: Linear, // [V, D]
+    pub(crate) token_embd_norm: Option<NormWeights>,
+    pub(crate) position_embd: Option<Tensor>, // [n_ctx, D]
+    pub(crate) layers: Vec<Layer>,            // n_layer
+    pub(crate) output_norm: NormWeights,
+    pub(crate) output: Option<Matrix>, // [V, D]; token_embd where tied
+    /// Divisors of the rotary frequencies, [R/2], on the host: by the names of their tensors.
+    pub(crate) divisors: HashMap<String, Vec<f32>>,
 }
 
-/// What one weight on the GPU is made from.
-enum Kind {
-    Matrix(Join),
-    /// The length of each part, and whether there is a tensor for it; else it is zeros.
-    Vector(Join, Vec<(usize, bool)>),
-}
-
-/// Matrices that may have a bias, by the label of their biases as one vector, and how they become one.
-pub(super) const BIASES: [(&str, Join, &[&str]); 4] = [
-    ("qkv_bias", Join::Concat, &["attn_q", "attn_k", "attn_v"]),
-    ("attn_output_bias", Join::Concat, &["attn_output"]),
-    ("ffn_gate_up_bias", Join::Interleave, &["ffn_gate", "ffn_up"]),
-    ("ffn_down_bias", Join::Concat, &["ffn_down"]),
-];
-
-/// The tensors of one weight, under the name it will have.
-struct Wanted<'a> {
-    label: String,
-    kind: Kind,
-    tensors: Vec<&'a TensorInfo>,
-}
-
-/// Every weight of a model, to be loaded in whatever order the file has them.
-struct Wants<'a> {
-    gguf: &'a Gguf,
-    list: Vec<Wanted<'a>>,
-}
-
-impl<'a> Wants<'a> {
-    fn add(&mut self, label: String, kind: Kind, names: &[String]) -> Result<()> {
-        let tensors = names.iter().map(|name| need_tensor(self.gguf, name));
-        let tensors = tensors.collect::<Result<_>>()?;
-        self.list.push(Wanted { label, kind, tensors });
-        Ok(())
-    }
-
-    fn matrix(&mut self, label: &str, join: Join, names: &[&str]) -> Result<()> {
-        let names: Vec<_> = names.iter().map(|name| format!("{name}.weight")).collect();
-        self.add(label.to_owned(), Kind::Matrix(join), &names)
-    }
-
-    fn norm(&mut self, label: &str) -> Result<()> {
-        let name = format!("{label}.weight");
-        let kind = Kind::Vector(Join::Concat, vec![(need_tensor(self.gguf, &name)?.len(), true)]);
-        self.add(label.to_owned(), kind, &[name])
-    }
-
-    /// The gains of a layer's norms of heads, as one.
-    fn head_norms(&mut self, layer: usize) -> Result<()> {
-        let names = ["q", "k"].map(|of| format!("blk.{layer}.attn_{of}_norm.weight"));
-        let len = |name: &String| Ok((need_tensor(self.gguf, name)?.len(), true));
-        let parts = names.iter().map(len).collect::<Result<_>>()?;
-        self.add(format!("blk.{layer}.head_norms"), Kind::Vector(Join::Concat, parts), &names)
-    }
-
-    /// The biases of a layer's matrices, where there are some: each may be left out.
-    fn bias(&mut self, layer: usize, label: &str, join: Join, matrices: &[&str]) -> Result<()> {
-        let (mut parts, mut names) = (Vec::new(), Vec::new());
-        for matrix in matrices {
-            let [weight, bias] = ["weight", "bias"].map(|s| format!("blk.{layer}.{matrix}.{s}"));
-            let there = self.gguf.tensor(&bias).is_some();
-            parts.push((need_tensor(self.gguf, &weight)?.rows() as usize, there));
-            names.extend(there.then_some(bias));
-        }
-        match names[..] {
-            [] => Ok(()),
-            _ => self.add(format!("blk.{layer}.{label}"), Kind::Vector(join, parts), &names),
-        }
-    }
-
-    fn of(gguf: &'a Gguf, config: &Config) -> Result<Vec<Wanted<'a>>> {
-        let mut want = Wants { gguf, list: Vec::new() };
-        want.matrix("token_embd", Join::Concat, &["token_embd"])?;
-        want.norm("output_norm")?;
-        if !config.tied {
-            want.matrix("output", Join::Concat, &["output"])?;
-        }
-        for i in 0..config.n_layer {
-            let n = |part: &str| format!("blk.{i}.{part}");
-            let [q, k, v] = ["attn_q", "attn_k", "attn_v"].map(n);
-            let [gate, up] = ["ffn_gate", "ffn_up"].map(n);
-            want.matrix(&n("attn_qkv"), Join::Concat, &[&q, &k, &v])?;
-            want.matrix(&n("ffn_gate_up"), Join::Interleave, &[&gate, &up])?;
-            for alone in ["attn_output", "ffn_down"].map(n) {
-                want.matrix(&alone, Join::Concat, &[&alone])?;
+/// The numbers of a vector, zeros where a piece is missing.
+async fn vector(
+    source: &impl Source,
+    gguf: &Gguf,
+    weight: &Weight,
+    tensors: &[TensorInfo],
+    progress: &mut dyn FnMut(u64),
+) -> Result<Vec<f32>> {
+    let (mut columns, mut tensors) = (Vec::new(), tensors.iter());
+    for piece in &weight.pieces {
+        let there = !piece.optional || gguf.tensor(&piece.name).is_some();
+        columns.push(match if there { tensors.next() } else { None } {
+            Some(info) => {
+                progress(info.size);
+                floats(source, info).await?
             }
-            for norm in ["attn_norm", "ffn_norm"].map(n) {
-                want.norm(&norm)?;
-            }
-            if config.head_norms {
-                want.head_norms(i)?;
-            }
-            for (label, join, matrices) in BIASES {
-                want.bias(i, label, join, matrices)?;
-            }
-        }
-        Ok(want.list)
+            None => vec![0.0; piece.len()],
+        });
     }
+    Ok(joined(weight.join, &columns))
 }
 
 async fn floats(source: &impl Source, info: &TensorInfo) -> Result<Vec<f32>> {
@@ -150,6 +86,74 @@ fn joined(join: Join, vectors: &[Vec<f32>]) -> Vec<f32> {
     }
 }
 
+/// What was loaded, by label.
+#[derive(Default)]
+struct Found {
+    matrices: HashMap<String, Linear>,
+    vectors: HashMap<String, Tensor>,
+    divisors: HashMap<String, Vec<f32>>,
+}
+
+const LOADED: &str = "every weight that is wanted was loaded";
+
+impl Found {
+    fn linear(&mut self, label: &str) -> Linear {
+        self.matrices.remove(label).expect(LOADED)
+    }
+
+    fn matrix(&mut self, label: &str) -> Matrix {
+        Matrix { w: self.linear(label), bias: self.vectors.remove(&format!("{label}.bias")) }
+    }
+
+    fn norm(&mut self, label: &str) -> Option<NormWeights> {
+        let gain = self.vectors.remove(label)?;
+        Some(NormWeights { gain, bias: self.vectors.remove(&format!("{label}.bias")) })
+    }
+
+    /// What the heads of a layer add to their scores.
+    fn terms(gpu: &Gpu, config: &Config, layer: usize) -> Result<Tensor> {
+        let alibi = match config.positions {
+            Positions::Alibi(bias) => Some(bias),
+            _ => None,
+        };
+        let start = match config.softmax {
+            Softmax::Plain => Start::Plain,
+            Softmax::OffByOne => Start::OffByOne,
+        };
+        let terms = head_terms(config.n_head, alibi, &start);
+        Tensor::upload(gpu, format!("w.blk.{layer}.attn_terms"), &[config.n_head, 4], &terms)
+    }
+
+    /// Puts every weight where the forward pass looks for it.
+    fn assembled(mut self, gpu: &Gpu, config: &Config) -> Result<Weights> {
+        let mut layers = Vec::with_capacity(config.n_layer);
+        for i in 0..config.n_layer {
+            let n = |part: &str| format!("blk.{i}.{part}");
+            layers.push(Layer {
+                attn_norm: self.norm(&n("attn_norm")),
+                attn_qkv: self.matrix(&n("attn_qkv")),
+                head_norms: self.vectors.remove(&n("head_norms")),
+                attn_terms: Self::terms(gpu, config, i)?,
+                attn_output: self.matrix(&n("attn_output")),
+                post_attention_norm: self.norm(&n("post_attention_norm")),
+                ffn_norm: self.norm(&n("ffn_norm")),
+                ffn_gate_up: self.matrix(&n("ffn_gate_up")),
+                ffn_down: self.matrix(&n("ffn_down")),
+                post_ffw_norm: self.norm(&n("post_ffw_norm")),
+            });
+        }
+        Ok(Weights {
+            layers,
+            token_embd: self.linear("token_embd"),
+            token_embd_norm: self.norm("token_embd_norm"),
+            position_embd: self.vectors.remove("position_embd"),
+            output_norm: self.norm("output_norm").expect(LOADED),
+            output: if config.tied { None } else { Some(self.matrix("output")) },
+            divisors: self.divisors,
+        })
+    }
+}
+
 impl Weights {
     /// Streams every tensor to the GPU, in the order of the file. `progress` is told of bytes as they
     /// arrive there.
@@ -160,86 +164,51 @@ impl Weights {
         config: &Config,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self> {
-        let mut wanted = Wants::of(gguf, config)?;
-        let start =
-            |wanted: &Wanted| wanted.tensors.iter().map(|tensor| tensor.offset).min().unwrap_or(0);
-        wanted.sort_by_key(start);
-        let rope_freqs = match gguf.tensor("rope_freqs.weight") {
-            Some(info) => Some(floats(source, info).await?),
-            None => None,
-        };
-        let (mut matrices, mut vectors) = (HashMap::new(), HashMap::new());
-        for Wanted { label, kind, tensors } in &wanted {
+        let mut wanted = Vec::new();
+        for weight in list(config, gguf).into_iter().filter(|weight| weight.is_there(gguf)) {
+            let tensors = weight.tensors(gguf)?;
+            let first = tensors.iter().map(|tensor| tensor.offset).min().unwrap_or(0);
+            wanted.push((first, weight, tensors));
+        }
+        wanted.sort_by_key(|(first, ..)| *first);
+        let mut found = Found::default();
+        for (first, weight, tensors) in &wanted {
             // In the order of the file: everything before this one's first tensor is done.
-            source.release(tensors.iter().map(|tensor| tensor.offset).min().unwrap_or(0));
-            let name = format!("w.{label}");
-            match kind {
-                Kind::Matrix(join) => {
-                    let matrix = Linear::load(gpu, source, &name, tensors, *join, progress).await?;
-                    matrices.insert(label.as_str(), matrix);
+            source.release(*first);
+            let (label, name) = (weight.label.clone(), format!("w.{}", weight.label));
+            match weight.role {
+                Role::Embedding | Role::Product(_) | Role::Output => {
+                    let tensors: Vec<_> = tensors.iter().collect();
+                    let matrix = Linear::load(gpu, source, &name, &tensors, weight.join, progress);
+                    found.matrices.insert(label, matrix.await?);
                 }
-                Kind::Vector(join, parts) => {
-                    let (mut columns, mut tensors) = (Vec::new(), tensors.iter());
-                    for &(len, there) in parts {
-                        columns.push(match if there { tensors.next() } else { None } {
-                            Some(info) => {
-                                progress(info.size);
-                                floats(source, info).await?
-                            }
-                            None => vec![0.0; len],
-                        });
-                    }
-                    let mut values = joined(*join, &columns);
-                    if label == "output_norm" {
+                Role::Host => {
+                    let values = vector(source, gguf, weight, tensors, progress).await?;
+                    found.divisors.insert(label, values);
+                }
+                Role::Vector => {
+                    let mut values = vector(source, gguf, weight, tensors, progress).await?;
+                    if label.starts_with("output_norm") {
                         values.iter_mut().for_each(|value| *value /= config.scales.logits);
                     }
-                    let vector = Tensor::upload(gpu, name, &[values.len()], &values)?;
-                    vectors.insert(label.as_str(), vector);
+                    let shape = match weight.label.as_str() {
+                        "position_embd" => vec![config.n_ctx, config.n_embd],
+                        _ => vec![values.len()],
+                    };
+                    found.vectors.insert(label, Tensor::upload(gpu, name, &shape, &values)?);
                 }
             }
             gpu.check()?;
         }
-        Ok(Self::assemble(config, matrices, vectors, rope_freqs))
+        found.assembled(gpu, config)
     }
 
-    /// Puts every weight where the forward pass looks for it.
-    fn assemble(
-        config: &Config,
-        mut matrices: HashMap<&str, Linear>,
-        mut vectors: HashMap<&str, Tensor>,
-        rope_freqs: Option<Vec<f32>>,
-    ) -> Self {
-        const LOADED: &str = "every weight that is wanted was loaded";
-        let mut matrix = |label: &str| matrices.remove(label);
-        let mut vector = |label: &str| vectors.remove(label);
-        let layers = (0..config.n_layer).map(|i| {
-            let n = |part: &str| format!("blk.{i}.{part}");
-            Layer {
-                attn_norm: vector(&n("attn_norm")).expect(LOADED),
-                attn_qkv: matrix(&n("attn_qkv")).expect(LOADED),
-                qkv_bias: vector(&n("qkv_bias")),
-                head_norms: vector(&n("head_norms")),
-                attn_output: matrix(&n("attn_output")).expect(LOADED),
-                attn_output_bias: vector(&n("attn_output_bias")),
-                ffn_norm: vector(&n("ffn_norm")).expect(LOADED),
-                ffn_gate_up: matrix(&n("ffn_gate_up")).expect(LOADED),
-                ffn_gate_up_bias: vector(&n("ffn_gate_up_bias")),
-                ffn_down: matrix(&n("ffn_down")).expect(LOADED),
-                ffn_down_bias: vector(&n("ffn_down_bias")),
-            }
-        });
-        Self {
-            layers: layers.collect(),
-            token_embd: matrix("token_embd").expect(LOADED),
-            output_norm: vector("output_norm").expect(LOADED),
-            output: matrix("output"),
-            rope_freqs,
+    /// The matrix of the logits, and its bias.
+    pub(crate) fn output(&self) -> (&Linear, Option<&Tensor>) {
+        match &self.output {
+            Some(Matrix { w, bias }) => (w, bias.as_ref()),
+            None => (&self.token_embd, None),
         }
-    }
-
-    /// The matrix of the logits.
-    pub(crate) fn output(&self) -> &Linear {
-        self.output.as_ref().unwrap_or(&self.token_embd)
     }
 
     /// The most parts that a matrix had to be cut into.
@@ -247,12 +216,17 @@ impl Weights {
         self.matrices().map(|matrix| matrix.parts.len()).max().unwrap_or(1)
     }
 
+    /// Every matrix of the layers.
+    fn products(&self) -> impl Iterator<Item = &Matrix> {
+        let of = |layer: &'_ Layer| -> [&Matrix; 4] {
+            [&layer.attn_qkv, &layer.attn_output, &layer.ffn_gate_up, &layer.ffn_down]
+        };
+        self.layers.iter().flat_map(of).chain(&self.output)
+    }
+
     /// Every matrix.
     fn matrices(&self) -> impl Iterator<Item = &Linear> {
-        let layers = self.layers.iter().flat_map(|layer| {
-            [&layer.attn_qkv, &layer.attn_output, &layer.ffn_gate_up, &layer.ffn_down]
-        });
-        layers.chain([&self.token_embd]).chain(&self.output)
+        self.products().map(|matrix| &matrix.w).chain([&self.token_embd])
     }
 
     /// Bytes of the matrices that a step multiplies with.
@@ -263,64 +237,15 @@ impl Weights {
 
     /// Bytes on the GPU.
     pub(crate) fn bytes(&self) -> u64 {
-        let vectors = self.layers.iter().flat_map(|layer| {
-            let Layer { qkv_bias, attn_output_bias, ffn_gate_up_bias, ffn_down_bias, .. } = layer;
-            let there = [qkv_bias, attn_output_bias, ffn_gate_up_bias, ffn_down_bias];
-            let there = there.into_iter().chain([&layer.head_norms]).flatten();
-            [&layer.attn_norm, &layer.ffn_norm].into_iter().chain(there)
+        let norms = self.layers.iter().flat_map(|layer| {
+            let Layer { attn_norm, post_attention_norm, ffn_norm, post_ffw_norm, .. } = layer;
+            [attn_norm, post_attention_norm, ffn_norm, post_ffw_norm]
         });
-        let vectors = vectors.chain([&self.output_norm]).map(Tensor::size);
-        vectors.sum::<u64>() + self.matrices().map(Linear::bytes).sum::<u64>()
-    }
-}
-
-/// What a model multiplies with: known from its file's head, before any weight has come.
-#[derive(Clone, Default)]
-pub(crate) struct Products {
-    /// Types of the embedding.
-    pub(crate) embedding: Vec<DType>,
-    /// The products of the layers, each kind once.
-    pub(crate) layers: Vec<Product>,
-    /// The products that give the logits.
-    pub(crate) output: Vec<Product>,
-    /// Whether a product that is added to the residual stream has a bias.
-    pub(crate) residual_bias: bool,
-}
-
-impl Products {
-    pub(crate) fn of(gguf: &Gguf, config: &Config) -> Result<Self> {
-        let mut found = Self::default();
-        for Wanted { label, kind, tensors } in Wants::of(gguf, config)? {
-            let Kind::Matrix(_) = kind else {
-                found.residual_bias |=
-                    label.ends_with("attn_output_bias") || label.ends_with("ffn_down_bias");
-                continue;
-            };
-            for tensor in tensors {
-                let dtype = tensor.dtype()?;
-                let output = label == "output" || config.tied && label == "token_embd";
-                if label == "token_embd" {
-                    note(&mut found.embedding, dtype);
-                }
-                if output {
-                    note(&mut found.output, (Epilogue::Store, dtype));
-                }
-                let epilogue = match label.rsplit('.').next() {
-                    Some("attn_qkv") => Epilogue::Store,
-                    Some("ffn_gate_up") => Epilogue::SwiGlu,
-                    Some("attn_output" | "ffn_down") => Epilogue::Add,
-                    _ => continue,
-                };
-                note(&mut found.layers, (epilogue, dtype));
-            }
-        }
-        Ok(found)
-    }
-}
-
-/// Adds what is not there yet.
-fn note<T: PartialEq>(list: &mut Vec<T>, value: T) {
-    if !list.contains(&value) {
-        list.push(value);
+        let norms = norms.chain([&self.token_embd_norm]).flatten().chain([&self.output_norm]);
+        let norms = norms.flat_map(|norm| [Some(&norm.gain), norm.bias.as_ref()]);
+        let heads = self.layers.iter().flat_map(|l| [l.head_norms.as_ref(), Some(&l.attn_terms)]);
+        let biases = self.products().map(|matrix| matrix.bias.as_ref());
+        let vectors = norms.chain(heads).chain(biases).chain([self.position_embd.as_ref()]);
+        vectors.flatten().map(Tensor::size).sum::<u64>() + self.matrices().map(Linear::bytes).sum::<u64>()
     }
 }

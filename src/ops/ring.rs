@@ -20,6 +20,11 @@ pub struct RingParams {
 }
 
 impl RingParams {
+    /// S + W: tokens that a query can see.
+    pub fn capacity(&self) -> u64 {
+        u64::from(self.sinks) + u64::from(self.window)
+    }
+
     /// Phases a key or a query may be turned to: S + 2N.
     pub fn phases(&self) -> usize {
         self.sinks as usize + 2 * self.slots as usize

@@ -2,15 +2,16 @@
 //! list and every one is turned anew at every step, at its place inside the cache. No ring, no phases.
 use crate::Result;
 use crate::format::{Gguf, Source, dequantize};
-use crate::model::{Config, RopeLayout};
+use crate::model::{Config, HeadNorms, NormPlaces, Norms, Positions, RopeLayout, RopeScaling, Softmax};
+use crate::ops::{Epilogue, NormKind};
 use std::collections::HashMap;
 
 /// A stream on the CPU.
 pub struct Oracle {
     config: Config,
     weights: HashMap<String, Vec<f32>>,
-    frequencies: Vec<f64>,
-    scale: f64,
+    /// Of each layer: radians a position for each pair, and what cosines and sines are multiplied by.
+    turns: Vec<(Vec<f64>, f64)>,
     sinks: usize,
     window: usize,
     /// A full list throws the older half of its window away, as `half-discard` does.
@@ -27,10 +28,56 @@ fn product(x: &[f64], w: &[f32]) -> Vec<f64> {
     w.chunks_exact(x.len()).map(dot).collect()
 }
 
-fn norm(x: &[f64], w: &[f32], eps: f32) -> Vec<f64> {
-    let mean = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
-    let scale = 1.0 / (mean + f64::from(eps)).sqrt();
-    x.iter().zip(w).map(|(x, &w)| x * scale * f64::from(w)).collect()
+/// By mean and variance, or by the mean square alone.
+fn normed(kind: NormKind, eps: f32, x: &[f64], gain: &[f32], bias: &[f32]) -> Vec<f64> {
+    let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / x.len() as f64;
+    let middle = if kind == NormKind::Layer { mean(&mut x.iter().copied()) } else { 0.0 };
+    let spread = mean(&mut x.iter().map(|x| (x - middle).powi(2)));
+    let scale = 1.0 / (spread + f64::from(eps)).sqrt();
+    let biases = bias.iter().copied().chain(std::iter::repeat(0.0));
+    let one = |((x, &gain), bias): ((&f64, &f32), f32)| {
+        (x - middle) * scale * f64::from(gain) + f64::from(bias)
+    };
+    x.iter().zip(gain).zip(biases).map(one).collect()
+}
+
+/// What a gate or an activation makes of a number.
+fn activated(epilogue: Epilogue, x: f64) -> f64 {
+    match epilogue {
+        Epilogue::SwiGlu => x / (1.0 + (-x).exp()),
+        Epilogue::Gelu => x * normal_below(x),
+        Epilogue::GeluTanh | Epilogue::GeGluTanh => {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+            0.5 * x * (1.0 + inner.tanh())
+        }
+        Epilogue::Store | Epilogue::Add => x,
+    }
+}
+
+/// How much of a normal distribution is below x: the integral by Simpson's rule.
+fn normal_below(x: f64) -> f64 {
+    let (steps, end) = (400, x.clamp(-9.0, 9.0));
+    let density = |t: f64| (-t * t / 2.0).exp() / std::f64::consts::TAU.sqrt();
+    let step = end / f64::from(steps);
+    let weight = |i: i32| if i == 0 || i == steps { 1.0 } else { f64::from(2 + 2 * (i % 2)) };
+    let area: f64 = (0..=steps).map(|i| weight(i) * density(f64::from(i) * step)).sum();
+    0.5 + area * step / 3.0
+}
+
+/// c tanh(x / c), where there is a bound.
+fn capped(x: f64, cap: Option<f32>) -> f64 {
+    cap.map(f64::from).map_or(x, |cap| cap * (x / cap).tanh())
+}
+
+/// The slope of ALiBi for a head (Press et al. 2021): a geometric sequence, and where heads are no power of two every
+/// other number of the next one.
+fn slope(bias: f64, heads: usize, head: usize) -> f64 {
+    let whole = 1 << heads.ilog2();
+    let exponent = match head < whole {
+        true => (head + 1) as f64 / whole as f64,
+        false => (2 * (head - whole) + 1) as f64 / (2 * whole) as f64,
+    };
+    (-bias * exponent).exp2()
 }
 
 impl Oracle {
@@ -60,11 +107,22 @@ impl Oracle {
         sinks: usize,
         window: usize,
     ) -> Self {
-        let factors = weights.get("rope_freqs.weight").map(Vec::as_slice);
-        let (frequencies, scale) = config.rope.frequencies(factors);
+        let divisors = match config.rope.scaling {
+            RopeScaling::Long { n_ctx_orig, .. } if sinks + window > n_ctx_orig as usize => {
+                "rope_factors_long.weight"
+            }
+            RopeScaling::Long { .. } => "rope_factors_short.weight",
+            _ => "rope_freqs.weight",
+        };
+        let divisors = weights.get(divisors).map(Vec::as_slice);
+        let turns = config.layers.iter().map(|kind| {
+            let own = if kind.window.is_some() { config.local_rope } else { None };
+            own.unwrap_or(config.rope).frequencies(divisors)
+        });
+        let turns = turns.collect();
         let seen = vec![Vec::new(); config.n_layer];
         let shares = vec![Vec::new(); config.n_layer];
-        Self { config, weights, frequencies, scale, sinks, window, halves: false, seen, shares }
+        Self { config, weights, turns, sinks, window, halves: false, seen, shares }
     }
 
     /// The same that throws half of its window away whenever it is full.
@@ -89,31 +147,90 @@ impl Oracle {
         out
     }
 
-    /// Every head normed by itself, in models that do so.
-    fn normed(&self, gain: &[f32], heads: Vec<f64>) -> Vec<f64> {
-        let Config { head_norms, head_dim, rms_eps, .. } = self.config;
-        match head_norms {
-            true => {
-                heads.chunks_exact(head_dim).flat_map(|head| norm(head, gain, rms_eps)).collect()
-            }
-            false => heads,
+    /// x W^T with rows of W that begin at `first` of a tensor that holds several matrices, and its bias.
+    fn linear_rows(&self, name: &str, x: &[f64], first: usize, rows: usize) -> Vec<f64> {
+        let w = &self.weight(&format!("{name}.weight"))[first * x.len()..][..rows * x.len()];
+        let bias = self.weight(&format!("{name}.bias"));
+        let bias = bias.iter().skip(first).copied().chain(std::iter::repeat(0.0));
+        product(x, w).into_iter().zip(bias).map(|(out, bias)| out + f64::from(bias)).collect()
+    }
+
+    /// The stream normalised, where there is such a norm.
+    fn norm(&self, name: &str, x: &[f64]) -> Vec<f64> {
+        let gain = self.weight(&format!("{name}.weight"));
+        let Norms { kind, eps, .. } = self.config.norms;
+        match gain {
+            [] => x.to_vec(),
+            _ => normed(kind, eps, x, gain, self.weight(&format!("{name}.bias"))),
         }
+    }
+
+    /// Queries or keys normalised, in models that do so.
+    fn heads_normed(&self, gain: &[f32], heads: Vec<f64>) -> Vec<f64> {
+        let Config { head_norms, head_dim, norms: Norms { eps, .. }, .. } = self.config;
+        let (rms, layer) = (NormKind::Rms, NormKind::Layer);
+        match head_norms {
+            None => heads,
+            Some(HeadNorms::Rows) => normed(rms, eps, &heads, gain, &[]),
+            Some(HeadNorms::Heads) => {
+                heads.chunks_exact(head_dim).flat_map(|head| normed(rms, eps, head, gain, &[])).collect()
+            }
+            Some(HeadNorms::OwnGains) => {
+                let own = heads.chunks_exact(head_dim).zip(gain.chunks_exact(head_dim));
+                own.flat_map(|(head, gain)| normed(layer, eps, head, gain, &[])).collect()
+            }
+        }
+    }
+
+    /// Queries, keys and values of a layer.
+    fn qkv(&self, layer: usize, xn: &[f64]) -> [Vec<f64>; 3] {
+        let Config { n_head, n_head_kv, head_dim, .. } = self.config;
+        let [q, kv] = [n_head, n_head_kv].map(|heads| heads * head_dim);
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        let fused = name("attn_qkv");
+        let [q, k, v] = match self.weights.contains_key(&format!("{fused}.weight")) {
+            true => [(0, q), (q, kv), (q + kv, kv)]
+                .map(|(first, rows)| self.linear_rows(&fused, xn, first, rows)),
+            false => ["attn_q", "attn_k", "attn_v"].map(|part| self.linear(&name(part), xn)),
+        };
+        let [q, k] = [("attn_q_norm.weight", q), ("attn_k_norm.weight", k)]
+            .map(|(gain, heads)| self.heads_normed(self.weight(&name(gain)), heads));
+        [q, k, v]
+    }
+
+    /// The feed-forward of a layer.
+    fn feed_forward(&self, layer: usize, xn: &[f64]) -> Vec<f64> {
+        let Config { n_ff, feed_forward, .. } = self.config;
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        let (gate, up) = (name("ffn_gate"), name("ffn_up"));
+        let h: Vec<f64> = match feed_forward {
+            Epilogue::SwiGlu | Epilogue::GeGluTanh => {
+                let [gate, up] = match self.weights.contains_key(&format!("{gate}.weight")) {
+                    true => [&gate, &up].map(|name| self.linear(name, xn)),
+                    false => [0, n_ff].map(|first| self.linear_rows(&up, xn, first, n_ff)),
+                };
+                gate.iter().zip(&up).map(|(&g, up)| activated(feed_forward, g) * up).collect()
+            }
+            _ => self.linear(&up, xn).into_iter().map(|up| activated(feed_forward, up)).collect(),
+        };
+        self.linear(&name("ffn_down"), &h)
     }
 
     /// A head turned to a position.
     fn turned(&self, layer: usize, head: &[f64], position: usize) -> Vec<f64> {
-        let (mut out, half) = (head.to_vec(), self.frequencies.len());
-        if self.config.no_rope_every.is_some_and(|every| (layer + 1).is_multiple_of(every)) {
+        let (frequencies, scale) = &self.turns[layer];
+        let (mut out, half) = (head.to_vec(), frequencies.len());
+        if !self.config.layers[layer].turns {
             return out;
         }
-        for (pair, frequency) in self.frequencies.iter().enumerate() {
+        for (pair, frequency) in frequencies.iter().enumerate() {
             let (a, b) = match self.config.rope.layout {
                 RopeLayout::Norm => (2 * pair, 2 * pair + 1),
                 RopeLayout::Neox => (pair, pair + half),
             };
             let (sin, cos) = (position as f64 * frequency).sin_cos();
-            out[a] = (head[a] * cos - head[b] * sin) * self.scale;
-            out[b] = (head[a] * sin + head[b] * cos) * self.scale;
+            out[a] = (head[a] * cos - head[b] * sin) * scale;
+            out[b] = (head[a] * sin + head[b] * cos) * scale;
         }
         out
     }
@@ -126,37 +243,59 @@ impl Oracle {
         let [embedding, residual, logits] =
             [scales.embedding, scales.residual, scales.logits].map(f64::from);
         let embedded = row(self.weight("token_embd.weight")).into_iter();
-        let mut x: Vec<f64> = embedded.map(|weight| embedding * f64::from(weight)).collect();
+        let x: Vec<f64> = embedded.map(|weight| embedding * f64::from(weight)).collect();
+        let mut x = self.norm("token_embd_norm", &x);
+        if c.positions == Positions::Learned {
+            let at = self.seen[0].len() * c.n_embd;
+            let learned = &self.weight("position_embd.weight")[at..][..c.n_embd];
+            x.iter_mut().zip(learned).for_each(|(x, &learned)| *x += f64::from(learned));
+        }
         for layer in 0..c.n_layer {
             let name = |part: &str| format!("blk.{layer}.{part}");
-            let xn = norm(&x, self.weight(&name("attn_norm.weight")), c.rms_eps);
-            let [q, k, v] =
-                ["attn_q", "attn_k", "attn_v"].map(|part| self.linear(&name(part), &xn));
-            let [q, k] = [("attn_q_norm.weight", q), ("attn_k_norm.weight", k)]
-                .map(|(gain, heads)| self.normed(self.weight(&name(gain)), heads));
-            let seen = &mut self.seen[layer];
-            if self.halves && seen.len() == self.sinks + self.window {
-                seen.drain(self.sinks..self.sinks + self.window / 2);
-            }
-            seen.push((k, v));
-            if seen.len() > self.sinks + self.window {
-                seen.remove(self.sinks);
-            }
+            // Falcon's larger models call the norm of attention the second, and the first is the feed-forward's.
+            let second = name("attn_norm_2");
+            let falcon = self.weights.contains_key(&format!("{second}.weight"));
+            let attn_norm = if falcon { second } else { name("attn_norm") };
+            let ffn_norm = match self.weights.contains_key(&name("ffn_norm.weight")) {
+                false if c.norms.places != NormPlaces::After => name("attn_norm"),
+                _ => name("ffn_norm"),
+            };
+            let xn = self.norm(&attn_norm, &x);
+            let [q, k, v] = self.qkv(layer, &xn);
+            self.see(layer, k, v);
             let att = self.attend(layer, &q);
             let out = self.linear(&name("attn_output"), &att);
+            let out = self.norm(&name("post_attention_norm"), &out);
+            let before = x.clone();
             x.iter_mut().zip(out).for_each(|(x, out)| *x += residual * out);
 
-            let xn = norm(&x, self.weight(&name("ffn_norm.weight")), c.rms_eps);
-            let [gate, up] = ["ffn_gate", "ffn_up"].map(|part| self.linear(&name(part), &xn));
-            let swiglu = |(gate, up): (&f64, &f64)| gate / (1.0 + (-gate).exp()) * up;
-            let h: Vec<f64> = gate.iter().zip(&up).map(swiglu).collect();
-            let down = self.linear(&name("ffn_down"), &h);
+            let xn = self.norm(&ffn_norm, if c.parallel { &before } else { &x });
+            let down = self.feed_forward(layer, &xn);
+            let down = self.norm(&name("post_ffw_norm"), &down);
             x.iter_mut().zip(down).for_each(|(x, down)| *x += residual * down);
         }
-        let xn = norm(&x, self.weight("output_norm.weight"), c.rms_eps);
-        let output = if c.tied { "token_embd.weight" } else { "output.weight" };
-        let out = product(&xn, self.weight(output));
-        out.into_iter().map(|logit| logit / logits).collect()
+        let xn = self.norm("output_norm", &x);
+        let output = if c.tied { "token_embd" } else { "output" };
+        let out = self.linear(output, &xn);
+        out.into_iter().map(|logit| capped(logit / logits, c.caps.logits)).collect()
+    }
+
+    /// Keeps a key and a value, and lets go of what is out of sight.
+    fn see(&mut self, layer: usize, k: Vec<f64>, v: Vec<f64>) {
+        let kind = self.config.layers[layer];
+        let own = kind.window.unwrap_or(usize::MAX);
+        let (sinks, window) = match kind.sinks {
+            true => (self.sinks, self.window.min(own)),
+            false => (0, own),
+        };
+        let seen = &mut self.seen[layer];
+        if self.halves && seen.len() == self.sinks + self.window {
+            seen.drain(self.sinks..self.sinks + self.window / 2);
+        }
+        seen.push((k, v));
+        if seen.len() - sinks > window {
+            seen.remove(sinks);
+        }
     }
 
     /// The softmax weights of the last token on all that is kept. [L, H, kept]
@@ -166,21 +305,30 @@ impl Oracle {
 
     /// Attention of one token over all that is kept, numbered by its place in the list.
     fn attend(&mut self, layer: usize, q: &[f64]) -> Vec<f64> {
-        let Config { n_head, n_head_kv, head_dim, scales, .. } = self.config;
+        let Config { n_head, n_head_kv, head_dim, scales, caps, positions, softmax, .. } = self.config;
         let seen = &self.seen[layer];
         let mut given = Vec::with_capacity(n_head);
         let mut att = Vec::with_capacity(q.len());
         for (h, q) in q.chunks_exact(head_dim).enumerate() {
             let kv = h / (n_head / n_head_kv) * head_dim..;
             let q = self.turned(layer, q, seen.len() - 1);
+            let slope = match positions {
+                Positions::Alibi(bias) => slope(f64::from(bias), n_head, h),
+                _ => 0.0,
+            };
             let score = |(place, (k, _)): (usize, &(Vec<f64>, Vec<f64>))| {
                 let k = self.turned(layer, &k[kv.clone()][..head_dim], place);
-                q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>() * f64::from(scales.attention)
+                let product: f64 = q.iter().zip(k).map(|(q, k)| q * k).sum();
+                let distance = (seen.len() - 1 - place) as f64;
+                capped(product * f64::from(scales.attention), caps.attention) - slope * distance
             };
             let scores: Vec<f64> = seen.iter().enumerate().map(score).collect();
-            let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            // One more score, that has no value.
+            let more = (softmax == Softmax::OffByOne).then_some(0.0);
+            let highest = scores.iter().copied().chain(more).fold(f64::NEG_INFINITY, f64::max);
             let shares: Vec<f64> = scores.iter().map(|score| (score - highest).exp()).collect();
-            let total: f64 = shares.iter().sum();
+            let more = more.map_or(0.0, |score: f64| (score - highest).exp());
+            let total: f64 = shares.iter().sum::<f64>() + more;
             att.extend((0..head_dim).map(|d| {
                 let value = |(_, v): &(Vec<f64>, Vec<f64>)| v[kv.clone()][d];
                 seen.iter().zip(&shares).map(|(kept, p)| p * value(kept)).sum::<f64>() / total

@@ -301,7 +301,9 @@ impl Session {
             let back = Readback::new(gpu, rows * row_bytes / 4)?;
             for (tensor, out) in self.stored().zip(cache.chunks_exact_mut(rows * row_bytes)) {
                 gpu.run(&[], &[(tensor, &back)]);
-                back.read(gpu, out).await?;
+                // A layer with a window of its own may have fewer rows.
+                let there = out.len().min(4 * tensor.len());
+                back.read(gpu, &mut out[..there]).await?;
             }
         }
         if !logits.is_empty() {
@@ -336,7 +338,7 @@ impl Session {
         if head.rows > 0 {
             for (tensor, rows) in self.stored().zip(cache.chunks_exact(head.rows * head.row_bytes))
             {
-                tensor.write(gpu, 0, rows);
+                tensor.write(gpu, 0, &rows[..rows.len().min(4 * tensor.len())]);
             }
         }
         if !logits.is_empty() {

@@ -217,14 +217,11 @@ impl Session {
     /// Whether a pass over so many tokens can be left in the middle: where the last token before it can still be fed
     /// anew.
     fn can_end_within(&self, tokens: usize) -> bool {
-        let (ring, fed, tokens) = (self.cache.geometry(), self.standing.fed, tokens as u64);
+        let (fed, tokens) = (self.standing.fed, tokens as u64);
         match &self.shifter {
             Some(shifter) => !self.standing.stale || shifter.since(fed) > 0,
             None if self.recomputes() => true,
-            None => {
-                let stored = u64::from(ring.sinks) + u64::from(ring.slots);
-                tokens <= self.spare() || fed + tokens <= stored
-            }
+            None => tokens <= self.cache.spare(fed + tokens),
         }
     }
 

@@ -2,7 +2,7 @@
 use super::gguf_file::GgufFile;
 use super::tiny::Tiny;
 use crate::format::{Array, DType, Gguf, Value};
-use crate::model::config::phase_table;
+use crate::model::rope::phase_table;
 use crate::model::{Config, Rope, RopeLayout, RopeScaling, Scales};
 use pollster::block_on;
 use serde::Deserialize;
@@ -25,7 +25,7 @@ fn every_field_comes_from_its_key() {
     let sizes = [config.n_layer, config.n_embd, config.n_head, config.n_head_kv, config.head_dim];
     assert_eq!(sizes, [2, 64, 4, 2, 16]);
     assert_eq!((config.n_ff, config.n_vocab, config.n_ctx), (84, 320, 4096));
-    assert_eq!((config.rms_eps, config.rope.base, config.rope.dim), (0.01, 100.0, 16));
+    assert_eq!((config.norms.eps, config.rope.base, config.rope.dim), (0.01, 100.0, 16));
     assert!(!config.tied);
     assert_eq!((config.rope.layout, config.rope.scaling), (RopeLayout::Norm, RopeScaling::None));
 }
@@ -71,6 +71,8 @@ fn scalings_are_read() {
         beta_slow: 1.0,
         ext_factor: 1.0,
         attn_factor: 1.0,
+        log_multiplier: 0.0,
+        rounded: true,
     };
     assert_eq!(scaling(yarn), expected);
 }
@@ -208,9 +210,16 @@ fn frequencies_are_stretched_as_the_papers_have_it() {
     let cases: Vec<Yarn> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     for case in cases {
         let Yarn { dim, base, factor, n_ctx_orig, beta_fast, beta_slow, .. } = case;
-        let (ext_factor, attn_factor) = (1.0, 1.0);
-        let scaling =
-            RopeScaling::Yarn { factor, n_ctx_orig, beta_fast, beta_slow, ext_factor, attn_factor };
+        let scaling = RopeScaling::Yarn {
+            factor,
+            n_ctx_orig,
+            beta_fast,
+            beta_slow,
+            ext_factor: 1.0,
+            attn_factor: 1.0,
+            log_multiplier: 0.0,
+            rounded: true,
+        };
         let rope = Rope { base, dim, layout: RopeLayout::Norm, scaling };
         let (found, scale) = rope.frequencies(None);
         assert!((scale - case.scale).abs() < 1e-9);

@@ -79,6 +79,16 @@ impl Vocab {
         })
     }
 
+    /// Tokens without a text: each is called by its number, as `<7>`.
+    pub fn numbered(count: usize) -> Self {
+        Self {
+            model: "gpt2".to_owned(),
+            pre: Some("gpt-2".to_owned()),
+            tokens: (0..count).map(|id| format!("<{id}>")).collect(),
+            ..Self::default()
+        }
+    }
+
     /// Drops what is odd and does no harm, with a warning, fills in what is left out, and refuses what cannot be.
     /// Afterwards there is a type for each token, and a score where there are any.
     pub(super) fn settle(&mut self, warnings: &mut Vec<String>) -> Result<()> {

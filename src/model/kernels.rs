@@ -1,0 +1,175 @@
+//! Every kernel that a model's passes need, compiled side by side.
+use super::config::{HeadNorms, NormPlaces};
+use super::tensors::Products;
+use super::{Activations, Cache, Config, KernelSettings, Positions, RopeLayout};
+use crate::Result;
+use crate::gpu::{Gpu, Program, Recording, Tensor};
+use crate::ops::{
+    AddBias, AddPosition, Argmax, Attention, AttentionOne, ChunkAttention, Epilogue, Fused,
+    GetRows, HeadNorm, HeadShape, MatMul, Norm, NormKind, RopeStore, Sample, SamplerState, Softcap, Sums,
+    Variant,
+};
+use futures_util::future::{try_join, try_join3, try_join4};
+
+/// Every kernel that a pass needs, compiled once for a session.
+pub(crate) struct Kernels {
+    pub(super) get_rows: GetRows,
+    pub(super) norm: Norm,
+    pub(super) matmul: MatMul,
+    /// Where norms fold into the products of one token.
+    pub(super) fused: Option<Fused>,
+    pub(super) add_bias: Option<AddBias>,
+    pub(super) head_norm: Option<HeadNorm>,
+    pub(super) add_position: Option<AddPosition>,
+    pub(super) softcap: Option<Softcap>,
+    pub(super) rope_store: RopeStore,
+    pub(super) attention: Attention,
+    pub(super) attention_one: AttentionOne,
+    argmax: Argmax,
+    sample: Sample,
+    pub(super) variant: Variant,
+}
+
+/// What a kernel is made by, where it is wanted.
+async fn wanted<T>(wanted: bool, made: impl Future<Output = Result<T>>) -> Result<Option<T>> {
+    if wanted { made.await.map(Some) } else { Ok(None) }
+}
+
+/// What kernels are compiled for: all of it is known before the weights have come.
+#[derive(Clone)]
+pub(crate) struct Needs {
+    heads: HeadShape,
+    neox: bool,
+    norm: NormKind,
+    norms_after: bool,
+    head_norms: Option<HeadNorms>,
+    positions: bool,
+    capped: bool,
+    folds: bool,
+    products: Products,
+    variant: Variant,
+}
+
+impl Needs {
+    pub(crate) fn new(
+        config: &Config,
+        products: Products,
+        variant: Variant,
+        settings: KernelSettings,
+    ) -> Self {
+        let KernelSettings { kv, activations, tiles } = settings;
+        Self {
+            heads: config.heads(kv),
+            neox: config.rope.layout == RopeLayout::Neox,
+            norm: config.norms.kind,
+            norms_after: config.norms.places != NormPlaces::Before,
+            head_norms: config.head_norms,
+            positions: config.positions == Positions::Learned,
+            capped: config.caps.logits.is_some(),
+            folds: config.folds(),
+            products,
+            variant: Variant { activations, tiles: tiles && variant.tiles, ..variant },
+        }
+    }
+}
+
+impl Kernels {
+    /// Compiles them side by side.
+    pub(crate) async fn new(gpu: &Gpu, needs: &Needs) -> Result<Self> {
+        let &Needs { heads, neox, variant, folds, ref products, .. } = needs;
+        let Products { embedding, layers, output, residual_bias } = products;
+        let all = [&layers[..], output].concat();
+        // A chunk gives the logits of its last token alone; one token has products of its own where norms fold.
+        let one = if folds { output } else { &all };
+        // The variant is one of products; here what counts is what the device can do.
+        let sums = Sums::of(gpu);
+        let way = ChunkAttention::of(gpu, heads, sums, variant.tiles);
+        let attention =
+            try_join(AttentionOne::new(gpu, heads, neox, sums), Attention::new(gpu, heads, way));
+        let centred = needs.head_norms == Some(HeadNorms::OwnGains);
+        let head_norm = if centred { NormKind::Layer } else { NormKind::Rms };
+        let folded = try_join(
+            wanted(folds, Fused::new(gpu, &all, embedding, variant)),
+            wanted(folds && *residual_bias, AddBias::new(gpu)),
+        );
+        let few = try_join3(
+            wanted(needs.head_norms.is_some(), HeadNorm::new(gpu, sums, head_norm)),
+            wanted(needs.positions, AddPosition::new(gpu)),
+            wanted(needs.capped, Softcap::new(gpu)),
+        );
+        // Nothing is awaited before everything is begun: the weights stream from the first pause on.
+        let (
+            (get_rows, norm, matmul, ((fused, add_bias), (head_norm, add_position, softcap))),
+            (rope_store, (attention_one, attention), argmax, sample),
+        ) = try_join(
+            try_join4(
+                GetRows::new(gpu, embedding),
+                Norm::new(gpu, sums, needs.norm, needs.norms_after),
+                MatMul::new(gpu, one, layers, variant),
+                try_join(folded, few),
+            ),
+            try_join4(
+                RopeStore::new(gpu, neox, heads.kv_f16),
+                attention,
+                Argmax::new(gpu),
+                Sample::new(gpu),
+            ),
+        )
+        .await?;
+        Ok(Self {
+            get_rows,
+            norm,
+            matmul,
+            fused,
+            add_bias,
+            head_norm,
+            add_position,
+            softcap,
+            rope_store,
+            attention,
+            attention_one,
+            argmax,
+            sample,
+            variant,
+        })
+    }
+
+    /// Fewer tokens than these take a chunk's pass as long.
+    pub(crate) fn tile_tokens(&self) -> usize {
+        self.matmul.tokens()
+    }
+
+    /// So few tokens go through faster one by one than in a pass that is made for many.
+    pub(crate) fn few_tokens(&self) -> usize {
+        if self.variant.columns { 6 } else { 1 }
+    }
+
+    /// How often a pass of so many tokens reads each key and value that is stored.
+    pub(crate) fn cache_readers(&self, tokens: usize) -> usize {
+        match tokens {
+            1 => self.attention_one.readers(),
+            _ => self.attention.readers(tokens),
+        }
+    }
+
+    /// The program that turns `logits` [1, V], less those in `banned` [ceil(V/32)] bits, into the
+    /// first of `act`'s tokens, notes it in `chosen`, and moves `act`'s frame on: `act` is ready for a next step.
+    /// By `draws`, or the likeliest.
+    pub(crate) fn choice(
+        &self,
+        gpu: &Gpu,
+        cache: &Cache,
+        [logits, banned, chosen]: [&Tensor; 3],
+        act: &Activations,
+        draws: Option<&SamplerState>,
+    ) -> Result<Program> {
+        let mut recording = Recording::default();
+        let tensors = [logits, banned, &act.tokens, &act.frame, chosen];
+        let ring = cache.geometry();
+        match draws {
+            Some(draws) => self.sample.record(&mut recording, "sample", ring, draws, tensors)?,
+            None => self.argmax.record(&mut recording, "argmax", ring, tensors)?,
+        }
+        recording.finish(gpu)
+    }
+}

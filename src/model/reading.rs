@@ -1,0 +1,235 @@
+//! What a file says of its model.
+use super::config::{Caps, HeadNorms, LayerKind, MOST, Norms, Positions, Softmax, need_tensor};
+use super::family::{Family, LocalRope, Parallel, PositionRule, Unturned, WindowRule};
+use super::{Config, Rope, RopeScaling, Scales, tensors};
+use crate::format::{Array, Gguf, Value, shown};
+use crate::ops::NormKind;
+use crate::{Error, Result};
+
+impl Config {
+    /// Reads and checks a config; what this engine does not do is refused by name.
+    pub fn from_gguf(gguf: &Gguf) -> Result<Self> {
+        let family = Family::of(gguf)?;
+        let key = |name: &str| format!("{}.{name}", family.name);
+        refuse_variants(gguf, family, &key)?;
+        let size = |name: &str| -> Result<usize> {
+            let key = key(name);
+            match gguf.need_u32(&key)? {
+                n @ 1..=MOST => Ok(n as usize),
+                n => Err(Error::Unsupported(format!("{key} is {n}; 1 to {MOST} would do"))),
+            }
+        };
+        let n_layer = size("block_count")?;
+        let of_layers = |name: &str| match gguf.get(&key(name)) {
+            Some(Value::Array(sizes)) => same_in_layers(gguf, &key(name), sizes, n_layer),
+            _ => size(name),
+        };
+        let optional = |name: &str, default: usize| match gguf.get(&key(name)) {
+            Some(_) => of_layers(name),
+            None => Ok(default),
+        };
+        let (n_embd, n_head) = (size("embedding_length")?, of_layers("attention.head_count")?);
+        let head_dim = optional("attention.key_length", n_embd / n_head)?;
+        let value_dim = optional("attention.value_length", head_dim)?;
+        let embedding = need_tensor(gguf, "token_embd.weight")?;
+        let positive = |name: &str| match gguf.f32(&key(name))? {
+            None | Some(0.0) => Ok(None),
+            Some(value) if value.is_finite() && value > 0.0 => Ok(Some(value)),
+            Some(value) => Err(Error::Unsupported(format!("{} is {value}", key(name)))),
+        };
+        let rope = Rope {
+            base: gguf.f32(&key("rope.freq_base"))?.unwrap_or(10_000.0),
+            dim: optional("rope.dimension_count", head_dim)?,
+            layout: family.layout,
+            scaling: RopeScaling::read(gguf, family, &key)?,
+        };
+        let positions = match family.positions {
+            PositionRule::Rope => Positions::Rope,
+            PositionRule::Learned => Positions::Learned,
+            PositionRule::Alibi(fixed) => {
+                match positive("attention.max_alibi_bias")?.or(fixed) {
+                    Some(bias) => Positions::Alibi(bias),
+                    None => return Err(Error::Unsupported(format!("the model has neither ALiBi nor another kind of positions that {} may have", family.name))),
+                }
+            }
+        };
+        let eps = match family.norm {
+            NormKind::Rms => "attention.layer_norm_rms_epsilon",
+            NormKind::Layer => "attention.layer_norm_epsilon",
+        };
+        let found = |name: &str| gguf.tensor(&format!("blk.0.{name}.weight")).is_some();
+        let mut layers = layer_kinds(gguf, family, &key, n_layer)?;
+        // So Granite says that no layer turns anything.
+        let unturned = family.scales && gguf.bool(&key("rope.scaling.finetuned"))? == Some(false);
+        if unturned || positions != Positions::Rope {
+            layers.iter_mut().for_each(|kind| kind.turns = false);
+        }
+        let windows = layers.iter().any(|kind| kind.window.is_some());
+        let unscaled = Rope { scaling: RopeScaling::None, ..rope };
+        let config = Self {
+            name: gguf.str("general.name")?.unwrap_or_default().to_owned(),
+            n_layer,
+            n_embd,
+            n_head,
+            n_head_kv: optional("attention.head_count_kv", n_head)?,
+            head_dim,
+            n_ff: of_layers("feed_forward_length")?,
+            n_vocab: usize::try_from(embedding.rows()).unwrap_or(usize::MAX),
+            n_ctx: size("context_length")?,
+            norms: Norms {
+                kind: family.norm,
+                eps: gguf.need_f32(&key(eps))?,
+                places: family.places,
+                embedding: gguf.tensor("token_embd_norm.weight").is_some(),
+            },
+            parallel: match family.parallel {
+                Parallel::Never => false,
+                Parallel::Always => true,
+                Parallel::Key => gguf.bool(&key("use_parallel_residual"))?.unwrap_or(true),
+                Parallel::OneNorm => !found("ffn_norm"),
+            },
+            head_norms: family.head_norms.filter(|norms| {
+                *norms != HeadNorms::OwnGains || found("attn_q_norm")
+            }),
+            feed_forward: family.feed_forward,
+            positions,
+            softmax: Softmax::read(gguf)?,
+            caps: Caps {
+                attention: positive("attn_logit_softcapping")?,
+                logits: positive("final_logit_softcapping")?,
+            },
+            rope,
+            local_rope: match family.local_rope {
+                LocalRope::Same => None,
+                LocalRope::Unscaled => windows.then_some(unscaled),
+                LocalRope::Base => windows
+                    .then(|| {
+                        let base = gguf.f32(&key("rope.freq_base_swa"))?.unwrap_or(10_000.0);
+                        Ok::<_, Error>(Rope { base, ..unscaled })
+                    })
+                    .transpose()?,
+            },
+            layers,
+            scales: Scales::read(gguf, family, &key, [n_layer, n_embd, n_head, head_dim])?,
+            most_capacity: match positive("attention.temperature_scale")? {
+                Some(_) => Some(size("rope.scaling.original_context_length")?),
+                None => None,
+            },
+            tied: gguf.tensor("output.weight").is_none(),
+            architecture: family.name.to_owned(),
+        };
+        config.check(value_dim)?;
+        tensors::check(&config, gguf)?;
+        Ok(config)
+    }
+}
+
+/// A size that a file gives for each of its layers: one that holds for all of them.
+fn same_in_layers(gguf: &Gguf, key: &str, sizes: &Array, n_layer: usize) -> Result<usize> {
+    let sizes = sizes.i32s().unwrap_or_default();
+    let wrong = |text: String| Err(Error::Unsupported(text));
+    match sizes.first() {
+        _ if sizes.len() != n_layer => {
+            let count = sizes.len();
+            Err(gguf.fault(0, format!("the key {key} has {count} sizes for {n_layer} layers")))
+        }
+        Some(&size) if size < 1 || size > MOST as i32 => {
+            wrong(format!("{key} is {size}; 1 to {MOST} would do"))
+        }
+        Some(&size) => match sizes.iter().position(|&other| other != size) {
+            None => Ok(size as usize),
+            Some(layer) => wrong(format!(
+                "{key} is {size} in layer 0 and {} in layer {layer}; layers of different sizes do not run",
+                sizes[layer]
+            )),
+        },
+        None => Err(gguf.fault(0, format!("the key {key} has no sizes"))),
+    }
+}
+
+/// The kind of every layer.
+fn layer_kinds(
+    gguf: &Gguf,
+    family: &Family,
+    key: &impl Fn(&str) -> String,
+    n_layer: usize,
+) -> Result<Vec<LayerKind>> {
+    let own = gguf.u32(&key("attention.sliding_window"))?.filter(|&window| window > 0);
+    let pattern = key("attention.sliding_window_pattern");
+    let listed = match gguf.get(&pattern) {
+        Some(Value::Array(Array::Bool(layers))) if layers.len() == n_layer => Some(layers.clone()),
+        Some(Value::Array(_)) => {
+            return Err(gguf.fault(0, format!("the key {pattern} is no list of {n_layer} truths")));
+        }
+        _ => None,
+    };
+    let every = match (&listed, family.window) {
+        (None, WindowRule::AllBut(every)) => gguf.u32(&pattern)?.map_or(every, |n| n as usize).max(1),
+        _ => 1,
+    };
+    let local = |layer: usize| match family.window {
+        WindowRule::Refused => false,
+        WindowRule::All => true,
+        WindowRule::AllBut(_) => match &listed {
+            Some(layers) => layers[layer],
+            None => layer % every + 1 < every,
+        },
+    };
+    let windows = own.is_some() && (0..n_layer).any(local);
+    let kinds = (0..n_layer).map(|layer| {
+        let window = own.filter(|_| local(layer)).map(|window| window as usize);
+        LayerKind {
+            window,
+            // Where all layers have one, the policy would have its way nowhere.
+            sinks: window.is_none() || (0..n_layer).all(local),
+            turns: match family.unturned {
+                Unturned::None => true,
+                Unturned::Every(every) => !(layer + 1).is_multiple_of(every),
+                Unturned::Global => !windows || window.is_some(),
+            },
+        }
+    });
+    Ok(kinds.collect())
+}
+
+impl Softmax {
+    /// What a file says.
+    fn read(gguf: &Gguf) -> Result<Self> {
+        match gguf.str("brooklet.attention.softmax")? {
+            None | Some("plain") => Ok(Self::Plain),
+            Some("off-by-one") => Ok(Self::OffByOne),
+            Some(other) => Err(Error::Unsupported(format!(
+                "brooklet.attention.softmax is {}; plain and off-by-one work",
+                shown(other, 80)
+            ))),
+        }
+    }
+}
+
+/// Variants of the architecture whose result would be wrong.
+fn refuse_variants(gguf: &Gguf, family: &Family, key: &impl Fn(&str) -> String) -> Result<()> {
+    let scales = [
+        ("logit_scale", "scaled logits"),
+        ("embedding_scale", "a scaled embedding"),
+        ("residual_scale", "scaled residuals"),
+        ("attention.scale", "a scale of attention of its own"),
+    ];
+    let others = [
+        ("expert_count", "a mixture of experts"),
+        ("attention.clamp_kqv", "clamped attention"),
+    ];
+    let window = [("attention.sliding_window", "attention trained with a sliding window")];
+    let alibi = [("attention.max_alibi_bias", "ALiBi")];
+    let refuses_windows = matches!(family.window, WindowRule::Refused);
+    let knows_alibi = matches!(family.positions, PositionRule::Alibi(_));
+    let all = others.iter().chain(scales.iter().filter(|_| !family.scales));
+    let all = all.chain(window.iter().filter(|_| refuses_windows));
+    for &(name, what) in all.chain(alibi.iter().filter(|_| !knows_alibi)) {
+        if gguf.get(&key(name)).and_then(Value::number).is_some_and(|n| n != 0.0) {
+            let key = key(name);
+            return Err(Error::Unsupported(format!("the model has {what} ({key})")));
+        }
+    }
+    Ok(())
+}
+
