@@ -190,7 +190,8 @@ impl Config {
     /// What kernels of attention are compiled for.
     pub(crate) fn heads(&self, kv: KvType) -> HeadShape {
         let sharing = self.n_head / self.n_head_kv;
-        HeadShape { head_dim: self.head_dim, sharing, kv_f16: kv == KvType::F16 }
+        let kv_f16 = kv == KvType::F16;
+        HeadShape { head_dim: self.head_dim, sharing, kv_f16, alibi: false, capped: false }
     }
 
     /// Reads and checks a config; what this engine does not do is refused by name.

@@ -273,7 +273,17 @@ fn params(model: &Model, cache: &Cache, layer: usize) -> AttentionParams {
     let (c, ring) = (&model.config, cache.geometry());
     let [heads, kv_heads, head_dim] = [c.n_head, c.n_head_kv, c.head_dim].map(|n| n as u32);
     let (rope_dim, scale) = (c.rope_dim(layer) as u32, c.scales.attention);
-    AttentionParams { heads, kv_heads, head_dim, rope_dim, ring, scale, first: 0, span: 0 }
+    AttentionParams {
+        heads,
+        kv_heads,
+        head_dim,
+        rope_dim,
+        ring,
+        scale,
+        cap: 0.0,
+        first: 0,
+        span: 0,
+    }
 }
 
 /// The norms of heads, which are of what a product gives and not of the residual stream.
@@ -316,7 +326,7 @@ fn record_fused(
         let (w, bias) = (layer, layer.qkv_bias.as_ref());
         let label = name("attn_qkv");
         fused.record_normed(r, &label, store, eps, normed(n), qkv, &w.attn_qkv, bias)?; // qkv [1, (H + 2 KV) HD]
-        let tensors = [frame, qkv, turns, k, v, parts, att];
+        let tensors = [frame, qkv, turns, k, v, parts, att, &layer.attn_terms];
         if let (Some(op), Some(gain)) = (head_norm, &layer.head_norms) {
             op.record(r, name("head_norm"), head_norms(c), [frame, gain, qkv])?; // qkv [1, (H + 2 KV) HD]
         }
@@ -376,9 +386,11 @@ fn record_layers(
         }
         let attend = params(model, cache, i);
         rope_store.record(r, name("rope_store"), attend, [frame, qkv, turns, q, k, v])?; // q [T, 3, H HD]
-        attention.record(r, name("attention"), attend, [frame, q, k, v, att, carry])?; // att [T, H HD]
+        let tensors = [frame, q, k, v, att, carry, &layer.attn_terms];
+        attention.record(r, name("attention"), attend, tensors)?; // att [T, H HD]
         if let Some((shares, seen)) = look {
-            shares.record(r, name("shares"), attend, i, [frame, q, k, v, seen])?; // seen [L, T, H, FIRST]
+            let tensors = [frame, q, k, v, seen, &layer.attn_terms];
+            shares.record(r, name("shares"), attend, i, tensors)?; // seen [L, T, H, FIRST]
         }
         let bias = layer.attn_output_bias.as_ref();
         matmul.record(r, name("attn_output"), add, [frame, att, x], &layer.attn_output, bias)?; // x += [T, D]

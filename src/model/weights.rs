@@ -4,7 +4,7 @@ use super::config::need_tensor;
 use crate::Result;
 use crate::format::{DType, Gguf, Source, TensorInfo, dequantize};
 use crate::gpu::{Gpu, Tensor};
-use crate::ops::{Epilogue, Join, Linear, Product};
+use crate::ops::{Epilogue, Join, Linear, Product, Start, head_terms};
 use std::collections::HashMap;
 
 /// The weights of one layer. Matrices are quantised as they are in the file.
@@ -13,6 +13,7 @@ pub(crate) struct Layer {
     pub(crate) attn_qkv: Linear,                 // [(H + 2 KV) HD, D]: attn_q, attn_k, attn_v
     pub(crate) qkv_bias: Option<Tensor>,         // [(H + 2 KV) HD]
     pub(crate) head_norms: Option<Tensor>,       // [2 HD]: attn_q_norm, attn_k_norm
+    pub(crate) attn_terms: Tensor,               // [H, 4]: what softmax starts from
     pub(crate) attn_output: Linear,              // [D, H HD]
     pub(crate) attn_output_bias: Option<Tensor>, // [D]
     pub(crate) ffn_norm: Tensor,                 // [D]
@@ -199,26 +200,33 @@ impl Weights {
             }
             gpu.check()?;
         }
-        Ok(Self::assemble(config, matrices, vectors, rope_freqs))
+        let terms = head_terms(config.n_head, None, &Start::Plain);
+        let upload = |i| {
+            let name = format!("w.blk.{i}.attn_terms");
+            Tensor::upload(gpu, name, &[config.n_head, 4], &terms)
+        };
+        let terms = (0..config.n_layer).map(upload).collect::<Result<Vec<_>>>()?;
+        Ok(Self::assemble(matrices, vectors, terms, rope_freqs))
     }
 
     /// Puts every weight where the forward pass looks for it.
     fn assemble(
-        config: &Config,
         mut matrices: HashMap<&str, Linear>,
         mut vectors: HashMap<&str, Tensor>,
+        terms: Vec<Tensor>,
         rope_freqs: Option<Vec<f32>>,
     ) -> Self {
         const LOADED: &str = "every weight that is wanted was loaded";
         let mut matrix = |label: &str| matrices.remove(label);
         let mut vector = |label: &str| vectors.remove(label);
-        let layers = (0..config.n_layer).map(|i| {
+        let layers = terms.into_iter().enumerate().map(|(i, attn_terms)| {
             let n = |part: &str| format!("blk.{i}.{part}");
             Layer {
                 attn_norm: vector(&n("attn_norm")).expect(LOADED),
                 attn_qkv: matrix(&n("attn_qkv")).expect(LOADED),
                 qkv_bias: vector(&n("qkv_bias")),
                 head_norms: vector(&n("head_norms")),
+                attn_terms,
                 attn_output: matrix(&n("attn_output")).expect(LOADED),
                 attn_output_bias: vector(&n("attn_output_bias")),
                 ffn_norm: vector(&n("ffn_norm")).expect(LOADED),
@@ -267,7 +275,7 @@ impl Weights {
             let Layer { qkv_bias, attn_output_bias, ffn_gate_up_bias, ffn_down_bias, .. } = layer;
             let there = [qkv_bias, attn_output_bias, ffn_gate_up_bias, ffn_down_bias];
             let there = there.into_iter().chain([&layer.head_norms]).flatten();
-            [&layer.attn_norm, &layer.ffn_norm].into_iter().chain(there)
+            [&layer.attn_norm, &layer.ffn_norm, &layer.attn_terms].into_iter().chain(there)
         });
         let vectors = vectors.chain([&self.output_norm]).map(Tensor::size);
         vectors.sum::<u64>() + self.matrices().map(Linear::bytes).sum::<u64>()
