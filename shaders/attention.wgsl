@@ -7,12 +7,13 @@
 //   2        q       read     vec4<f32>  [T, 3, H HD/4]         queries at: this lap, lap before, sinks
 //   3        k       read     vec4<u32>  [S + N, KV HD words/4] keys, f16 pairs or f32 bits
 //   4        v       read     vec4<u32>  [S + N, KV HD words/4] values, the same
-//   5        out     write    vec4<f32>  [T, H HD/4]            activations; before the last span its sums
-//   6        carry   write    vec2<f32>  [T, H]                 the highest score and the sum of exponentials so far
+//   5        terms   read     vec4<f32>  [H]                    ALiBi's slope; what softmax starts from: a score, a sum; 0
+//   6        out     write    vec4<f32>  [T, H HD/4]            activations; before the last span its sums
+//   7        carry   write    vec2<f32>  [T, H]                 the highest score and the sum of exponentials so far
 //
 //   grid:      [H/GROUP, T, 1] workgroups, one a token and GROUP heads that share keys and values
 //   requires:  HD a multiple of 8, HEAD_DIM = HD; GROUP at most 4, a divisor of H/KV
-//   uses:      lib/ring.wgsl, lib/kv.wgsl
+//   uses:      lib/attention_params.wgsl, lib/score.wgsl, lib/ring.wgsl, lib/kv.wgsl
 //   twin:      src/reference/attention.rs
 //
 // Keys go by in tiles: scores, one a lane; the running maximum (online softmax); then each lane adds
@@ -26,8 +27,9 @@
 @group(0) @binding(2) var<storage, read> q: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> k: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read> v: array<vec4<u32>>;
-@group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read_write> carry: array<vec2<f32>>;
+@group(0) @binding(5) var<storage, read> terms: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> carry: array<vec2<f32>>;
 
 override WG: u32 = 64u;
 override GROUP: u32 = 1u;
@@ -71,7 +73,7 @@ fn scores(key_at: u32, serves: u32) -> vec4<f32> {
             d3 += products(at + 3u * head, key);
         }
     }
-    return vec4(sum(d0), sum(d1), sum(d2), sum(d3)) * params.scale;
+    return scores_of(params, vec4(sum(d0), sum(d1), sum(d2), sum(d3)));
 }
 
 fn shrunk(at: u32, shrink: f32) -> Eight {
@@ -164,8 +166,10 @@ fn main(
     }
     workgroupBarrier();
 
-    var highest = vec4(LOWEST);
-    var total = vec4(0.0);
+    let own = terms_of(head + min(vec4(0u, 1u, 2u, 3u), vec4(GROUP - 1u)));
+    let phases = ring_phases(ring, n);
+    var highest = own.highest;
+    var total = own.total;
     if params.first > 0u {
         for (var g = 0u; g < GROUP; g++) {
             highest[g] = carry[row + g].x;
@@ -180,6 +184,7 @@ fn main(
             var score = vec4(LOWEST);
             if serves != NOT_SEEN {
                 score = scores((first + i) * kv_stride + kv_at, serves);
+                score = biased(score, own.slope, vec4(phases[serves]), first + i);
             }
             p_scratch[i] = score;
             most = max(most, score);
@@ -196,8 +201,7 @@ fn main(
         highest = now;
         var share = vec4(0.0);
         for (var i = lane; i < count; i += WG) {
-            let score = p_scratch[i];
-            let p = select(vec4(0.0), exp(score - now), score > vec4(LOWEST));
+            let p = weights_of(p_scratch[i], now);
             p_scratch[i] = p;
             share += p;
         }

@@ -7,8 +7,9 @@
 //   2        q       read     vec4<f32>  [T, 3, H HD/4]         queries at: this lap, lap before, sinks
 //   3        k       read     vec4<u32>  [S + N, KV HD words/4] keys, f16 pairs or f32 bits
 //   4        v       read     vec4<u32>  [S + N, KV HD words/4] values, the same
-//   5        out     write    vec4<f32>  [T, H HD/4]            activations; before the last span its sums
-//   6        carry   write    vec2<f32>  [T, H]                 the highest score and the sum of exponentials so far
+//   5        terms   read     vec4<f32>  [H]                    ALiBi's slope; what softmax starts from: a score, a sum; 0
+//   6        out     write    vec4<f32>  [T, H HD/4]            activations; before the last span its sums
+//   7        carry   write    vec2<f32>  [T, H]                 the highest score and the sum of exponentials so far
 //
 //   grid:      [ceil(T H/KV / QUERIES), KV, 1] workgroups, QUERIES = 256/HD WG: of neighbouring tokens, all heads that
 //              share keys
@@ -28,8 +29,9 @@
 @group(0) @binding(2) var<storage, read> q: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> k: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read> v: array<vec4<u32>>;
-@group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read_write> carry: array<vec2<f32>>;
+@group(0) @binding(5) var<storage, read> terms: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> carry: array<vec2<f32>>;
 
 override WG: u32 = 8u;
 override HEAD_DIM: u32 = 64u;
@@ -65,11 +67,22 @@ fn position(team: Team, query: u32) -> u32 {
     return frame[0] + min(query, team.last) / team.sharing;
 }
 
+fn head_of(team: Team, query: u32) -> u32 {
+    return team.kv_head * team.sharing + min(query, team.last) % team.sharing;
+}
+
+/// The phases of four queries, at positions n, that serve keys of one kind.
+fn phases_of(team: Team, n: vec4<u32>, kind: u32) -> vec4<u32> {
+    return vec4(
+        ring_phases(team.ring, n.x)[kind], ring_phases(team.ring, n.y)[kind],
+        ring_phases(team.ring, n.z)[kind], ring_phases(team.ring, n.w)[kind],
+    );
+}
+
 /// Where a query's dimensions are in fours, in rows of `phases` times H HD.
 fn query_at(team: Team, query: u32, phases: u32) -> u32 {
     let i = min(query, team.last);
-    let head = team.kv_head * team.sharing + i % team.sharing;
-    return (i / team.sharing * phases * params.heads + head) * (HEAD_DIM / 4u);
+    return (i / team.sharing * phases * params.heads + head_of(team, i)) * (HEAD_DIM / 4u);
 }
 
 fn query16(at: u32) -> Sixteen {
@@ -227,8 +240,10 @@ fn main(
     var sum1 = sum0;
     var sum2 = sum0;
     var sum3 = sum0;
-    var highest = vec4(LOWEST);
-    var total = vec4(0.0);
+    let heads = vec4(head_of(team, own.x), head_of(team, own.y), head_of(team, own.z), head_of(team, own.w));
+    let of_heads = terms_of(heads);
+    var highest = of_heads.highest;
+    var total = of_heads.total;
     if params.first > 0u {
         sum0 = load(team, own.x, 0u);
         sum1 = load(team, own.y, 0u);
@@ -270,6 +285,10 @@ fn main(
             let q1 = query(at.y + from_kind);
             let q2 = query(at.z + from_kind);
             let q3 = query(at.w + from_kind);
+            var phases = vec4(0u);
+            if ALIBI {
+                phases = phases_of(team, n, kind);
+            }
             for (var i = 0u; i < count; i++) {
                 let slot = first + i;
                 // A key that is not seen may hold anything.
@@ -285,7 +304,7 @@ fn main(
                 } else {
                     score += vec4(0.0, 0.0, dot64(q2, near), dot64(q3, near));
                 }
-                score = scores_of(params, score);
+                score = biased(scores_of(params, score), of_heads.slope, phases, slot);
                 if !whole {
                     score = select(score_scratch[i * WG + lane], score, served(team, n, slot, kind));
                 }

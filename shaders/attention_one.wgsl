@@ -6,9 +6,10 @@
 //   1        frame   read     u32        [4]                      n: the token's position, 1, sinks kept
 //   2        qkv     read     f32        [1, (H + 2 KV) HD]       activations
 //   3        turns   read     vec2<f32>  [S + 2N, R/2]            cos and sin of each phase
-//   4        k       write    vec4<u32>  [S + N, KV HD words/4]   keys, f16 pairs or f32 bits
-//   5        v       write    vec4<u32>  [S + N, KV HD words/4]   values, the same
-//   6        out     write    vec4<f32>  [splits, H, HD/4 + 1]    sums of p v, then the highest score, the sum of p;
+//   4        terms   read     vec4<f32>  [H]                      ALiBi's slope; what softmax starts from: a score, a sum; 0
+//   5        k       write    vec4<u32>  [S + N, KV HD words/4]   keys, f16 pairs or f32 bits
+//   6        v       write    vec4<u32>  [S + N, KV HD words/4]   values, the same
+//   7        out     write    vec4<f32>  [splits, H, HD/4 + 1]    sums of p v, then the highest score, the sum of p;
 //                                        [1, H HD/4]              att, with one split
 //
 //   grid:      [H/GROUP, splits, 1] workgroups
@@ -26,15 +27,16 @@
 // lap before. The queries are turned for each of these in turn, into the same workgroup memory.
 // A key or a value is read once for GROUP heads. The token's own key is not read back, so that no workgroup waits for
 // another; splits do not depend on the ring's size, so two caches that hold the same keys at the same places give the
-// same bits.
+// same bits. What softmax starts from is the first split's: where that holds nothing else, the join has it all the same.
 
 @group(0) @binding(0) var<storage, read> params: Params;
 @group(0) @binding(1) var<storage, read> frame: array<u32>;
 @group(0) @binding(2) var<storage, read> qkv: array<f32>;
 @group(0) @binding(3) var<storage, read> turns: array<vec2<f32>>;
-@group(0) @binding(4) var<storage, read_write> k: array<vec4<u32>>;
-@group(0) @binding(5) var<storage, read_write> v: array<vec4<u32>>;
-@group(0) @binding(6) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> terms: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> k: array<vec4<u32>>;
+@group(0) @binding(6) var<storage, read_write> v: array<vec4<u32>>;
+@group(0) @binding(7) var<storage, read_write> out: array<vec4<f32>>;
 
 override WG: u32 = 64u;
 override GROUP: u32 = 1u;
@@ -391,7 +393,10 @@ fn main(
     let key_row = (params.heads + kv_head) * HEAD_DIM;
     let value_row = key_row + params.kv_heads * HEAD_DIM;
 
-    var most = vec4(LOWEST);
+    // Softmax starts once: with the first split.
+    let begins_here = group.y == 0u;
+    let own = terms_of(head + min(vec4(0u, 1u, 2u, 3u), vec4(GROUP - 1u)));
+    var most = select(vec4(LOWEST), own.highest, begins_here);
     for (var kind = 0u; kind < 3u; kind++) {
         // What is stored this lap, the lap before, as sinks.
         var begins = vec3(params.sinks, max(place + 1u, params.sinks), 0u)[kind];
@@ -415,7 +420,8 @@ fn main(
                     }
                     if piece + 1u == PIECES {
                         let seen = ring_serves(ring, n, i, frame[2] != 0u) != NOT_SEEN;
-                        sums = select(vec4(LOWEST), scores_of(params, sums), seen);
+                        let score = biased(scores_of(params, sums), own.slope, vec4(phases[kind]), i);
+                        sums = select(vec4(LOWEST), score, seen);
                         most = max(most, sums);
                     }
                     put_p(i - first_slot, sums);
@@ -432,6 +438,7 @@ fn main(
                     store8(place * kv_stride + kv_at + part, key, value8(value_row + 8u * part));
                 }
             }
+            // Nothing is between a token and itself.
             let score = scores_of(params, reduce_sum4(lane, summed(d)));
             most = max(most, score);
             if lane == 0u {
@@ -448,6 +455,7 @@ fn main(
         total += p;
     }
     total = reduce_sum4(lane, total);
+    total += select(vec4(0.0), own.total * exp(own.highest - highest), begins_here);
     workgroupBarrier();
 
     for (var piece = 0u; piece < PIECES; piece++) {

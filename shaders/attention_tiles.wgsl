@@ -7,8 +7,9 @@
 //   2        q       read     vec4<f32>  [T, 3, H HD/4]         queries at: this lap, lap before, sinks
 //   3        k       read     vec4<u32>  [S + N, KV HD words/4] keys, f16 pairs or f32 bits
 //   4        v       read     vec4<u32>  [S + N, KV HD words/4] values, the same
-//   5        out     write    vec4<f32>  [T, H HD/4]            activations; before the last span its sums
-//   6        carry   write    vec2<f32>  [T, H, HD/256 up]      the highest score and the sum of exponentials so far
+//   5        terms   read     vec4<f32>  [H]                    ALiBi's slope; what softmax starts from: a score, a sum; 0
+//   6        out     write    vec4<f32>  [T, H HD/4]            activations; before the last span its sums
+//   7        carry   write    vec2<f32>  [T, H, HD/256 up]      the highest score and the sum of exponentials so far
 //
 //   grid:      [ceil(T H/KV / 32), KV, ceil(HD/256)] workgroups, 32 queries each: of neighbouring tokens, all heads that
 //              share keys; 256 dimensions of their values
@@ -28,8 +29,9 @@
 @group(0) @binding(2) var<storage, read> q: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> k: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read> v: array<vec4<u32>>;
-@group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read_write> carry: array<vec2<f32>>;
+@group(0) @binding(5) var<storage, read> terms: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> carry: array<vec2<f32>>;
 
 override HEAD_DIM: u32 = 64u;
 
@@ -107,20 +109,46 @@ fn is_served(team: Team, n: u32, slot: u32, kind: u32) -> bool {
     return slot < params.sinks + params.slots && ring_serves(team.ring, n, slot, frame[2] != 0u) == kind;
 }
 
-/// Notes the scores of one slot that `kind` serves. `begin`: the position of the first of four queries, and how far it is
-/// among the heads that share a key.
-fn note(team: Team, at: u32, begin: vec2<u32>, slot: u32, kind: u32, found: vec4<f32>) {
+/// Positions of four queries. `begin`: the position of the first of them, and how far it is among the heads that share a
+/// key.
+fn positions(team: Team, begin: vec2<u32>) -> vec4<u32> {
     // Which head of the first query's token each would be, had that token more of them.
     let head = begin.y + vec4(0u, 1u, 2u, 3u);
     let one = vec4<u32>(head >= vec4(team.sharing));
     let two = vec4<u32>(head >= vec4(2u * team.sharing));
     let three = vec4<u32>(head >= vec4(3u * team.sharing));
-    let n = begin.x + one + two + three;
+    return begin.x + one + two + three;
+}
+
+/// Heads of four queries, from `query` of the workgroup on; beyond the last its own.
+fn heads_of(team: Team, query: u32) -> vec4<u32> {
+    let i = min(team.first + query + vec4(0u, 1u, 2u, 3u), vec4(team.last));
+    return team.kv_head * team.sharing + i % team.sharing;
+}
+
+/// The scores of four queries, from `query` of the workgroup on, with the key at `slot`, which `kind` serves.
+fn scores_at(team: Team, query: u32, slot: u32, kind: u32, products: vec4<f32>) -> vec4<f32> {
+    var scores = scores_of(params, products);
+    if ALIBI {
+        let own = team.first + query;
+        let n = positions(team, vec2(frame[0] + own / team.sharing, own % team.sharing));
+        let phases = vec4(
+            ring_phases(team.ring, n.x)[kind], ring_phases(team.ring, n.y)[kind],
+            ring_phases(team.ring, n.z)[kind], ring_phases(team.ring, n.w)[kind],
+        );
+        scores = biased(scores, terms_of(heads_of(team, query)).slope, phases, slot);
+    }
+    return scores;
+}
+
+/// Notes the scores of one slot that `kind` serves, of four queries of which the first is at `begin`.
+fn note(team: Team, at: u32, begin: vec2<u32>, slot: u32, kind: u32, scores: vec4<f32>) {
+    let n = positions(team, begin);
     let served = vec4(
         is_served(team, n.x, slot, kind), is_served(team, n.y, slot, kind),
         is_served(team, n.z, slot, kind), is_served(team, n.w, slot, kind),
     );
-    p_scratch[at] = select(p_scratch[at], scores_of(params, found), served);
+    p_scratch[at] = select(p_scratch[at], scores, served);
 }
 
 /// Shares of scores whose highest is known.
@@ -229,8 +257,9 @@ fn main(
     var sums1 = nothing;
     var sums2 = nothing;
     var sums3 = nothing;
-    var highest = vec4(LOWEST);
-    var total = vec4(0.0);
+    let own_terms = terms_of(heads_of(team, 4u * four));
+    var highest = own_terms.highest;
+    var total = select(vec4(0.0), own_terms.total, column == 0u);
     if params.first > 0u {
         let query = 4u * four;
         let c0 = carry[carry_of(team, query)];
@@ -276,9 +305,11 @@ fn main(
                 near = scored(near, at + 4u * four, stage_scratch[at + 32u + column]);
                 far = scored(far, at + 4u * four, stage_scratch[at + 48u + column]);
             }
+            let near_scores = scores_at(team, 4u * four, first + column, kind, near);
+            let far_scores = scores_at(team, 4u * four, first + column + 16u, kind, far);
             if all_recent(ring, seen, first, first + TILE - 1u) {
-                p_scratch[here] = scores_of(params, near);
-                p_scratch[here + 128u] = scores_of(params, far);
+                p_scratch[here] = near_scores;
+                p_scratch[here + 128u] = far_scores;
                 continue;
             }
             if (needed & ((1u << kind) - 1u)) == 0u {
@@ -287,8 +318,8 @@ fn main(
             }
             let own = team.first + 4u * four;
             let begin_query = vec2(frame[0] + own / sharing, own % sharing);
-            note(team, here, begin_query, first + column, kind, near);
-            note(team, here + 128u, begin_query, first + column + 16u, kind, far);
+            note(team, here, begin_query, first + column, kind, near_scores);
+            note(team, here + 128u, begin_query, first + column + 16u, kind, far_scores);
         }
 
         workgroupBarrier();

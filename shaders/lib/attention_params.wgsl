@@ -11,6 +11,7 @@ struct Params {
     window: u32,    // W
     slots: u32,     // N
     scale: f32,     // 1 / sqrt(HD)
+    cap: f32,       // scores are kept below it, where the kernel does so
     first: u32,     // the first slot that a dispatch looks at
     span: u32,      // slots that a dispatch looks at; of one token: that a workgroup does
 }

@@ -1,5 +1,5 @@
 //! Attention over sinks and ring.
-use super::{FRAME, RingParams, Sums, WORKGROUP_MEMORY, expect_cache};
+use super::{FRAME, HEAD_TERMS, RingParams, Sums, WORKGROUP_MEMORY, expect_cache};
 use crate::Result;
 use crate::gpu::{
     Access, Gpu, Kernel, KernelSource, MOST_ITERATIONS, Recording, Tensor, Work, wgsl,
@@ -21,6 +21,8 @@ pub struct AttentionParams {
     pub ring: RingParams,
     /// 1 / sqrt(HD)
     pub scale: f32,
+    /// What scores are kept below: `cap * tanh(score / cap)`; 0 where they are not.
+    pub cap: f32,
     /// The first slot that a dispatch looks at. An op fills it in.
     pub first: u32,
     /// Slots that a dispatch looks at, or, of one token, a workgroup. An op fills it in: a cache is looked through in
@@ -135,6 +137,10 @@ pub struct HeadShape {
     pub sharing: usize,
     /// Whether K and V are f16.
     pub kv_f16: bool,
+    /// Whether scores fall with distance, by each head's slope (ALiBi).
+    pub alibi: bool,
+    /// Whether scores are kept below a cap.
+    pub capped: bool,
 }
 
 impl HeadShape {
@@ -154,8 +160,16 @@ impl HeadShape {
         tensor: &Tensor,
     ) -> Result<()> {
         let [heads, kv_heads, head_dim] = params.shape();
-        let Self { head_dim: expected, sharing, .. } = *self;
+        let Self { head_dim: expected, sharing, capped, .. } = *self;
         let suits = head_dim == expected && heads == kv_heads * sharing;
+        if capped != (params.cap > 0.0) {
+            let (is, wants) = match capped {
+                true => ("", "above 0"),
+                false => ("not ", "0"),
+            };
+            let why = format!("a cap of {wants}, as its kernels are {is}made for one");
+            return Err(tensor.misfit(op, why));
+        }
         match suits && head_dim.is_multiple_of(8) && head_dim <= MOST_HEAD_DIM {
             true => Ok(()),
             false => Err(tensor.misfit(
@@ -165,6 +179,17 @@ impl HeadShape {
                 ),
             )),
         }
+    }
+
+    /// The overrides that depend on nothing else.
+    pub(super) fn overrides(&self) -> [(&'static str, f64); 4] {
+        let flag = |on| f64::from(u8::from(on));
+        [
+            ("KV_F16", flag(self.kv_f16)),
+            ("HEAD_DIM", self.head_dim as f64),
+            ("ALIBI", flag(self.alibi)),
+            ("CAPPED", flag(self.capped)),
+        ]
     }
 
     /// The most heads that share keys and values and that `fits` lets into one workgroup.
@@ -187,6 +212,7 @@ impl Attention {
             "attention.wgsl"
         ),
         bindings: &[
+            Access::Read,
             Access::Read,
             Access::Read,
             Access::Read,
@@ -234,13 +260,8 @@ impl Attention {
     pub async fn new(gpu: &Gpu, shape: HeadShape, way: ChunkAttention) -> Result<Self> {
         let lanes = gpu.tier.lanes() as usize;
         let make = |source, group: usize| {
-            let overrides = [
-                ("WG", lanes as f64),
-                ("KV_F16", f64::from(u8::from(shape.kv_f16))),
-                ("GROUP", group as f64),
-                ("HEAD_DIM", shape.head_dim as f64),
-            ];
-            Kernel::new(gpu, source, overrides)
+            let own = [("WG", lanes as f64), ("GROUP", group as f64)];
+            Kernel::new(gpu, source, [&own[..], &shape.overrides()].concat())
         };
         let group = shape.group(lanes);
         let chunk = match way {
@@ -263,13 +284,13 @@ impl Attention {
     }
 
     /// Records the attention of `q` [T, 3, H HD] over `k`, `v` [S + N, words] into `out` [T, H HD]. `carry` [T, H, 2
-    /// ceil(HD/256)] has what one span leaves to the next.
+    /// ceil(HD/256)] has what one span leaves to the next; `terms` [H, 4] what [`head_terms`](super::head_terms) gives.
     pub fn record(
         &self,
         recording: &mut Recording,
         label: impl Into<String>,
         params: AttentionParams,
-        [frame, q, k, v, out, carry]: [&Tensor; 6],
+        [frame, q, k, v, out, carry, terms]: [&Tensor; 7],
     ) -> Result<()> {
         const OP: &str = "attention";
         let [heads, kv_heads, head_dim] = params.shape();
@@ -279,6 +300,7 @@ impl Attention {
         expect_cache(OP, params.ring, kv_heads * head_dim, self.shape.kv_f16, [k, v])?;
         out.expect(OP, [rows, heads * head_dim])?;
         carry.expect(OP, [rows, heads, params.carried()])?;
+        terms.expect(OP, [heads, HEAD_TERMS])?;
         self.shape.expect(OP, params, out)?;
         let sharing = self.shape.sharing;
         let way = &self.chunk;
@@ -302,7 +324,8 @@ impl Attention {
             let work = Work { grid, iterations: once + tile * u64::from(tiles) };
             let params = AttentionParams { first, span, ..params };
             let label = if first == 0 { label.clone() } else { format!("{label}_from_{first}") };
-            recording.dispatch(label, kernel, params, &[frame, q, k, v, out, carry], work)?;
+            let tensors = [frame, q, k, v, terms, out, carry];
+            recording.dispatch(label, kernel, params, &tensors, work)?;
         }
         Ok(())
     }

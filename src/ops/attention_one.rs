@@ -1,6 +1,8 @@
 //! The attention of one token, with what comes before it: turned, stored, attended to, in one dispatch, or in two
 //! where the cache is split over workgroups.
-use super::{AttentionParams, FRAME, HeadShape, RingParams, Sums, expect_cache, expect_turns};
+use super::{
+    AttentionParams, FRAME, HEAD_TERMS, HeadShape, RingParams, Sums, expect_cache, expect_turns,
+};
 use crate::Result;
 use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work, wgsl};
 use futures_util::future::try_join;
@@ -70,19 +72,17 @@ impl Plan {
     }
 
     fn overrides(&self, shape: HeadShape) -> Vec<(&'static str, f64)> {
-        let flag = |on| f64::from(u8::from(on));
-        vec![
+        let own = [
             ("WG", f64::from(self.lanes)),
-            ("KV_F16", flag(shape.kv_f16)),
             ("GROUP", f64::from(self.group)),
-            ("HEAD_DIM", shape.head_dim as f64),
             ("SPLIT", f64::from(SPLIT)),
             ("TEAMS", f64::from(self.teams)),
             ("PIECES", f64::from(self.pieces)),
             ("STEP", f64::from(self.step)),
             ("ROOM", f64::from((self.group * shape.head_dim as u32 / 8).max(self.lanes))),
-            ("SHUFFLED", flag(self.shuffled)),
-        ]
+            ("SHUFFLED", f64::from(u8::from(self.shuffled))),
+        ];
+        [&own[..], &shape.overrides()].concat()
     }
 
     /// Loop iterations of one invocation, of which the scores of a split may take one turn more for each of three queries.
@@ -116,6 +116,7 @@ impl AttentionOne {
             "attention_one.wgsl"
         ),
         bindings: &[
+            Access::Read,
             Access::Read,
             Access::Read,
             Access::Read,
@@ -192,13 +193,14 @@ impl AttentionOne {
     }
 
     /// Records the attention of the token whose products are in `qkv` [1, (H + 2 KV) HD] over the cache `k`, `v`
-    /// [S + N, words], where its own come, into `out` [1, H HD]. `turns`: [S + 2N, R/2, 2]; `parts`: [splits, H, HD + 4].
+    /// [S + N, words], where its own come, into `out` [1, H HD]. `turns`: [S + 2N, R/2, 2]; `parts`: [splits, H, HD + 4];
+    /// `terms`: [H, 4], what [`head_terms`](super::head_terms) gives.
     pub fn record(
         &self,
         recording: &mut Recording,
         label: &str,
         params: AttentionParams,
-        [frame, qkv, turns, k, v, parts, out]: [&Tensor; 7],
+        [frame, qkv, turns, k, v, parts, out, terms]: [&Tensor; 8],
     ) -> Result<()> {
         const OP: &str = "attention_one";
         let [heads, kv_heads, head_dim] = params.shape();
@@ -209,10 +211,11 @@ impl AttentionOne {
         expect_cache(OP, ring, kv_heads * head_dim, self.shape.kv_f16, [k, v])?;
         parts.expect(OP, [count as usize, heads, head_dim + 4])?;
         out.expect(OP, [1, heads * head_dim])?;
+        terms.expect(OP, [heads, HEAD_TERMS])?;
         self.shape.expect(OP, params, out)?;
         let params = AttentionParams { first: 0, span: SPLIT, ..params };
         let one = if count == 1 { out } else { parts };
-        let tensors = [frame, qkv, turns, k, v, one];
+        let tensors = [frame, qkv, turns, terms, k, v, one];
         let iterations = self.plan.iterations(params.head_dim);
         let work = Work { grid: [params.heads / self.plan.group, count, 1], iterations };
         recording.dispatch(label, &self.one, params, &tensors, work)?;

@@ -7,6 +7,7 @@ mod formats;
 mod fused;
 mod get_rows;
 mod head_norm;
+mod head_terms;
 mod int8;
 mod linear;
 mod matmul;
@@ -30,6 +31,7 @@ pub use attention_one::{AttentionOne, splits};
 pub use fused::{Fused, Normed, NormedParams, ResidualParams, most_partials};
 pub use get_rows::{GetRows, GetRowsParams};
 pub use head_norm::{HeadNorm, HeadNormParams};
+pub use head_terms::{Start, head_terms};
 pub use int8::ActivationType;
 pub(crate) use linear::same_type;
 pub use linear::{Join, Linear, Part};
@@ -45,6 +47,7 @@ pub use shift::{Shift, ShiftParams};
 pub use subgroup::Sums;
 pub use variant::{Choice, Origin, Variant};
 
+use head_terms::HEAD_TERMS;
 use ring::{expect_cache, expect_turns};
 
 /// Bytes of workgroup memory that every device has.

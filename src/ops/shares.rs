@@ -1,5 +1,5 @@
 //! What attention gives to the first tokens. No stream needs it: only a scan for sinks runs it.
-use super::{AttentionParams, FRAME, HeadShape, expect_cache};
+use super::{AttentionParams, FRAME, HEAD_TERMS, HeadShape, expect_cache};
 use crate::Result;
 use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work, wgsl};
 
@@ -35,7 +35,14 @@ impl Shares {
             "lib/kv.wgsl",
             "shares.wgsl"
         ),
-        bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
+        bindings: &[
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::Write,
+        ],
         params_size: size_of::<SharesParams>() as u64,
         subgroups: false,
     };
@@ -44,23 +51,19 @@ impl Shares {
     pub async fn new(gpu: &Gpu, shape: HeadShape) -> Result<Self> {
         // Wide heads loop longer for each key.
         let lanes = if shape.head_dim > 256 { 256 } else { gpu.tier.lanes_alone() };
-        let overrides = [
-            ("WG", f64::from(lanes)),
-            ("KV_F16", f64::from(u8::from(shape.kv_f16))),
-            ("HEAD_DIM", shape.head_dim as f64),
-        ];
+        let overrides = [&[("WG", f64::from(lanes))][..], &shape.overrides()].concat();
         Ok(Self { kernel: Kernel::new(gpu, Self::SOURCE, overrides).await?, shape })
     }
 
     /// Records what the queries `q` [T, 3, H HD] give to the first keys of `k`, `v` [S + N, words], into the place of
-    /// a layer in `out` [L, T, H, FIRST].
+    /// a layer in `out` [L, T, H, FIRST]. `terms`: [H, 4], what [`head_terms`](super::head_terms) gives.
     pub fn record(
         &self,
         recording: &mut Recording,
         label: impl Into<String>,
         attend: AttentionParams,
         layer: usize,
-        [frame, q, k, v, out]: [&Tensor; 5],
+        [frame, q, k, v, out, terms]: [&Tensor; 6],
     ) -> Result<()> {
         const OP: &str = "shares";
         let [heads, kv_heads, head_dim] = attend.shape();
@@ -69,6 +72,7 @@ impl Shares {
         q.expect(OP, [rows, 3, heads * head_dim])?;
         expect_cache(OP, attend.ring, kv_heads * head_dim, self.shape.kv_f16, [k, v])?;
         out.expect(OP, [layers, rows, heads, first])?;
+        terms.expect(OP, [heads, HEAD_TERMS])?;
         let stored = attend.ring.sinks as usize + attend.ring.slots as usize;
         if layer >= layers || first > stored {
             return Err(out.misfit(OP, format!("more than {layer} layers, {stored} keys at most")));
@@ -82,6 +86,6 @@ impl Shares {
         let queries = (3 * params.attend.head_dim / 4).div_ceil(lanes);
         let iterations = u64::from(queries + 2 * lanes) + u64::from(scores) * u64::from(score);
         let work = Work { grid: [attend.heads, rows, 1], iterations };
-        recording.dispatch(label, &self.kernel, params, &[frame, q, k, v, out], work)
+        recording.dispatch(label, &self.kernel, params, &[frame, q, k, v, terms, out], work)
     }
 }

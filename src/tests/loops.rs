@@ -113,18 +113,22 @@ fn heads(gpu: &Gpu, sizes: &Sizes, head_dim: usize, r: &mut Recording) {
     let (ring, tokens) = (sizes.ring(), sizes.chunk);
     let stored = (ring.sinks + ring.slots) as usize;
     let (h, hd) = (2, head_dim);
-    let shape = HeadShape { head_dim, sharing: h, kv_f16: true };
+    // What llama-like models have, and what they do not have.
+    let more = head_dim.is_multiple_of(128);
+    let shape = HeadShape { head_dim, sharing: h, kv_f16: true, alibi: more, capped: more };
     let [k, v] = [0, 1].map(|_| zeros(gpu, &[stored, hd / 2]));
     let [heads, kv_heads, head_dim] = [h as u32, 1, hd as u32];
-    let attend = attend([heads, kv_heads, head_dim, head_dim], ring, 1.0);
+    let cap = if more { 1.0 } else { 0.0 };
+    let attend =
+        AttentionParams { cap, ..attend([heads, kv_heads, head_dim, head_dim], ring, 1.0) };
     let [one_frame, frame] = [1, tokens].map(|tokens| frame(gpu, sizes, tokens));
-    let q = zeros(gpu, &[tokens, 3, h * hd]);
+    let (q, terms) = (zeros(gpu, &[tokens, 3, h * hd]), zeros(gpu, &[h, 4]));
     let (out, carry) = (zeros(gpu, &[tokens, h * hd]), zeros(gpu, &[tokens, h, attend.carried()]));
     let sums = Sums::of(gpu);
     for way in [ChunkAttention::Heads, ChunkAttention::Tiles, ChunkAttention::Columns] {
         if way.fits(gpu, shape, sums) {
             let op = block_on(Attention::new(gpu, shape, way)).unwrap();
-            op.record(r, "attention", attend, [&frame, &q, &k, &v, &out, &carry]).unwrap();
+            op.record(r, "attention", attend, [&frame, &q, &k, &v, &out, &carry, &terms]).unwrap();
         }
     }
     let turns = zeros(gpu, &[ring.phases(), hd / 2, 2]);
@@ -135,7 +139,8 @@ fn heads(gpu: &Gpu, sizes: &Sizes, head_dim: usize, r: &mut Recording) {
     let parts = zeros(gpu, &[splits(ring) as usize, h, hd + 4]);
     for sums in [Sums::Shared, sums] {
         let op = block_on(AttentionOne::new(gpu, shape, false, sums)).unwrap();
-        op.record(r, "one", attend, [&one_frame, &qkv, &turns, &k, &v, &parts, &out]).unwrap();
+        let tensors = [&one_frame, &qkv, &turns, &k, &v, &parts, &out, &terms];
+        op.record(r, "one", attend, tensors).unwrap();
     }
     let gain = zeros(gpu, &[2 * hd]);
     let op = block_on(HeadNorm::new(gpu, sums)).unwrap();
@@ -144,7 +149,7 @@ fn heads(gpu: &Gpu, sizes: &Sizes, head_dim: usize, r: &mut Recording) {
     let shares = block_on(Shares::new(gpu, shape)).unwrap();
     let seen = zeros(gpu, &[1, 1, h, 64.min(stored)]);
     let q = zeros(gpu, &[1, 3, h * hd]);
-    shares.record(r, "shares", attend, 0, [&one_frame, &q, &k, &v, &seen]).unwrap();
+    shares.record(r, "shares", attend, 0, [&one_frame, &q, &k, &v, &seen, &terms]).unwrap();
     let shift = block_on(Shift::new(gpu, hd, false, true)).unwrap();
     let params = ShiftParams::half(ring, kv_heads, head_dim);
     shift.record(r, "shift", ring, params, [&turns, &k, &v]).unwrap();

@@ -1,17 +1,19 @@
 //! rope_store and attention against their twins: the ring, seen from both sides.
-use super::{attend, flags, run};
+use super::{CAP, attend, flags, run, terms};
 use crate::gpu::{Gpu, Recording, Tensor};
 use crate::model::reduce;
 use crate::ops::{
-    Attention, ChunkAttention, FRAME, HeadShape, RingParams, RopeStore, Shares, Sums,
+    Attention, AttentionParams, ChunkAttention, FRAME, HeadShape, RingParams, RopeStore, Shares,
+    Start, Sums,
 };
 use crate::reference;
 use crate::tests::support::{assert_close, gpu, noise};
 use half::f16;
 use pollster::block_on;
 
-/// (S, W, N, first position, tokens of the pass): filling, full, gone round, far beyond 2^32.
-const PASSES: [(u32, u32, u32, u64, usize); 11] = [
+/// (S, W, N, first position, tokens of the pass): filling, full, gone round, far beyond 2^32, and where nothing of the first
+/// span is seen.
+const PASSES: [(u32, u32, u32, u64, usize); 12] = [
     (0, 1, 1, 0, 1),
     (4, 8, 8, 0, 1),
     (4, 8, 12, 0, 5),
@@ -23,6 +25,7 @@ const PASSES: [(u32, u32, u32, u64, usize); 11] = [
     (0, 16, 20, 1000, 5),
     (1, 5, 8, (1 << 33) + 7, 4),
     (3, 200, 263, 5_000_000_001, 3),
+    (0, 20, 133, 133 * 2 + 100, 5),
 ];
 
 /// As the cache stores it: words, and the numbers they stand for.
@@ -135,32 +138,50 @@ fn attention() {
     // groups of one, two, three, four, and four of eight; heads that end within a piece
     let shapes =
         [(1, 1, 8), (4, 2, 16), (3, 1, 64), (4, 1, 24), (16, 2, 32), (5, 5, 256), (6, 2, 136)];
-    for kv_f16 in [false, true] {
-        attention_of_shapes(ChunkAttention::Heads, kv_f16, &shapes);
+    for (i, kv_f16) in [false, true].into_iter().enumerate() {
+        // neither ALiBi nor a cap, one of them, both: by turns
+        let shapes = shapes.iter().zip(flags().into_iter().cycle().skip(i));
+        attention_of_shapes(
+            ChunkAttention::Heads,
+            kv_f16,
+            shapes.map(|(&shape, more)| (shape, more)),
+        );
     }
 }
 
 #[test]
 fn attention_by_tiles() {
     // SwiftShader compiles a pipeline of tiles for a minute: each of a few shapes with one way to store.
-    attention_of_shapes(ChunkAttention::Tiles, true, &[(16, 2, 32), (6, 2, 136)]);
-    attention_of_shapes(ChunkAttention::Tiles, false, &[(3, 1, 64), (2, 1, 320)]);
+    let [plain, capped, alibi, both] = flags();
+    attention_of_shapes(ChunkAttention::Tiles, true, [((16, 2, 32), plain), ((6, 2, 136), both)]);
+    attention_of_shapes(ChunkAttention::Tiles, false, [((3, 1, 64), alibi), ((2, 1, 320), capped)]);
 }
 
 #[test]
 fn attention_by_columns() {
     // no sharing; heads of one token in several workgroups; of two tokens in one lane
-    attention_of_shapes(ChunkAttention::Columns, true, &[(1, 1, 64), (9, 3, 64), (2, 2, 128)]);
-    attention_of_shapes(ChunkAttention::Columns, false, &[(64, 1, 64), (8, 2, 128)]);
+    let [plain, capped, alibi, both] = flags();
+    let shapes = [((1, 1, 64), plain), ((9, 3, 64), both), ((2, 2, 128), alibi)];
+    attention_of_shapes(ChunkAttention::Columns, true, shapes);
+    let shapes = [((64, 1, 64), alibi), ((8, 2, 128), capped)];
+    attention_of_shapes(ChunkAttention::Columns, false, shapes);
 }
 
-fn attention_of_shapes(way: ChunkAttention, kv_f16: bool, shapes: &[(u32, u32, u32)]) {
+/// H, KV, HD.
+type Heads = (u32, u32, u32);
+
+/// Each of the shapes with ALiBi or without, with a cap or without.
+fn attention_of_shapes(
+    way: ChunkAttention,
+    kv_f16: bool,
+    shapes: impl IntoIterator<Item = (Heads, [bool; 2])>,
+) {
     let gpu = gpu();
     let sums = Sums::of(&gpu);
-    for &shape in shapes {
+    for (shape, [alibi, capped]) in shapes {
         let (heads, kv_heads, head_dim) = shape;
-        let sharing = (heads / kv_heads) as usize;
-        let heads = HeadShape { head_dim: head_dim as usize, sharing, kv_f16 };
+        let (head_dim, sharing) = (head_dim as usize, (heads / kv_heads) as usize);
+        let heads = HeadShape { head_dim, sharing, kv_f16, alibi, capped };
         if !way.fits(&gpu, heads, sums) {
             // Where a workgroup is one small subgroup, as on every software driver known, it has to.
             assert!(sums == Sums::Shared || gpu.tier.lanes() > 16, "{way:?} {:?}", gpu.tier);
@@ -170,12 +191,12 @@ fn attention_of_shapes(way: ChunkAttention, kv_f16: bool, shapes: &[(u32, u32, u
         for (i, &pass) in PASSES.iter().enumerate() {
             let what = format!("attention {way:?} f16 {kv_f16}");
             // half of them as if the policy were `window`
-            check_attention(&gpu, &op, &what, [kv_f16, i % 2 == 1], shape, pass);
+            check_attention(&gpu, &op, &what, heads, (i, i % 2 == 1), shape, pass);
             // and by spans, as a long cache goes
             if pass.0 + pass.2 > 64 {
                 op.span = Some(64);
                 let what = format!("{what} by spans");
-                check_attention(&gpu, &op, &what, [kv_f16, i % 2 == 1], shape, pass);
+                check_attention(&gpu, &op, &what, heads, (i, i % 2 == 1), shape, pass);
                 op.span = None;
             }
         }
@@ -199,15 +220,20 @@ fn check_attention(
     gpu: &Gpu,
     op: &Attention,
     what: &str,
-    [kv_f16, kept]: [bool; 2],
-    (heads, kv_heads, head_dim): (u32, u32, u32),
+    shape: HeadShape,
+    (turn, kept): (usize, bool),
+    (heads, kv_heads, head_dim): Heads,
     (sinks, window, slots, n, tokens): (u32, u32, u32, u64, usize),
 ) {
     let ring = RingParams { sinks, window, slots };
     let [h, kv, hd] = [heads, kv_heads, head_dim].map(|n| n as usize);
+    let kv_f16 = shape.kv_f16;
+    let (start, terms) = terms(shape, heads, turn);
     // not 1/sqrt(HD), so that a kernel with its own idea of it fails; sharp enough to matter
     let scale = 0.7;
+    let cap = if shape.capped { CAP } else { 0.0 };
     let params = attend([heads, kv_heads, head_dim, head_dim], ring, scale);
+    let params = AttentionParams { cap, ..params };
     let held = (sinks + slots) as usize;
     let seen = seen_by_any(ring, [n, n + tokens as u64 - 1], kept);
     // What nobody sees may hold anything.
@@ -221,7 +247,7 @@ fn check_attention(
     let q = noise(1, tokens * 3 * h * hd);
     let ((k_words, k), (v_words, v)) = (cache(2), cache(3));
     let mut expected = vec![0.0; tokens * h * hd];
-    reference::attention(params, (n, kept), &q, [&k, &v], &mut expected);
+    reference::attention(params, (n, kept), &q, [&k, &v], &terms, &mut expected);
 
     let words = k_words.len() / held;
     let frame = [reduce(n, ring), tokens as u32, u32::from(kept), 0];
@@ -233,11 +259,14 @@ fn check_attention(
     let out = Tensor::upload(gpu, "out", &[tokens, h * hd], &nan).unwrap();
     let nan = vec![f32::NAN; tokens * h * params.carried()];
     let carry = Tensor::upload(gpu, "carry", &[tokens, h, params.carried()], &nan).unwrap();
+    let terms = Tensor::upload(gpu, "terms", &[h, 4], &terms).unwrap();
     let mut recording = Recording::default();
-    op.record(&mut recording, "test", params, [&frame, &q, &k, &v, &out, &carry]).unwrap();
+    op.record(&mut recording, "test", params, [&frame, &q, &k, &v, &out, &carry, &terms]).unwrap();
     run(gpu, recording);
     let found: Vec<f32> = block_on(out.read(gpu)).unwrap();
-    let what = format!("{what} {params:?} n {n} tokens {tokens} kept {kept}");
+    let alibi = shape.alibi;
+    let what =
+        format!("{what} {params:?} alibi {alibi} {start:?} n {n} tokens {tokens} kept {kept}");
     assert_close(&what, &found, &expected, 1e-5, 1e-5);
 }
 
@@ -250,9 +279,14 @@ fn shares() {
             let (heads, kv_heads, head_dim) = shapes[i % shapes.len()];
             let ring = RingParams { sinks, window, slots };
             let [h, kv, hd] = [heads, kv_heads, head_dim].map(|n| n as usize);
-            let shape = HeadShape { head_dim: hd, sharing: h / kv, kv_f16 };
+            let [alibi, capped] = flags()[i % 4];
+            let shape = HeadShape { head_dim: hd, sharing: h / kv, kv_f16, alibi, capped };
+            let (start, terms) = terms(shape, heads, i);
+            let cap = if capped { CAP } else { 0.0 };
             let op = block_on(Shares::new(&gpu, shape)).unwrap();
             let params = attend([heads, kv_heads, head_dim, head_dim], ring, 0.7);
+            let params = AttentionParams { cap, ..params };
+            let gpu_terms = Tensor::upload(&gpu, "terms", &[h, 4], &terms).unwrap();
             let held = (sinks + slots) as usize;
             let q = noise(1, tokens * 3 * h * hd);
             let (k_words, k) = stored(&noise(2, held * kv * hd), kv_f16);
@@ -260,7 +294,7 @@ fn shares() {
             // all that is stored, then some of it
             for first in [held, held.div_ceil(2), 1] {
                 let mut expected = vec![0.0; tokens * h * first];
-                reference::shares(params, (n, kept), first, &q, &k, &mut expected);
+                reference::shares(params, (n, kept), first, &q, &k, &terms, &mut expected);
 
                 let words = k_words.len() / held;
                 let frame = [reduce(n, ring), tokens as u32, u32::from(kept), 0];
@@ -271,15 +305,18 @@ fn shares() {
                 let (v, nan) = (v.unwrap(), vec![f32::NAN; 3 * expected.len()]);
                 let out = Tensor::upload(&gpu, "out", &[3, tokens, h, first], &nan).unwrap();
                 let mut recording = Recording::default();
-                op.record(&mut recording, "test", params, 1, [&frame, &q, &k, &v, &out]).unwrap();
+                let tensors = [&frame, &q, &k, &v, &out, &gpu_terms];
+                op.record(&mut recording, "test", params, 1, tensors).unwrap();
                 run(&gpu, recording);
                 let found: Vec<f32> = block_on(out.read(&gpu)).unwrap();
-                let what =
-                    format!("shares f16 {kv_f16} {params:?} n {n} tokens {tokens} first {first}");
+                let what = format!(
+                    "shares {shape:?} {params:?} {start:?} n {n} tokens {tokens} first {first}"
+                );
                 let layers: Vec<&[f32]> = found.chunks_exact(expected.len()).collect();
                 assert!(layers[0].iter().chain(layers[2]).all(|v| v.is_nan()), "{what}");
                 assert_close(&what, layers[1], &expected, 1e-6, 1e-4);
-                for share in layers[1].chunks_exact(held).filter(|_| first == held) {
+                let whole = first == held && start == Start::Plain;
+                for share in layers[1].chunks_exact(held).filter(|_| whole) {
                     let sum: f32 = share.iter().sum();
                     assert!((sum - 1.0).abs() < 1e-4, "{what}: {sum} in all");
                 }
@@ -291,14 +328,24 @@ fn shares() {
 #[test]
 fn attention_refuses_a_cache_of_another_size() {
     let gpu = gpu();
-    let shape = HeadShape { head_dim: 8, sharing: 1, kv_f16: false };
+    let (alibi, capped) = (false, false);
+    let shape = HeadShape { head_dim: 8, sharing: 1, kv_f16: false, alibi, capped };
     let op = block_on(Attention::new(&gpu, shape, ChunkAttention::Tiles)).unwrap();
     let ring = RingParams { sinks: 1, window: 4, slots: 4 };
     let params = attend([1, 1, 8, 8], ring, 1.0);
     let make = |name: &str, shape: &[usize]| Tensor::zeros(&gpu, name, shape).unwrap();
     let [frame, q, out] = [make("frame", &[FRAME]), make("q", &[1, 3, 8]), make("out", &[1, 8])];
     let [k, v, carry] = [make("k", &[5, 8]), make("v", &[4, 8]), make("carry", &[1, 1, 2])];
-    let tensors = [&frame, &q, &k, &v, &out, &carry];
+    let terms = make("terms", &[1, 4]);
+    let tensors = [&frame, &q, &k, &v, &out, &carry, &terms];
     let error = op.record(&mut Recording::default(), "test", params, tensors).unwrap_err();
     assert_eq!(error.to_string(), "attention: v has shape [4, 8], expected [5, 8]");
+    // and a cap where the kernels have none
+    let v = make("v", &[5, 8]);
+    let params = AttentionParams { cap: 50.0, ..params };
+    let tensors = [&frame, &q, &k, &v, &out, &carry, &terms];
+    let error = op.record(&mut Recording::default(), "test", params, tensors).unwrap_err();
+    let why =
+        "attention: out has shape [1, 8], expected a cap of 0, as its kernels are not made for one";
+    assert_eq!(error.to_string(), why);
 }

@@ -1,16 +1,17 @@
 //! attention_one and attention_join against the twins of what they fuse: rope_store, then attention.
 use super::cache_ops::{numbers, seen_by_any, stored};
-use super::{attend, flags, run, sums};
+use super::{CAP, attend, flags, run, sums, terms};
 use crate::gpu::{Gpu, Recording, Tensor};
 use crate::model::reduce;
-use crate::ops::{AttentionOne, FRAME, HeadShape, Plan, RingParams, Sums, splits};
+use crate::ops::{AttentionOne, AttentionParams, FRAME, HeadShape, Plan, RingParams, Sums, splits};
 use crate::reference;
 use crate::tests::support::{assert_close, gpu, noise};
 use pollster::block_on;
 
 /// (S, W, N, position): the first token, a sink, filling, full, gone round; one split of the cache and several, the
-/// token's own slot in the first, in one between and in the last; splits that hold nothing yet; far beyond 2^32.
-const RINGS: [(u32, u32, u32, u64); 11] = [
+/// token's own slot in the first, in one between and in the last; splits that hold nothing yet, and a first of which nothing is seen; far
+/// beyond 2^32.
+const RINGS: [(u32, u32, u32, u64); 12] = [
     (4, 8, 8, 0),
     (4, 8, 12, 3),
     (4, 8, 12, 11),
@@ -22,6 +23,7 @@ const RINGS: [(u32, u32, u32, u64); 11] = [
     (4, 300, 363, 4 + 363 + 10),
     (3, 200, 263, 5_000_000_001),
     (5, 290, 353, 5 + 353 * 7 + 352),
+    (0, 100, 363, 363 * 3 + 300),
 ];
 
 /// (H, KV, HD, R): every size of a head that models have and a few more, groups of one to four, and of eight; all turned
@@ -89,7 +91,8 @@ fn attention_of_one_token_suits_every_device() {
     for head_dim in (8..=512).step_by(8) {
         for own in [4, 8, 16, 32, 64, 128] {
             for (cpu, sharing) in [(false, 1), (false, 8), (true, 3), (true, 4)] {
-                let shape = HeadShape { head_dim, sharing, kv_f16: true };
+                let (alibi, capped) = (false, false);
+                let shape = HeadShape { head_dim, sharing, kv_f16: true, alibi, capped };
                 for sums in [Sums::Shared, Sums::Subgroup] {
                     let plan = Plan::of(own, cpu, shape, sums);
                     let what = format!("{shape:?} {own} lanes {cpu} {sums:?}: {plan:?}");
@@ -117,8 +120,12 @@ fn attention_of_one_token_suits_every_device() {
     }
 }
 
-fn head_shape((heads, kv_heads, head_dim, _): (u32, u32, u32, u32), kv_f16: bool) -> HeadShape {
-    HeadShape { head_dim: head_dim as usize, sharing: (heads / kv_heads) as usize, kv_f16 }
+/// Of every four shapes one has neither ALiBi nor a cap, one both, two one of them.
+fn head_shape(shape: (u32, u32, u32, u32), kv_f16: bool) -> HeadShape {
+    let (heads, kv_heads, head_dim, _) = shape;
+    let [alibi, capped] = flags()[SHAPES.iter().position(|&own| own == shape).unwrap_or(3) % 4];
+    let (head_dim, sharing) = (head_dim as usize, (heads / kv_heads) as usize);
+    HeadShape { head_dim, sharing, kv_f16, alibi, capped }
 }
 
 fn attention_one(
@@ -132,10 +139,10 @@ fn attention_one(
         let plan = plans(gpu, heads)[which];
         let op = block_on(AttentionOne::planned(gpu, heads, neox, plan)).unwrap();
         for (i, ring) in RINGS.into_iter().enumerate() {
-            check(gpu, &op, [neox, kv_f16, i % 2 == 0], 1.0, shape, ring);
+            check(gpu, &op, [neox, kv_f16, i % 2 == 0], (1.0, i), shape, ring);
         }
         // A key and a value beyond what a half can be.
-        check(gpu, &op, [neox, kv_f16, true], 1e6, shape, RINGS[2]);
+        check(gpu, &op, [neox, kv_f16, true], (1e6, 0), shape, RINGS[2]);
     }
 }
 
@@ -143,15 +150,15 @@ fn check(
     gpu: &Gpu,
     op: &AttentionOne,
     [neox, kv_f16, kept]: [bool; 3],
-    gain: f32,
+    (gain, turn): (f32, usize),
     (heads, kv_heads, head_dim, rope_dim): (u32, u32, u32, u32),
     (sinks, window, slots, n): (u32, u32, u32, u64),
 ) {
     let ring = RingParams { sinks, window, slots };
-    let what = format!(
-        "H {heads} KV {kv_heads} HD {head_dim} {ring:?} n {n} neox {neox} f16 {kv_f16} kept {kept} \
-         gain {gain}"
-    );
+    let shape = head_shape((heads, kv_heads, head_dim, rope_dim), kv_f16);
+    let (start, terms) = terms(shape, heads, turn);
+    let what =
+        format!("{shape:?} H {heads} {ring:?} n {n} neox {neox} kept {kept} gain {gain} {start:?}");
     // not 1/sqrt(HD), so that a kernel with its own idea of it fails; sharp enough to matter
     let scale = 0.7;
     let [h, kv, hd, half] = [heads, kv_heads, head_dim, rope_dim / 2].map(|n| n as usize);
@@ -183,7 +190,9 @@ fn check(
     };
     let ((k_words, mut k), (v_words, mut v)) = (cache(22), cache(23));
     let mut q = vec![0.0; 3 * h * hd];
-    let params = attend([heads, kv_heads, head_dim, rope_dim], ring, scale);
+    let cap = if shape.capped { CAP } else { 0.0 };
+    let params =
+        AttentionParams { cap, ..attend([heads, kv_heads, head_dim, rope_dim], ring, scale) };
     reference::rope_store(params, neox, n, &qkv, turn, [&mut q, &mut k, &mut v]);
     if kv_f16 {
         k.iter_mut().chain(&mut v).for_each(|x| *x = reference::half(*x));
@@ -203,8 +212,9 @@ fn check(
     let parts = vec![f32::NAN; count as usize * h * (hd + 4)];
     let parts = upload("parts", &[count as usize, h, hd + 4], &parts);
     let out = upload("out", &[1, h * hd], &vec![f32::NAN; h * hd]);
+    let gpu_terms = upload("terms", &[h, 4], &terms);
     let mut recording = Recording::default();
-    let tensors = [&frame, &qkv, &turns, &gpu_k, &gpu_v, &parts, &out];
+    let tensors = [&frame, &qkv, &turns, &gpu_k, &gpu_v, &parts, &out, &gpu_terms];
     op.record(&mut recording, "test", params, tensors).unwrap();
     run(gpu, recording);
 
@@ -229,7 +239,7 @@ fn check(
     // Attention is held to what was stored: how it was rounded is not its affair. Its own key and value are not read
     // back, and a driver may leave out that they are rounded to halves and widened again.
     let mut expected = vec![0.0; h * hd];
-    reference::attention(params, (n, kept), &q, [&found_k, &found_v], &mut expected);
+    reference::attention(params, (n, kept), &q, [&found_k, &found_v], &terms, &mut expected);
     let found: Vec<f32> = block_on(out.read(gpu)).unwrap();
     let tolerance = if kv_f16 { 1e-3 } else { 1e-5 };
     assert_close(&format!("attention_one {what}"), &found, &expected, tolerance, relative);

@@ -8,11 +8,13 @@ mod memory;
 mod row_ops;
 mod sample_op;
 mod shift_op;
+mod softmax_start;
 mod weight_ops;
 
 use crate::format::DType;
 use crate::gpu::{Gpu, Recording};
-use crate::ops::{AttentionParams, RingParams, Sums, Variant};
+use crate::ops::{AttentionParams, HeadShape, RingParams, Start, Sums, Variant, head_terms};
+use crate::tests::support::noise;
 use pollster::block_on;
 
 /// Runs what was recorded and waits for nothing: a read waits.
@@ -26,7 +28,30 @@ pub(super) fn attend(
     ring: RingParams,
     scale: f32,
 ) -> AttentionParams {
-    AttentionParams { heads, kv_heads, head_dim, rope_dim, ring, scale, first: 0, span: 0 }
+    AttentionParams {
+        heads,
+        kv_heads,
+        head_dim,
+        rope_dim,
+        ring,
+        scale,
+        cap: 0.0,
+        first: 0,
+        span: 0,
+    }
+}
+
+/// What scores are kept below where they are: it bends nearly all of them.
+const CAP: f32 = 2.5;
+
+/// What heads of this kind may be given beside their queries, in turn: ALiBi's slopes where they have some, and each of
+/// the things that softmax starts from.
+fn terms(shape: HeadShape, heads: u32, turn: usize) -> (Start, Vec<f32>) {
+    let heads = heads as usize;
+    let learned = noise(7, heads).iter().map(|z| 4.0 * z).collect();
+    let start = [Start::Plain, Start::OffByOne, Start::Learned(learned)][turn % 3].clone();
+    let terms = head_terms(heads, shape.alibi.then_some(8.0), &start);
+    (start, terms)
 }
 
 /// Every pair of two switches.

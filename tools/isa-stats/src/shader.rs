@@ -82,7 +82,7 @@ fn attention_sums(kernel: &str) -> Option<Sums> {
 fn attentions(sums: Sums, lanes: &[u32]) -> Vec<(String, BTreeMap<String, f64>)> {
     let made = lanes.iter().flat_map(|&lanes| {
         HEADS.map(|(head_dim, sharing)| {
-            let shape = HeadShape { head_dim, sharing, kv_f16: true };
+            let shape = HeadShape { head_dim, sharing, kv_f16: true, alibi: false, capped: false };
             let (_, values) = AttentionOne::on_gpu(lanes, shape, sums);
             let values = values.into_iter().map(|(name, value)| (name.to_owned(), value));
             (format!(" HD={head_dim} GROUP={sharing}"), values.collect())
