@@ -180,7 +180,7 @@ fn main(
         let count = min(TILE, end - first);
         var most = vec4(LOWEST);
         for (var i = lane; i < count; i += WG) {
-            let serves = ring_serves(ring, n, first + i, frame[2] != 0u);
+            let serves = ring_serves(ring, n, first + i, frame[2] > params.forgets);
             var score = vec4(LOWEST);
             if serves != NOT_SEEN {
                 score = scores((first + i) * kv_stride + kv_at, serves);

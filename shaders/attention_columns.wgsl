@@ -156,7 +156,7 @@ fn times(v: Wide, by: f32) -> Wide {
 }
 
 fn served(team: Team, n: vec4<u32>, slot: u32, kind: u32) -> vec4<bool> {
-    let kept = frame[2] != 0u;
+    let kept = frame[2] > params.forgets;
     return vec4(
         ring_serves(team.ring, n.x, slot, kept) == kind, ring_serves(team.ring, n.y, slot, kept) == kind,
         ring_serves(team.ring, n.z, slot, kept) == kind, ring_serves(team.ring, n.w, slot, kept) == kind,
@@ -216,7 +216,7 @@ fn main(
     }
     let ring = Ring(params.sinks, params.window, params.slots);
     let team = Team(ring, queries - 1u, sharing, group.y);
-    let seen = Range(position(team, begin), position(team, begin + columns * WG - 1u), frame[2] != 0u);
+    let seen = Range(position(team, begin), position(team, begin + columns * WG - 1u), frame[2] > params.forgets);
     let stored = min(seen.last + 1u, params.sinks + params.slots);
     let end = min(params.first + params.span, stored);
     if params.first >= stored {

@@ -419,7 +419,7 @@ fn main(
                         sums += get_p(i - first_slot);
                     }
                     if piece + 1u == PIECES {
-                        let seen = ring_serves(ring, n, i, frame[2] != 0u) != NOT_SEEN;
+                        let seen = ring_serves(ring, n, i, frame[2] > params.forgets) != NOT_SEEN;
                         let score = biased(scores_of(params, sums), own.slope, vec4(phases[kind]), i);
                         sums = select(vec4(LOWEST), score, seen);
                         most = max(most, sums);

@@ -106,7 +106,7 @@ fn scored(sums: vec4<f32>, query: u32, key: vec4<f32>) -> vec4<f32> {
 
 /// Whether query n is served for the key at `slot` by its `kind`.
 fn is_served(team: Team, n: u32, slot: u32, kind: u32) -> bool {
-    return slot < params.sinks + params.slots && ring_serves(team.ring, n, slot, frame[2] != 0u) == kind;
+    return slot < params.sinks + params.slots && ring_serves(team.ring, n, slot, frame[2] > params.forgets) == kind;
 }
 
 /// Positions of four queries. `begin`: the position of the first of them, and how far it is among the heads that share a
@@ -242,7 +242,7 @@ fn main(
     }
     let ring = Ring(params.sinks, params.window, params.slots);
     let team = Team(ring, QUERIES * group.x, queries - 1u, sharing, group.y, group.z);
-    let seen = Range(position(team, 0u), position(team, QUERIES - 1u), frame[2] != 0u);
+    let seen = Range(position(team, 0u), position(team, QUERIES - 1u), frame[2] > params.forgets);
     let stored = min(seen.last + 1u, params.sinks + params.slots);
     let end = min(params.first + params.span, stored);
     if params.first >= stored {

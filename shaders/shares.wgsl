@@ -42,7 +42,7 @@ var<workgroup> total_scratch: array<f32, WG>;
 /// The score of the key at `index` for token n, or LOWEST.
 fn score(n: u32, index: u32, head: u32) -> f32 {
     let ring = Ring(params.attend.sinks, params.attend.window, params.attend.slots);
-    let serves = ring_serves(ring, n, index, frame[2] != 0u);
+    let serves = ring_serves(ring, n, index, frame[2] > params.attend.forgets);
     if serves == NOT_SEEN {
         return LOWEST;
     }

@@ -12,6 +12,7 @@ struct Params {
     slots: u32,     // N
     scale: f32,     // 1 / sqrt(HD)
     cap: f32,       // scores are kept below it, where the kernel does so
+    forgets: u32,   // 1 where sinks are tokens like others, whatever the frame says
     first: u32,     // the first slot that a dispatch looks at
     span: u32,      // slots that a dispatch looks at; of one token: that a workgroup does
 }

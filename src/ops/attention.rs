@@ -23,6 +23,9 @@ pub struct AttentionParams {
     pub scale: f32,
     /// What scores are kept below: `cap * tanh(score / cap)`; 0 where they are not.
     pub cap: f32,
+    /// 1 where sinks are forgotten like other tokens, whatever the frame says: the window is one that a layer was trained
+    /// with, not the policy's.
+    pub forgets: u32,
     /// The first slot that a dispatch looks at. An op fills it in.
     pub first: u32,
     /// Slots that a dispatch looks at, or, of one token, a workgroup. An op fills it in: a cache is looked through in

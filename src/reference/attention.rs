@@ -49,7 +49,7 @@ pub(super) fn weights(
     // (storage index, which of the three queries serves it, distance)
     let lap = |m: u64| (m - sinks) / slots;
     let first = (n + 1).saturating_sub(window).max(sinks);
-    let near = |m: &u64| sinks_kept || n - m < window;
+    let near = |m: &u64| sinks_kept && params.forgets == 0 || n - m < window;
     let inside = n.min(sinks + window - 1);
     let kept = (0..sinks.min(n + 1)).filter(near).map(|m| (m as usize, 2, inside - m));
     let recent = (first..n + 1)

@@ -36,6 +36,7 @@ pub(super) fn attend(
         ring,
         scale,
         cap: 0.0,
+        forgets: 0,
         first: 0,
         span: 0,
     }
