@@ -4,7 +4,6 @@ use super::interrupt;
 use super::model::{File, prompt_ids, text};
 use super::output::{Output, human};
 use super::saved::{self, Keeper, Kept};
-use brooklet::model::Config;
 use brooklet::ops::ActivationType;
 use brooklet::session::{Generation, Session};
 use brooklet::text::{Detokenizer, SamplerSettings, Tokenizer};
@@ -152,7 +151,8 @@ pub(crate) fn run(args: Box<RunArgs>, given: &[String]) -> Result<()> {
             // Nobody has seen this prompt: show what the text goes on from.
             output.text(DEFAULT_PROMPT)?;
         }
-        let banned = if stop_at_eos { &[] } else { file.tokenizer.eog() };
+        // Where the tokenizer is not asked, it does not say what ends a text.
+        let banned = if stop_at_eos || by_ids { &[] } else { file.tokenizer.eog() };
         let mut generation = match before {
             Some(generation) => generation,
             None => session.generate(sampling.clone(), banned)?,

@@ -57,6 +57,18 @@ pub struct TensorInfo {
 }
 
 impl TensorInfo {
+    /// Some of its rows as a tensor of their own; of a vector, some of its elements.
+    pub(crate) fn part(&self, rows: Range<u64>, vector: bool) -> Self {
+        let count = rows.end - rows.start;
+        let row_bytes = self.size / if vector { self.cols() } else { self.rows() }.max(1);
+        Self {
+            dims: if vector { vec![count] } else { vec![self.cols(), count] },
+            offset: self.offset + rows.start * row_bytes,
+            size: count * row_bytes,
+            ..self.clone()
+        }
+    }
+
     /// The type of its elements, or [`Error::Unsupported`] naming tensor and type.
     pub fn dtype(&self) -> Result<DType> {
         self.known.ok_or_else(|| {

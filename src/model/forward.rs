@@ -4,7 +4,7 @@ use super::pass::{Recorder, params};
 use super::weights::Layer;
 use super::{Cache, Config, Kernels, Model};
 use crate::Result;
-use crate::gpu::{Gpu, Program, Recording, Tensor};
+use crate::gpu::{Gpu, Program, Tensor};
 use crate::ops::{Epilogue, FRAME, Shares, most_partials, splits};
 
 /// A layer of the model, over the residual stream x [T, D].

@@ -5,7 +5,7 @@ use super::{Activations, Cache, Config, KernelSettings, Positions, RopeLayout};
 use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::ops::{
-    AddBias, AddPosition, Argmax, Attention, AttentionOne, ChunkAttention, Epilogue, Fused,
+    AddBias, AddPosition, Argmax, Attention, AttentionOne, ChunkAttention, Fused,
     GetRows, HeadNorm, HeadShape, MatMul, Norm, NormKind, RopeStore, Sample, SamplerState, Softcap, Sums,
     Variant,
 };

@@ -66,14 +66,7 @@ impl Piece {
 
     fn of(&self, tensor: &TensorInfo) -> TensorInfo {
         let Some(rows) = &self.rows else { return tensor.clone() };
-        let (vector, count) = (self.dims.len() == 1, rows.end - rows.start);
-        let row_bytes = tensor.size / if vector { tensor.cols() } else { tensor.rows() };
-        TensorInfo {
-            dims: if vector { vec![count] } else { vec![tensor.cols(), count] },
-            offset: tensor.offset + rows.start * row_bytes,
-            size: count * row_bytes,
-            ..tensor.clone()
-        }
+        tensor.part(rows.clone(), self.dims.len() == 1)
     }
 }
 
@@ -225,7 +218,7 @@ impl List<'_> {
             self.norm(layer, "ffn_norm", d, kind);
         }
         let up = Role::Product(c.feed_forward);
-        match (c.feed_forward.is_gated(), self.has(&format!("blk.{i}.ffn_gate"))) {
+        match (c.feed_forward.gated(), self.has(&format!("blk.{i}.ffn_gate"))) {
             (true, true) => {
                 let parts = [("ffn_gate", f), ("ffn_up", f)];
                 self.product(layer, "ffn_gate_up", (up, Join::Interleave), d, &parts);

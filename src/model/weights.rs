@@ -218,10 +218,10 @@ impl Weights {
 
     /// Every matrix of the layers.
     fn products(&self) -> impl Iterator<Item = &Matrix> {
-        let of = |layer: &'_ Layer| -> [&Matrix; 4] {
+        let layers = self.layers.iter().flat_map(|layer| {
             [&layer.attn_qkv, &layer.attn_output, &layer.ffn_gate_up, &layer.ffn_down]
-        };
-        self.layers.iter().flat_map(of).chain(&self.output)
+        });
+        layers.chain(&self.output)
     }
 
     /// Every matrix.

@@ -209,7 +209,9 @@ impl AttentionOne {
         qkv.expect(OP, [1, (heads + 2 * kv_heads) * head_dim])?;
         expect_turns(OP, ring, params.rope_dim, turns)?;
         expect_cache(OP, ring, kv_heads * head_dim, self.shape.kv_f16, [k, v])?;
-        parts.expect(OP, [count as usize, heads, head_dim + 4])?;
+        // Other layers may have a cache of more splits.
+        let room = parts.shape.first().copied().unwrap_or(0).max(count as usize);
+        parts.expect(OP, [room, heads, head_dim + 4])?;
         out.expect(OP, [1, heads * head_dim])?;
         terms.expect(OP, [heads, HEAD_TERMS])?;
         self.shape.expect(OP, params, out)?;

@@ -57,7 +57,7 @@ impl Session {
         };
         let logits = vec![0.0; if choice.is_none() { vocab } else { 0 }];
         // Twice as many less two are ahead; half of what can be taken back is left to who reads the stream.
-        let most = (self.spare() as usize / 4 + 1).clamp(1, MOST_STEPS);
+        let most = (self.cache.spare(u64::MAX) as usize / 4 + 1).clamp(1, MOST_STEPS);
         Ok(Generation {
             sampler,
             logits,

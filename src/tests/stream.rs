@@ -9,6 +9,7 @@ use crate::model::{Cache, CacheSettings, KvType, Model, Policy};
 use crate::session::{Generation, Session, Snapshot};
 use crate::text::SamplerSettings;
 use pollster::block_on;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 const POLICIES: [Policy; 4] = [Policy::Streaming, Policy::Window, Policy::Dense, Policy::Recompute];
@@ -368,7 +369,7 @@ fn a_cache_without_room_names_the_largest_window_that_has() {
     let model = Tiny::default().model(&gpu);
     let limit = gpu.tier.max_binding.min(gpu.tier.max_buffer);
     let asked = streaming(4, 1 << 27, 64, KvType::F32);
-    let made = Cache::new(&gpu, &model.config, asked, None).err();
+    let made = Cache::new(&gpu, &model.config, asked, &HashMap::new()).err();
     let Some(Error::NoRoom { needed, tries, .. }) = made else { panic!("{made:?}") };
     // 2 heads of 16 numbers; 8 pairs of a sine and a cosine
     let (row, phase, slots) = (2 * 16 * 4, 8 * 2 * 4, (1u64 << 27) + 64);
@@ -385,7 +386,7 @@ fn a_cache_without_room_names_the_largest_window_that_has() {
     assert_eq!(tries, [("window", largest(row)), ("kv", "f16".to_owned())]);
     // halves are half as long: now the rope table is as large as keys and values
     let asked = CacheSettings { kv: KvType::F16, ..asked };
-    let made = Cache::new(&gpu, &model.config, asked, None).err();
+    let made = Cache::new(&gpu, &model.config, asked, &HashMap::new()).err();
     let Some(Error::NoRoom { tries, .. }) = made else { panic!("{made:?}") };
     assert_eq!(tries, [("window", largest(row / 2))]);
 }

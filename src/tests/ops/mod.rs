@@ -1,10 +1,12 @@
 //! Every op on the GPU against its twin in `reference`.
 mod cache_ops;
 mod decode_ops;
+mod epilogue_ops;
 mod fused_ops;
 mod int8_ops;
 #[cfg(feature = "cli")]
 mod memory;
+mod norm_ops;
 mod row_ops;
 mod sample_op;
 mod shift_op;
