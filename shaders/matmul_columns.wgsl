@@ -7,10 +7,10 @@
 //   3        quants  read     vec4<u32>  [rows, by type]  weights of this part
 //   4        scales  read     u32        [rows, by type]  their scales
 //   5        bias    read     f32        [M] or [1]       added where has_bias
-//   6        y       write    f32        [T, M]           activations ([T, M/2] with SWIGLU)
+//   6        y       write    f32        [T, M]           activations ([T, M/2] with a gate)
 //
 //   grid:      [ceil(rows/ROWS), ceil(T/(8 WG)), beyond 65535 in z] workgroups, ROWS rows x 8 WG tokens
-//   requires:  K a multiple of 32; with SWIGLU an even number of rows; ROWS a multiple of 4; a workgroup is one subgroup
+//   requires:  K a multiple of 32; with a gate an even number of rows; ROWS a multiple of 4; a workgroup is one subgroup
 //   uses:      lib/block.wgsl, lib/inputs.wgsl, lib/epilogue.wgsl, one lib/<type>.wgsl and what that uses,
 //              lib/reads_broadcast.wgsl
 //   twin:      src/reference/matmul.rs

@@ -7,10 +7,10 @@
 //   3        quants  read     vec4<u32>  [rows, by type]  weights of this part
 //   4        scales  read     u32        [rows, by type]  their scales
 //   5        bias    read     f32        [M] or [1]       added where has_bias
-//   6        y       write    f32        [T, M]           activations ([T, M/2] with SWIGLU)
+//   6        y       write    f32        [T, M]           activations ([T, M/2] with a gate)
 //
 //   grid:      [ceil(rows/64), ceil(T/64), beyond 65535 in z] workgroups, 64 rows x 64 tokens
-//   requires:  K a multiple of 32; with SWIGLU an even number of rows
+//   requires:  K a multiple of 32; with a gate an even number of rows
 //   uses:      lib/block.wgsl, lib/reads.wgsl, lib/epilogue.wgsl, lib/onto.wgsl, one lib/<type>.wgsl and what that uses
 //   twin:      src/reference/matmul.rs
 //

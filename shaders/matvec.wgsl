@@ -6,10 +6,10 @@
 //   2        quants  read     vec4<u32>  [rows, by type]  weights of this part
 //   3        scales  read     u32        [rows, by type]  their scales
 //   4        bias    read     f32        [M] or [1]       added where has_bias
-//   5        y       write    f32        [1, M]           activations ([1, M/2] with SWIGLU)
+//   5        y       write    f32        [1, M]           activations ([1, M/2] with a gate)
 //
 //   grid:      [ceil(rows/(ROWS sets)), beyond 65535 in y, 1] workgroups, ROWS rows for each set of lanes
-//   requires:  K a multiple of 32; with SWIGLU an even number of rows
+//   requires:  K a multiple of 32; with a gate an even number of rows
 //   uses:      lib/four_rows.wgsl (F32 without subgroups: lib/four_rows_floats.wgsl), or lib/many_rows.wgsl in
 //              matvec_<type>_many; lib/plain.wgsl, lib/nibbles.wgsl, or lib/int8.wgsl in matvec_<type>_int8, where
 //              activations are rounded to bytes; lib/block.wgsl, lib/inputs.wgsl, lib/epilogue.wgsl, one

@@ -8,10 +8,10 @@
 //   3        quants   read     vec4<u32>  [rows, by type]  weights of this part
 //   4        scales   read     u32        [rows, by type]  their scales
 //   5        bias     read     f32        [M] or [1]       added where has_bias
-//   6        y        write    f32        [1, M]           activations ([1, M/2] with SWIGLU)
+//   6        y        write    f32        [1, M]           activations ([1, M/2] with a gate)
 //
 //   grid:      [ceil(rows/(ROWS sets)), beyond 65535 in y, 1] workgroups, ROWS rows for each set of lanes
-//   requires:  K a multiple of 32; with SWIGLU an even number of rows
+//   requires:  K a multiple of 32; with a gate an even number of rows
 //   uses:      as matvec
 //   twin:      src/reference/rms_norm.rs, then src/reference/matmul.rs
 //

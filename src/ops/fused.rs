@@ -1,12 +1,13 @@
 //! The decode step's products with the norms folded in: whoever writes the residual stream also writes it times the
 //! next norm's gain, and its squares; whoever reads that divides its result by the root of their mean.
+use super::epilogue::ByEpilogue;
 use super::formats::{ByFormat, for_every_format};
-use super::matmul::{Rows, dtypes_with, expect_product, one_token_iterations, reads};
+use super::matmul::{Rows, expect_product, one_token_iterations, reads};
 use super::{Epilogue, GetRowsParams, Linear, MatMulParams, Product, Variant, int8};
 use crate::Result;
 use crate::format::DType;
 use crate::gpu::{Access, Gpu, KernelSource, Recording, Tensor, Work};
-use futures_util::future::try_join4;
+use futures_util::future::try_join3;
 
 /// `Params` of `shaders/matvec_normed.wgsl`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -70,8 +71,7 @@ pub(super) const READS_NORMED: &[Access] =
 
 /// The fused kernels of one token.
 pub struct Fused {
-    store: ByFormat,
-    swiglu: ByFormat,
+    normed: ByEpilogue,
     residual: ByFormat,
     get_rows: ByFormat,
     no_bias: Tensor,
@@ -196,21 +196,18 @@ impl Fused {
         let normed = variant.sources(normed, &int8::NORMED);
         let residual = [&Self::RESIDUAL, &Self::RESIDUAL_SUBGROUP, &Self::RESIDUAL_MANY];
         let residual = variant.sources(residual, &int8::RESIDUAL);
-        let make = async |sources: &[_], epilogue| {
-            let rows = ("ROWS", f64::from(variant.rows));
-            let overrides = [lanes, rows, ("EPILOGUE", f64::from(epilogue as u32))];
-            ByFormat::new(gpu, sources, &dtypes_with(products, epilogue), &overrides).await
-        };
-        let (store, swiglu, residual, get_rows) = try_join4(
-            make(&normed, Epilogue::Store),
-            make(&normed, Epilogue::SwiGlu),
-            make(&residual, Epilogue::Add),
+        let rows = ("ROWS", f64::from(variant.rows));
+        let (added, stored): (Vec<_>, Vec<_>) =
+            products.iter().partition(|(epilogue, _)| *epilogue == Epilogue::Add);
+        let added: Vec<_> = added.into_iter().map(|(_, dtype): Product| dtype).collect();
+        let (normed, residual, get_rows) = try_join3(
+            ByEpilogue::new(gpu, &normed, &stored, &[lanes, rows]),
+            ByFormat::new(gpu, &residual, &added, &[lanes, rows]),
             ByFormat::new(gpu, &Self::GET_ROWS, embedding, &[lanes]),
         )
         .await?;
         Ok(Self {
-            store,
-            swiglu,
+            normed,
             residual,
             get_rows,
             no_bias: Tensor::zeros(gpu, "no_bias", &[1])?,
@@ -247,7 +244,7 @@ impl Fused {
         Ok(units)
     }
 
-    /// Records `y = epilogue(norm(x) w^T + bias)`, the norm folded in. `y`: [1, M], or [1, M/2] with SwiGLU,
+    /// Records `y = epilogue(norm(x) w^T + bias)`, the norm folded in. `y`: [1, M], or [1, M/2] with a gate,
     /// either padded to whole units.
     #[allow(clippy::too_many_arguments, reason = "as MatMul::record, and the norm")]
     pub fn record_normed(
@@ -267,13 +264,11 @@ impl Fused {
         expect_partials(OP, squares, partials)?;
         let [_, width] = expect_product(OP, epilogue, y, w, bias)?;
         y.expect(OP, [1, width])?;
-        let kernels = match epilogue {
-            Epilogue::Store => &self.store,
-            Epilogue::SwiGlu => &self.swiglu,
-            Epilogue::Add => return Err(y.misfit(OP, "Store or SwiGLU".into())),
-        };
+        if epilogue == Epilogue::Add {
+            return Err(y.misfit(OP, "an epilogue that does not add".into()));
+        }
         for part in &w.parts {
-            let kernel = kernels.get(part.dtype)?;
+            let kernel = self.normed.get(epilogue, part.dtype)?;
             let (units, lanes) = (w.padded_cols() as u32 / 32, kernel.lanes());
             let grid = Rows::of_one_token(part.rows, units, self.rows, lanes);
             let product = MatMulParams::of(part, w, width, bias.is_some(), grid);

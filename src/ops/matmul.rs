@@ -1,11 +1,12 @@
 //! Products with quantised matrices: one token (`matvec`) or a chunk of them (`matmul`).
-use super::formats::{ByFormat, for_every_format};
+use super::epilogue::ByEpilogue;
+use super::formats::for_every_format;
 use super::variant::MANY_ROWS;
-use super::{FRAME, Linear, Part, Variant, WORKGROUP_MEMORY, int8};
+use super::{Epilogue, FRAME, Linear, Part, Product, Variant, WORKGROUP_MEMORY, int8};
 use crate::Result;
 use crate::format::DType;
 use crate::gpu::{Access, Gpu, KernelSource, Reads, Recording, Tensor, Work};
-use futures_util::future::{try_join, try_join3};
+use futures_util::future::try_join;
 
 /// Workgroups that one dimension of a grid may have on every WebGPU device.
 const MAX_GRID: u32 = 65_535;
@@ -45,7 +46,7 @@ impl MatMulParams {
     }
 }
 
-/// An error unless `y` [T, M] takes the product of `w` and `bias`: [T, M/2] with SwiGLU, either padded to whole
+/// An error unless `y` [T, M] takes the product of `w` and `bias`: [T, M/2] with a gate, either padded to whole
 /// units. Gives T and the width of `y`.
 pub(super) fn expect_product(
     op: &'static str,
@@ -55,12 +56,12 @@ pub(super) fn expect_product(
     bias: Option<&Tensor>,
 ) -> Result<[usize; 2]> {
     let [tokens, width] = y.dims(op)?;
-    let outputs = if epilogue == Epilogue::SwiGlu { w.rows / 2 } else { w.rows };
+    let outputs = epilogue.outputs(w.rows);
     if width != outputs && width != outputs.next_multiple_of(32) {
         return Err(y.misfit(op, format!("[{tokens}, {outputs}]")));
     }
-    if epilogue == Epilogue::SwiGlu && !w.rows.is_multiple_of(2) {
-        return Err(y.misfit(op, "an even number of rows with SwiGLU".into()));
+    if epilogue.gated() && !w.rows.is_multiple_of(2) {
+        return Err(y.misfit(op, "an even number of rows with a gate".into()));
     }
     if let Some(bias) = bias {
         bias.expect(op, [w.rows])?;
@@ -120,35 +121,16 @@ pub(super) fn reads(part: &Part, each: u32, x: usize) -> Reads {
     Reads { weights, activations: u64::from(groups) * x as u64 }
 }
 
-/// What becomes of a product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Epilogue {
-    /// y = product
-    Store,
-    /// y += product
-    Add,
-    /// y = silu(even rows) * odd rows
-    SwiGlu,
-}
-
-/// What is compiled for: an epilogue and a type of weights.
-pub type Product = (Epilogue, DType);
-
 /// Of a product of one token over so many units, by so many lanes and rows: their partial sums are added up, too.
 pub(super) fn one_token_iterations(units: u32, rows: u32, lanes: u32) -> u64 {
     let fours = rows.div_ceil(4);
     u64::from(units.div_ceil(lanes) * (1 + fours) + 2 * fours + 2 * (8 + 8))
 }
 
-/// The types that some product with this epilogue has.
-pub(super) fn dtypes_with(products: &[Product], epilogue: Epilogue) -> Vec<DType> {
-    products.iter().filter(|(e, _)| *e == epilogue).map(|(_, dtype)| *dtype).collect()
-}
-
 /// Both kernels, by epilogue.
 pub struct MatMul {
-    matvec: [ByFormat; 3],
-    matmul: [ByFormat; 3],
+    matvec: ByEpilogue,
+    matmul: ByEpilogue,
     no_bias: Tensor,
     variant: Variant,
     /// Rows and tokens that one workgroup of a chunk's product takes.
@@ -259,35 +241,18 @@ impl MatMul {
             // Sums of a workgroup's tokens fill its memory.
             _ => (&Self::MATMUL, [4, if gpu.tier.cpu { 16 } else { 8 }]),
         };
-        let make = async |sources: &[_], rows: u32, products: &[Product], epilogue| {
+        let make = async |sources: &[_], rows: u32, products: &[Product]| {
             let overrides = [
                 ("WG", f64::from(lanes)),
-                ("EPILOGUE", f64::from(epilogue as u32)),
                 ("ROWS", f64::from(rows)),
                 ("COLUMNS", f64::from(tile[1])),
             ];
-            ByFormat::new(gpu, sources, &dtypes_with(products, epilogue), &overrides).await
+            ByEpilogue::new(gpu, sources, products, &overrides).await
         };
-        let [a, b, c] = [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu];
         let v = [&Self::MATVEC, &Self::MATVEC_SUBGROUP, &Self::MATVEC_MANY];
         let v = &variant.sources(v, &int8::MATVEC);
-        let rows = variant.rows;
-        let (matvec, matmul) = try_join(
-            try_join3(make(v, rows, one, a), make(v, rows, one, b), make(v, rows, one, c)),
-            try_join3(
-                make(m, tile[0], many, a),
-                make(m, tile[0], many, b),
-                make(m, tile[0], many, c),
-            ),
-        )
-        .await?;
-        Ok(Self {
-            matvec: matvec.into(),
-            matmul: matmul.into(),
-            no_bias: Tensor::zeros(gpu, "no_bias", &[1])?,
-            variant,
-            tile,
-        })
+        let (matvec, matmul) = try_join(make(v, variant.rows, one), make(m, tile[0], many)).await?;
+        Ok(Self { matvec, matmul, no_bias: Tensor::zeros(gpu, "no_bias", &[1])?, variant, tile })
     }
 
     /// Of a chunk's product over so many units.
@@ -309,7 +274,7 @@ impl MatMul {
     }
 
     /// Records `y = epilogue(x w^T + bias)`. `frame`: `[4]`; `x`: `[T, K]`; `w`: [M, K]; `bias`: `[M]`;
-    /// `y`: [T, M], or [T, M/2] with SwiGLU, either padded to whole units.
+    /// `y`: [T, M], or [T, M/2] with a gate, either padded to whole units.
     pub fn record(
         &self,
         recording: &mut Recording,
@@ -330,7 +295,7 @@ impl MatMul {
             let has_bias = bias.is_some();
             let bias = bias.unwrap_or(&self.no_bias);
             if tokens == 1 {
-                let kernel = self.matvec[epilogue as usize].get(part.dtype)?;
+                let kernel = self.matvec.get(epilogue, part.dtype)?;
                 let (rows, lanes) = (self.variant.rows, kernel.lanes());
                 let grid = Rows::of_one_token(part.rows, units, rows, lanes);
                 let params = MatMulParams::of(part, w, width, has_bias, grid);
@@ -340,7 +305,7 @@ impl MatMul {
                 recording.dispatch(&label, kernel, params, &tensors, work)?;
                 recording.reads(reads(part, self.variant.rows, 4 * w.padded_cols()));
             } else {
-                let kernel = self.matmul[epilogue as usize].get(part.dtype)?;
+                let kernel = self.matmul.get(epilogue, part.dtype)?;
                 let (grid_x, beyond) = split(part.rows, self.tile[0]);
                 let grid = Rows { each: self.tile[0], grid_x, beyond, lanes: 0 };
                 let params = MatMulParams::of(part, w, width, has_bias, grid);

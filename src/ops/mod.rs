@@ -3,6 +3,7 @@ mod add_bias;
 mod argmax;
 mod attention;
 mod attention_one;
+mod epilogue;
 mod formats;
 mod fused;
 mod get_rows;
@@ -27,13 +28,14 @@ pub use attention::{Attention, AttentionParams, ChunkAttention, HeadShape, MOST_
 #[cfg(test)]
 pub(crate) use attention_one::Plan;
 pub use attention_one::{AttentionOne, splits};
+pub use epilogue::{Epilogue, Product};
 pub use fused::{Fused, Normed, NormedParams, ResidualParams, most_partials};
 pub use get_rows::{GetRows, GetRowsParams};
 pub use head_norm::{HeadNorm, HeadNormParams};
 pub use int8::ActivationType;
 pub(crate) use linear::same_type;
 pub use linear::{Join, Linear, Part};
-pub use matmul::{Epilogue, MatMul, MatMulParams, Product};
+pub use matmul::{MatMul, MatMulParams};
 pub use nll::{Nll, NllParams};
 pub use peak::{Peak, PeakParams};
 pub use ring::{FRAME, RingParams};

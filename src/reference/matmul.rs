@@ -1,3 +1,4 @@
+use super::{gelu, gelu_tanh, silu};
 use crate::ops::Epilogue;
 
 /// The twin of `shaders/matvec.wgsl`, `shaders/matmul.wgsl` and its variants on plain weights. `x`: `[T, K]`; `w`:
@@ -15,16 +16,18 @@ pub fn matmul(
             dot + bias.get(row).map_or(0.0, |&bias| f64::from(bias))
         };
         let products: Vec<f64> = w.chunks_exact(cols).enumerate().map(product).collect();
-        match epilogue {
-            Epilogue::Store => {
-                y.iter_mut().zip(products).for_each(|(y, product)| *y = product as f32);
-            }
-            Epilogue::Add => {
-                y.iter_mut().zip(products).for_each(|(y, p)| *y = (f64::from(*y) + p) as f32);
-            }
-            Epilogue::SwiGlu => y.iter_mut().zip(products.chunks_exact(2)).for_each(|(y, p)| {
-                *y = (p[0] / (1.0 + (-p[0]).exp()) * p[1]) as f32;
-            }),
-        }
+        let each = |of: fn(f64) -> f64| products.iter().map(|&p| of(p)).collect();
+        let gated =
+            |gate: fn(f64) -> f64| products.chunks_exact(2).map(|p| gate(p[0]) * p[1]).collect();
+        let added = || products.iter().zip(&*y).map(|(p, &y)| f64::from(y) + p).collect();
+        let outputs: Vec<f64> = match epilogue {
+            Epilogue::Store => each(|p| p),
+            Epilogue::Add => added(),
+            Epilogue::Gelu => each(gelu),
+            Epilogue::GeluTanh => each(gelu_tanh),
+            Epilogue::SwiGlu => gated(silu),
+            Epilogue::GeGluTanh => gated(gelu_tanh),
+        };
+        y.iter_mut().zip(outputs).for_each(|(y, output)| *y = output as f32);
     }
 }

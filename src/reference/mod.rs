@@ -2,6 +2,7 @@
 mod add_bias;
 mod argmax;
 mod attention;
+mod gelu;
 mod get_rows;
 mod half;
 mod half_check;
@@ -20,6 +21,7 @@ mod subgroup_check;
 pub use add_bias::add_bias;
 pub use argmax::argmax;
 pub use attention::attention;
+pub use gelu::{gelu, gelu_tanh, silu};
 pub use get_rows::get_rows;
 pub use half::half;
 pub use half_check::half_check;

@@ -5,7 +5,7 @@ use super::tiny::{Tiny, session, streaming};
 use crate::format::DType;
 use crate::gpu::{Gpu, Kernel, KernelSource, with_overrides};
 use crate::model::{KvType, RopeLayout};
-use crate::ops::kernels;
+use crate::ops::{Epilogue, Fused, MatMul, Variant, kernels};
 use naga::back::hlsl::{self, ShaderModel};
 use naga::back::pipeline_constants::process_overrides;
 use naga::back::spv::{self, Capability};
@@ -56,6 +56,12 @@ fn asked() -> Asked {
             let (layout, biases) = (RopeLayout::Neox, &["attn_output", "ffn_down"][..]);
             Tiny { head_dim, rope_dim: head_dim, layout, biases, ..Tiny::of_type(DType::Q8_0) }
         });
+        // Epilogues are the same text whatever the type.
+        let products = Epilogue::ALL.map(|epilogue| (epilogue, DType::Q8_0));
+        for variant in Variant::all(&gpu) {
+            block_on(MatMul::new(&gpu, &products, &products, variant)).unwrap();
+            block_on(Fused::new(&gpu, &products, &[], variant)).unwrap();
+        }
         for tiny in DType::ALL.map(Tiny::of_type).into_iter().chain(of_heads) {
             let model = tiny.model(&gpu);
             for (kv, chunk) in [(KvType::F16, 64), (KvType::F32, 8)] {

@@ -52,7 +52,7 @@ pub(super) fn check_normed_with(
     let mut xn = vec![0.0; cols];
     let params = RmsNormParams { cols: cols as u32, eps: EPS };
     reference::rms_norm(params, x, as_multiplied, &mut xn);
-    let width = if epilogue == Epilogue::SwiGlu { rows / 2 } else { rows };
+    let width = epilogue.outputs(rows);
     let mut expected = vec![f32::NAN; width];
     reference::matmul(epilogue, [&xn, &m.plain.concat(), &bias], cols, width, &mut expected);
 

@@ -1,6 +1,7 @@
 //! Every op on the GPU against its twin in `reference`.
 mod cache_ops;
 mod decode_ops;
+mod epilogue_ops;
 mod fused_ops;
 mod int8_ops;
 #[cfg(feature = "cli")]

@@ -84,7 +84,7 @@ fn check(gpu: &Gpu, op: &MatMul, case: &Case) {
 pub(super) fn check_with(gpu: &Gpu, op: &MatMul, case: &Case, [x, as_multiplied]: [&[f32]; 2]) {
     let Case { linear, epilogue, room, tokens, .. } = *case;
     let (rows, cols, padded) = (linear.rows, linear.cols, linear.padded_cols());
-    let width = if epilogue == Epilogue::SwiGlu { rows / 2 } else { rows };
+    let width = epilogue.outputs(rows);
     let bias = if case.bias { noise(12, rows) } else { vec![] };
     // What is not a sum starts as NaN: what is not written shows.
     let start = match epilogue {
