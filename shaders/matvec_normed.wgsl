@@ -13,7 +13,7 @@
 //   grid:      [ceil(rows/(ROWS sets)), beyond 65535 in y, 1] workgroups, ROWS rows for each set of lanes
 //   requires:  K a multiple of 32; with a gate an even number of rows
 //   uses:      as matvec
-//   twin:      src/reference/rms_norm.rs, then src/reference/matmul.rs
+//   twin:      src/reference/norm.rs, then src/reference/matmul.rs
 //
 // The norm is one number, so it multiplies the product instead of every input.
 

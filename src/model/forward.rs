@@ -6,7 +6,7 @@ use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::model::RopeLayout;
 use crate::ops::{
     AddBias, Argmax, Attention, AttentionOne, AttentionParams, ChunkAttention, Epilogue, FRAME,
-    Fused, GetRows, HeadNorm, HeadNormParams, HeadShape, MatMul, Normed, RmsNorm, RopeStore,
+    Fused, GetRows, HeadNorm, HeadNormParams, HeadShape, MatMul, Norm, NormKind, Normed, RopeStore,
     Sample, SamplerState, Shares, Sums, Variant, most_partials, splits,
 };
 use futures_util::future::{try_join, try_join3, try_join4};
@@ -14,7 +14,7 @@ use futures_util::future::{try_join, try_join3, try_join4};
 /// Every kernel that a pass needs, compiled once for a session.
 pub(crate) struct Kernels {
     get_rows: GetRows,
-    pub(super) norm: RmsNorm,
+    pub(super) norm: Norm,
     matmul: MatMul,
     fused: Fused,
     add_bias: Option<AddBias>,
@@ -69,7 +69,7 @@ impl Kernels {
         let attention =
             try_join(AttentionOne::new(gpu, heads, neox, sums), Attention::new(gpu, heads, way));
         let add_bias = wanted(*residual_bias, AddBias::new(gpu));
-        let head_norm = wanted(head_norms, HeadNorm::new(gpu, sums));
+        let head_norm = wanted(head_norms, HeadNorm::new(gpu, sums, NormKind::Rms));
         // Nothing is awaited before everything is begun: the weights stream from the first pause on.
         let (
             (get_rows, norm, matmul, (fused, add_bias, head_norm)),
@@ -77,7 +77,7 @@ impl Kernels {
         ) = try_join(
             try_join4(
                 GetRows::new(gpu, embedding),
-                RmsNorm::new(gpu, sums),
+                Norm::new(gpu, sums, NormKind::Rms, false),
                 // A chunk gives the logits of its last token alone.
                 MatMul::new(gpu, output, layers, variant),
                 try_join3(Fused::new(gpu, &all, embedding, variant), add_bias, head_norm),
@@ -223,7 +223,7 @@ impl Pass {
         record_body(&mut body, model, kernels, cache, &act)?;
         let mut head = Recording::default();
         let norm = [&act.frame, &act.x, &w.output_norm, &act.last];
-        kernels.norm.record_last(&mut head, "output_norm", c.norm_eps(), norm)?; // last [1, D]
+        kernels.norm.record_last(&mut head, "output_norm", c.norm_eps(), norm, None)?; // last [1, D]
         let tensors = [&act.frame, &act.last, logits];
         kernels.matmul.record(&mut head, "output", Epilogue::Store, tensors, w.output(), None)?; // logits [1, V]
         let (body, head) = (body.finish(&model.gpu)?, head.finish(&model.gpu)?);
@@ -279,7 +279,7 @@ fn params(model: &Model, cache: &Cache, layer: usize) -> AttentionParams {
 /// The norms of heads, which are of what a product gives and not of the residual stream.
 fn head_norms(c: &Config) -> HeadNormParams {
     let [heads, kv_heads, head_dim] = [c.n_head, c.n_head_kv, c.head_dim].map(|n| n as u32);
-    HeadNormParams { heads, kv_heads, head_dim, eps: c.rms_eps }
+    HeadNormParams::of_heads(heads, kv_heads, head_dim, c.rms_eps)
 }
 
 /// A border before every layer but the first, which the embedding goes with.
@@ -369,7 +369,7 @@ fn record_layers(
         let (k, v, turns) = (cache.k(i), cache.v(i), &cache.turns);
         let bias = layer.qkv_bias.as_ref();
         let (store, add, swiglu) = (Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu);
-        norm.record(r, name("attn_norm"), eps, [frame, x, &layer.attn_norm, xn])?; // xn [T, D]
+        norm.record(r, name("attn_norm"), eps, [frame, x, &layer.attn_norm, xn], None)?; // xn [T, D]
         matmul.record(r, name("attn_qkv"), store, [frame, xn, qkv], &layer.attn_qkv, bias)?; // qkv [T, (H + 2 KV) HD]
         if let (Some(op), Some(gain)) = (head_norm, &layer.head_norms) {
             op.record(r, name("head_norm"), head_norms(c), [frame, gain, qkv])?; // qkv [T, (H + 2 KV) HD]
@@ -383,7 +383,7 @@ fn record_layers(
         let bias = layer.attn_output_bias.as_ref();
         matmul.record(r, name("attn_output"), add, [frame, att, x], &layer.attn_output, bias)?; // x += [T, D]
         r.border(); // of a large model and a long chunk, each of these is long
-        norm.record(r, name("ffn_norm"), eps, [frame, x, &layer.ffn_norm, xn])?; // xn [T, D]
+        norm.record(r, name("ffn_norm"), eps, [frame, x, &layer.ffn_norm, xn], None)?; // xn [T, D]
         let bias = layer.ffn_gate_up_bias.as_ref();
         matmul.record(r, name("ffn_gate_up"), swiglu, [frame, xn, h], &layer.ffn_gate_up, bias)?; // h [T, F]
         r.border();

@@ -41,7 +41,7 @@ impl Scoring {
         r.border();
         let Activations { frame, x, xn, .. } = &act;
         let norm = [frame, x, &w.output_norm, xn];
-        kernels.norm.record(&mut r, "output_norm", c.norm_eps(), norm)?; // xn [T, D]
+        kernels.norm.record(&mut r, "output_norm", c.norm_eps(), norm, None)?; // xn [T, D]
         let output = [frame, xn, &logits];
         matmul.record(&mut r, "output", Epilogue::Store, output, w.output(), None)?; // logits [T, V]
         op.record(&mut r, "nll", [frame, &logits, &targets, &nll])?; // nll [T]

@@ -1,5 +1,6 @@
 //! One file an op: its `Params`, its kernel, its `record`.
 mod add_bias;
+mod add_position;
 mod argmax;
 mod attention;
 mod attention_one;
@@ -12,17 +13,19 @@ mod int8;
 mod linear;
 mod matmul;
 mod nll;
+mod norm;
 mod peak;
 mod ring;
-mod rms_norm;
 mod rope_store;
 mod sample;
 mod shares;
 mod shift;
+mod softcap;
 mod subgroup;
 mod variant;
 
 pub use add_bias::{AddBias, AddBiasParams};
+pub use add_position::{AddPosition, AddPositionParams};
 pub use argmax::{Argmax, ArgmaxParams, NO_TOKEN};
 pub use attention::{Attention, AttentionParams, ChunkAttention, HeadShape, MOST_HEAD_DIM};
 #[cfg(test)]
@@ -37,13 +40,14 @@ pub(crate) use linear::same_type;
 pub use linear::{Join, Linear, Part};
 pub use matmul::{MatMul, MatMulParams};
 pub use nll::{Nll, NllParams};
+pub use norm::{Norm, NormKind, NormParams};
 pub use peak::{Peak, PeakParams};
 pub use ring::{FRAME, RingParams};
-pub use rms_norm::{RmsNorm, RmsNormParams};
 pub use rope_store::RopeStore;
 pub use sample::{Sample, SampleParams, SampleSelectParams, SamplerState};
 pub use shares::{Shares, SharesParams};
 pub use shift::{Shift, ShiftParams};
+pub use softcap::{Softcap, SoftcapParams};
 pub use subgroup::Sums;
 pub use variant::{Choice, Origin, Variant};
 
@@ -73,10 +77,11 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
     let bytes = [int8::MATVEC, int8::NORMED, int8::RESIDUAL].into_iter().flatten();
     let by_format = by_format.into_iter().flatten().chain(bytes.flatten());
     let by_format = by_format.map(|(_, source)| source);
-    let others = [RmsNorm::SOURCE, RmsNorm::SUBGROUP, RopeStore::SOURCE, Attention::SOURCE];
+    let others = [Norm::SOURCE, Norm::SUBGROUP, RopeStore::SOURCE, Attention::SOURCE];
     let one = [
         Sample::SELECT,
         AddBias::SOURCE,
+        AddPosition::SOURCE,
         Sample::SOURCE,
         Attention::TILES,
         Attention::COLUMNS,
@@ -89,6 +94,7 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         Nll::SOURCE,
         Peak::SOURCE,
         Shift::SOURCE,
+        Softcap::SOURCE,
         Shares::SOURCE,
         crate::gpu::SUBGROUP_CHECK,
         crate::gpu::HALF_CHECK,

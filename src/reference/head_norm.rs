@@ -1,17 +1,38 @@
-use crate::ops::HeadNormParams;
+use super::norm::normed;
+use crate::ops::{HeadNormParams, NormKind};
 
-/// The twin of `shaders/head_norm.wgsl`: heads of queries and keys in every row of `qkv` [T, (H + 2 KV) HD]. `gain`: [2, HD].
-pub fn head_norm(params: HeadNormParams, gain: &[f32], qkv: &mut [f32]) {
-    let [heads, kv_heads, head_dim] =
-        [params.heads, params.kv_heads, params.head_dim].map(|n| n as usize);
-    for row in qkv.chunks_exact_mut((heads + 2 * kv_heads) * head_dim) {
-        for (h, head) in row.chunks_exact_mut(head_dim).take(heads + kv_heads).enumerate() {
-            let gain = &gain[if h < heads { 0 } else { head_dim }..][..head_dim];
-            let sum: f64 = head.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
-            let scale = 1.0 / (sum / head_dim as f64 + f64::from(params.eps)).sqrt();
-            for (v, &gain) in head.iter_mut().zip(gain) {
-                *v = (f64::from(*v) * scale * f64::from(gain)) as f32;
+/// The twin of `shaders/head_norm.wgsl`: groups of queries, keys and values in every row of `qkv` [T, stride]. `gain`: the
+/// queries', then the keys'.
+pub fn head_norm(kind: NormKind, params: HeadNormParams, gain: &[f32], qkv: &mut [f32]) {
+    let HeadNormParams { stride, q_norms, q_size, k_norms, k_size, v_norms, own, eps } = params;
+    let [stride, q_norms, q_size, k_norms, k_size, v_norms] =
+        [stride, q_norms, q_size, k_norms, k_size, v_norms].map(|n| n as usize);
+    let ones = vec![1.0; k_size];
+    let q_gains = match (q_norms, own) {
+        (0, _) => 0,
+        (_, 0) => q_size,
+        _ => q_norms * q_size,
+    };
+    let (q_gain, k_gain) = gain.split_at(q_gains);
+    for row in qkv.chunks_exact_mut(stride) {
+        let mut norm = |at: usize, gain: &[f32]| {
+            let group = &mut row[at..at + gain.len()];
+            let normed = normed(kind, eps, group);
+            for ((v, normed), &gain) in group.iter_mut().zip(normed).zip(gain) {
+                *v = (normed * f64::from(gain)) as f32;
             }
+        };
+        let nth = |i: usize| if own != 0 { i } else { 0 };
+        for i in 0..q_norms {
+            norm(i * q_size, &q_gain[nth(i) * q_size..][..q_size]);
+        }
+        let keys = q_norms * q_size;
+        for i in 0..k_norms {
+            norm(keys + i * k_size, &k_gain[nth(i) * k_size..][..k_size]);
+        }
+        let values = keys + k_norms * k_size;
+        for i in 0..v_norms {
+            norm(values + i * k_size, &ones);
         }
     }
 }

@@ -141,7 +141,7 @@ const OPS: [&str; 9] = [
     "ops::decode_ops::attention_of_one_token",
     "ops::fused_ops::norms_folded_into_products_of_every_format",
     "ops::row_ops::argmax",
-    "ops::row_ops::rms_norm",
+    "ops::norm_ops::norm",
     "ops::sample_op::draws_equal_the_host_draw_by_draw",
     "ops::weight_ops::matvec_and_matmul_of_every_format",
 ];
@@ -150,7 +150,7 @@ const OPS: [&str; 9] = [
 const BY_SUBGROUP: [&str; 4] = [
     "ops::decode_ops::attention_of_one_token",
     "ops::fused_ops::norms_folded_into_products_of_every_format",
-    "ops::row_ops::rms_norm",
+    "ops::norm_ops::norm",
     "ops::weight_ops::matvec_and_matmul_of_every_format",
 ];
 

@@ -102,9 +102,15 @@ fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     for w in &weights {
         get_rows.record(r, "get_rows", 1.0, [&many_frame, &tokens, &many_x], w).unwrap();
     }
+    let (add_position, w) = (block_on(AddPosition::new(gpu)).unwrap(), zeros(gpu, &[1, width]));
+    add_position.record(r, "add_position", [&many_frame, &w, &many_x]).unwrap();
     for sums in [Sums::Shared, Sums::of(gpu)] {
-        let norm = block_on(RmsNorm::new(gpu, sums)).unwrap();
-        norm.record(r, "norm", 1e-5, [&many_frame, &many_x, &wide_gain, &many_xn]).unwrap();
+        for kind in [NormKind::Rms, NormKind::Layer] {
+            let norm = block_on(Norm::new(gpu, sums, kind, true)).unwrap();
+            let tensors = [&many_frame, &many_x, &wide_gain, &many_xn];
+            norm.record(r, "norm", 1e-5, tensors, None).unwrap();
+            norm.record_added(r, "norm", 1e-5, tensors, Some(&wide_gain)).unwrap();
+        }
     }
 }
 
@@ -138,9 +144,11 @@ fn heads(gpu: &Gpu, sizes: &Sizes, head_dim: usize, r: &mut Recording) {
         op.record(r, "one", attend, [&one_frame, &qkv, &turns, &k, &v, &parts, &out]).unwrap();
     }
     let gain = zeros(gpu, &[2 * hd]);
-    let op = block_on(HeadNorm::new(gpu, sums)).unwrap();
-    let params = HeadNormParams { heads, kv_heads, head_dim, eps: 1e-5 };
-    op.record(r, "head_norm", params, [&frame, &gain, &qkv]).unwrap();
+    for kind in [NormKind::Rms, NormKind::Layer] {
+        let op = block_on(HeadNorm::new(gpu, sums, kind)).unwrap();
+        let params = HeadNormParams::of_heads(heads, kv_heads, head_dim, 1e-5);
+        op.record(r, "head_norm", params, [&frame, &gain, &qkv]).unwrap();
+    }
     let shares = block_on(Shares::new(gpu, shape)).unwrap();
     let seen = zeros(gpu, &[1, 1, h, 64.min(stored)]);
     let q = zeros(gpu, &[1, 3, h * hd]);
@@ -167,6 +175,7 @@ fn choices(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     let (targets, nll) = (zeros(gpu, &[1]), zeros(gpu, &[1]));
     let op = block_on(Nll::new(gpu)).unwrap();
     op.record(r, "nll", [&frame, &logits, &targets, &nll]).unwrap();
+    block_on(Softcap::new(gpu)).unwrap().record(r, "softcap", 30.0, &logits).unwrap();
     let peak = block_on(Peak::new(gpu)).unwrap();
     let (params, y) =
         (PeakParams { steps: 2_048, a: 0.5, b: 1.0 }, zeros(gpu, &[1, peak.lanes() as usize]));

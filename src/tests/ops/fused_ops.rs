@@ -4,7 +4,7 @@ use super::{Tried, run};
 use crate::format::DType;
 use crate::gpu::{AdapterChoice, Class, Gpu, Recording, Tensor};
 use crate::ops::{
-    Epilogue, Fused, Join, Linear, Normed, RmsNormParams, Sums, Variant, most_partials,
+    Epilogue, Fused, Join, Linear, NormKind, NormParams, Normed, Sums, Variant, most_partials,
 };
 use crate::reference;
 use crate::tests::support::{assert_close, gpu, noise};
@@ -50,8 +50,8 @@ pub(super) fn check_normed_with(
     let biased = epilogue == Epilogue::Store || rows % 4 == 2;
     let bias = if biased { noise(33, rows) } else { vec![] };
     let mut xn = vec![0.0; cols];
-    let params = RmsNormParams { cols: cols as u32, eps: EPS };
-    reference::rms_norm(params, x, as_multiplied, &mut xn);
+    let params = NormParams { cols: cols as u32, has_bias: 0, eps: EPS };
+    reference::norm(NormKind::Rms, params, [x, as_multiplied, &[]], &mut xn);
     let width = epilogue.outputs(rows);
     let mut expected = vec![f32::NAN; width];
     reference::matmul(epilogue, [&xn, &m.plain.concat(), &bias], cols, width, &mut expected);

@@ -6,6 +6,7 @@ mod fused_ops;
 mod int8_ops;
 #[cfg(feature = "cli")]
 mod memory;
+mod norm_ops;
 mod row_ops;
 mod sample_op;
 mod shift_op;

@@ -1,12 +1,13 @@
-//! rms_norm, argmax, nll and others against their twins.
-use super::{run, sums};
-use crate::gpu::{Gpu, Recording, Tensor};
+//! add_bias, argmax, nll and others against their twins.
+use super::run;
+use crate::gpu::{Recording, Tensor};
 use crate::model::reduce;
 use crate::ops::{
-    AddBias, AddBiasParams, Argmax, FRAME, HeadNorm, HeadNormParams, NO_TOKEN, Nll, NllParams,
-    Peak, PeakParams, RingParams, RmsNorm, RmsNormParams, Sums,
+    AddBias, AddBiasParams, AddPosition, AddPositionParams, Argmax, FRAME, NO_TOKEN, Nll,
+    NllParams, Peak, PeakParams, RingParams, Softcap, SoftcapParams,
 };
 use crate::reference;
+use crate::tests::loops::class;
 use crate::tests::support::{assert_close, gpu, noise};
 use pollster::block_on;
 
@@ -30,63 +31,6 @@ fn add_bias() {
     let [bias, two] = [&[3][..], &[2, 3]].map(|shape| Tensor::zeros(&gpu, "t", shape).unwrap());
     let error = op.record(&mut Recording::default(), "test", [&bias, &two]).unwrap_err();
     assert_eq!(error.to_string(), "add_bias: t has shape [2, 3], expected [1, 3]");
-}
-
-#[test]
-fn rms_norm() {
-    let gpu = gpu();
-    sums(&gpu).into_iter().for_each(|sums| check_rms_norm(&gpu, sums));
-}
-
-fn check_rms_norm(gpu: &Gpu, sums: Sums) {
-    let op = block_on(RmsNorm::new(gpu, sums)).unwrap();
-    // one column; a row that does not fill a workgroup; one over; real sizes
-    for (rows, cols) in [(1, 1), (3, 7), (2, 65), (1, 2048), (5, 4096)] {
-        // large enough to matter: with 1e-6 a kernel that forgets eps passes
-        let params = RmsNormParams { cols: cols as u32, eps: 0.1 };
-        let (x, w) = (noise(1, rows * cols), noise(2, cols));
-        let mut expected = vec![0.0; rows * cols];
-        reference::rms_norm(params, &x, &w, &mut expected);
-        // One row more than there are tokens: it is left alone.
-        let frame = Tensor::upload(gpu, "frame", &[FRAME], &[9u32, rows as u32, 1, 0]).unwrap();
-        let mut padded = x.clone();
-        padded.extend(noise(3, cols));
-        let x = Tensor::upload(gpu, "x", &[rows + 1, cols], &padded).unwrap();
-        let w = Tensor::upload(gpu, "w", &[cols], &w).unwrap();
-        let nan = vec![f32::NAN; (rows + 1) * cols];
-        let y = Tensor::upload(gpu, "y", &[rows + 1, cols], &nan).unwrap();
-        let last = Tensor::upload(gpu, "last", &[1, cols], &nan[..cols]).unwrap();
-        let mut recording = Recording::default();
-        op.record(&mut recording, "test", params.eps, [&frame, &x, &w, &y]).unwrap();
-        op.record_last(&mut recording, "test", params.eps, [&frame, &x, &w, &last]).unwrap();
-        run(gpu, recording);
-
-        let found: Vec<f32> = block_on(y.read(gpu)).unwrap();
-        let (found, beyond) = found.split_at(rows * cols);
-        assert_close(&format!("rms_norm {sums:?} {rows}x{cols}"), found, &expected, 1e-6, 1e-5);
-        assert!(beyond.iter().all(|v| v.is_nan()), "rms_norm {sums:?} {rows}x{cols} wrote beyond");
-        let found: Vec<f32> = block_on(last.read(gpu)).unwrap();
-        let expected = &expected[(rows - 1) * cols..];
-        assert_close(
-            &format!("rms_norm {sums:?} last of {rows}x{cols}"),
-            &found,
-            expected,
-            1e-6,
-            1e-5,
-        );
-    }
-}
-
-#[test]
-fn rms_norm_refuses_a_wrong_shape() {
-    let gpu = gpu();
-    let op = block_on(RmsNorm::new(&gpu, Sums::Shared)).unwrap();
-    let make = |name: &str, shape: &[usize]| Tensor::zeros(&gpu, name, shape).unwrap();
-    let [frame, x] = [make("frame", &[FRAME]), make("x", &[2, 8])];
-    let [w, y] = [make("w", &[7]), make("y", &[2, 8])];
-    let recording = &mut Recording::default();
-    let error = op.record(recording, "test", 1e-6, [&frame, &x, &w, &y]).unwrap_err();
-    assert_eq!(error.to_string(), "rms_norm: w has shape [7], expected [8]");
 }
 
 fn ring() -> RingParams {
@@ -238,35 +182,78 @@ fn peak() {
 }
 
 #[test]
-fn head_norm() {
+fn softcap() {
     let gpu = gpu();
-    for sums in sums(&gpu) {
-        let op = block_on(HeadNorm::new(&gpu, sums)).unwrap();
-        // one head; heads that do not fill a workgroup; one over; real sizes
-        for (heads, kv_heads, head_dim, rows) in
-            [(1, 1, 8, 1), (3, 1, 24, 2), (2, 2, 72, 3), (16, 8, 128, 2), (4, 1, 512, 1)]
-        {
-            let params = HeadNormParams { heads, kv_heads, head_dim, eps: 0.1 };
-            let width = ((heads + 2 * kv_heads) * head_dim) as usize;
-            let (gain, qkv) = (noise(1, 2 * head_dim as usize), noise(2, (rows + 1) * width));
-            let mut expected = qkv.clone();
-            // One row more than there are tokens: it is left alone.
-            reference::head_norm(params, &gain, &mut expected[..rows * width]);
-            let frame =
-                Tensor::upload(&gpu, "frame", &[FRAME], &[9u32, rows as u32, 1, 0]).unwrap();
-            let gain = Tensor::upload(&gpu, "gain", &[gain.len()], &gain).unwrap();
-            let qkv = Tensor::upload(&gpu, "qkv", &[rows + 1, width], &qkv).unwrap();
-            let mut recording = Recording::default();
-            op.record(&mut recording, "test", params, [&frame, &gain, &qkv]).unwrap();
-            run(&gpu, recording);
-            let found: Vec<f32> = block_on(qkv.read(&gpu)).unwrap();
-            let what = format!("head_norm {sums:?} {heads} + {kv_heads} heads of {head_dim}");
-            assert_close(&what, &found, &expected, 1e-6, 1e-5);
-        }
-        let [frame, qkv] =
-            [&[FRAME][..], &[1, 24]].map(|shape| Tensor::zeros(&gpu, "t", shape).unwrap());
-        let params = HeadNormParams { heads: 1, kv_heads: 1, head_dim: 8, eps: 0.1 };
-        let error = op.record(&mut Recording::default(), "test", params, [&frame, &frame, &qkv]);
-        assert_eq!(error.unwrap_err().to_string(), "head_norm: t has shape [4], expected [16]");
+    let op = block_on(Softcap::new(&gpu)).unwrap();
+    // one; odd; one over a workgroup's; a real vocabulary; up to the bound, far beyond it, and beyond all exponentials
+    for (rows, vocab, cap, scale) in [
+        (1, 1, 5.0, 4.0),
+        (3, 7, 30.0, 40.0),
+        (2, 257, 30.0, 1e4),
+        (1, 1031, 0.5, 1e30),
+        (2, 50_257, 50.0, 9.0),
+    ] {
+        let logits: Vec<f32> = noise(1, rows * vocab).iter().map(|x| x * scale).collect();
+        let mut expected = logits.clone();
+        reference::softcap(SoftcapParams { cols: vocab as u32, cap }, &mut expected);
+        let y = Tensor::upload(&gpu, "y", &[rows, vocab], &logits).unwrap();
+        let mut recording = Recording::default();
+        op.record(&mut recording, "test", cap, &y).unwrap();
+        run(&gpu, recording);
+        let found: Vec<f32> = block_on(y.read(&gpu)).unwrap();
+        assert_close(&format!("softcap {rows}x{vocab} {cap}"), &found, &expected, 1e-30, 1.5e-6);
     }
+    let y = Tensor::zeros(&gpu, "y", &[1, 3]).unwrap();
+    for cap in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        let error = op.record(&mut Recording::default(), "test", cap, &y).unwrap_err().to_string();
+        assert!(error.contains(&format!("a bound of {cap}")), "{error}");
+    }
+}
+
+#[test]
+fn softcap_of_what_is_not_a_number_and_of_the_largest_vocabulary() {
+    let gpu = gpu();
+    let y = [f32::NAN, f32::INFINITY, -1.0, -f32::NAN, f32::NEG_INFINITY];
+    let y = Tensor::upload(&gpu, "y", &[1, 5], &y).unwrap();
+    let mut recording = Recording::default();
+    let op = block_on(Softcap::new(&gpu)).unwrap();
+    op.record(&mut recording, "test", 30.0, &y).unwrap();
+    run(&gpu, recording);
+    let found: Vec<f32> = block_on(y.read(&gpu)).unwrap();
+    assert!(found[0].is_nan() && found[3].is_nan(), "{found:?}");
+    assert_eq!([found[1], found[4]], [30.0, -30.0]);
+    // The fewest lanes that a device has.
+    let gpu = class(true, Some(4));
+    let y = Tensor::zeros(&gpu, "y", &[1, 262_144]).unwrap();
+    let mut recording = Recording::default();
+    let op = block_on(Softcap::new(&gpu)).unwrap();
+    op.record(&mut recording, "test", 30.0, &y).unwrap();
+    let (_, work) = recording.works().next().unwrap();
+    assert_eq!(work.grid, [16_384, 1, 1]);
+}
+
+#[test]
+fn add_position() {
+    let gpu = gpu();
+    let op = block_on(AddPosition::new(&gpu)).unwrap();
+    for (room, tokens, cols, n, positions) in [(1, 1, 1, 0, 1), (1, 1, 65, 6, 7), (5, 4, 771, 3, 9)]
+    {
+        let (w, x) = (noise(1, positions * cols), noise(2, room * cols));
+        let mut expected = x.clone();
+        let params = AddPositionParams { cols: cols as u32, positions: positions as u32 };
+        reference::add_position(params, n, &w, &mut expected[..tokens * cols]);
+        let frame = [n as u32, tokens as u32, 1, 0];
+        let frame = Tensor::upload(&gpu, "frame", &[FRAME], &frame).unwrap();
+        let w = Tensor::upload(&gpu, "w", &[positions, cols], &w).unwrap();
+        let x = Tensor::upload(&gpu, "x", &[room, cols], &x).unwrap();
+        let mut recording = Recording::default();
+        op.record(&mut recording, "test", [&frame, &w, &x]).unwrap();
+        run(&gpu, recording);
+        let found: Vec<f32> = block_on(x.read(&gpu)).unwrap();
+        assert_close(&format!("add_position {tokens} of {cols}"), &found, &expected, 1e-7, 1e-6);
+    }
+    let [frame, w, x] =
+        [&[FRAME][..], &[2, 3], &[1, 4]].map(|s| Tensor::zeros(&gpu, "t", s).unwrap());
+    let error = op.record(&mut Recording::default(), "test", [&frame, &w, &x]).unwrap_err();
+    assert_eq!(error.to_string(), "add_position: t has shape [1, 4], expected [1, 3]");
 }

@@ -1,0 +1,58 @@
+//! A bound that logits come near and never pass.
+use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work, wgsl};
+use crate::{Error, Result};
+
+/// `Params` of `shaders/softcap.wgsl`.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct SoftcapParams {
+    /// V
+    pub cols: u32,
+    /// The bound.
+    pub cap: f32,
+}
+
+/// Elements that a lane has.
+const EACH: u32 = 4;
+
+/// Bends logits so that their magnitude stays below a bound.
+pub struct Softcap {
+    kernel: Kernel,
+}
+
+impl Softcap {
+    /// The kernel and its bindings.
+    pub const SOURCE: KernelSource = KernelSource {
+        name: "softcap",
+        wgsl: wgsl!("softcap.wgsl"),
+        bindings: &[Access::Write],
+        params_size: size_of::<SoftcapParams>() as u64,
+        subgroups: false,
+    };
+
+    /// Compiles the kernel.
+    pub async fn new(gpu: &Gpu) -> Result<Self> {
+        let lanes = f64::from(gpu.tier.lanes());
+        Ok(Self { kernel: Kernel::new(gpu, Self::SOURCE, [("WG", lanes)]).await? })
+    }
+
+    /// Records `y <- cap tanh(y / cap)`. `y`: [rows, V]. An error unless `cap` is above zero.
+    pub fn record(
+        &self,
+        recording: &mut Recording,
+        label: impl Into<String>,
+        cap: f32,
+        y: &Tensor,
+    ) -> Result<()> {
+        let [rows, cols] = y.dims("softcap")?;
+        if !(cap > 0.0 && cap.is_finite()) {
+            return Err(Error::Unsupported(format!(
+                "softcap: a bound of {cap}, where one above zero is wanted"
+            )));
+        }
+        let params = SoftcapParams { cols: cols as u32, cap };
+        let grid = [params.cols.div_ceil(EACH * self.kernel.lanes()), rows as u32, 1];
+        let work = Work { grid, iterations: u64::from(EACH) };
+        recording.dispatch(label, &self.kernel, params, &[y], work)
+    }
+}
