@@ -113,7 +113,8 @@ pub(crate) fn logits(args: LogitsArgs) -> Result<()> {
         (Some(text), _) => prompt_ids(&file.tokenizer, &text)?,
         (None, _) => {
             return Err(Error::Usage(
-                "logits needs a text: -p TEXT, -f FILE, - for standard input, or token --ids".into(),
+                "logits needs a text: -p TEXT, -f FILE, - for standard input, or token --ids"
+                    .into(),
             ));
         }
     };

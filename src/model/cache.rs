@@ -1,8 +1,8 @@
 //! The cache: sinks and a ring on the GPU, and the positions that never grow.
-use crate::gpu::{Gpu, Tensor};
 use super::config::LayerKind;
 use super::rope::phase_table;
 use super::{Config, Rope, RopeScaling};
+use crate::gpu::{Gpu, Tensor};
 use crate::ops::{ActivationType, RingParams};
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -175,8 +175,8 @@ struct Rings {
 impl Rings {
     fn of(settings: &CacheSettings, config: &Config) -> Result<Self> {
         let mut policy = settings.geometry()?;
-        let own = config.layers.iter().find(|kind| kind.window.is_some() && !kind.sinks);
-        let Some(window) = own.and_then(|kind| kind.window) else {
+        let Some(window) = config.own_window().filter(|_| config.keeps_own_window(settings.window))
+        else {
             return Ok(Self { policy, own: None });
         };
         let window = u32::try_from(window).unwrap_or(u32::MAX);
@@ -194,11 +194,7 @@ impl Rings {
 
     fn of_layer(self, kind: LayerKind) -> RingParams {
         match (kind.window, self.own) {
-            (Some(_), Some(own)) if !kind.sinks => own,
-            // Every layer has a window: then the policy has its way in them, as far as it goes.
-            (Some(window), _) => {
-                RingParams { window: self.policy.window.min(window as u32), ..self.policy }
-            }
+            (Some(_), Some(own)) => own,
             _ => self.policy,
         }
     }
@@ -270,7 +266,7 @@ impl Cache {
         let store = |(layer, (&ring, kind)): (usize, (&RingParams, &LayerKind))| {
             let shape = [(ring.sinks + ring.slots) as usize, words];
             let make = |name: &str| Tensor::zeros(gpu, format!("kv.{layer}.{name}"), &shape);
-            let own = kind.window.is_some() && !kind.sinks;
+            let own = kind.window.is_some() && rings.own.is_some();
             Ok(Stored { ring, k: make("k")?, v: make("v")?, own })
         };
         let layers = of_layers.iter().zip(&config.layers).enumerate().map(store);

@@ -75,8 +75,6 @@ pub struct Caps {
 pub struct LayerKind {
     /// The window that the layer was trained with, the current token included; none where the policy has its way.
     pub window: Option<usize>,
-    /// Whether the policy's sinks are seen, beside a window of the layer's own.
-    pub sinks: bool,
     /// Whether queries and keys are turned.
     pub turns: bool,
 }
@@ -167,6 +165,13 @@ impl Config {
         self.layers.iter().find_map(|kind| kind.window)
     }
 
+    /// Whether layers with a window of their own keep it beside a policy's of so many tokens. Where all layers have one,
+    /// a shorter one with sinks is the policy's: it would have its way nowhere.
+    pub(crate) fn keeps_own_window(&self, policy: usize) -> bool {
+        let all = self.layers.iter().all(|kind| kind.window.is_some());
+        self.own_window().is_some_and(|own| !all || policy > own)
+    }
+
     /// An error unless a cache of that policy can be what the model was trained for.
     pub(crate) fn expect_capacity(&self, policy: Policy, ring: RingParams) -> Result<()> {
         let wrong = |works: String| {
@@ -204,11 +209,15 @@ impl Config {
         let unturned = layers.iter().filter(|kind| !kind.turns).count();
         let mut text = format!("brooklet runs this model, of the family {architecture}");
         if let Some(window) = self.own_window() {
-            text += &format!("; {own} of {n_layer} layers have a window of {window} tokens of their own");
+            text += &format!(
+                "; {own} of {n_layer} layers have a window of {window} tokens of their own"
+            );
         }
         match self.positions {
             Positions::Alibi(_) => text += "; positions by ALiBi",
-            Positions::Learned => text += "; positions were learned one by one: dense and recompute only",
+            Positions::Learned => {
+                text += "; positions were learned one by one: dense and recompute only"
+            }
             Positions::Rope if unturned > 0 => {
                 text += &format!("; {unturned} of {n_layer} layers know no positions");
             }

@@ -116,8 +116,7 @@ const LLAMA: Family = Family {
 const NEOX: Family = Family { layout: RopeLayout::Neox, ..LLAMA };
 
 /// What GPT-2 and those after it have alike.
-const GPT: Family =
-    Family { norm: NormKind::Layer, feed_forward: Epilogue::GeluTanh, ..NEOX };
+const GPT: Family = Family { norm: NormKind::Layer, feed_forward: Epilogue::GeluTanh, ..NEOX };
 
 const GEMMA2: Family = Family {
     name: "gemma2",

@@ -45,14 +45,14 @@ pub(crate) struct Activations {
     pub(crate) tokens: Tensor,
     /// [4] n: the first token's position, reduced; tokens: how many of T are there; sinks kept; step
     pub(crate) frame: Tensor,
-    pub(super) x: Tensor,  // [T, D]
-    pub(super) xn: Tensor, // [T, D]
-    pub(super) qkv: Tensor,           // [T, (H + 2 KV) HD]
-    pub(super) q: Tensor,             // [T, 3, H HD]
-    pub(super) att: Tensor,           // [T, H HD]
-    pub(super) carry: Tensor,         // [T, H, 2 ceil(HD/256)], between the spans of a long cache
-    pub(super) h: Tensor,             // [T, F], F padded to a multiple of 32
-    pub(super) last: Tensor,          // [1, D]
+    pub(super) x: Tensor,     // [T, D]
+    pub(super) xn: Tensor,    // [T, D]
+    pub(super) qkv: Tensor,   // [T, (H + 2 KV) HD]
+    pub(super) q: Tensor,     // [T, 3, H HD]
+    pub(super) att: Tensor,   // [T, H HD]
+    pub(super) carry: Tensor, // [T, H, 2 ceil(HD/256)], between the spans of a long cache
+    pub(super) h: Tensor,     // [T, F], F padded to a multiple of 32
+    pub(super) last: Tensor,  // [1, D]
     /// Partial sums of the squares of x, for one token alone.
     pub(super) squares: Tensor, // [about D/4]
     /// What each split of the cache gives, for one token alone.

@@ -5,8 +5,8 @@ use super::{Activations, Cache, Config, KernelSettings, Positions, RopeLayout};
 use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::ops::{
-    AddBias, AddPosition, Argmax, Attention, AttentionOne, ChunkAttention, Fused,
-    GetRows, HeadNorm, HeadShape, MatMul, Norm, NormKind, RopeStore, Sample, SamplerState, Softcap, Sums,
+    AddBias, AddPosition, Argmax, Attention, AttentionOne, ChunkAttention, Fused, GetRows,
+    HeadNorm, HeadShape, MatMul, Norm, NormKind, RopeStore, Sample, SamplerState, Softcap, Sums,
     Variant,
 };
 use futures_util::future::{try_join, try_join3, try_join4};

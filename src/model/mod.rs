@@ -26,9 +26,7 @@ mod tensors;
 mod weights;
 
 pub use cache::{Cache, CacheSettings, KvType, Policy, reduce};
-pub use config::{
-    Caps, Config, HeadNorms, LayerKind, NormPlaces, Norms, Positions, Softmax,
-};
+pub use config::{Caps, Config, HeadNorms, LayerKind, NormPlaces, Norms, Positions, Softmax};
 pub use family::Scales;
 #[cfg(feature = "cli")]
 pub(crate) use forward::watched;
@@ -48,8 +46,8 @@ use futures_util::future::try_join;
 use kernels::Needs;
 use std::sync::Arc;
 use std::time::Duration;
-use web_time::Instant;
 pub(crate) use tensors::Products;
+use web_time::Instant;
 use weights::Weights;
 
 /// How a model is to be loaded.

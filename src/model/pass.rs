@@ -70,11 +70,23 @@ impl<'a> Recorder<'a> {
         }
         let rows = if w.token_embd_norm.is_some() { &act.xn } else { &act.x };
         let tensors = [&act.frame, &act.tokens, rows];
-        kernels.get_rows.record(&mut self.r, "token_embd", c.embedding_scale(), tensors, &w.token_embd)?;
+        kernels.get_rows.record(
+            &mut self.r,
+            "token_embd",
+            c.embedding_scale(),
+            tensors,
+            &w.token_embd,
+        )?;
         if let Some(norm) = &w.token_embd_norm {
             let NormWeights { gain, bias } = norm;
             let tensors = [&act.frame, rows, gain, &act.x];
-            kernels.norm.record(&mut self.r, "token_embd_norm", c.norm_eps(), tensors, bias.as_ref())?;
+            kernels.norm.record(
+                &mut self.r,
+                "token_embd_norm",
+                c.norm_eps(),
+                tensors,
+                bias.as_ref(),
+            )?;
         }
         if let (Some(op), Some(positions)) = (&kernels.add_position, &w.position_embd) {
             op.record(&mut self.r, "position_embd", [&act.frame, positions, &act.x])?;
@@ -101,7 +113,8 @@ impl<'a> Recorder<'a> {
             Some(Waits::Embedding) => {
                 let embedding = [&act.tokens, gain, &act.x, &act.xn, &act.squares];
                 let scale = model.config.embedding_scale();
-                folded.partials = fused.record_get_rows(r, "token_embd", scale, embedding, &w.token_embd)?;
+                folded.partials =
+                    fused.record_get_rows(r, "token_embd", scale, embedding, &w.token_embd)?;
             }
             Some(Waits::Product { label, from, matrix }) => {
                 // The kernel has no room for a bias.
@@ -120,7 +133,11 @@ impl<'a> Recorder<'a> {
     }
 
     /// The stream, normalised: what a block reads. Where there is no norm it is the stream itself.
-    pub(super) fn normed(&mut self, name: &str, norm: Option<&'a NormWeights>) -> Result<&'a Tensor> {
+    pub(super) fn normed(
+        &mut self,
+        name: &str,
+        norm: Option<&'a NormWeights>,
+    ) -> Result<&'a Tensor> {
         let Self { model, kernels, act, .. } = *self;
         let Some(NormWeights { gain, bias }) = norm else { return Ok(&act.x) };
         if self.folded.is_some() {
@@ -176,7 +193,14 @@ impl<'a> Recorder<'a> {
             Some(_) => (Epilogue::Store, &act.xn),
             None => (Epilogue::Add, &act.x),
         };
-        kernels.matmul.record(&mut self.r, label, epilogue, [&act.frame, from, to], &matrix.w, bias)?;
+        kernels.matmul.record(
+            &mut self.r,
+            label,
+            epilogue,
+            [&act.frame, from, to],
+            &matrix.w,
+            bias,
+        )?;
         if let Some(NormWeights { gain, bias }) = post {
             let (eps, label) = (model.config.norms.eps, self.label(name));
             let tensors = [&act.frame, &act.xn, gain, &act.x];
@@ -198,7 +222,9 @@ impl<'a> Recorder<'a> {
         let Activations { frame, qkv, q, att, carry, parts, .. } = act;
         let (c, i) = (self.config(), self.layer);
         let (k, v, turns, terms) = (cache.k(i), cache.v(i), cache.turns(i), &layer.attn_terms);
-        if let (Some(op), Some(norms), Some(gain)) = (&kernels.head_norm, c.head_norms, &layer.head_norms) {
+        if let (Some(op), Some(norms), Some(gain)) =
+            (&kernels.head_norm, c.head_norms, &layer.head_norms)
+        {
             let label = self.label("head_norm");
             op.record(&mut self.r, label, head_norms(c, norms), [frame, gain, qkv])?; // qkv [T, (H + 2 KV) HD]
         }
@@ -212,7 +238,12 @@ impl<'a> Recorder<'a> {
         let label = self.label("rope_store");
         kernels.rope_store.record(&mut self.r, label, params, [frame, qkv, turns, q, k, v])?; // q [T, 3, H HD]
         let label = self.label("attention");
-        kernels.attention.record(&mut self.r, label, params, [frame, q, k, v, att, carry, terms])?; // att [T, H HD]
+        kernels.attention.record(
+            &mut self.r,
+            label,
+            params,
+            [frame, q, k, v, att, carry, terms],
+        )?; // att [T, H HD]
         if let Some((shares, seen)) = self.look {
             let label = self.label("shares");
             shares.record(&mut self.r, label, params, i, [frame, q, k, v, seen, terms])?; // seen [L, T, H, FIRST]

@@ -46,12 +46,15 @@ impl Config {
         let positions = match family.positions {
             PositionRule::Rope => Positions::Rope,
             PositionRule::Learned => Positions::Learned,
-            PositionRule::Alibi(fixed) => {
-                match positive("attention.max_alibi_bias")?.or(fixed) {
-                    Some(bias) => Positions::Alibi(bias),
-                    None => return Err(Error::Unsupported(format!("the model has neither ALiBi nor another kind of positions that {} may have", family.name))),
+            PositionRule::Alibi(fixed) => match positive("attention.max_alibi_bias")?.or(fixed) {
+                Some(bias) => Positions::Alibi(bias),
+                None => {
+                    return Err(Error::Unsupported(format!(
+                        "the model has neither ALiBi nor another kind of positions that {} may have",
+                        family.name
+                    )));
                 }
-            }
+            },
         };
         let eps = match family.norm {
             NormKind::Rms => "attention.layer_norm_rms_epsilon",
@@ -88,9 +91,9 @@ impl Config {
                 Parallel::Key => gguf.bool(&key("use_parallel_residual"))?.unwrap_or(true),
                 Parallel::OneNorm => !found("ffn_norm"),
             },
-            head_norms: family.head_norms.filter(|norms| {
-                *norms != HeadNorms::OwnGains || found("attn_q_norm")
-            }),
+            head_norms: family
+                .head_norms
+                .filter(|norms| *norms != HeadNorms::OwnGains || found("attn_q_norm")),
             feed_forward: family.feed_forward,
             positions,
             softmax: Softmax::read(gguf)?,
@@ -164,7 +167,9 @@ fn layer_kinds(
         _ => None,
     };
     let every = match (&listed, family.window) {
-        (None, WindowRule::AllBut(every)) => gguf.u32(&pattern)?.map_or(every, |n| n as usize).max(1),
+        (None, WindowRule::AllBut(every)) => {
+            gguf.u32(&pattern)?.map_or(every, |n| n as usize).max(1)
+        }
         _ => 1,
     };
     let local = |layer: usize| match family.window {
@@ -180,8 +185,6 @@ fn layer_kinds(
         let window = own.filter(|_| local(layer)).map(|window| window as usize);
         LayerKind {
             window,
-            // Where all layers have one, the policy would have its way nowhere.
-            sinks: window.is_none() || (0..n_layer).all(local),
             turns: match family.unturned {
                 Unturned::None => true,
                 Unturned::Every(every) => !(layer + 1).is_multiple_of(every),
@@ -214,10 +217,8 @@ fn refuse_variants(gguf: &Gguf, family: &Family, key: &impl Fn(&str) -> String) 
         ("residual_scale", "scaled residuals"),
         ("attention.scale", "a scale of attention of its own"),
     ];
-    let others = [
-        ("expert_count", "a mixture of experts"),
-        ("attention.clamp_kqv", "clamped attention"),
-    ];
+    let others =
+        [("expert_count", "a mixture of experts"), ("attention.clamp_kqv", "clamped attention")];
     let window = [("attention.sliding_window", "attention trained with a sliding window")];
     let alibi = [("attention.max_alibi_bias", "ALiBi")];
     let refuses_windows = matches!(family.window, WindowRule::Refused);
@@ -232,4 +233,3 @@ fn refuse_variants(gguf: &Gguf, family: &Family, key: &impl Fn(&str) -> String) 
     }
     Ok(())
 }
-

@@ -105,7 +105,8 @@ impl Rope {
                     frequency / factor * (1.0 - kept) + frequency * kept
                 });
                 let sharpness = |multiplier: f64| 1.0 + 0.1 * multiplier * factor.ln();
-                let sharpened = if ext == 0.0 { 1.0 } else { sharpness(1.0) / sharpness(multiplier) };
+                let sharpened =
+                    if ext == 0.0 { 1.0 } else { sharpness(1.0) / sharpness(multiplier) };
                 (mixed.collect(), attn * sharpened)
             }
         }
@@ -142,7 +143,9 @@ impl RopeScaling {
         };
         let factor = match factor.unwrap_or(1.0) {
             factor if factor.is_finite() && factor > 0.0 => factor,
-            factor => return Err(Error::Unsupported(format!("a rotary scaling factor of {factor}"))),
+            factor => {
+                return Err(Error::Unsupported(format!("a rotary scaling factor of {factor}")));
+            }
         };
         let original = "rope.scaling.original_context_length";
         match kind {

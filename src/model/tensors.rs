@@ -48,7 +48,10 @@ pub(super) struct Weight {
 impl Weight {
     /// The tensors that there are, each as if it had no more than the rows that are wanted.
     pub(super) fn tensors(&self, gguf: &Gguf) -> Result<Vec<TensorInfo>> {
-        let there = self.pieces.iter().filter(|piece| !piece.optional || gguf.tensor(&piece.name).is_some());
+        let there = self
+            .pieces
+            .iter()
+            .filter(|piece| !piece.optional || gguf.tensor(&piece.name).is_some());
         there.map(|piece| Ok(piece.of(need_tensor(gguf, &piece.name)?))).collect()
     }
 
@@ -105,11 +108,17 @@ impl List<'_> {
     ) {
         let label = self.label(layer, label);
         let name = |part: &str, suffix: &str| format!("{}.{suffix}", self.name(layer, part));
-        let matrix = parts.iter().map(|(part, rows)| {
-            Piece { name: name(part, "weight"), dims: vec![cols, *rows], rows: None, optional: false }
+        let matrix = parts.iter().map(|(part, rows)| Piece {
+            name: name(part, "weight"),
+            dims: vec![cols, *rows],
+            rows: None,
+            optional: false,
         });
-        let bias = parts.iter().map(|(part, rows)| {
-            Piece { name: name(part, "bias"), dims: vec![*rows], rows: None, optional: true }
+        let bias = parts.iter().map(|(part, rows)| Piece {
+            name: name(part, "bias"),
+            dims: vec![*rows],
+            rows: None,
+            optional: true,
         });
         let (matrix, bias) = (matrix.collect(), bias.collect());
         self.add(format!("{label}.bias"), Role::Vector, join, bias);
@@ -128,7 +137,13 @@ impl List<'_> {
         let (label, tensor) = (self.label(Some(layer), label), self.name(Some(layer), tensor));
         let all: u64 = parts.iter().sum();
         let mut at = 0;
-        let ranges: Vec<Range<u64>> = parts.iter().map(|rows| { at += rows; at - rows..at }).collect();
+        let ranges: Vec<Range<u64>> = parts
+            .iter()
+            .map(|rows| {
+                at += rows;
+                at - rows..at
+            })
+            .collect();
         let piece = |suffix: &str, dims: &[u64], rows: &Range<u64>| Piece {
             name: format!("{tensor}.{suffix}"),
             dims: dims.to_vec(),
@@ -164,7 +179,12 @@ impl List<'_> {
     /// A tensor by itself.
     fn alone(&mut self, layer: Option<usize>, name: &str, role: Role, dims: &[u64]) {
         let name = self.label(layer, name);
-        let piece = Piece { name: format!("{name}.weight"), dims: dims.to_vec(), rows: None, optional: false };
+        let piece = Piece {
+            name: format!("{name}.weight"),
+            dims: dims.to_vec(),
+            rows: None,
+            optional: false,
+        };
         self.add(name, role, Join::Concat, vec![piece]);
     }
 
@@ -205,7 +225,14 @@ impl List<'_> {
             let label = format!("blk.{i}.head_norms");
             self.add(label, Role::Vector, Join::Concat, parts.map(piece).into());
         }
-        let add = (Role::Product(if c.norms.places == NormPlaces::Before { Epilogue::Add } else { Epilogue::Store }), Join::Concat);
+        let add = (
+            Role::Product(if c.norms.places == NormPlaces::Before {
+                Epilogue::Add
+            } else {
+                Epilogue::Store
+            }),
+            Join::Concat,
+        );
         self.product(layer, "attn_output", add, q, &[("attn_output", d)]);
         if c.norms.places != NormPlaces::Before {
             self.norm(layer, "post_attention_norm", d, kind);
@@ -213,7 +240,8 @@ impl List<'_> {
         }
         // What reads the same stream may read it through the same norm.
         let one_norm = c.parallel && !self.has(&self.name(layer, "ffn_norm"));
-        let one_norm = one_norm || c.parallel && self.name(layer, "ffn_norm") == self.name(layer, "attn_norm");
+        let one_norm =
+            one_norm || c.parallel && self.name(layer, "ffn_norm") == self.name(layer, "attn_norm");
         if before && !one_norm {
             self.norm(layer, "ffn_norm", d, kind);
         }
@@ -226,7 +254,9 @@ impl List<'_> {
             (true, false) => {
                 self.fused(i, ("ffn_gate_up", "ffn_up"), (up, Join::Interleave), d, &[f, f]);
             }
-            (false, _) => self.product(layer, "ffn_gate_up", (up, Join::Concat), d, &[("ffn_up", f)]),
+            (false, _) => {
+                self.product(layer, "ffn_gate_up", (up, Join::Concat), d, &[("ffn_up", f)])
+            }
         }
         self.product(layer, "ffn_down", add, f, &[("ffn_down", d)]);
     }
@@ -341,7 +371,9 @@ impl Products {
                 match weight.role {
                     Role::Product(epilogue) => note(&mut found.layers, (epilogue, dtype)),
                     Role::Output => note(&mut found.output, (Epilogue::Store, dtype)),
-                    Role::Embedding if config.tied => note(&mut found.output, (Epilogue::Store, dtype)),
+                    Role::Embedding if config.tied => {
+                        note(&mut found.output, (Epilogue::Store, dtype))
+                    }
                     _ => {}
                 }
             }

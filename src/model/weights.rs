@@ -1,7 +1,7 @@
 //! The model's weights on the GPU, under their GGUF names.
+use super::Config;
 use super::config::{Positions, Softmax};
 use super::tensors::{Role, Weight, list};
-use super::Config;
 use crate::Result;
 use crate::format::{Gguf, Source, TensorInfo, dequantize};
 use crate::gpu::{Gpu, Tensor};
@@ -23,10 +23,10 @@ pub(crate) struct NormWeights {
 /// The weights of one layer. What a family has not is not there.
 pub(crate) struct Layer {
     pub(crate) attn_norm: Option<NormWeights>,
-    pub(crate) attn_qkv: Matrix,           // [(H + 2 KV) HD, D]: attn_q, attn_k, attn_v
+    pub(crate) attn_qkv: Matrix, // [(H + 2 KV) HD, D]: attn_q, attn_k, attn_v
     pub(crate) head_norms: Option<Tensor>, // attn_q_norm, then attn_k_norm
-    pub(crate) attn_terms: Tensor,         // [H, 4]: what each head adds to its scores
-    pub(crate) attn_output: Matrix,        // [D, H HD]
+    pub(crate) attn_terms: Tensor, // [H, 4]: what each head adds to its scores
+    pub(crate) attn_output: Matrix, // [D, H HD]
     pub(crate) post_attention_norm: Option<NormWeights>,
     pub(crate) ffn_norm: Option<NormWeights>,
     pub(crate) ffn_gate_up: Matrix, // [2 F, D]: rows of ffn_gate and ffn_up by turns; [F, D] without a gate
@@ -246,6 +246,7 @@ impl Weights {
         let heads = self.layers.iter().flat_map(|l| [l.head_norms.as_ref(), Some(&l.attn_terms)]);
         let biases = self.products().map(|matrix| matrix.bias.as_ref());
         let vectors = norms.chain(heads).chain(biases).chain([self.position_embd.as_ref()]);
-        vectors.flatten().map(Tensor::size).sum::<u64>() + self.matrices().map(Linear::bytes).sum::<u64>()
+        vectors.flatten().map(Tensor::size).sum::<u64>()
+            + self.matrices().map(Linear::bytes).sum::<u64>()
     }
 }

@@ -2,7 +2,9 @@
 //! list and every one is turned anew at every step, at its place inside the cache. No ring, no phases.
 use crate::Result;
 use crate::format::{Gguf, Source, dequantize};
-use crate::model::{Config, HeadNorms, NormPlaces, Norms, Positions, RopeLayout, RopeScaling, Softmax};
+use crate::model::{
+    Config, HeadNorms, NormPlaces, Norms, Positions, RopeLayout, RopeScaling, Softmax,
+};
 use crate::ops::{Epilogue, NormKind};
 use std::collections::HashMap;
 
@@ -172,9 +174,10 @@ impl Oracle {
         match head_norms {
             None => heads,
             Some(HeadNorms::Rows) => normed(rms, eps, &heads, gain, &[]),
-            Some(HeadNorms::Heads) => {
-                heads.chunks_exact(head_dim).flat_map(|head| normed(rms, eps, head, gain, &[])).collect()
-            }
+            Some(HeadNorms::Heads) => heads
+                .chunks_exact(head_dim)
+                .flat_map(|head| normed(rms, eps, head, gain, &[]))
+                .collect(),
             Some(HeadNorms::OwnGains) => {
                 let own = heads.chunks_exact(head_dim).zip(gain.chunks_exact(head_dim));
                 own.flat_map(|(head, gain)| normed(layer, eps, head, gain, &[])).collect()
@@ -282,18 +285,16 @@ impl Oracle {
 
     /// Keeps a key and a value, and lets go of what is out of sight.
     fn see(&mut self, layer: usize, k: Vec<f64>, v: Vec<f64>) {
-        let kind = self.config.layers[layer];
-        let own = kind.window.unwrap_or(usize::MAX);
-        let (sinks, window) = match kind.sinks {
-            true => (self.sinks, self.window.min(own)),
-            false => (0, own),
+        let (sinks, window) = match self.config.layers[layer].window {
+            Some(own) if self.config.keeps_own_window(self.window) => (0, own),
+            _ => (self.sinks, self.window),
         };
         let seen = &mut self.seen[layer];
         if self.halves && seen.len() == self.sinks + self.window {
             seen.drain(self.sinks..self.sinks + self.window / 2);
         }
         seen.push((k, v));
-        if seen.len() - sinks > window {
+        if seen.len() > sinks.saturating_add(window) {
             seen.remove(sinks);
         }
     }
@@ -305,7 +306,8 @@ impl Oracle {
 
     /// Attention of one token over all that is kept, numbered by its place in the list.
     fn attend(&mut self, layer: usize, q: &[f64]) -> Vec<f64> {
-        let Config { n_head, n_head_kv, head_dim, scales, caps, positions, softmax, .. } = self.config;
+        let Config { n_head, n_head_kv, head_dim, scales, caps, positions, softmax, .. } =
+            self.config;
         let seen = &self.seen[layer];
         let mut given = Vec::with_capacity(n_head);
         let mut att = Vec::with_capacity(q.len());

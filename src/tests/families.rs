@@ -6,6 +6,7 @@ use crate::format::{FileSource, Gguf};
 use crate::gpu::Gpu;
 use crate::model::{CacheSettings, Config, KvType, Model, Policy};
 use crate::reference::Oracle;
+use crate::session::Session;
 use crate::text::{SamplerSettings, Tokenizer, Vocab};
 use pollster::block_on;
 use serde::Deserialize;
@@ -38,94 +39,76 @@ struct Check {
 /// What arithmetic in f32 may be off by.
 const CLOSE: f32 = 1e-3;
 
-/// Every model of the folder, with its figures.
-fn families() -> Vec<(String, PathBuf, Golden)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families");
-    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let models = files.filter(|path| path.extension().is_some_and(|e| e == "gguf"));
-    let mut all: Vec<_> = models
-        .map(|path| {
-            let text = std::fs::read_to_string(path.with_extension("json")).unwrap();
-            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-            (name, path, serde_json::from_str(&text).unwrap())
-        })
-        .collect();
-    all.sort_by(|a, b| a.0.cmp(&b.0));
-    all
+/// A family's tiny model, with its figures.
+struct Tiny {
+    name: &'static str,
+    path: PathBuf,
+    golden: Golden,
 }
 
-fn opened(path: &Path) -> (FileSource, Gguf) {
-    let source = FileSource::open(path).unwrap();
-    let gguf = block_on(Gguf::read(&source)).unwrap();
-    (source, gguf)
-}
-
-fn model(gpu: &Arc<Gpu>, path: &Path) -> Arc<Model> {
-    let (source, gguf) = opened(path);
-    Arc::new(block_on(Model::load(gpu.clone(), &source, &gguf, &mut |_, _| ())).unwrap())
-}
-
-#[test]
-fn every_family_has_the_logits_and_tokens_of_transformers() {
-    let gpu = Arc::new(gpu());
-    for (family, path, golden) in families() {
-        let model = model(&gpu, &path);
-        for chunk in [1, 24] {
-            let settings = CacheSettings {
-                kv: KvType::F32,
-                chunk,
-                window: 400,
-                ..CacheSettings::for_model(&model.config, Policy::Dense)
-            };
-            let mut session = session(&model, settings);
-            for sequence in &golden.sequences {
-                let Sequence { name, tokens, positions, fixed_ids, fixed, top8, greedy } = sequence;
-                session.reset();
-                let mut fed = 0;
-                for (k, &position) in positions.iter().enumerate() {
-                    block_on(session.feed(&tokens[fed..=position])).unwrap();
-                    fed = position + 1;
-                    let logits = block_on(session.logits()).unwrap();
-                    let of =
-                        |ids: &[u32]| ids.iter().map(|&id| logits[id as usize]).collect::<Vec<_>>();
-                    let what =
-                        format!("{family}, {name}, chunks of {chunk}, after token {position}");
-                    assert_close(&what, &of(fixed_ids), &fixed[k], CLOSE, 0.0);
-                    let (ids, highest): (Vec<_>, Vec<_>) = top8[k].iter().copied().unzip();
-                    assert_close(&what, &of(&ids), &highest, CLOSE, 0.0);
-                }
-                assert_eq!(fed, tokens.len(), "the last position is the last token's");
-                let settings = SamplerSettings { temperature: 0.0, ..SamplerSettings::default() };
-                let mut generation = session.generate(settings, &[]).unwrap();
-                let next = || block_on(generation.next(&mut session)).unwrap().unwrap();
-                let found: Vec<u32> = std::iter::repeat_with(next).take(greedy.len()).collect();
-                assert_eq!(found, *greedy, "{family}, {name}, chunks of {chunk}");
-            }
-        }
+impl Tiny {
+    fn of(name: &'static str) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families");
+        let path = folder.join(format!("{name}.gguf"));
+        let text = std::fs::read_to_string(path.with_extension("json")).unwrap();
+        Self { name, path, golden: serde_json::from_str(&text).unwrap() }
     }
-}
 
-#[test]
-fn every_family_has_the_ids_of_its_tokenizer() {
-    for (family, path, golden) in families() {
-        let (_, gguf) = opened(&path);
+    fn opened(&self) -> (FileSource, Gguf) {
+        let source = FileSource::open(&self.path).unwrap();
+        let gguf = block_on(Gguf::read(&source)).unwrap();
+        (source, gguf)
+    }
+
+    fn model(&self, gpu: &Arc<Gpu>) -> Arc<Model> {
+        let (source, gguf) = self.opened();
+        Arc::new(block_on(Model::load(gpu.clone(), &source, &gguf, &mut |_, _| ())).unwrap())
+    }
+
+    fn sequence(&self, name: &str) -> &Sequence {
+        self.golden.sequences.iter().find(|sequence| sequence.name == name).unwrap()
+    }
+
+    /// Feeds a sequence, holds logits at its positions to those of transformers, and then 24 tokens.
+    fn agrees(&self, session: &mut Session, sequence: &Sequence) {
+        let Sequence { name, tokens, positions, fixed_ids, fixed, top8, greedy } = sequence;
+        let CacheSettings { policy, chunk, .. } = session.cache().settings();
+        let mut fed = 0;
+        for (k, &position) in positions.iter().enumerate() {
+            block_on(session.feed(&tokens[fed..=position])).unwrap();
+            fed = position + 1;
+            let logits = block_on(session.logits()).unwrap();
+            let of = |ids: &[u32]| ids.iter().map(|&id| logits[id as usize]).collect::<Vec<_>>();
+            let family = self.name;
+            let what = format!("{family}, {name}, {policy:?}, chunks of {chunk}, after {position}");
+            assert_close(&what, &of(fixed_ids), &fixed[k], CLOSE, 0.0);
+            let (ids, highest): (Vec<_>, Vec<_>) = top8[k].iter().copied().unzip();
+            assert_close(&what, &of(&ids), &highest, CLOSE, 0.0);
+        }
+        assert_eq!(fed, tokens.len(), "the last position is the last token's");
+        let settings = SamplerSettings { temperature: 0.0, ..SamplerSettings::default() };
+        let mut generation = session.generate(settings, &[]).unwrap();
+        let next = || block_on(generation.next(session)).unwrap().unwrap();
+        let found: Vec<u32> = std::iter::repeat_with(next).take(greedy.len()).collect();
+        assert_eq!(found, *greedy, "{}, {name}, chunks of {chunk}", self.name);
+    }
+
+    /// Text to ids as llama.cpp has it.
+    fn tokenizes(&self) {
+        let (_, gguf) = self.opened();
         let tokenizer = Tokenizer::new(Vocab::from_gguf(&gguf).unwrap()).unwrap();
-        assert!(!golden.tokenizer_checks.is_empty(), "{family}");
-        for Check { text, ids } in &golden.tokenizer_checks {
-            assert_eq!(tokenizer.encode(text, true).unwrap(), *ids, "{family}: {text:?}");
+        assert!(!self.golden.tokenizer_checks.is_empty(), "{}", self.name);
+        for Check { text, ids } in &self.golden.tokenizer_checks {
+            assert_eq!(tokenizer.encode(text, true).unwrap(), *ids, "{}: {text:?}", self.name);
         }
     }
-}
 
-#[test]
-fn every_family_streams_as_the_paper_does() {
-    let gpu = Arc::new(gpu());
-    for (family, path, golden) in families() {
-        let model = model(&gpu, &path);
-        let (source, gguf) = opened(&path);
-        let tokens = &golden.sequences.iter().find(|s| s.name == "long").unwrap().tokens;
+    /// Logits of a stream, long after its cache was full, against the oracle.
+    fn streams(&self, model: &Arc<Model>) {
+        let (source, gguf) = self.opened();
+        let tokens = &self.sequence("long").tokens;
         for (sinks, window, chunk) in [(4, 13, 1), (1, 20, 7)] {
-            let mut session = session(&model, streaming(sinks, window, chunk, KvType::F32));
+            let mut session = session(model, streaming(sinks, window, chunk, KvType::F32));
             let config = Config::from_gguf(&gguf).unwrap();
             let oracle = Oracle::read(&source, &gguf, config, sinks, window);
             let mut oracle = block_on(oracle).unwrap();
@@ -134,9 +117,67 @@ fn every_family_streams_as_the_paper_does() {
                 block_on(session.feed(tokens)).unwrap();
                 let found = block_on(session.logits()).unwrap();
                 let expected: Vec<f32> = expected.iter().map(|&logit| logit as f32).collect();
-                let what = format!("{family}, {sinks} + {window}, chunk {i} of {chunk}");
+                let what = format!("{}, {sinks} + {window}, chunk {i} of {chunk}", self.name);
                 assert_close(&what, &found, &expected, CLOSE, 0.0);
             }
         }
     }
+
+    fn settings(model: &Model, policy: Policy, chunk: usize) -> CacheSettings {
+        let window = model.config.n_ctx.min(400);
+        let shape = CacheSettings::for_model(&model.config, policy);
+        CacheSettings { kv: KvType::F32, chunk, window, ..shape }
+    }
+}
+
+/// What a family is held to. While nothing is evicted, a stream is what every other engine computes.
+fn holds(name: &'static str) {
+    let (tiny, gpu) = (Tiny::of(name), Arc::new(gpu()));
+    tiny.tokenizes();
+    let model = tiny.model(&gpu);
+    let mut whole = session(&model, Tiny::settings(&model, Policy::Streaming, 64));
+    for sequence in &tiny.golden.sequences {
+        whole.reset();
+        tiny.agrees(&mut whole, sequence);
+    }
+    let mut one = session(&model, Tiny::settings(&model, Policy::Dense, 1));
+    tiny.agrees(&mut one, tiny.sequence("long"));
+    tiny.streams(&model);
+}
+
+/// A test for each, so that they run side by side.
+macro_rules! families {
+    ($($name:ident),*) => {
+        $(#[test]
+        fn $name() {
+            holds(stringify!($name));
+        })*
+    };
+}
+
+families!(
+    qwen2, qwen3, gptneox, mpt, falcon, falcon40, bloom, gemma2, gemma3, phi3, smollm3, granite,
+    stablelm, starcoder2, phi2, olmo2, olmo3, glm4, exaone4
+);
+
+#[test]
+fn gpt2_has_no_positions_to_stream_with() {
+    let (tiny, gpu) = (Tiny::of("gpt2"), Arc::new(gpu()));
+    tiny.tokenizes();
+    let model = tiny.model(&gpu);
+    for chunk in [64, 1] {
+        let settings = Tiny::settings(&model, Policy::Dense, chunk);
+        tiny.agrees(&mut session(&model, settings), tiny.sequence("long"));
+    }
+    for policy in [Policy::Streaming, Policy::Window, Policy::HalfDiscard] {
+        let settings = Tiny::settings(&model, policy, 1);
+        let error = block_on(Session::new(model.clone(), settings)).err().unwrap().to_string();
+        assert!(
+            error.contains("256 positions") && error.contains("dense and recompute"),
+            "{error}"
+        );
+    }
+    let settings = CacheSettings { window: 257, ..Tiny::settings(&model, Policy::Dense, 1) };
+    let error = block_on(Session::new(model.clone(), settings)).err().unwrap().to_string();
+    assert!(error.contains("beyond 256"), "{error}");
 }
