@@ -35,10 +35,12 @@ pub fn head_terms(heads: usize, alibi: Option<f32>, start: &Start) -> Vec<f32> {
         Some(bias) => slopes(heads, bias).collect(),
         None => vec![0.0; heads],
     };
+    // Minus infinity is a score as well; what is not a number stays so, to be seen.
+    let learned = |&score: &f32| [if score < LOWEST { LOWEST } else { score }, 1.0];
     let starts = match start {
         Start::Plain => vec![[LOWEST, 0.0]; heads],
         Start::OffByOne => vec![[0.0, 1.0]; heads],
-        Start::Learned(scores) => scores.iter().map(|score| [score.max(LOWEST), 1.0]).collect(),
+        Start::Learned(scores) => scores.iter().map(learned).collect(),
     };
     let of_head = |(slope, [highest, total]): (f32, [f32; 2])| [slope, highest, total, 0.0];
     slopes.into_iter().zip(starts).flat_map(of_head).collect()

@@ -241,6 +241,8 @@ fn check(
     let mut expected = vec![0.0; h * hd];
     reference::attention(params, (n, kept), &q, [&found_k, &found_v], &terms, &mut expected);
     let found: Vec<f32> = block_on(out.read(gpu)).unwrap();
-    let tolerance = if kv_f16 { 1e-3 } else { 1e-5 };
+    // Scores that large leave one key in all; below a cap many of them add up.
+    let gain = if shape.capped { gain } else { 1.0 };
+    let tolerance = if kv_f16 { 1e-3 * gain } else { 1e-5 * gain };
     assert_close(&format!("attention_one {what}"), &found, &expected, tolerance, relative);
 }

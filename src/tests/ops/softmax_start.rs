@@ -87,7 +87,8 @@ fn check(what: &str, attention: impl Fn(bool, &Start) -> Vec<f32>) {
     assert_eq!(learned, attention(false, &Start::OffByOne), "{what}");
     let plain = attention(false, &Start::Plain);
     let most = plain.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(most > 1e-3, "{what}: {most} is all that the key of zeros changes");
+    // one key of some hundred, at the least
+    assert!(most > 1e-4, "{what}: {most} is all that the key of zeros changes");
 }
 
 #[test]
