@@ -1,6 +1,7 @@
 //! The head of a GGUF file: what the model is, and where each tensor lies. Versions 2 and 3, little-endian.
-use super::blocks::{DType, ggml_type_name};
+use super::blocks::ggml_type_name;
 use super::cursor::Stop;
+use super::formats::DType;
 use super::source::Source;
 use super::value::shown;
 pub use super::value::{Array, Value};

@@ -1,10 +1,10 @@
 //! Products with quantised matrices: one token (`matvec`) or a chunk of them (`matmul`).
-use super::formats::{ByFormat, for_every_format};
+use super::formats::{ByFormat, ForFormats, for_formats};
 use super::variant::MANY_ROWS;
 use super::{FRAME, Linear, Part, Variant, WORKGROUP_MEMORY, int8};
 use crate::Result;
 use crate::format::DType;
-use crate::gpu::{Access, Gpu, KernelSource, Reads, Recording, Tensor, Work};
+use crate::gpu::{Access, Gpu, Reads, Recording, Tensor, Work};
 use futures_util::future::{try_join, try_join3};
 
 /// Workgroups that one dimension of a grid may have on every WebGPU device.
@@ -167,11 +167,10 @@ impl MatMul {
     }
 
     /// The kernel of one token for every type.
-    pub const MATVEC: [(DType, KernelSource); 13] = for_every_format!(
+    pub const MATVEC: ForFormats = for_formats!(
         "matvec",
         "",
-        "lib/plain.wgsl",
-        rows "lib/four_rows.wgsl" f32 "lib/four_rows_floats.wgsl",
+        FOUR_ROWS,
         [
             "lib/block.wgsl",
             "lib/inputs.wgsl",
@@ -183,10 +182,10 @@ impl MatMul {
         MatMulParams
     );
     /// The same where a workgroup is one subgroup.
-    pub const MATVEC_SUBGROUP: [(DType, KernelSource); 13] = for_every_format!(
+    pub const MATVEC_SUBGROUP: ForFormats = for_formats!(
         "matvec",
         "_subgroup",
-        "lib/plain.wgsl",
+        PLAIN,
         [
             "lib/block.wgsl",
             "lib/inputs.wgsl",
@@ -199,10 +198,10 @@ impl MatMul {
         MatMulParams
     );
     /// The same for software drivers.
-    pub const MATVEC_MANY: [(DType, KernelSource); 13] = for_every_format!(
+    pub const MATVEC_MANY: ForFormats = for_formats!(
         "matvec",
         "_many",
-        "lib/nibbles.wgsl",
+        IN_PLACE,
         [
             "lib/block.wgsl",
             "lib/inputs.wgsl",
@@ -215,28 +214,28 @@ impl MatMul {
         MatMulParams
     );
     /// The kernel of many tokens for every type.
-    pub const MATMUL: [(DType, KernelSource); 13] = for_every_format!(
+    pub const MATMUL: ForFormats = for_formats!(
         "matmul",
         "",
-        "lib/plain.wgsl",
+        PLAIN,
         ["lib/block.wgsl", "lib/inputs.wgsl", "lib/reads.wgsl", "lib/epilogue.wgsl"],
         MANY,
         MatMulParams
     );
     /// The same for software drivers.
-    pub const MATMUL_COLUMNS: [(DType, KernelSource); 13] = for_every_format!(
+    pub const MATMUL_COLUMNS: ForFormats = for_formats!(
         "matmul_columns",
         "_subgroup",
-        "lib/plain.wgsl",
+        PLAIN,
         ["lib/block.wgsl", "lib/inputs.wgsl", "lib/reads_broadcast.wgsl", "lib/epilogue.wgsl"],
         MANY,
         MatMulParams
     );
     /// The same for GPUs, by tiles.
-    pub const MATMUL_TILES: [(DType, KernelSource); 13] = for_every_format!(
+    pub const MATMUL_TILES: ForFormats = for_formats!(
         "matmul_tiles",
         "",
-        "lib/plain.wgsl",
+        PLAIN,
         ["lib/block.wgsl", "lib/reads.wgsl", "lib/epilogue.wgsl", "lib/onto.wgsl"],
         MANY,
         MatMulParams
@@ -251,13 +250,13 @@ impl MatMul {
     ) -> Result<Self> {
         let lanes = gpu.tier.lanes();
         let (m, tile) = match variant {
-            Variant { tiles: true, .. } => (&Self::MATMUL_TILES, [64, 64]),
+            Variant { tiles: true, .. } => (Self::MATMUL_TILES, [64, 64]),
             Variant { columns: true, .. } => {
                 let rows = (WORKGROUP_MEMORY / (32 * lanes) / 4 * 4).min(MANY_ROWS);
-                (&Self::MATMUL_COLUMNS, [rows, 8 * lanes])
+                (Self::MATMUL_COLUMNS, [rows, 8 * lanes])
             }
             // Sums of a workgroup's tokens fill its memory.
-            _ => (&Self::MATMUL, [4, if gpu.tier.cpu { 16 } else { 8 }]),
+            _ => (Self::MATMUL, [4, if gpu.tier.cpu { 16 } else { 8 }]),
         };
         let make = async |sources: &[_], rows: u32, products: &[Product], epilogue| {
             let overrides = [
@@ -269,8 +268,8 @@ impl MatMul {
             ByFormat::new(gpu, sources, &dtypes_with(products, epilogue), &overrides).await
         };
         let [a, b, c] = [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu];
-        let v = [&Self::MATVEC, &Self::MATVEC_SUBGROUP, &Self::MATVEC_MANY];
-        let v = &variant.sources(v, &int8::MATVEC);
+        let v = [Self::MATVEC, Self::MATVEC_SUBGROUP, Self::MATVEC_MANY];
+        let (v, m) = (&variant.sources(v, int8::MATVEC)[..], &[m][..]);
         let rows = variant.rows;
         let (matvec, matmul) = try_join(
             try_join3(make(v, rows, one, a), make(v, rows, one, b), make(v, rows, one, c)),
