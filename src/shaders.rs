@@ -72,6 +72,7 @@ static FILES: &[File] = include_files![
     "lib/half.wgsl",
     "lib/inputs.wgsl",
     "lib/int8.wgsl",
+    "lib/iq4_codes.wgsl",
     "lib/kinds.wgsl",
     "lib/kv.wgsl",
     "lib/kv_store.wgsl",

@@ -17,22 +17,28 @@ pub fn ggml_type_name(id: u32) -> Option<&'static str> {
         17 => "IQ2_XS",
         18 => "IQ3_XXS",
         19 => "IQ1_S",
-        20 => "IQ4_NL",
         21 => "IQ3_S",
         22 => "IQ2_S",
-        23 => "IQ4_XS",
         24 => "I8",
         25 => "I16",
         26 => "I32",
         27 => "I64",
         28 => "F64",
         29 => "IQ1_M",
-        34 => "TQ1_0",
-        35 => "TQ2_0",
-        39 => "MXFP4",
         40 => "NVFP4",
         _ => return None,
     })
+}
+
+/// Why a type that brooklet does not know cannot be multiplied: what a sentence goes on with after "which".
+pub(super) fn why_not(id: u32) -> &'static str {
+    match ggml_type_name(id) {
+        Some("Q8_1" | "Q8_K") => {
+            "is meant for activations while they are multiplied and not for a file's weights"
+        }
+        Some(_) => "brooklet cannot multiply yet",
+        None => "no version of ggml that brooklet knows has given a meaning to",
+    }
 }
 
 /// The values of `bytes`, which are whole blocks of `dtype`. Any bytes will do; scales may be NaN.

@@ -100,6 +100,14 @@ formats! {
     Q5K = 13 "Q5_K", words (32, 12), repack q5_k, kernels "q5_k" Integers
         ["lib/scale_min.wgsl", "lib/unpack_half.wgsl"];
     Q6K = 14 "Q6_K", words (32, 21), repack q6_k, kernels "q6_k" Integers ["lib/unpack_half.wgsl"];
+    IQ4NL = 20 "IQ4_NL", words (32, 4), repack iq4_nl, kernels "iq4_nl" Integers
+        ["lib/iq4_codes.wgsl", "lib/unpack_half.wgsl"];
+    IQ4XS = 23 "IQ4_XS", words (32, 2), repack iq4_xs, kernels "iq4_xs" Integers
+        ["lib/iq4_codes.wgsl", "lib/unpack_half.wgsl"];
+    MXFP4 = 39 "MXFP4", words (32, 2), repack mxfp4, kernels "mxfp4" Integers [];
+    TQ2_0 = 35 "TQ2_0", words (16, 1), repack tq2_0, kernels "tq2_0" Unpacked ["lib/unpack_half.wgsl"];
+    // Five numbers a byte become two bits each: no kernel divides, and it shares those of TQ2_0.
+    TQ1_0 = 34 "TQ1_0", words (16, 1), repack tq1_0, kernels "tq2_0" Unpacked ["lib/unpack_half.wgsl"];
 }
 
 impl DType {

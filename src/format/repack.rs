@@ -4,6 +4,7 @@
 //! words, 16-byte aligned for the types of four bits and more; scales go to an array of their own.
 //! What each type keeps where is said in `shaders/lib/<type>.wgsl`, which reads it.
 use super::DType;
+use super::layout::base_three;
 
 /// Weights of one type, unit after unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,8 +22,8 @@ pub const fn words_of_eight_units(dtype: DType) -> (usize, usize) {
 
 /// Repacks whole rows of `cols` weights. The unquantised types are padded with zeros to whole units.
 ///
-/// Where two units share a word, an odd last unit is padded: pieces that are to be joined must hold
-/// an even number of units.
+/// Where two or four units share a word, the last word is padded: pieces that are to be joined must hold
+/// a multiple of four units.
 pub fn repack(dtype: DType, bytes: &[u8], cols: usize) -> Packed {
     let row_bytes = cols / dtype.block_len() * dtype.block_bytes();
     assert!(bytes.len().is_multiple_of(row_bytes.max(1)), "{dtype}: not whole rows");
@@ -136,6 +137,39 @@ pub(super) fn q6_k(out: &mut Packed, bytes: &[u8], _: usize) {
             nibbles(&mut out.quants, low);
             two_bits(&mut out.scales, |e| qh[half * 32 + e] >> (2 * group) & 3);
         }
+    });
+}
+
+pub(super) fn iq4_nl(out: &mut Packed, bytes: &[u8], _: usize) {
+    scale_and_words(out, bytes, 18);
+}
+
+pub(super) fn iq4_xs(out: &mut Packed, bytes: &[u8], _: usize) {
+    rows(bytes, 136, |block| {
+        words(&mut out.scales, &block[..8]);
+        words(&mut out.quants, &block[8..]);
+    });
+}
+
+pub(super) fn mxfp4(out: &mut Packed, bytes: &[u8], _: usize) {
+    for four in bytes.chunks(4 * 17) {
+        let blocks = || four.chunks_exact(17);
+        out.scales.push(word(|i| blocks().nth(i).map_or(0, |block| block[0].into())));
+        blocks().for_each(|block| words(&mut out.quants, &block[1..]));
+    }
+}
+
+pub(super) fn tq2_0(out: &mut Packed, bytes: &[u8], _: usize) {
+    rows(bytes, 66, |block| {
+        out.scales.push(u16_at(block, 64));
+        (0..8).for_each(|unit| two_bits(&mut out.quants, |e| qs_two_bits(block, unit, e)));
+    });
+}
+
+pub(super) fn tq1_0(out: &mut Packed, bytes: &[u8], _: usize) {
+    rows(bytes, 54, |block| {
+        out.scales.push(u16_at(block, 52));
+        (0..8).for_each(|unit| two_bits(&mut out.quants, |e| base_three(block, 32 * unit + e)));
     });
 }
 

@@ -100,9 +100,11 @@ impl ForFormats {
         })
     }
 
-    /// The kernels of all types that have one.
-    pub fn all(&self) -> impl Iterator<Item = KernelSource> {
-        DType::ALL.into_iter().filter_map(|dtype| self.of(dtype))
+    /// The kernels of all types that have one; what two types share is there once.
+    pub fn all(&self) -> Vec<KernelSource> {
+        let mut all: Vec<_> = DType::ALL.into_iter().filter_map(|dtype| self.of(dtype)).collect();
+        all.dedup_by_key(|source| source.name);
+        all
     }
 }
 

@@ -2,6 +2,7 @@
 use crate::gpu::Access;
 use crate::ops::kernels;
 use naga::{AddressSpace, StorageAccess, TypeInner};
+use std::collections::BTreeSet;
 
 #[test]
 fn every_kernel_is_valid_and_bound_as_its_source_says() {
@@ -40,6 +41,18 @@ fn every_kernel_is_valid_and_bound_as_its_source_says() {
             .collect();
         assert_eq!(found, kernel.bindings, "{name}: bindings");
         assert!(found.len() <= 8, "{name}: more storage buffers than every device has");
+    }
+}
+
+#[test]
+fn a_kernel_is_called_what_no_other_is_and_has_no_file_twice() {
+    let mut names = BTreeSet::new();
+    for kernel in kernels() {
+        assert!(names.insert(kernel.name), "two kernels are called {}", kernel.name);
+        let mut files = BTreeSet::new();
+        for file in kernel.wgsl.files() {
+            assert!(files.insert(file.path), "{} is in {} twice", file.path, kernel.name);
+        }
     }
 }
 
