@@ -7,6 +7,7 @@
 //! | [`format`](mod@format) | bytes to meaning: GGUF, quantised blocks; no GPU |
 //! | [`text`] | tokenizer, detokenizer, sampler; no GPU |
 //! | [`gpu`] | the only module that names wgpu: device, tensors, kernels, recordings |
+//! | [`shaders`] | the files of WGSL, which kernels are joined from |
 //! | [`ops`] | one file an op: parameters, kernel, `record` |
 //! | [`reference`](mod@reference) | what each kernel should compute, in plain Rust |
 //! | [`model`] | config, weights, the sink-and-ring cache, the forward pass |
@@ -25,6 +26,7 @@ pub mod model;
 pub mod ops;
 pub mod reference;
 pub mod session;
+pub mod shaders;
 pub mod text;
 pub mod tune;
 

@@ -1,6 +1,7 @@
 //! The head of a GGUF file: what the model is, and where each tensor lies. Versions 2 and 3, little-endian.
-use super::blocks::{DType, ggml_type_name};
+use super::blocks::{ggml_type_name, why_not};
 use super::cursor::Stop;
+use super::formats::DType;
 use super::source::Source;
 use super::value::shown;
 pub use super::value::{Array, Value};
@@ -73,9 +74,10 @@ impl TensorInfo {
     pub fn dtype(&self) -> Result<DType> {
         self.known.ok_or_else(|| {
             Error::Unsupported(format!(
-                "tensor {} has type {}, which brooklet cannot multiply yet; requantise the model to Q4_K_M, for instance",
+                "tensor {} has type {}, which {}; requantise the model to Q4_K_M, for instance",
                 shown(&self.name, 80),
-                self.type_text()
+                self.type_text(),
+                why_not(self.type_id)
             ))
         })
     }

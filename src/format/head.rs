@@ -7,8 +7,8 @@
 //! tensor count x (name string, dims u32, dims x u64, type u32, offset u64 from the data's start)
 //! padding to the alignment; tensor data
 //! ```
-use super::blocks::DType;
 use super::cursor::{Cursor, Parsed, list};
+use super::formats::DType;
 use super::gguf::{Gguf, METADATA_START, TensorInfo};
 use super::value::{Value, shown};
 

@@ -1,7 +1,8 @@
 //! The bytes of each block type, and the formula that turns them into values. The layouts are ggml's.
 //!
-//! In the types of 32 (`Q4_0` to `Q8_0`) a block has one scale `d` and perhaps one offset `m`. In the types of
-//! 256 (`Q2_K` to `Q6_K`) it has small integer scales for parts of 16 or 32, which `d` and `dmin` scale in turn.
+//! In the types of 32 (`Q4_0` to `Q8_0`) a block has one scale `d` and perhaps one offset `m`. In the types of 256 (`Q2_K`
+//! to `Q6_K`) it has small integer scales for parts of 16 or 32, which `d` and `dmin` scale in turn. Then there are those
+//! whose numbers are codes (`IQ4_NL`, `IQ4_XS`, `MXFP4`), and those of three numbers alone (`TQ2_0`, `TQ1_0`).
 use bytemuck::{Pod, Zeroable};
 use half::{bf16, f16};
 
@@ -63,6 +64,21 @@ block!(
 block!(
     /// `d s (q - 32)`, the upper two bits of `q` in `qh`.
     Q6K: 256 values in 210 bytes { ql: [u8; 128], qh: [u8; 64], scales: [i8; 16], d: f16 });
+block!(
+    /// `d q`, with `q` one of sixteen numbers.
+    IQ4NL: 32 values in 18 bytes { d: f16, qs: [u8; 16] });
+block!(
+    /// `d (s - 32) q`, with `q` as in `IQ4_NL`, `s` six bits for each part of 32.
+    IQ4XS: 256 values in 136 bytes { d: f16, scales_h: [u8; 2], scales_l: [u8; 4], qs: [u8; 128] });
+block!(
+    /// `2^(e - 128) q`, with `q` twice a number of one sign, two exponent and one fraction bit.
+    MXFP4: 32 values in 17 bytes { e: u8, qs: [u8; 16] });
+block!(
+    /// `d (q - 1)`.
+    TQ2_0: 256 values in 66 bytes { qs: [u8; 64], d: f16 });
+block!(
+    /// `d (q - 1)`, five of `q` in a byte of `qs`, four in one of `qh`, as digits to the base of three.
+    TQ1_0: 256 values in 54 bytes { qs: [u8; 48], qh: [u8; 4], d: f16 });
 
 impl F32 {
     fn write(&self, out: &mut [f32]) {
@@ -220,6 +236,83 @@ impl Q6K {
             let high = self.qh[half * 32 + i_half % 32] >> (i_half / 32 * 2) & 3;
             let q = (low | high << 4) as i8 - 32;
             *out = d * f32::from(self.scales[i / 16]) * f32::from(q);
+        }
+    }
+}
+
+/// What the codes of `IQ4_NL` and `IQ4_XS` stand for.
+const IQ4_CODES: [i8; 16] =
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+impl IQ4NL {
+    fn write(&self, out: &mut [f32]) {
+        let d = self.d.to_f32();
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = d * f32::from(IQ4_CODES[usize::from(nibble(&self.qs, i))]);
+        }
+    }
+}
+
+impl IQ4XS {
+    fn write(&self, out: &mut [f32]) {
+        let d = self.d.to_f32();
+        for (part, out) in out.chunks_exact_mut(32).enumerate() {
+            let low = self.scales_l[part / 2] >> (part % 2 * 4) & 15;
+            let high = self.scales_h[part / 4] >> (part % 4 * 2) & 3;
+            let scale = d * f32::from((low | high << 4) as i8 - 32);
+            for (i, out) in out.iter_mut().enumerate() {
+                let code = self.qs[part * 16 + i % 16] >> (i / 16 * 4) & 15;
+                *out = scale * f32::from(IQ4_CODES[usize::from(code)]);
+            }
+        }
+    }
+}
+
+/// What the codes of `MXFP4` stand for, twice.
+const MXFP4_CODES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+impl MXFP4 {
+    /// `2^(e - 128)`, of which the two smallest are subnormal. ggml knows no scale that is not a number.
+    fn scale(&self) -> f32 {
+        let e = u32::from(self.e);
+        f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (e - 1) << 23 })
+    }
+
+    fn write(&self, out: &mut [f32]) {
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = self.scale() * f32::from(MXFP4_CODES[usize::from(nibble(&self.qs, i))]);
+        }
+    }
+}
+
+impl TQ2_0 {
+    fn write(&self, out: &mut [f32]) {
+        let d = self.d.to_f32();
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = d * (f32::from(two_bits(&self.qs, i)) - 1.0);
+        }
+    }
+}
+
+/// Number `i` of a block of `TQ1_0`, of which these are `qs`, then `qh`. A byte is a fraction of 256 whose digits to the
+/// base of three are its numbers: 32 bytes hold 160, 32 apart within a byte; 16 hold 80, 16 apart; four hold 16, four
+/// apart.
+pub(super) fn base_three(bytes: &[u8], i: usize) -> u8 {
+    let (first, width, i) = match i {
+        0..160 => (0, 32, i),
+        160..240 => (32, 16, i - 160),
+        _ => (48, 4, i - 240),
+    };
+    let fraction = bytes[first + i % width].wrapping_mul(3u8.pow((i / width) as u32));
+    ((u16::from(fraction) * 3) >> 8) as u8
+}
+
+impl TQ1_0 {
+    fn write(&self, out: &mut [f32]) {
+        let d = self.d.to_f32();
+        let bytes = &bytemuck::bytes_of(self)[..52];
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = d * (f32::from(base_three(bytes, i)) - 1.0);
         }
     }
 }

@@ -8,12 +8,14 @@
 //! | `head` | the parser behind it |
 //! | `cursor` | the reader behind the parser, which trusts no count and no length |
 //! | [`value`] | what a metadata key can hold |
-//! | [`blocks`] | the types a weight can have, and their values as `f32` |
+//! | [`formats`] | the types a weight can have: a table |
+//! | [`blocks`] | the values of blocks as `f32` |
 //! | `layout` | the bytes of each block type |
 //! | `repack` | weights as the kernels read them |
 //! | [`inspect`] | a file told as text, for `brooklet inspect` |
 pub mod blocks;
 mod cursor;
+pub mod formats;
 pub mod gguf;
 mod head;
 pub mod inspect;
@@ -23,7 +25,8 @@ pub mod shards;
 pub mod source;
 pub mod value;
 
-pub use blocks::{DType, dequantize};
+pub use blocks::dequantize;
+pub use formats::{DType, Format, Numbers};
 pub use gguf::{Gguf, TensorInfo};
 pub use inspect::describe;
 pub use repack::{Packed, repack, words_of_eight_units};

@@ -4,6 +4,7 @@
 //! words, 16-byte aligned for the types of four bits and more; scales go to an array of their own.
 //! What each type keeps where is said in `shaders/lib/<type>.wgsl`, which reads it.
 use super::DType;
+use super::layout::base_three;
 
 /// Weights of one type, unit after unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,26 +17,13 @@ pub struct Packed {
 
 /// Words that a run of eight units takes: of quants, of scales.
 pub const fn words_of_eight_units(dtype: DType) -> (usize, usize) {
-    match dtype {
-        DType::F32 => (256, 0),
-        DType::F16 | DType::BF16 => (128, 0),
-        DType::Q4_0 => (32, 4),
-        DType::Q4_1 => (32, 8),
-        DType::Q5_0 => (32, 12),
-        DType::Q5_1 => (32, 16),
-        DType::Q8_0 => (64, 4),
-        DType::Q2K => (16, 5),
-        DType::Q3K => (16, 12),
-        DType::Q4K => (32, 4),
-        DType::Q5K => (32, 12),
-        DType::Q6K => (32, 21),
-    }
+    dtype.format().words
 }
 
 /// Repacks whole rows of `cols` weights. The unquantised types are padded with zeros to whole units.
 ///
-/// Where two units share a word, an odd last unit is padded: pieces that are to be joined must hold
-/// an even number of units.
+/// Where two or four units share a word, the last word is padded: pieces that are to be joined must hold
+/// a multiple of four units.
 pub fn repack(dtype: DType, bytes: &[u8], cols: usize) -> Packed {
     let row_bytes = cols / dtype.block_len() * dtype.block_bytes();
     assert!(bytes.len().is_multiple_of(row_bytes.max(1)), "{dtype}: not whole rows");
@@ -44,73 +32,145 @@ pub fn repack(dtype: DType, bytes: &[u8], cols: usize) -> Packed {
     let units = bytes.len() / row_bytes.max(1) * cols.div_ceil(32);
     out.quants.reserve(units * quants / 8);
     out.scales.reserve(units * scales / 8 + 2);
-    match dtype {
-        DType::F32 => rows(bytes, row_bytes, |row| padded(&mut out.quants, row, 32 * 4)),
-        DType::F16 | DType::BF16 => {
-            rows(bytes, row_bytes, |row| padded(&mut out.quants, row, 32 * 2));
-        }
-        DType::Q4_0 | DType::Q8_0 => pairs(bytes, dtype.block_bytes(), |first, second| {
-            out.scales.push(u16_at(first, 0) | second.map_or(0, |b| u16_at(b, 0)) << 16);
-            words(&mut out.quants, &first[2..]);
-            words(&mut out.quants, second.map_or(&[], |b| &b[2..]));
-        }),
-        DType::Q4_1 => rows(bytes, 20, |block| {
-            words(&mut out.scales, &block[..4]);
-            words(&mut out.quants, &block[4..]);
-        }),
-        DType::Q5_0 => pairs(bytes, 22, |first, second| {
-            out.scales.push(u16_at(first, 0) | second.map_or(0, |b| u16_at(b, 0)) << 16);
-            out.scales.push(spread(u32_at(first, 2)));
-            out.scales.push(second.map_or(0, |b| spread(u32_at(b, 2))));
-            words(&mut out.quants, &first[6..]);
-            words(&mut out.quants, second.map_or(&[], |b| &b[6..]));
-        }),
-        DType::Q5_1 => rows(bytes, 24, |block| {
-            words(&mut out.scales, &block[..4]);
-            out.scales.push(spread(u32_at(block, 4)));
-            words(&mut out.quants, &block[8..]);
-        }),
-        DType::Q2K => rows(bytes, 84, |block| {
-            let (scales, qs, d) = (&block[..16], &block[16..80], &block[80..]);
-            words(&mut out.scales, scales);
-            words(&mut out.scales, d);
-            (0..8).for_each(|unit| two_bits(&mut out.quants, |e| qs_two_bits(qs, unit, e)));
-        }),
-        DType::Q3K => rows(bytes, 110, |block| {
-            let (hmask, qs) = (&block[..32], &block[32..96]);
-            words(&mut out.scales, &block[96..108]);
-            out.scales.push(u16_at(block, 108));
-            for unit in 0..8 {
-                out.scales.push(bits(|e| hmask[e] >> unit));
-                two_bits(&mut out.quants, |e| qs_two_bits(qs, unit, e));
-            }
-        }),
-        DType::Q4K => rows(bytes, 144, |block| {
-            words(&mut out.scales, &block[..16]);
-            (0..8).for_each(|unit| nibbles(&mut out.quants, |e| qs_nibble(&block[16..], unit, e)));
-        }),
-        DType::Q5K => rows(bytes, 176, |block| {
-            let (qh, qs) = (&block[16..48], &block[48..]);
-            words(&mut out.scales, &block[..16]);
-            for unit in 0..8 {
-                out.scales.push(bits(|e| qh[e] >> unit));
-                nibbles(&mut out.quants, |e| qs_nibble(qs, unit, e));
-            }
-        }),
-        DType::Q6K => rows(bytes, 210, |block| {
-            let (ql, qh) = (&block[..128], &block[128..192]);
-            words(&mut out.scales, &block[192..208]);
-            out.scales.push(u16_at(block, 208));
-            for unit in 0..8 {
-                // 128 weights share 64 bytes of ql and 32 of qh.
-                let (half, group) = (unit / 4, unit % 4);
-                let low = |e| ql[half * 64 + group % 2 * 32 + e] >> (group / 2 * 4) & 15;
-                nibbles(&mut out.quants, low);
-                two_bits(&mut out.scales, |e| qh[half * 32 + e] >> (2 * group) & 3);
-            }
-        }),
-    }
+    (dtype.format().repack)(&mut out, bytes, row_bytes);
     out
+}
+
+pub(super) fn floats(out: &mut Packed, bytes: &[u8], row_bytes: usize) {
+    rows(bytes, row_bytes, |row| padded(&mut out.quants, row, 32 * 4));
+}
+
+pub(super) fn halves(out: &mut Packed, bytes: &[u8], row_bytes: usize) {
+    rows(bytes, row_bytes, |row| padded(&mut out.quants, row, 32 * 2));
+}
+
+pub(super) fn q4_0(out: &mut Packed, bytes: &[u8], _: usize) {
+    scale_and_words(out, bytes, 18);
+}
+
+pub(super) fn q8_0(out: &mut Packed, bytes: &[u8], _: usize) {
+    scale_and_words(out, bytes, 34);
+}
+
+/// Blocks of a half and of words, which stay as they are.
+fn scale_and_words(out: &mut Packed, bytes: &[u8], size: usize) {
+    pairs(bytes, size, |first, second| {
+        out.scales.push(u16_at(first, 0) | second.map_or(0, |b| u16_at(b, 0)) << 16);
+        words(&mut out.quants, &first[2..]);
+        words(&mut out.quants, second.map_or(&[], |b| &b[2..]));
+    });
+}
+
+pub(super) fn q4_1(out: &mut Packed, bytes: &[u8], _: usize) {
+    rows(bytes, 20, |block| {
+        words(&mut out.scales, &block[..4]);
+        words(&mut out.quants, &block[4..]);
+    });
+}
+
+pub(super) fn q5_0(out: &mut Packed, bytes: &[u8], _: usize) {
+    pairs(bytes, 22, |first, second| {
+        out.scales.push(u16_at(first, 0) | second.map_or(0, |b| u16_at(b, 0)) << 16);
+        out.scales.push(spread(u32_at(first, 2)));
+        out.scales.push(second.map_or(0, |b| spread(u32_at(b, 2))));
+        words(&mut out.quants, &first[6..]);
+        words(&mut out.quants, second.map_or(&[], |b| &b[6..]));
+    });
+}
+
+pub(super) fn q5_1(out: &mut Packed, bytes: &[u8], _: usize) {
+    rows(bytes, 24, |block| {
+        words(&mut out.scales, &block[..4]);
+        out.scales.push(spread(u32_at(block, 4)));
+        words(&mut out.quants, &block[8..]);
+    });
+}
+
+pub(super) fn q2_k(out: &mut Packed, bytes: &[u8], _: usize) {
+    rows(bytes, 84, |block| {
+        let (scales, qs, d) = (&block[..16], &block[16..80], &block[80..]);
+        words(&mut out.scales, scales);
+        words(&mut out.scales, d);
+        (0..8).for_each(|unit| two_bits(&mut out.quants, |e| qs_two_bits(qs, unit, e)));
+    });
+}
+
+pub(super) fn q3_k(out: &mut Packed, bytes: &[u8], _: usize) {
+    rows(bytes, 110, |block| {
+        let (hmask, qs) = (&block[..32], &block[32..96]);
+        words(&mut out.scales, &block[96..108]);
+        out.scales.push(u16_at(block, 108));
+        for unit in 0..8 {
+            out.scales.push(bits(|e| hmask[e] >> unit));
+            two_bits(&mut out.quants, |e| qs_two_bits(qs, unit, e));
+        }
+    });
+}
+
+pub(super) fn q4_k(out: &mut Packed, bytes: &[u8], _: usize) {
+    rows(bytes, 144, |block| {
+        words(&mut out.scales, &block[..16]);
+        (0..8).for_each(|unit| nibbles(&mut out.quants, |e| qs_nibble(&block[16..], unit, e)));
+    });
+}
+
+pub(super) fn q5_k(out: &mut Packed, bytes: &[u8], _: usize) {
+    rows(bytes, 176, |block| {
+        let (qh, qs) = (&block[16..48], &block[48..]);
+        words(&mut out.scales, &block[..16]);
+        for unit in 0..8 {
+            out.scales.push(bits(|e| qh[e] >> unit));
+            nibbles(&mut out.quants, |e| qs_nibble(qs, unit, e));
+        }
+    });
+}
+
+pub(super) fn q6_k(out: &mut Packed, bytes: &[u8], _: usize) {
+    rows(bytes, 210, |block| {
+        let (ql, qh) = (&block[..128], &block[128..192]);
+        words(&mut out.scales, &block[192..208]);
+        out.scales.push(u16_at(block, 208));
+        for unit in 0..8 {
+            // 128 weights share 64 bytes of ql and 32 of qh.
+            let (half, group) = (unit / 4, unit % 4);
+            let low = |e| ql[half * 64 + group % 2 * 32 + e] >> (group / 2 * 4) & 15;
+            nibbles(&mut out.quants, low);
+            two_bits(&mut out.scales, |e| qh[half * 32 + e] >> (2 * group) & 3);
+        }
+    });
+}
+
+pub(super) fn iq4_nl(out: &mut Packed, bytes: &[u8], _: usize) {
+    scale_and_words(out, bytes, 18);
+}
+
+pub(super) fn iq4_xs(out: &mut Packed, bytes: &[u8], _: usize) {
+    rows(bytes, 136, |block| {
+        words(&mut out.scales, &block[..8]);
+        words(&mut out.quants, &block[8..]);
+    });
+}
+
+pub(super) fn mxfp4(out: &mut Packed, bytes: &[u8], _: usize) {
+    for four in bytes.chunks(4 * 17) {
+        let blocks = || four.chunks_exact(17);
+        out.scales.push(word(|i| blocks().nth(i).map_or(0, |block| block[0].into())));
+        blocks().for_each(|block| words(&mut out.quants, &block[1..]));
+    }
+}
+
+pub(super) fn tq2_0(out: &mut Packed, bytes: &[u8], _: usize) {
+    rows(bytes, 66, |block| {
+        out.scales.push(u16_at(block, 64));
+        (0..8).for_each(|unit| two_bits(&mut out.quants, |e| qs_two_bits(block, unit, e)));
+    });
+}
+
+pub(super) fn tq1_0(out: &mut Packed, bytes: &[u8], _: usize) {
+    rows(bytes, 54, |block| {
+        out.scales.push(u16_at(block, 52));
+        (0..8).for_each(|unit| two_bits(&mut out.quants, |e| base_three(block, 32 * unit + e)));
+    });
 }
 
 fn rows(bytes: &[u8], size: usize, each: impl FnMut(&[u8])) {

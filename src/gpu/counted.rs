@@ -1,11 +1,13 @@
 //! Kernels that count the iterations of their loops, for the test that holds `Work::iterations` to them.
 use super::{Access, Gpu, KernelSource, Recording, Tensor};
 use crate::Result;
+use crate::shaders::Wgsl;
 
 /// The same kernel with one binding more, where the most iterations of any of its invocations come. Its source lives as
 /// long as the test.
 pub(super) fn counting(source: KernelSource) -> KernelSource {
-    let counted = source.wgsl.lines().map(|line| {
+    let text = source.wgsl.text();
+    let counted = text.lines().map(|line| {
         let code = line.split("//").next().unwrap_or_default().trim();
         let begins = ["for (", "while ", "loop {"].iter().any(|loops| code.starts_with(loops));
         assert!(!begins || code.ends_with('{'), "{}: a loop on one line: {line}", source.name);
@@ -29,7 +31,7 @@ pub(super) fn counting(source: KernelSource) -> KernelSource {
          loops_made = 0u;\nuncounted({names});\natomicMax(&loops_most, loops_made);\n}}\n"
     );
     let bindings = [source.bindings, &[Access::Write]].concat();
-    KernelSource { wgsl: wgsl.leak(), bindings: bindings.leak(), ..source }
+    KernelSource { wgsl: Wgsl::of_text(source.name, wgsl), bindings: bindings.leak(), ..source }
 }
 
 /// Room for every dispatch's count, where its `Params` are in theirs, which take so many bytes.

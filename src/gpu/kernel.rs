@@ -3,8 +3,8 @@ use super::Gpu;
 use super::faults::Scopes;
 #[cfg(not(target_arch = "wasm32"))]
 use super::told::elsewhere;
+use crate::shaders::{Wgsl, file};
 use crate::{Error, Result};
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use web_time::Instant;
@@ -24,8 +24,8 @@ pub enum Access {
 pub struct KernelSource {
     /// The pipeline's label: the file's stem, then the format it was joined with.
     pub name: &'static str,
-    /// The whole source: library files, then the kernel's own.
-    pub wgsl: &'static str,
+    /// The files of its source: libraries, then the kernel's own. They are joined when it is compiled.
+    pub wgsl: Wgsl,
     /// Bindings 1.. in order.
     pub bindings: &'static [Access],
     /// The size of `Params`.
@@ -36,23 +36,11 @@ pub struct KernelSource {
 
 impl KernelSource {
     /// The source as a browser wants it: naga rejects the directive that browsers demand.
-    pub fn for_browsers(&self) -> Cow<'static, str> {
-        match self.subgroups {
-            true => {
-                [include_str!("../../shaders/enable/subgroups.wgsl"), self.wgsl].concat().into()
-            }
-            false => self.wgsl.into(),
-        }
+    pub fn for_browsers(&self) -> String {
+        let directive = if self.subgroups { file("enable/subgroups.wgsl").text } else { "" };
+        directive.to_owned() + &self.wgsl.text()
     }
 }
-
-/// Joins WGSL files at compile time; WGSL does not mind the order of declarations.
-macro_rules! wgsl {
-    ($($file:literal),+ $(,)?) => {
-        concat!($(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $file)), "\n"),+)
-    };
-}
-pub(crate) use wgsl;
 
 /// A compiled kernel. A clone is the same kernel.
 #[derive(Clone)]
@@ -72,7 +60,7 @@ type Overrides = Vec<(&'static str, f64)>;
 #[derive(Default)]
 pub(super) struct Kernels(Mutex<HashMap<Key, Kernel>>);
 
-/// The whole source, and the bits of its overrides' values.
+/// What its source is joined from, and the bits of its overrides' values.
 type Key = (KernelSource, Vec<(&'static str, u64)>);
 
 impl Kernels {
@@ -176,8 +164,8 @@ async fn compile(
     let descriptor = wgpu::ShaderModuleDescriptor {
         label,
         source: wgpu::ShaderSource::Wgsl(match cfg!(target_arch = "wasm32") {
-            true => source.for_browsers(),
-            false => source.wgsl.into(),
+            true => source.for_browsers().into(),
+            false => source.wgsl.text().into(),
         }),
     };
     // SAFETY: every index of our kernels follows from shapes that `record` has checked and

@@ -24,9 +24,9 @@ mod trial;
 #[cfg(test)]
 mod within;
 
+pub(crate) use crate::shaders::wgsl;
 #[cfg(test)]
 pub(crate) use counted::counted_loops;
-pub(crate) use kernel::wgsl;
 pub use kernel::{Access, Kernel, KernelSource};
 pub use open::{AdapterChoice, AdapterReport, BrowserAdapter, Gpu, adapters};
 pub use profile::KernelTime;

@@ -27,7 +27,8 @@ pub(super) fn refuse(
 
 /// Lanes of a workgroup, and bytes of its memory.
 fn wanted(source: &KernelSource, overrides: &[(&str, f64)]) -> Result<[u32; 2], String> {
-    let module = naga::front::wgsl::parse_str(source.wgsl).map_err(|error| error.to_string())?;
+    let module =
+        naga::front::wgsl::parse_str(&source.wgsl.text()).map_err(|error| error.to_string())?;
     let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all());
     let info = validator.validate(&module).map_err(|error| format!("{error:?}"))?;
     let constants = overrides.iter().map(|&(name, value)| (name.to_owned(), value)).collect();

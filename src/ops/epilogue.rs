@@ -1,7 +1,7 @@
 //! What becomes of a product, and the kernels that are compiled for it.
-use super::formats::ByFormat;
+use super::formats::{ByFormat, ForFormats};
 use crate::format::DType;
-use crate::gpu::{Gpu, Kernel, KernelSource};
+use crate::gpu::{Gpu, Kernel};
 use crate::{Error, Result};
 use futures_util::future::try_join_all;
 
@@ -47,7 +47,7 @@ pub(super) struct ByEpilogue(Vec<(Epilogue, ByFormat)>);
 impl ByEpilogue {
     pub(super) async fn new(
         gpu: &Gpu,
-        sources: &[(DType, KernelSource)],
+        sources: &[ForFormats],
         products: &[Product],
         overrides: &[(&'static str, f64)],
     ) -> Result<Self> {

@@ -1,84 +1,140 @@
-//! One kernel file joined with each format's library.
-
-/// `[(DType, KernelSource); 13]` of a kernel file that reads weights. The names end in `$suffix`; with one they need
-/// subgroups. `$nibbles`: the library that multiplies four-bit numbers. `$rows`: that of the loop over a row, where F32 has
-/// one of its own.
-macro_rules! for_every_format {
-    ($stem:literal, $suffix:literal, $nibbles:literal, $(rows $rows:literal f32 $f32:literal,)? [$($lib:literal),*], $bindings:expr, $params:ty) => {
-        for_every_format!(@ $stem, $suffix, !$suffix.is_empty(), [$($lib),*], $bindings, $params;
-            F32 "f32" [$($f32,)? "lib/plain.wgsl"],
-            F16 "f16" [$($rows,)? "lib/plain.wgsl", "lib/unpack_half.wgsl"],
-            BF16 "bf16" [$($rows,)? "lib/plain.wgsl"],
-            Q4_0 "q4_0" [$($rows,)? $nibbles, "lib/unpack_half.wgsl"],
-            Q4_1 "q4_1" [$($rows,)? $nibbles, "lib/unpack_half.wgsl"],
-            Q5_0 "q5_0" [$($rows,)? "lib/plain.wgsl", "lib/unpack_half.wgsl"],
-            Q5_1 "q5_1" [$($rows,)? "lib/plain.wgsl", "lib/unpack_half.wgsl"],
-            Q8_0 "q8_0" [$($rows,)? "lib/plain.wgsl", "lib/unpack_half.wgsl"],
-            Q2K "q2_k" [$($rows,)? "lib/plain.wgsl", "lib/unpack_half.wgsl"],
-            Q3K "q3_k" [$($rows,)? "lib/plain.wgsl", "lib/unpack_half.wgsl"],
-            Q4K "q4_k" [$($rows,)? $nibbles, "lib/scale_min.wgsl", "lib/unpack_half.wgsl"],
-            Q5K "q5_k" [$($rows,)? "lib/plain.wgsl", "lib/scale_min.wgsl", "lib/unpack_half.wgsl"],
-            Q6K "q6_k" [$($rows,)? "lib/plain.wgsl", "lib/unpack_half.wgsl"])
-    };
-    (@ $stem:literal, $suffix:literal, $subgroups:expr, $libs:tt, $bindings:expr, $params:ty; $($dtype:ident $format:literal $more:tt),*) => {
-        [$((
-            $crate::format::DType::$dtype,
-            $crate::gpu::KernelSource {
-                name: concat!($stem, "_", $format, $suffix),
-                wgsl: for_every_format!(% $stem $format $libs $more),
-                bindings: $bindings,
-                params_size: size_of::<$params>() as u64,
-                subgroups: $subgroups,
-            },
-        )),*]
-    };
-    (% $stem:literal $format:literal [$($lib:literal),*] [$($more:literal),*]) => {
-        concat!(
-            $(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $lib)), "\n",)*
-            $(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $more)), "\n",)*
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/lib/", $format, ".wgsl")), "\n",
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $stem, ".wgsl")),
-        )
-    };
-}
-pub(super) use for_every_format;
-
-/// `[(DType, KernelSource); 9]`: the same of the types whose weights are integers, for activations in bytes. Not Q2_K:
-/// rounding costs too much beside so few bytes of weights.
-macro_rules! for_every_integer_format {
-    ($stem:literal, $suffix:literal, $subgroups:literal, $libs:tt, $bindings:expr, $params:ty) => {
-        for_every_format!(@ $stem, $suffix, $subgroups, $libs, $bindings, $params;
-            Q4_0 "q4_0" ["lib/unpack_half.wgsl"],
-            Q4_1 "q4_1" ["lib/unpack_half.wgsl"],
-            Q5_0 "q5_0" ["lib/unpack_half.wgsl"],
-            Q5_1 "q5_1" ["lib/unpack_half.wgsl"],
-            Q8_0 "q8_0" ["lib/unpack_half.wgsl"],
-            Q3K "q3_k" ["lib/unpack_half.wgsl"],
-            Q4K "q4_k" ["lib/scale_min.wgsl", "lib/unpack_half.wgsl"],
-            Q5K "q5_k" ["lib/scale_min.wgsl", "lib/unpack_half.wgsl"],
-            Q6K "q6_k" ["lib/unpack_half.wgsl"])
-    };
-}
-pub(super) use for_every_integer_format;
-
-use crate::format::DType;
-use crate::gpu::{Gpu, Kernel, KernelSource};
+//! A kernel file that reads weights, joined with what each format needs.
+use crate::format::{DType, Format, Numbers};
+use crate::gpu::{Access, Gpu, Kernel, KernelSource};
+use crate::shaders::{Files, Wgsl, files};
 use crate::{Error, Result};
 use futures_util::future::try_join_all;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+/// A kernel file of products or of look-ups: a kernel for every type.
+#[derive(Clone, Copy)]
+pub struct ForFormats {
+    /// The file's stem, and the file.
+    pub(super) stem: &'static str,
+    pub(super) file: Files,
+    /// What the names end in; with anything they need subgroups, unless it is the way of bytes.
+    pub(super) suffix: &'static str,
+    /// What it needs whatever the type.
+    pub(super) libraries: Files,
+    /// What it needs for a type's numbers.
+    pub(super) by_numbers: ByNumbers,
+    /// See `KernelSource`.
+    pub(super) bindings: &'static [Access],
+    pub(super) params_size: u64,
+    pub(super) subgroups: bool,
+}
+
+/// Libraries for types whose numbers are multiplied in different ways; none where a type has no such kernel.
+#[derive(Clone, Copy)]
+pub(super) struct ByNumbers {
+    pub(super) whole: Option<Files>,
+    pub(super) unpacked: Option<Files>,
+    pub(super) integers: Option<Files>,
+    pub(super) nibbles: Option<Files>,
+}
+
+impl ByNumbers {
+    /// One list for every type.
+    const fn same(all: Option<Files>) -> Self {
+        Self { whole: all, unpacked: all, integers: all, nibbles: all }
+    }
+
+    /// Every type is unpacked and multiplied.
+    pub(super) const PLAIN: Self = Self::same(Some(files!["lib/plain.wgsl"]));
+    /// The same in a loop over four rows, where F32 has one of its own.
+    pub(super) const FOUR_ROWS: Self = Self {
+        whole: Some(files!["lib/four_rows_floats.wgsl", "lib/plain.wgsl"]),
+        ..Self::same(Some(files!["lib/four_rows.wgsl", "lib/plain.wgsl"]))
+    };
+    /// Numbers of four bits are multiplied where they lie.
+    pub(super) const IN_PLACE: Self =
+        Self { nibbles: Some(files!["lib/nibbles.wgsl"]), ..Self::PLAIN };
+    /// Integers alone, with activations in bytes.
+    pub(super) const BYTES: Self =
+        Self { whole: None, unpacked: None, ..Self::same(Some(files!["lib/int8.wgsl"])) };
+
+    fn of(&self, numbers: Numbers) -> Option<Files> {
+        match numbers {
+            Numbers::Whole => self.whole,
+            Numbers::Unpacked => self.unpacked,
+            Numbers::Integers => self.integers,
+            Numbers::Nibbles => self.nibbles,
+        }
+    }
+}
+
+/// `ForFormats` of a kernel file by its stem.
+macro_rules! for_formats {
+    ($stem:literal, $suffix:literal, $by_numbers:ident, [$($library:literal),* $(,)?], $bindings:expr, $params:ty) => {
+        $crate::ops::formats::ForFormats {
+            stem: $stem,
+            file: $crate::shaders::files![concat!($stem, ".wgsl")],
+            suffix: $suffix,
+            libraries: $crate::shaders::files![$($library),*],
+            by_numbers: $crate::ops::formats::ByNumbers::$by_numbers,
+            bindings: $bindings,
+            params_size: size_of::<$params>() as u64,
+            subgroups: $crate::ops::formats::needs_subgroups($suffix),
+        }
+    };
+}
+pub(super) use for_formats;
+
+/// Kernels whose names end in anything but this need subgroups.
+pub(super) const fn needs_subgroups(suffix: &str) -> bool {
+    !matches!(suffix.as_bytes(), b"" | b"_int8")
+}
+
+impl ForFormats {
+    /// The kernel of one type, if it has one.
+    pub fn of(&self, dtype: DType) -> Option<KernelSource> {
+        let Format { kernels, numbers, wgsl, .. } = dtype.format();
+        let by_numbers = self.by_numbers.of(*numbers)?;
+        Some(KernelSource {
+            name: kept(format!("{}_{kernels}{}", self.stem, self.suffix)),
+            wgsl: Wgsl::joined([self.libraries, by_numbers, wgsl, self.file]),
+            bindings: self.bindings,
+            params_size: self.params_size,
+            subgroups: self.subgroups,
+        })
+    }
+
+    /// The kernels of all types that have one; what two types share is there once.
+    pub fn all(&self) -> Vec<KernelSource> {
+        let mut all: Vec<_> = DType::ALL.into_iter().filter_map(|dtype| self.of(dtype)).collect();
+        all.dedup_by_key(|source| source.name);
+        all
+    }
+}
+
+/// A name is made once, and kept as long as the program: there are a few hundred.
+fn kept(name: String) -> &'static str {
+    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = names.get(&*name) {
+        return known;
+    }
+    let name = name.leak();
+    names.insert(name);
+    name
+}
 
 /// The compiled kernels of a file, for the types a model uses.
 pub(super) struct ByFormat(Vec<(DType, Kernel)>);
 
 impl ByFormat {
+    /// Of each type the first of `sources` that has it.
     pub(super) async fn new(
         gpu: &Gpu,
-        sources: &[(DType, KernelSource)],
+        sources: &[ForFormats],
         dtypes: &[DType],
         overrides: &[(&'static str, f64)],
     ) -> Result<Self> {
-        let wanted = sources.iter().filter(|(dtype, _)| dtypes.contains(dtype));
-        let made = wanted.map(async |(dtype, source)| {
-            Kernel::new(gpu, *source, overrides).await.map(|kernel| (*dtype, kernel))
+        let source = |dtype| Some((dtype, sources.iter().find_map(|source| source.of(dtype))?));
+        let wanted = DType::ALL.into_iter().filter(|dtype| dtypes.contains(dtype));
+        let made = wanted.filter_map(source).map(async |(dtype, source)| {
+            Kernel::new(gpu, source, overrides).await.map(|kernel| (dtype, kernel))
         });
         Ok(Self(try_join_all(made).await?))
     }

@@ -1,12 +1,12 @@
 //! The decode step's products with the norms folded in: whoever writes the residual stream also writes it times the
 //! next norm's gain, and its squares; whoever reads that divides its result by the root of their mean.
 use super::epilogue::ByEpilogue;
-use super::formats::{ByFormat, for_every_format};
+use super::formats::{ByFormat, ForFormats, for_formats};
 use super::matmul::{Rows, expect_product, one_token_iterations, reads};
 use super::{Epilogue, GetRowsParams, Linear, MatMulParams, Product, Variant, int8};
 use crate::Result;
 use crate::format::DType;
-use crate::gpu::{Access, Gpu, KernelSource, Recording, Tensor, Work};
+use crate::gpu::{Access, Gpu, Recording, Tensor, Work};
 use futures_util::future::try_join3;
 
 /// `Params` of `shaders/matvec_normed.wgsl`.
@@ -81,11 +81,10 @@ pub struct Fused {
 
 impl Fused {
     /// Products of a normed input.
-    pub const NORMED: [(DType, KernelSource); 13] = for_every_format!(
+    pub const NORMED: ForFormats = for_formats!(
         "matvec_normed",
         "",
-        "lib/plain.wgsl",
-        rows "lib/four_rows.wgsl" f32 "lib/four_rows_floats.wgsl",
+        FOUR_ROWS,
         [
             "lib/block.wgsl",
             "lib/inputs.wgsl",
@@ -97,10 +96,10 @@ impl Fused {
         NormedParams
     );
     /// The same where a workgroup is one subgroup.
-    pub const NORMED_SUBGROUP: [(DType, KernelSource); 13] = for_every_format!(
+    pub const NORMED_SUBGROUP: ForFormats = for_formats!(
         "matvec_normed",
         "_subgroup",
-        "lib/plain.wgsl",
+        PLAIN,
         [
             "lib/block.wgsl",
             "lib/inputs.wgsl",
@@ -113,10 +112,10 @@ impl Fused {
         NormedParams
     );
     /// The same for software drivers.
-    pub const NORMED_MANY: [(DType, KernelSource); 13] = for_every_format!(
+    pub const NORMED_MANY: ForFormats = for_formats!(
         "matvec_normed",
         "_many",
-        "lib/nibbles.wgsl",
+        IN_PLACE,
         [
             "lib/block.wgsl",
             "lib/inputs.wgsl",
@@ -129,25 +128,19 @@ impl Fused {
         NormedParams
     );
     /// Products that are added to the residual stream.
-    pub const RESIDUAL: [(DType, KernelSource); 13] = for_every_format!(
+    pub const RESIDUAL: ForFormats = for_formats!(
         "matvec_residual",
         "",
-        "lib/plain.wgsl",
-        rows "lib/four_rows.wgsl" f32 "lib/four_rows_floats.wgsl",
-        [
-            "lib/block.wgsl",
-            "lib/inputs.wgsl",
-            "lib/reads.wgsl",
-            "lib/reduce4.wgsl"
-        ],
+        FOUR_ROWS,
+        ["lib/block.wgsl", "lib/inputs.wgsl", "lib/reads.wgsl", "lib/reduce4.wgsl"],
         WRITES_RESIDUAL,
         ResidualParams
     );
     /// The same where a workgroup is one subgroup.
-    pub const RESIDUAL_SUBGROUP: [(DType, KernelSource); 13] = for_every_format!(
+    pub const RESIDUAL_SUBGROUP: ForFormats = for_formats!(
         "matvec_residual",
         "_subgroup",
-        "lib/plain.wgsl",
+        PLAIN,
         [
             "lib/block.wgsl",
             "lib/inputs.wgsl",
@@ -159,10 +152,10 @@ impl Fused {
         ResidualParams
     );
     /// The same for software drivers.
-    pub const RESIDUAL_MANY: [(DType, KernelSource); 13] = for_every_format!(
+    pub const RESIDUAL_MANY: ForFormats = for_formats!(
         "matvec_residual",
         "_many",
-        "lib/nibbles.wgsl",
+        IN_PLACE,
         [
             "lib/block.wgsl",
             "lib/inputs.wgsl",
@@ -174,10 +167,10 @@ impl Fused {
         ResidualParams
     );
     /// The embedding of one token.
-    pub const GET_ROWS: [(DType, KernelSource); 13] = for_every_format!(
+    pub const GET_ROWS: ForFormats = for_formats!(
         "get_rows_normed",
         "",
-        "lib/plain.wgsl",
+        PLAIN,
         ["lib/block.wgsl", "lib/reads.wgsl"],
         WRITES_RESIDUAL,
         GetRowsParams
@@ -192,10 +185,10 @@ impl Fused {
         variant: Variant,
     ) -> Result<Self> {
         let lanes = ("WG", f64::from(gpu.tier.lanes()));
-        let normed = [&Self::NORMED, &Self::NORMED_SUBGROUP, &Self::NORMED_MANY];
-        let normed = variant.sources(normed, &int8::NORMED);
-        let residual = [&Self::RESIDUAL, &Self::RESIDUAL_SUBGROUP, &Self::RESIDUAL_MANY];
-        let residual = variant.sources(residual, &int8::RESIDUAL);
+        let normed = [Self::NORMED, Self::NORMED_SUBGROUP, Self::NORMED_MANY];
+        let normed = variant.sources(normed, int8::NORMED);
+        let residual = [Self::RESIDUAL, Self::RESIDUAL_SUBGROUP, Self::RESIDUAL_MANY];
+        let residual = variant.sources(residual, int8::RESIDUAL);
         let rows = ("ROWS", f64::from(variant.rows));
         let (added, stored): (Vec<_>, Vec<_>) =
             products.iter().partition(|(epilogue, _)| *epilogue == Epilogue::Add);
@@ -203,7 +196,7 @@ impl Fused {
         let (normed, residual, get_rows) = try_join3(
             ByEpilogue::new(gpu, &normed, &stored, &[lanes, rows]),
             ByFormat::new(gpu, &residual, &added, &[lanes, rows]),
-            ByFormat::new(gpu, &Self::GET_ROWS, embedding, &[lanes]),
+            ByFormat::new(gpu, &[Self::GET_ROWS], embedding, &[lanes]),
         )
         .await?;
         Ok(Self {

@@ -1,9 +1,9 @@
 //! Rows of the embedding, by token id.
-use super::formats::{ByFormat, for_every_format};
+use super::formats::{ByFormat, ForFormats, for_formats};
 use super::{FRAME, Linear};
 use crate::Result;
 use crate::format::DType;
-use crate::gpu::{Access, Gpu, KernelSource, Recording, Tensor, Work};
+use crate::gpu::{Access, Gpu, Recording, Tensor, Work};
 
 /// `Params` of `shaders/get_rows.wgsl`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -26,10 +26,10 @@ pub struct GetRows {
 
 impl GetRows {
     /// The kernel for every type.
-    pub const SOURCES: [(DType, KernelSource); 13] = for_every_format!(
+    pub const SOURCES: ForFormats = for_formats!(
         "get_rows",
         "",
-        "lib/plain.wgsl",
+        PLAIN,
         ["lib/block.wgsl", "lib/reads.wgsl"],
         &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
         GetRowsParams
@@ -38,7 +38,7 @@ impl GetRows {
     /// Compiles the kernels of the given types.
     pub async fn new(gpu: &Gpu, dtypes: &[DType]) -> Result<Self> {
         let overrides = [("WG", f64::from(gpu.tier.lanes()))];
-        Ok(Self { kernels: ByFormat::new(gpu, &Self::SOURCES, dtypes, &overrides).await? })
+        Ok(Self { kernels: ByFormat::new(gpu, &[Self::SOURCES], dtypes, &overrides).await? })
     }
 
     /// Records `x[t] = scale w[tokens[t]]`. `frame`: `[4]`; `tokens`: `[T]`; `w`: `[V, D]`; `x`: [T, D].

@@ -1,9 +1,8 @@
 //! The kernels of one token whose activations are rounded to bytes, 32 of them with one scale.
-use super::formats::{for_every_format, for_every_integer_format};
+use super::formats::{ForFormats, for_formats};
 use super::fused::{NormedParams, READS_NORMED, ResidualParams, WRITES_RESIDUAL};
 use super::matmul::{MatMulParams, ONE};
 use crate::format::DType;
-use crate::gpu::KernelSource;
 
 /// How a product of one token takes its activations.
 #[derive(
@@ -30,23 +29,23 @@ impl std::fmt::Display for ActivationType {
 impl ActivationType {
     /// Whether weights of this type are multiplied with activations of this one; else f32 ones are used.
     pub fn suits(self, dtype: DType) -> bool {
-        self == Self::F32 || MATVEC[0].iter().any(|(integer, _)| *integer == dtype)
+        self == Self::F32 || MATVEC[0].of(dtype).is_some()
     }
 }
 
-/// A kernel for every type that suits bytes: with barriers, with subgroups, with many rows.
-type Shapes = [[(DType, KernelSource); 9]; 3];
+/// With barriers, with subgroups, with many rows.
+type Shapes = [ForFormats; 3];
 
 /// The three shapes of a kernel file.
 macro_rules! shapes {
-    ($stem:literal, [$($lib:literal),*], $bindings:expr, $params:ty) => {
+    ($stem:literal, [$($library:literal),*], $bindings:expr, $params:ty) => {
         [
-            for_every_integer_format!($stem, "_int8", false,
-                [$($lib,)* "lib/four_rows.wgsl", "lib/reduce4.wgsl"], $bindings, $params),
-            for_every_integer_format!($stem, "_int8_subgroup", true,
-                [$($lib,)* "lib/four_rows.wgsl", "lib/reduce_subgroup.wgsl"], $bindings, $params),
-            for_every_integer_format!($stem, "_int8_many", true,
-                [$($lib,)* "lib/many_rows.wgsl", "lib/reduce_subgroup.wgsl"], $bindings, $params),
+            for_formats!($stem, "_int8", BYTES,
+                [$($library,)* "lib/four_rows.wgsl", "lib/reduce4.wgsl"], $bindings, $params),
+            for_formats!($stem, "_int8_subgroup", BYTES,
+                [$($library,)* "lib/four_rows.wgsl", "lib/reduce_subgroup.wgsl"], $bindings, $params),
+            for_formats!($stem, "_int8_many", BYTES,
+                [$($library,)* "lib/many_rows.wgsl", "lib/reduce_subgroup.wgsl"], $bindings, $params),
         ]
     };
 }
@@ -54,21 +53,21 @@ macro_rules! shapes {
 /// Products.
 pub(super) const MATVEC: Shapes = shapes!(
     "matvec",
-    ["lib/block.wgsl", "lib/inputs.wgsl", "lib/reads.wgsl", "lib/epilogue.wgsl", "lib/int8.wgsl"],
+    ["lib/block.wgsl", "lib/inputs.wgsl", "lib/reads.wgsl", "lib/epilogue.wgsl"],
     ONE,
     MatMulParams
 );
 /// Products of a normed input.
 pub(super) const NORMED: Shapes = shapes!(
     "matvec_normed",
-    ["lib/block.wgsl", "lib/inputs.wgsl", "lib/reads.wgsl", "lib/epilogue.wgsl", "lib/int8.wgsl"],
+    ["lib/block.wgsl", "lib/inputs.wgsl", "lib/reads.wgsl", "lib/epilogue.wgsl"],
     READS_NORMED,
     NormedParams
 );
 /// Products that are added to the residual stream.
 pub(super) const RESIDUAL: Shapes = shapes!(
     "matvec_residual",
-    ["lib/block.wgsl", "lib/inputs.wgsl", "lib/reads.wgsl", "lib/int8.wgsl"],
+    ["lib/block.wgsl", "lib/inputs.wgsl", "lib/reads.wgsl"],
     WRITES_RESIDUAL,
     ResidualParams
 );

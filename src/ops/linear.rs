@@ -158,7 +158,7 @@ fn plan<'a>(
             let held: u64 = parts.last().map_or(0, |part| part.iter().map(Segment::rows).sum());
             let joins = parts.last().is_some_and(|part| {
                 let units: u64 = part.iter().map(Segment::units).sum();
-                part[0].dtype == segment.dtype && units.is_multiple_of(2) && held + 4 <= fits
+                part[0].dtype == segment.dtype && units.is_multiple_of(4) && held + 4 <= fits
             });
             let room = if joins { (fits - held) & !3 } else { fits };
             let count = (room / ways).min(end - first);

@@ -1,11 +1,10 @@
 //! Products with quantised matrices: one token (`matvec`) or a chunk of them (`matmul`).
 use super::epilogue::ByEpilogue;
-use super::formats::for_every_format;
+use super::formats::{ForFormats, for_formats};
 use super::variant::MANY_ROWS;
 use super::{Epilogue, FRAME, Linear, Part, Product, Variant, WORKGROUP_MEMORY, int8};
 use crate::Result;
-use crate::format::DType;
-use crate::gpu::{Access, Gpu, KernelSource, Reads, Recording, Tensor, Work};
+use crate::gpu::{Access, Gpu, Reads, Recording, Tensor, Work};
 use futures_util::future::try_join;
 
 /// Workgroups that one dimension of a grid may have on every WebGPU device.
@@ -149,11 +148,10 @@ impl MatMul {
     }
 
     /// The kernel of one token for every type.
-    pub const MATVEC: [(DType, KernelSource); 13] = for_every_format!(
+    pub const MATVEC: ForFormats = for_formats!(
         "matvec",
         "",
-        "lib/plain.wgsl",
-        rows "lib/four_rows.wgsl" f32 "lib/four_rows_floats.wgsl",
+        FOUR_ROWS,
         [
             "lib/block.wgsl",
             "lib/inputs.wgsl",
@@ -165,10 +163,10 @@ impl MatMul {
         MatMulParams
     );
     /// The same where a workgroup is one subgroup.
-    pub const MATVEC_SUBGROUP: [(DType, KernelSource); 13] = for_every_format!(
+    pub const MATVEC_SUBGROUP: ForFormats = for_formats!(
         "matvec",
         "_subgroup",
-        "lib/plain.wgsl",
+        PLAIN,
         [
             "lib/block.wgsl",
             "lib/inputs.wgsl",
@@ -181,10 +179,10 @@ impl MatMul {
         MatMulParams
     );
     /// The same for software drivers.
-    pub const MATVEC_MANY: [(DType, KernelSource); 13] = for_every_format!(
+    pub const MATVEC_MANY: ForFormats = for_formats!(
         "matvec",
         "_many",
-        "lib/nibbles.wgsl",
+        IN_PLACE,
         [
             "lib/block.wgsl",
             "lib/inputs.wgsl",
@@ -197,28 +195,28 @@ impl MatMul {
         MatMulParams
     );
     /// The kernel of many tokens for every type.
-    pub const MATMUL: [(DType, KernelSource); 13] = for_every_format!(
+    pub const MATMUL: ForFormats = for_formats!(
         "matmul",
         "",
-        "lib/plain.wgsl",
+        PLAIN,
         ["lib/block.wgsl", "lib/inputs.wgsl", "lib/reads.wgsl", "lib/epilogue.wgsl"],
         MANY,
         MatMulParams
     );
     /// The same for software drivers.
-    pub const MATMUL_COLUMNS: [(DType, KernelSource); 13] = for_every_format!(
+    pub const MATMUL_COLUMNS: ForFormats = for_formats!(
         "matmul_columns",
         "_subgroup",
-        "lib/plain.wgsl",
+        PLAIN,
         ["lib/block.wgsl", "lib/inputs.wgsl", "lib/reads_broadcast.wgsl", "lib/epilogue.wgsl"],
         MANY,
         MatMulParams
     );
     /// The same for GPUs, by tiles.
-    pub const MATMUL_TILES: [(DType, KernelSource); 13] = for_every_format!(
+    pub const MATMUL_TILES: ForFormats = for_formats!(
         "matmul_tiles",
         "",
-        "lib/plain.wgsl",
+        PLAIN,
         ["lib/block.wgsl", "lib/reads.wgsl", "lib/epilogue.wgsl", "lib/onto.wgsl"],
         MANY,
         MatMulParams
@@ -233,13 +231,13 @@ impl MatMul {
     ) -> Result<Self> {
         let lanes = gpu.tier.lanes();
         let (m, tile) = match variant {
-            Variant { tiles: true, .. } => (&Self::MATMUL_TILES, [64, 64]),
+            Variant { tiles: true, .. } => (Self::MATMUL_TILES, [64, 64]),
             Variant { columns: true, .. } => {
                 let rows = (WORKGROUP_MEMORY / (32 * lanes) / 4 * 4).min(MANY_ROWS);
-                (&Self::MATMUL_COLUMNS, [rows, 8 * lanes])
+                (Self::MATMUL_COLUMNS, [rows, 8 * lanes])
             }
             // Sums of a workgroup's tokens fill its memory.
-            _ => (&Self::MATMUL, [4, if gpu.tier.cpu { 16 } else { 8 }]),
+            _ => (Self::MATMUL, [4, if gpu.tier.cpu { 16 } else { 8 }]),
         };
         let make = async |sources: &[_], rows: u32, products: &[Product]| {
             let overrides = [
@@ -249,8 +247,9 @@ impl MatMul {
             ];
             ByEpilogue::new(gpu, sources, products, &overrides).await
         };
-        let v = [&Self::MATVEC, &Self::MATVEC_SUBGROUP, &Self::MATVEC_MANY];
-        let v = &variant.sources(v, &int8::MATVEC);
+        let v = [Self::MATVEC, Self::MATVEC_SUBGROUP, Self::MATVEC_MANY];
+        let v = &variant.sources(v, int8::MATVEC);
+        let m = &[m];
         let (matvec, matmul) = try_join(make(v, variant.rows, one), make(m, tile[0], many)).await?;
         Ok(Self { matvec, matmul, no_bias: Tensor::zeros(gpu, "no_bias", &[1])?, variant, tile })
     }

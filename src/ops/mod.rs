@@ -33,6 +33,7 @@ pub use attention::{Attention, AttentionParams, ChunkAttention, HeadShape, MOST_
 pub(crate) use attention_one::Plan;
 pub use attention_one::{AttentionOne, splits};
 pub use epilogue::{Epilogue, Product};
+pub use formats::ForFormats;
 pub use fused::{Fused, Normed, NormedParams, ResidualParams, most_partials};
 pub use get_rows::{GetRows, GetRowsParams};
 pub use head_norm::{HeadNorm, HeadNormParams};
@@ -78,8 +79,8 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         Fused::GET_ROWS,
     ];
     let bytes = [int8::MATVEC, int8::NORMED, int8::RESIDUAL].into_iter().flatten();
-    let by_format = by_format.into_iter().flatten().chain(bytes.flatten());
-    let by_format = by_format.map(|(_, source)| source);
+    let by_format: Vec<_> = by_format.into_iter().chain(bytes).collect();
+    let by_format = by_format.iter().flat_map(ForFormats::all);
     let others = [Norm::SOURCE, Norm::SUBGROUP, RopeStore::SOURCE, Attention::SOURCE];
     let one = [
         Sample::SELECT,

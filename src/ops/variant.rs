@@ -1,7 +1,6 @@
 //! Which of the kernels that compute the same a device runs.
-use super::{ActivationType, Sums};
-use crate::format::DType;
-use crate::gpu::{Gpu, KernelSource};
+use super::{ActivationType, ForFormats, Sums};
+use crate::gpu::Gpu;
 
 /// How products are shared out. Results differ by rounding alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -90,7 +89,7 @@ impl Variant {
     }
 
     /// The sources of a kernel of one token, out of: with barriers, with subgroups, with many rows.
-    pub(super) fn pick<'a, T>(&self, [plain, subgroup, many]: [&'a T; 3]) -> &'a T {
+    pub(super) fn pick<T>(&self, [plain, subgroup, many]: [T; 3]) -> T {
         match (self.sums, self.rows) {
             (Sums::Shared, _) => plain,
             (Sums::Subgroup, 4) => subgroup,
@@ -101,17 +100,14 @@ impl Variant {
     /// The same with the activations that are wanted: `bytes` for the types that have them, `floats` for the others.
     pub(super) fn sources(
         &self,
-        floats: [&[(DType, KernelSource); 13]; 3],
-        bytes: &[[(DType, KernelSource); 9]; 3],
-    ) -> Vec<(DType, KernelSource)> {
-        let floats = self.pick(floats).to_vec();
-        if self.activations == ActivationType::F32 {
-            return floats;
+        floats: [ForFormats; 3],
+        bytes: [ForFormats; 3],
+    ) -> Vec<ForFormats> {
+        let floats = self.pick(floats);
+        match self.activations {
+            ActivationType::F32 => vec![floats],
+            ActivationType::Int8 => vec![self.pick(bytes), floats],
         }
-        let mut sources = self.pick(bytes.each_ref()).to_vec();
-        let integers = bytes[0].map(|(dtype, _)| dtype);
-        sources.extend(floats.into_iter().filter(|(dtype, _)| !integers.contains(dtype)));
-        sources
     }
 
     /// Every variant that this device can run, for tests and measurements.

@@ -30,6 +30,17 @@ fn every_type_matches_the_python_package() {
     }
 }
 
+/// The largest exponents: ggml has no scale that is not a number, and its Python package warns of what overflows.
+#[test]
+fn mxfp4_scales_go_on_to_the_largest_exponent() {
+    for (e, two, three) in
+        [(254, 2f32.powi(127), 1.5 * 2f32.powi(127)), (255, f32::INFINITY, f32::INFINITY)]
+    {
+        let values = dequantized(DType::MXFP4, &[vec![e], vec![0xb2; 16]].concat());
+        assert_eq!([values[0], values[16]], [two, -three], "{e}");
+    }
+}
+
 #[test]
 fn unaligned_bytes_give_the_same_values() {
     for dtype in DType::ALL {
@@ -76,9 +87,18 @@ fn types_are_known_by_number_and_name() {
     assert_eq!(DType::from_ggml(16), None);
     assert_eq!(ggml_type_name(16), Some("IQ2_XXS"));
     assert_eq!(ggml_type_name(99), None);
+    let refused = [
+        "Q8_1", "Q8_K", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "NVFP4",
+    ];
+    let names: Vec<_> = (0..64).filter_map(ggml_type_name).collect();
+    for name in refused {
+        assert!(names.contains(&name), "{name}");
+        assert!(DType::ALL.iter().all(|dtype| dtype.name() != name), "{name}");
+    }
     assert_eq!(format!("[{:>5}]", DType::Q4K), "[ Q4_K]");
     let facts: Vec<_> = DType::ALL.iter().map(|d| (d.block_len(), d.block_bytes())).collect();
     let expected = [(1, 4), (1, 2), (1, 2), (32, 18), (32, 20), (32, 22), (32, 24), (32, 34)];
     assert_eq!(facts[..8], expected);
-    assert_eq!(facts[8..], [(256, 84), (256, 110), (256, 144), (256, 176), (256, 210)]);
+    assert_eq!(facts[8..13], [(256, 84), (256, 110), (256, 144), (256, 176), (256, 210)]);
+    assert_eq!(facts[13..], [(32, 18), (256, 136), (32, 17), (256, 66), (256, 54)]);
 }

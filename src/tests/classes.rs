@@ -1,5 +1,6 @@
 //! Devices of other classes: what GPUs would run, run here by whatever adapter there is.
 use crate::gpu::{Access, AdapterChoice, Class, Gpu, Kernel, KernelSource, Tensor};
+use crate::shaders::Wgsl;
 use pollster::block_on;
 use std::process::Command;
 
@@ -44,7 +45,7 @@ fn kernel(gpu: &Gpu, lanes: u32, words: u32, buffers: usize) -> crate::Result<Ke
     let bindings = vec![Access::Write; buffers].leak();
     let source = KernelSource {
         name: "greedy",
-        wgsl: wgsl.leak(),
+        wgsl: Wgsl::of_text("greedy", wgsl),
         bindings,
         params_size: 4,
         subgroups: false,

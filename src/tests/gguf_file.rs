@@ -126,6 +126,9 @@ pub(super) fn random_blocks(dtype: DType, seed: u64, n_elements: usize) -> Vec<u
             _ => {
                 let start = file.len();
                 file.extend((0..dtype.block_bytes()).map(|_| (128.0 * (next() + 1.0)) as u8));
+                if dtype == DType::MXFP4 {
+                    file[start] = 121 + u8::from(next() < 0.0);
+                }
                 for &(at, largest) in scales(dtype) {
                     // At least half of the largest, so that no block vanishes. Scales beside minima keep their sign, as ggml's do.
                     let sign = if next() < 0.0 && scales(dtype).len() == 1 { -1.0 } else { 1.0 };
@@ -166,5 +169,10 @@ fn scales(dtype: DType) -> &'static [(usize, f32)] {
         DType::Q4K => &[(0, 0.0002), (2, 0.003)],
         DType::Q5K => &[(0, 0.0001), (2, 0.003)],
         DType::Q6K => &[(208, 0.00004)],
+        DType::IQ4NL => &[(0, 0.0015)],
+        DType::IQ4XS => &[(0, 0.00005)],
+        DType::MXFP4 => &[],
+        DType::TQ2_0 => &[(64, 0.15)],
+        DType::TQ1_0 => &[(52, 0.15)],
     }
 }

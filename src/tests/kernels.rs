@@ -1,16 +1,22 @@
 //! What a device compiles, and how often.
 use super::support::gpu;
 use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work};
+use crate::shaders::{File, Wgsl};
 use pollster::block_on;
+
+const DECLARED: File = File {
+    path: "gain",
+    text: "struct Params { value: u32 }
+        override GAIN: u32 = 1u;
+        @group(0) @binding(0) var<storage, read> params: Params;
+        @group(0) @binding(1) var<storage, read_write> y: array<u32>;
+        @compute @workgroup_size(1) fn main() { y[0] = GAIN * params.value + ADDED; }",
+};
 
 /// y[0] = GAIN times what the parameters say, plus one.
 const SOURCE: KernelSource = KernelSource {
     name: "gain",
-    wgsl: "struct Params { value: u32 }
-        override GAIN: u32 = 1u;
-        @group(0) @binding(0) var<storage, read> params: Params;
-        @group(0) @binding(1) var<storage, read_write> y: array<u32>;
-        @compute @workgroup_size(1) fn main() { y[0] = GAIN * params.value + 1u; }",
+    wgsl: Wgsl::of(&[&DECLARED, &File { path: "one", text: "const ADDED: u32 = 1u;" }]),
     bindings: &[Access::Write],
     params_size: 4,
     subgroups: false,
@@ -43,11 +49,7 @@ fn a_kernel_is_found_by_all_that_it_was_made_from() {
     let gpu = gpu();
     assert_eq!(seven(&gpu, SOURCE, 3.0), (22, 1));
     assert_eq!(seven(&gpu, SOURCE, 4.0), (29, 1), "another value of an override");
-    let wgsl = "struct Params { value: u32 }
-        override GAIN: u32 = 1u;
-        @group(0) @binding(0) var<storage, read> params: Params;
-        @group(0) @binding(1) var<storage, read_write> y: array<u32>;
-        @compute @workgroup_size(1) fn main() { y[0] = GAIN * params.value + 2u; }";
+    let wgsl = Wgsl::of(&[&DECLARED, &File { path: "one", text: "const ADDED: u32 = 2u;" }]);
     assert_eq!(seven(&gpu, KernelSource { wgsl, ..SOURCE }, 3.0), (23, 1), "another source");
     // A binding that may not be written is an error, and not the kernel that was there before.
     let read = KernelSource { bindings: &[Access::Read], ..SOURCE };

@@ -92,7 +92,7 @@ type Files = Vec<(&'static str, Vec<u8>)>;
 
 /// As wgpu's backends translate a kernel for a pipeline whose shader is trusted and whose workgroup memory is not cleared.
 fn translated(source: &KernelSource, overrides: &Overrides) -> Files {
-    let module = naga::front::wgsl::parse_str(source.wgsl).unwrap();
+    let module = naga::front::wgsl::parse_str(&source.wgsl.text()).unwrap();
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     capabilities.set(Capabilities::SUBGROUP, source.subgroups);
     let info = Validator::new(ValidationFlags::all(), capabilities).validate(&module).unwrap();
@@ -236,7 +236,7 @@ fn every_kernel_is_translated_for_every_platform_with_the_overrides_that_engines
     for (number, (key, (source, overrides, classes))) in asked.iter().enumerate() {
         let stem = format!("{number:04}-{}", source.name);
         let mut files = translated(source, overrides);
-        files.push(("wgsl", source.for_browsers().into_owned().into()));
+        files.push(("wgsl", source.for_browsers().into()));
         for (ending, bytes) in files {
             assert!(!bytes.is_empty(), "{stem}.{ending}");
             if let Some(folder) = &folder {

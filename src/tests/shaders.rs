@@ -2,19 +2,20 @@
 use crate::gpu::Access;
 use crate::ops::kernels;
 use naga::{AddressSpace, StorageAccess, TypeInner};
+use std::collections::BTreeSet;
 
 #[test]
 fn every_kernel_is_valid_and_bound_as_its_source_says() {
     for kernel in kernels() {
-        let name = kernel.name;
-        let module = naga::front::wgsl::parse_str(kernel.wgsl)
-            .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(kernel.wgsl)));
+        let (name, text) = (kernel.name, kernel.wgsl.text());
+        let module = naga::front::wgsl::parse_str(&text)
+            .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(&text)));
         // Nothing beyond the WebGPU core, of which packing halves into a u32 is a part.
         let mut capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
         capabilities.set(naga::valid::Capabilities::SUBGROUP, kernel.subgroups);
         naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
             .validate(&module)
-            .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(kernel.wgsl)));
+            .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(&text)));
         let mut bindings: Vec<_> = module
             .global_variables
             .iter()
@@ -43,11 +44,23 @@ fn every_kernel_is_valid_and_bound_as_its_source_says() {
     }
 }
 
+#[test]
+fn a_kernel_is_called_what_no_other_is_and_has_no_file_twice() {
+    let mut names = BTreeSet::new();
+    for kernel in kernels() {
+        assert!(names.insert(kernel.name), "two kernels are called {}", kernel.name);
+        let mut files = BTreeSet::new();
+        for file in kernel.wgsl.files() {
+            assert!(files.insert(file.path), "{} is in {} twice", file.path, kernel.name);
+        }
+    }
+}
+
 /// A device may take the smallest halves for zeros: there is one place that knows what to do then.
 #[test]
 fn halves_are_unpacked_in_one_way() {
     for kernel in kernels() {
-        let calls = kernel.wgsl.matches("unpack2x16float(").count();
+        let calls = kernel.wgsl.text().matches("unpack2x16float(").count();
         let by_either_way = kernel.wgsl.contains("override HALF_BY_BITS:");
         assert_eq!(calls, usize::from(by_either_way), "{}", kernel.name);
     }

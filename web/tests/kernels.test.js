@@ -7,7 +7,7 @@ const here = packagePages();
 
 /** Loops and formats are written apart: a driver that takes every loop with two formats and every format in one takes the
  * others too, or so it has been. `./build.sh test --all` sees whether it is. */
-const FORMAT = "_(f32|f16|bf16|q[0-9]_[01k])(?=_|$)";
+const FORMAT = "_(f32|f16|bf16|i?q[0-9]_[01knxls]+|tq2_0|mxfp4)(?=_|$)";
 const LOOPS = ["matvec", "matvec_int8"];
 const FORMATS = ["q4_1", "q6_k"];
 

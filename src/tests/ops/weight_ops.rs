@@ -171,7 +171,8 @@ fn weights_whose_halves_are_subnormal() {
     let mut gpu = gpu();
     for by_bits in [gpu.tier.half_by_bits, true] {
         gpu.tier.half_by_bits = by_bits;
-        for dtype in DType::ALL.into_iter().filter(|d| ![DType::F32, DType::BF16].contains(d)) {
+        let without = [DType::F32, DType::BF16, DType::MXFP4];
+        for dtype in DType::ALL.into_iter().filter(|d| !without.contains(d)) {
             let (rows, cols) = (9, 512);
             let m = matrices_of(&[(dtype, rows, cols)], with_subnormal_halves);
             let (linear, plain) = (&m.load(&gpu, Join::Concat, u64::MAX), &m.plain[0][..]);
@@ -206,11 +207,12 @@ fn rows_that_do_not_fill_a_unit_are_padded() {
 #[test]
 fn slices_and_joined_tensors_are_one_matrix() {
     let gpu = gpu();
-    let types = [DType::Q4_0, DType::Q5_0, DType::Q8_0, DType::Q6K, DType::F32];
+    let types =
+        [DType::Q4_0, DType::Q5_0, DType::Q8_0, DType::Q6K, DType::F32, DType::MXFP4, DType::IQ4NL];
     for (i, &dtype) in types.iter().enumerate() {
         let other = types[(i + 1) % types.len()];
         let op = every_product(&gpu, &[dtype, other], Variant::PLAIN);
-        // an odd number of units before a join, where two share a word; another type in between
+        // an odd number of units before a join, where two or four share a word; another type in between
         for (units, middle) in
             [(8, dtype), (if dtype == DType::Q6K { 8 } else { 9 }, dtype), (8, other)]
         {

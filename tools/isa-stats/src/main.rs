@@ -100,7 +100,7 @@ fn kernels(family: Family, word: &str) -> Result<Vec<Shader>> {
     let all = brooklet::ops::kernels().into_iter().filter(|kernel| kernel.name.contains(word));
     let mut found = Vec::new();
     for kernel in all.filter(|kernel| !shader::is_for_software(kernel.name)) {
-        found.extend(shaders(kernel.name, kernel.wgsl, kernel.subgroups, family)?);
+        found.extend(shaders(kernel.name, &kernel.wgsl.text(), kernel.subgroups, family)?);
     }
     Ok(found)
 }
