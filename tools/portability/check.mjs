@@ -1,5 +1,6 @@
 // What run.sh has prepared, to every compiler that is here: `check.mjs FOLDER RAN [PAGE]`.
 import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { argv, env, execPath, exit, stderr } from "node:process";
@@ -29,14 +30,29 @@ for (const kernel of kernels) {
 const known = new Set(kernels.map(({ key }) => key));
 say(`${new Set(kernels.map(({ name }) => name)).size} kernels, ${kernels.length} with their overrides`);
 
+/** What a browser or a runtime makes pipelines of: each source once, with one of its sets of overrides, as its driver takes a
+ * second for many of them and its compiler the same way through all. `BROOKLET_OVERRIDES=all`: with every set. */
+const sources = new Set();
+const once = kernels.filter(
+  ({ name }) => env.BROOKLET_OVERRIDES === "all" || (!sources.has(name) && sources.add(name)),
+);
+
 /** By platform: `{ ran, compiled, translated: [keys], refused: { key: why }, unable: why others are missing }`. */
-const platforms = {};
+const resultsFile = join(out, "results.json");
+const digest = createHash("sha256")
+  .update(JSON.stringify(kernels.map(({ key, code }) => [key, code])))
+  .digest("hex");
+/** What an earlier run came to with the same kernels, before it was ended. */
+const earlier = existsSync(resultsFile) ? JSON.parse(readFileSync(resultsFile, "utf8")) : {};
+const platforms = earlier.digest === digest ? earlier.platforms : {};
+const keep = () => writeFileSync(resultsFile, JSON.stringify({ digest, platforms }, null, 1));
 const runsOf = (keys) => keys.map(sorted).filter((key) => known.has(key));
 
 // Metal: naga has translated them all, or there would be no list.
 platforms.Metal = { translated: kernels.map(({ key }) => key) };
 
 function spirv() {
+  if (platforms["spirv-val"]) return;
   if (spawnSync("spirv-val", ["--version"]).status !== 0) return say("spirv-val is not here: SPIR-V is not checked");
   const valid = (file, target) => spawnSync("spirv-val", ["--target-env", target, file], { encoding: "utf8" });
   const cut = join(out, "cut.spv");
@@ -56,7 +72,7 @@ function spirv() {
 }
 
 function windows() {
-  if (!env.BROOKLET_WINE) return;
+  if (!env.BROOKLET_WINE || platforms.FXC) return;
   for (const [name, text] of Object.entries(HLSL)) writeFileSync(join(out, `${name}.hlsl`), text);
   const asked = [];
   const models = { DXC: ["cs_6_0", "cs_6_6"], FXC: ["cs_5_1"] };
@@ -128,16 +144,19 @@ async function implementations() {
     say(
       `${name}: ${made.compiled.length} compiled, ${Object.keys(made.refused).length} refused, ${ran.length} run by engines`,
     );
+    keep();
   };
   const browsers = { Chromium: chromium };
   if (hasFirefox()) browsers.Firefox = firefox;
   for (const [name, launch] of Object.entries(browsers)) {
+    if (platforms[name]) continue;
+    say(`${once.length} pipelines in ${name}`);
     const { context, close } = await launch();
     const page = await context.newPage();
     await page.goto(`${server.url}/blank.html`);
     const made = await page.evaluate(
       async ([kernels, controls]) => (await import("/check/pipelines.mjs")).pipelines(kernels, controls),
-      [kernels, WGSL],
+      [once, WGSL],
     );
     const ran = await page.evaluate(async (models) => {
       const { Engine } = await import("/brooklet/index.js");
@@ -147,7 +166,7 @@ async function implementations() {
     await close();
   }
   const list = join(out, "list.json");
-  writeFileSync(list, JSON.stringify(kernels));
+  writeFileSync(list, JSON.stringify(once));
   const swiftshader = ["/usr/lib/chromium/vk_swiftshader_icd.json"].find(existsSync);
   const modules = join(ROOT, "web", "runtimes", "node_modules", ".bin", "deno");
   if (!existsSync(modules)) say("web/runtimes/node_modules is missing: Node and Deno are left out");
@@ -158,6 +177,8 @@ async function implementations() {
     }),
   };
   for (const [name, [[program, ...options], environment]] of Object.entries(runtimes || {})) {
+    if (platforms[name]) continue;
+    say(`${once.length} pipelines in ${name}`);
     const child = spawn(program, [...options, join(HERE, "outside.mjs"), list, `${server.url}/brooklet/`, ...models], {
       env: { ...env, ...environment },
       stdio: ["ignore", "pipe", "inherit"],
@@ -171,11 +192,11 @@ async function implementations() {
   await server.close();
 }
 
+native();
 spirv();
 windows();
-native();
+keep();
 await implementations();
-writeFileSync(join(out, "results.json"), JSON.stringify(platforms, null, 1));
 const found = table(kernels, platforms);
 writeFileSync(join(out, "table.md"), found);
 if (page) writeFileSync(page, written(readFileSync(page, "utf8"), found));

@@ -1,5 +1,5 @@
 // The table of docs/portability.md: by family of kernels and platform, how far they were taken there.
-const FORMAT = /_(f32|f16|bf16|q\d_[01k])(?=_|$)/;
+const FORMAT = /_(f32|f16|bf16|i?q\d_[01k]|iq4_nl|iq4_xs|mxfp4|tq\d_0)(?=_|$)/;
 const [BEGIN, END] = ["<!-- table: tools/portability/run.sh -->", "<!-- end of table -->"];
 
 /** A kernel's name without the type of its weights. */

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Takes every kernel, with the overrides that engines give it, to the compilers of other platforms that are to be had
 # here: `tools/portability/run.sh` leaves a table in target/portability/table.md, `run.sh write` also writes it into
-# docs/portability.md. What a compiler refuses ends it with status 1.
+# docs/portability.md. What a compiler refuses ends it with status 1. A run that was ended leaves what it has come to, and
+# `on` goes on from there if the kernels are the same.
 #
 # Wanted: web/pkg (./build.sh web) and a Chromium; spirv-val (Debian: spirv-tools); wine and a C compiler for Windows
 # (Debian: wine64 gcc-mingw-w64-x86-64), whose DLLs come in the npm package webgpu; Firefox; web/runtimes/node_modules.
@@ -10,8 +11,8 @@
 # SwiftShader.
 set -euo pipefail
 case "$*" in
-'' | write) ;;
-*) echo "usage: tools/portability/run.sh [write]" >&2 && exit 2 ;;
+'' | write | on | 'on write') ;;
+*) echo "usage: tools/portability/run.sh [on] [write]" >&2 && exit 2 ;;
 esac
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
 here=$root/tools/portability
@@ -20,11 +21,13 @@ say() { printf 'portability: %s\n' "$*" >&2; }
 die() { say "$*" && exit 1; }
 
 [ -e "$root/web/pkg/brooklet_bg.wasm" ] || die "web/pkg is missing: ./build.sh web"
-rm -rf -- "$out"
+[ "${1:-}" = on ] || rm -rf -- "$out"
+[ "${1:-}" != on ] || shift
 mkdir -p -- "$out"
 say "translating every kernel"
 (cd -- "$root" && BROOKLET_TRANSLATIONS=$out cargo test --quiet --locked --lib tests::portability -- --nocapture) >&2
 
+[ ! -s "$out/ran.txt" ] || export BROOKLET_RAN=$out/ran.txt
 if [ -z "${BROOKLET_RAN:-}" ]; then
     export BROOKLET_RAN=$out/ran.txt
     swiftshader=$(compgen -G '/usr/lib*/chromium*/vk_swiftshader_icd.json' || true)
