@@ -162,7 +162,8 @@ const on = {
   },
   begin({ prompt, tokens, hidden, info }) {
     root.toggleAttribute("data-text", true);
-    $("status-model").textContent = info.model.name;
+    $("status-model").textContent = `${info.model.name} (${info.model.architecture})`;
+    $("status-model").title = info.model.kinds;
     if (!prompt) return;
     const from = hidden ? -1 : text.prompt(prompt);
     // Tokens whose texts do not add up to the prompt cannot be found in it.

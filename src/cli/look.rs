@@ -74,7 +74,10 @@ pub(crate) fn inspect(args: InspectArgs) -> Result<()> {
     };
     let obstacles: Vec<_> = obstacles.into_iter().flatten().map(|e| e.to_string()).collect();
     let verdict = match obstacles.is_empty() {
-        true => Config::from_gguf(&gguf)?.described(),
+        true => {
+            let kinds = Config::from_gguf(&gguf)?.kinds();
+            format!("brooklet runs this model, of the family {kinds}")
+        }
         false => format!("brooklet cannot run this model: {}", obstacles.join("; ")),
     };
     // Writing into a String does not fail.

@@ -202,22 +202,18 @@ impl Config {
         }
     }
 
-    /// Its family and the kinds of its layers, for people: "brooklet runs this model, …".
-    pub fn described(&self) -> String {
+    /// Its family, and what is special about its layers, for people: "gemma3; 5 of 6 layers have a window of …".
+    pub fn kinds(&self) -> String {
         let Self { architecture, n_layer, layers, .. } = self;
         let own = layers.iter().filter(|kind| kind.window.is_some()).count();
         let unturned = layers.iter().filter(|kind| !kind.turns).count();
-        let mut text = format!("brooklet runs this model, of the family {architecture}");
+        let mut text = architecture.clone();
         if let Some(window) = self.own_window() {
-            text += &format!(
-                "; {own} of {n_layer} layers have a window of {window} tokens of their own"
-            );
+            text += &format!("; {own} of {n_layer} layers have a window of {window} tokens of their own");
         }
         match self.positions {
             Positions::Alibi(_) => text += "; positions by ALiBi",
-            Positions::Learned => {
-                text += "; positions were learned one by one: dense and recompute only"
-            }
+            Positions::Learned => text += "; positions learned one by one: dense and recompute only",
             Positions::Rope if unturned > 0 => {
                 text += &format!("; {unturned} of {n_layer} layers know no positions");
             }

@@ -159,6 +159,8 @@ export interface Info {
   model: {
     name: string;
     architecture: string;
+    /** The architecture, and what is special about its layers, in words. */
+    kinds: string;
     /** Bytes of the file. */
     bytes: number;
     parameters: number;

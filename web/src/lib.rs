@@ -33,6 +33,7 @@ pub fn start() {
 struct ModelInfo {
     name: String,
     architecture: String,
+    kinds: String,
     bytes: u64,
     parameters: u64,
     quantization: String,
@@ -52,6 +53,7 @@ impl ModelInfo {
         Ok(Self {
             name: gguf.str("general.name")?.unwrap_or(gguf.file()).to_owned(),
             architecture: gguf.need_str("general.architecture")?.to_owned(),
+            kinds: config.kinds(),
             bytes,
             parameters: gguf.tensors.iter().map(count).sum(),
             quantization: largest.map_or_else(String::new, TensorInfo::type_text),
