@@ -273,17 +273,8 @@ fn params(model: &Model, cache: &Cache, layer: usize) -> AttentionParams {
     let (c, ring) = (&model.config, cache.geometry());
     let [heads, kv_heads, head_dim] = [c.n_head, c.n_head_kv, c.head_dim].map(|n| n as u32);
     let (rope_dim, scale) = (c.rope_dim(layer) as u32, c.scales.attention);
-    AttentionParams {
-        heads,
-        kv_heads,
-        head_dim,
-        rope_dim,
-        ring,
-        scale,
-        cap: 0.0,
-        first: 0,
-        span: 0,
-    }
+    let (cap, first, span) = (0.0, 0, 0);
+    AttentionParams { heads, kv_heads, head_dim, rope_dim, ring, scale, cap, first, span }
 }
 
 /// The norms of heads, which are of what a product gives and not of the residual stream.
