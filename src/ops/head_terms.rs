@@ -13,7 +13,7 @@ pub enum Start {
 }
 
 /// The score that stands for none: `LOWEST` of `shaders/lib/score.wgsl`.
-pub(crate) const LOWEST: f32 = -3.0e38;
+const LOWEST: f32 = -3.0e38;
 
 /// ALiBi's slopes for a model's largest bias, which is 8 nearly everywhere: powers of two from head to head, and, where
 /// the number of heads is none, every other one of those that twice as many would have.
@@ -70,6 +70,13 @@ mod tests {
         assert_eq!(slopes_of(1, 8.0), [0.00390625]);
         assert_eq!(slopes_of(3, 8.0), [0.0625, 0.00390625, 0.25]);
         assert_eq!(slopes_of(2, 4.0), [0.25, 0.0625]);
+    }
+
+    #[test]
+    fn none_is_the_same_score_on_the_device() {
+        let shader = include_str!("../../shaders/lib/score.wgsl");
+        let line = format!("const LOWEST: f32 = {LOWEST:.1e};");
+        assert!(shader.contains(&line), "no {line:?}");
     }
 
     #[test]
