@@ -290,6 +290,33 @@ fn get_rows_of_every_format() {
     }
 }
 
+/// Row e has the scale 2^(e - 128); a device may take the two that are subnormal for zeros.
+#[test]
+fn mxfp4_scales_of_every_exponent() {
+    let gpu = gpu();
+    let (rows, cols) = (253, 32);
+    let m = matrices_of(&[(DType::MXFP4, rows, cols)], |dtype, mut blocks| {
+        blocks.chunks_exact_mut(dtype.block_bytes()).zip(0..).for_each(|(b, e)| b[0] = e);
+        blocks
+    });
+    let linear = m.load(&gpu, Join::Concat, u64::MAX);
+    let tokens: Vec<u32> = (0..rows as u32).collect();
+    let frame = Tensor::upload(&gpu, "frame", &[FRAME], &[0u32, rows as u32, 1, 0]).unwrap();
+    let ids = Tensor::upload(&gpu, "tokens", &[rows], &tokens).unwrap();
+    let x = Tensor::zeros(&gpu, "x", &[rows, cols]).unwrap();
+    let op = block_on(GetRows::new(&gpu, &[DType::MXFP4])).unwrap();
+    let mut recording = Recording::default();
+    op.record(&mut recording, "test", 1.0, [&frame, &ids, &x], &linear).unwrap();
+    run(&gpu, recording);
+    let found: Vec<f32> = block_on(x.read(&gpu)).unwrap();
+    let (tiny, normal) = found.split_at(2 * cols);
+    let (expected_tiny, expected) = m.plain[0].split_at(2 * cols);
+    assert_eq!(normal, expected);
+    for (found, expected) in tiny.iter().zip(expected_tiny) {
+        assert!(found == expected || *found == 0.0, "{found}, {expected}");
+    }
+}
+
 #[test]
 fn matmul_refuses_a_wrong_shape() {
     let gpu = gpu();
