@@ -209,11 +209,15 @@ impl Config {
         let unturned = layers.iter().filter(|kind| !kind.turns).count();
         let mut text = architecture.clone();
         if let Some(window) = self.own_window() {
-            text += &format!("; {own} of {n_layer} layers have a window of {window} tokens of their own");
+            text += &format!(
+                "; {own} of {n_layer} layers have a window of {window} tokens of their own"
+            );
         }
         match self.positions {
             Positions::Alibi(_) => text += "; positions by ALiBi",
-            Positions::Learned => text += "; positions learned one by one: dense and recompute only",
+            Positions::Learned => {
+                text += "; positions learned one by one: dense and recompute only"
+            }
             Positions::Rope if unturned > 0 => {
                 text += &format!("; {unturned} of {n_layer} layers know no positions");
             }
