@@ -1,8 +1,8 @@
-// softcap — y[r, i] <- cap * tanh(y[r, i] / cap)
+// softcap — y[r, i] <- cap * tanh(y[r, i] / cap), or clamp(y[r, i], -cap, cap) where hard
 //
 //   binding  name    access   type   shape      unit
 //   0        params  read     Params
-//   1        y       write    f32    [rows, V]  logits
+//   1        y       write    f32    [rows, V]  logits, or products
 //
 //   grid:      [ceil(V / 4 WG), rows, 1] workgroups, four elements a lane
 //   requires:  cap > 0; any V
@@ -12,6 +12,7 @@
 struct Params {
     cols: u32,  // V
     cap: f32,
+    hard: u32,
 }
 
 @group(0) @binding(0) var<storage, read> params: Params;
@@ -41,7 +42,8 @@ fn main(
         let v = y[row + i];
         // What is not a number stays none, whatever a driver makes of it.
         if (bitcast<u32>(v) & 0x7fffffffu) <= 0x7f800000u {
-            y[row + i] = params.cap * tanh_of(v / params.cap);
+            let bent = params.cap * tanh_of(v / params.cap);
+            y[row + i] = select(bent, clamp(v, -params.cap, params.cap), params.hard != 0u);
         }
     }
 }

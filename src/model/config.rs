@@ -68,6 +68,8 @@ pub struct Caps {
     pub attention: Option<f32>,
     /// Of logits.
     pub logits: Option<f32>,
+    /// Of queries, keys and values before all else; what is beyond is cut off.
+    pub qkv: Option<f32>,
 }
 
 /// What the attention of a layer looks back on, and how it knows where.
@@ -128,6 +130,8 @@ pub struct Config {
     pub most_capacity: Option<usize>,
     /// The output matrix is the embedding.
     pub tied: bool,
+    /// Layers after the last that a file has for other ends (`nextn_predict_layers`).
+    pub ignored_layers: usize,
 }
 
 /// A bound on every count of a config, far above any model's.

@@ -31,6 +31,8 @@ pub(super) struct Family {
     pub(super) wide: Option<usize>,
     /// Which layers have a window of their own, where a file gives its length.
     pub(super) window: WindowRule,
+    /// Models of so many layers have windows of so many tokens, whether their files say so or not.
+    pub(super) window_of: Option<(usize, u32)>,
     /// Which layers turn no queries and keys: they know no positions.
     pub(super) unturned: Unturned,
     /// What turns queries and keys in layers with a window of their own.
@@ -106,6 +108,7 @@ const LLAMA: Family = Family {
     root_embedding: false,
     wide: None,
     window: WindowRule::Refused,
+    window_of: None,
     unturned: Unturned::None,
     local_rope: LocalRope::Same,
     yarn_rounded: true,
@@ -182,6 +185,7 @@ const FAMILIES: [Family; 20] = [
         places: NormPlaces::After,
         head_norms: Some(HeadNorms::Heads),
         window: WindowRule::AllBut(4),
+        window_of: Some((64, 4096)),
         unturned: Unturned::Global,
         ..NEOX
     },

@@ -65,7 +65,7 @@ impl Needs {
             norms_after: config.norms.places != NormPlaces::Before,
             head_norms: config.head_norms,
             positions: config.positions == Positions::Learned,
-            capped: config.caps.logits.is_some(),
+            capped: config.caps.logits.or(config.caps.qkv).is_some(),
             folds: config.folds(),
             products,
             variant: Variant { activations, tiles: tiles && variant.tiles, ..variant },

@@ -222,6 +222,10 @@ impl<'a> Recorder<'a> {
         let Activations { frame, qkv, q, att, carry, parts, .. } = act;
         let (c, i) = (self.config(), self.layer);
         let (k, v, turns, terms) = (cache.k(i), cache.v(i), cache.turns(i), &layer.attn_terms);
+        if let (Some(op), Some(cap)) = (&kernels.softcap, c.caps.qkv) {
+            let label = self.label("clamp_kqv");
+            op.record_clamp(&mut self.r, label, cap, qkv)?; // qkv [T, (H + 2 KV) HD]
+        }
         if let (Some(op), Some(norms), Some(gain)) =
             (&kernels.head_norm, c.head_norms, &layer.head_norms)
         {

@@ -19,7 +19,16 @@ impl Config {
                 n => Err(Error::Unsupported(format!("{key} is {n}; 1 to {MOST} would do"))),
             }
         };
-        let n_layer = size("block_count")?;
+        let blocks = size("block_count")?;
+        let ignored_layers = gguf.u32(&key("nextn_predict_layers"))?.unwrap_or(0) as usize;
+        let n_layer = match blocks.checked_sub(ignored_layers) {
+            Some(n_layer) if n_layer > 0 => n_layer,
+            _ => {
+                let key = key("nextn_predict_layers");
+                let text = format!("{key} is {ignored_layers}, of {blocks} layers");
+                return Err(Error::Unsupported(text));
+            }
+        };
         let of_layers = |name: &str| match gguf.get(&key(name)) {
             Some(Value::Array(sizes)) => same_in_layers(gguf, &key(name), sizes, n_layer),
             _ => size(name),
@@ -100,6 +109,7 @@ impl Config {
             caps: Caps {
                 attention: positive("attn_logit_softcapping")?,
                 logits: positive("final_logit_softcapping")?,
+                qkv: positive("attention.clamp_kqv")?,
             },
             rope,
             local_rope: match family.local_rope {
@@ -119,6 +129,7 @@ impl Config {
                 None => None,
             },
             tied: gguf.tensor("output.weight").is_none(),
+            ignored_layers,
             architecture: family.name.to_owned(),
         };
         config.check(value_dim)?;
@@ -158,6 +169,7 @@ fn layer_kinds(
     n_layer: usize,
 ) -> Result<Vec<LayerKind>> {
     let own = gguf.u32(&key("attention.sliding_window"))?.filter(|&window| window > 0);
+    let own = own.or(family.window_of.filter(|(layers, _)| *layers == n_layer).map(|of| of.1));
     let pattern = key("attention.sliding_window_pattern");
     let listed = match gguf.get(&pattern) {
         Some(Value::Array(Array::Bool(layers))) if layers.len() == n_layer => Some(layers.clone()),
@@ -217,8 +229,7 @@ fn refuse_variants(gguf: &Gguf, family: &Family, key: &impl Fn(&str) -> String) 
         ("residual_scale", "scaled residuals"),
         ("attention.scale", "a scale of attention of its own"),
     ];
-    let others =
-        [("expert_count", "a mixture of experts"), ("attention.clamp_kqv", "clamped attention")];
+    let others = [("expert_count", "a mixture of experts")];
     let window = [("attention.sliding_window", "attention trained with a sliding window")];
     let alibi = [("attention.max_alibi_bias", "ALiBi")];
     let refuses_windows = matches!(family.window, WindowRule::Refused);

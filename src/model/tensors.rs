@@ -133,6 +133,7 @@ impl List<'_> {
         (role, join): (Role, Join),
         cols: u64,
         parts: &[u64],
+        biases: &[&str],
     ) {
         let (label, tensor) = (self.label(Some(layer), label), self.name(Some(layer), tensor));
         let all: u64 = parts.iter().sum();
@@ -151,7 +152,21 @@ impl List<'_> {
             optional: suffix == "bias",
         };
         let matrix = ranges.iter().map(|rows| piece("weight", &[cols, all], rows)).collect();
-        let bias = ranges.iter().map(|rows| piece("bias", &[all], rows)).collect();
+        // A converter may fuse matrices and leave their biases apart.
+        let apart = biases.iter().map(|part| format!("blk.{layer}.{part}.bias"));
+        let apart: Vec<_> = apart.collect();
+        let bias = match apart.iter().any(|name| self.gguf.tensor(name).is_some()) {
+            false => ranges.iter().map(|rows| piece("bias", &[all], rows)).collect(),
+            true => {
+                let one = |(name, &rows): (&String, &u64)| Piece {
+                    name: name.clone(),
+                    dims: vec![rows],
+                    rows: None,
+                    optional: true,
+                };
+                apart.iter().zip(parts).map(one).collect()
+            }
+        };
         self.add(format!("{label}.bias"), Role::Vector, join, bias);
         self.add(label, role, join, matrix);
     }
@@ -202,7 +217,14 @@ impl List<'_> {
         }
         let attn_qkv = (Role::Product(Epilogue::Store), Join::Concat);
         match self.has(&format!("blk.{i}.attn_qkv")) {
-            true => self.fused(i, ("attn_qkv", "attn_qkv"), attn_qkv, d, &[q, kv, kv]),
+            true => self.fused(
+                i,
+                ("attn_qkv", "attn_qkv"),
+                attn_qkv,
+                d,
+                &[q, kv, kv],
+                &["attn_q", "attn_k", "attn_v"],
+            ),
             false => {
                 let parts = [("attn_q", q), ("attn_k", kv), ("attn_v", kv)];
                 self.product(layer, "attn_qkv", attn_qkv, d, &parts);
@@ -252,7 +274,7 @@ impl List<'_> {
                 self.product(layer, "ffn_gate_up", (up, Join::Interleave), d, &parts);
             }
             (true, false) => {
-                self.fused(i, ("ffn_gate_up", "ffn_up"), (up, Join::Interleave), d, &[f, f]);
+                self.fused(i, ("ffn_gate_up", "ffn_up"), (up, Join::Interleave), d, &[f, f], &[]);
             }
             (false, _) => {
                 self.product(layer, "ffn_gate_up", (up, Join::Concat), d, &[("ffn_up", f)])
@@ -311,7 +333,11 @@ pub(super) fn check(config: &Config, gguf: &Gguf) -> Result<()> {
             same_type(&tensors.iter().collect::<Vec<_>>())?;
         }
     }
-    match gguf.tensors.iter().find(|tensor| !known.contains(tensor.name.as_str())) {
+    let ignored = config.n_layer..config.n_layer + config.ignored_layers;
+    let prefixes: Vec<_> = ignored.map(|layer| format!("blk.{layer}.")).collect();
+    let unknown =
+        |name: &str| !known.contains(name) && !prefixes.iter().any(|p| name.starts_with(p));
+    match gguf.tensors.iter().find(|tensor| unknown(&tensor.name)) {
         Some(tensor) => Err(Error::Unsupported(format!(
             "the tensor {} belongs to no part of a model of this kind",
             shown(&tensor.name, 80)

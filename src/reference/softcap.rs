@@ -4,6 +4,8 @@ use crate::ops::SoftcapParams;
 pub fn softcap(params: SoftcapParams, y: &mut [f32]) {
     let cap = f64::from(params.cap);
     for y in y {
-        *y = (cap * (f64::from(*y) / cap).tanh()) as f32;
+        let v = f64::from(*y);
+        let bent = if params.hard == 0 { cap * (v / cap).tanh() } else { v.clamp(-cap, cap) };
+        *y = bent as f32;
     }
 }

@@ -196,6 +196,11 @@ impl Oracle {
                 .map(|(first, rows)| self.linear_rows(&fused, xn, first, rows)),
             false => ["attn_q", "attn_k", "attn_v"].map(|part| self.linear(&name(part), xn)),
         };
+        let clamped = |values: Vec<f64>| match self.config.caps.qkv.map(f64::from) {
+            Some(cap) => values.into_iter().map(|value| value.clamp(-cap, cap)).collect(),
+            None => values,
+        };
+        let [q, k, v] = [q, k, v].map(clamped);
         let [q, k] = [("attn_q_norm.weight", q), ("attn_k_norm.weight", k)]
             .map(|(gain, heads)| self.heads_normed(self.weight(&name(gain)), heads));
         [q, k, v]

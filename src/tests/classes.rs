@@ -57,7 +57,9 @@ fn kernel(gpu: &Gpu, lanes: u32, words: u32, buffers: usize) -> crate::Result<Ke
 fn a_gpu_has_no_more_than_every_webgpu_device() {
     let gpu = opened(Class::GpuPlain);
     assert!(kernel(&gpu, 256, 4096, 7).is_ok());
-    for (lanes, words, buffers) in [(257, 4096, 1), (256, 4097, 1), (256, 4096, 8)] {
+    // Buffers beside Params; the counter of loops binds one more than a device must have, and src/tests/shaders.rs holds
+    // every kernel to those.
+    for (lanes, words, buffers) in [(257, 4096, 1), (256, 4097, 1), (256, 4096, 9)] {
         let refused = kernel(&gpu, lanes, words, buffers).err();
         let refused = refused.unwrap_or_else(|| panic!("{lanes}, {words}, {buffers}")).to_string();
         assert!(refused.contains("greedy"), "{refused}");

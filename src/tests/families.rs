@@ -4,7 +4,9 @@ use super::support::{assert_close, gpu};
 use super::tiny::{session, streaming};
 use crate::format::{FileSource, Gguf};
 use crate::gpu::Gpu;
-use crate::model::{CacheSettings, Config, KvType, Model, Policy};
+use crate::model::{
+    CacheSettings, Config, KvType, LoadSettings, Model, Policy, Positions, Softmax,
+};
 use crate::reference::Oracle;
 use crate::session::Session;
 use crate::text::{SamplerSettings, Tokenizer, Vocab};
@@ -60,9 +62,13 @@ impl Tiny {
         (source, gguf)
     }
 
-    fn model(&self, gpu: &Arc<Gpu>) -> Arc<Model> {
+    fn model(&self, gpu: &Arc<Gpu>, change: impl Fn(&mut Config)) -> Arc<Model> {
         let (source, gguf) = self.opened();
-        Arc::new(block_on(Model::load(gpu.clone(), &source, &gguf, &mut |_, _| ())).unwrap())
+        let mut config = Config::from_gguf(&gguf).unwrap();
+        change(&mut config);
+        let (settings, mut unheard) = (LoadSettings::new(config), |_, _| ());
+        let model = Model::with_settings(gpu.clone(), &source, &gguf, settings, &mut unheard);
+        Arc::new(block_on(model).unwrap())
     }
 
     fn sequence(&self, name: &str) -> &Sequence {
@@ -109,8 +115,7 @@ impl Tiny {
         let tokens = &self.sequence("long").tokens;
         for (sinks, window, chunk) in [(4, 13, 1), (1, 20, 7)] {
             let mut session = session(model, streaming(sinks, window, chunk, KvType::F32));
-            let config = Config::from_gguf(&gguf).unwrap();
-            let oracle = Oracle::read(&source, &gguf, config, sinks, window);
+            let oracle = Oracle::read(&source, &gguf, model.config.clone(), sinks, window);
             let mut oracle = block_on(oracle).unwrap();
             for (i, tokens) in tokens.chunks(chunk).enumerate() {
                 let expected = tokens.iter().map(|&token| oracle.step(token)).last().unwrap();
@@ -134,7 +139,7 @@ impl Tiny {
 fn holds(name: &'static str) {
     let (tiny, gpu) = (Tiny::of(name), Arc::new(gpu()));
     tiny.tokenizes();
-    let model = tiny.model(&gpu);
+    let model = tiny.model(&gpu, |_| ());
     let mut whole = session(&model, Tiny::settings(&model, Policy::Streaming, 64));
     for sequence in &tiny.golden.sequences {
         whole.reset();
@@ -160,11 +165,36 @@ families!(
     stablelm, starcoder2, phi2, olmo2, olmo3, glm4, exaone4
 );
 
+/// What other files of these families say, against the oracle that is told the same.
+#[test]
+fn other_files_stream_as_the_paper_does_too() {
+    let gpu = Arc::new(gpu());
+    let windows = |config: &mut Config, every: usize| {
+        for (layer, kind) in config.layers.iter_mut().enumerate() {
+            kind.window = (layer % every == 0).then_some(9);
+        }
+    };
+    let change: [(&str, &dyn Fn(&mut Config)); 7] = [
+        ("mpt", &|config| config.caps.qkv = Some(0.7)),
+        ("mpt", &|config| config.positions = Positions::Alibi(16.0)),
+        ("mpt", &|config| config.softmax = Softmax::OffByOne),
+        ("qwen2", &|config| config.softmax = Softmax::OffByOne),
+        ("gptneox", &|config| config.parallel = false),
+        // Shorter than what the policy shows, in some layers and in all.
+        ("qwen3", &|config| windows(config, 2)),
+        ("phi3", &|config| windows(config, 1)),
+    ];
+    for (name, change) in change {
+        let tiny = Tiny::of(name);
+        tiny.streams(&tiny.model(&gpu, change));
+    }
+}
+
 #[test]
 fn gpt2_has_no_positions_to_stream_with() {
     let (tiny, gpu) = (Tiny::of("gpt2"), Arc::new(gpu()));
     tiny.tokenizes();
-    let model = tiny.model(&gpu);
+    let model = tiny.model(&gpu, |_| ());
     for chunk in [64, 1] {
         let settings = Tiny::settings(&model, Policy::Dense, chunk);
         tiny.agrees(&mut session(&model, settings), tiny.sequence("long"));

@@ -194,14 +194,20 @@ fn softcap() {
         (2, 50_257, 50.0, 9.0),
     ] {
         let logits: Vec<f32> = noise(1, rows * vocab).iter().map(|x| x * scale).collect();
-        let mut expected = logits.clone();
-        reference::softcap(SoftcapParams { cols: vocab as u32, cap }, &mut expected);
-        let y = Tensor::upload(&gpu, "y", &[rows, vocab], &logits).unwrap();
-        let mut recording = Recording::default();
-        op.record(&mut recording, "test", cap, &y).unwrap();
-        run(&gpu, recording);
-        let found: Vec<f32> = block_on(y.read(&gpu)).unwrap();
-        assert_close(&format!("softcap {rows}x{vocab} {cap}"), &found, &expected, 1e-30, 1.5e-6);
+        for hard in [0, 1] {
+            let mut expected = logits.clone();
+            reference::softcap(SoftcapParams { cols: vocab as u32, cap, hard }, &mut expected);
+            let y = Tensor::upload(&gpu, "y", &[rows, vocab], &logits).unwrap();
+            let mut recording = Recording::default();
+            match hard {
+                0 => op.record(&mut recording, "test", cap, &y).unwrap(),
+                _ => op.record_clamp(&mut recording, "test", cap, &y).unwrap(),
+            }
+            run(&gpu, recording);
+            let found: Vec<f32> = block_on(y.read(&gpu)).unwrap();
+            let what = format!("softcap {rows}x{vocab} {cap} {hard}");
+            assert_close(&what, &found, &expected, 1e-30, 1.5e-6);
+        }
     }
     let y = Tensor::zeros(&gpu, "y", &[1, 3]).unwrap();
     for cap in [0.0, -1.0, f32::NAN, f32::INFINITY] {
