@@ -123,7 +123,10 @@ fn what_is_odd_is_a_warning_and_the_model_runs() {
     assert_eq!(stderr.matches(warning).count(), 1, "{stderr}");
     let (code, stdout, stderr) = outcome(&["inspect"], &path);
     assert!(code == 0 && stderr.starts_with(warning), "{stderr}");
-    assert!(stdout.contains("\u{fffd}iny") && stdout.ends_with("brooklet runs this model, of the family llama\n"));
+    assert!(
+        stdout.contains("\u{fffd}iny")
+            && stdout.ends_with("brooklet runs this model, of the family llama\n")
+    );
 }
 
 #[test]
