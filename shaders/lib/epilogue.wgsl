@@ -2,6 +2,7 @@
 //
 // Needs from the kernel:  params (rows, row0, y_stride, has_bias), bias: array<f32>, y: array<f32>
 // Gives:                  finish(token, row, sums): row is the first of four, counted within this part
+//                         gated(even, odd), biased(row, sum): what it does with a gate, and with a bias
 
 const STORE: u32 = 0u;       // y = sum
 const ADD: u32 = 1u;         // y += sum
@@ -9,6 +10,8 @@ const SWIGLU: u32 = 2u;      // y = silu(even row) * odd row
 const GELU: u32 = 3u;        // y = gelu(sum)
 const GELU_TANH: u32 = 4u;   // y = gelu_tanh(sum)
 const GEGLU_TANH: u32 = 5u;  // y = gelu_tanh(even row) * odd row
+/// y = silu_1.702(even row) * (odd row + 1), the even row at most 7 and the odd one from -7 to 7
+const SWIGLU_CLAMPED: u32 = 6u;
 override EPILOGUE: u32 = 0u;
 
 fn silu(v: f32) -> f32 {
@@ -30,11 +33,15 @@ fn gelu_tanh(v: f32) -> f32 {
     return v / (1.0 + exp(-2.0 * u));
 }
 
-fn gate(v: f32) -> f32 {
+/// An even row's sum as the gate of the odd one after it.
+fn gated(even: f32, odd: f32) -> f32 {
     if EPILOGUE == GEGLU_TANH {
-        return gelu_tanh(v);
+        return gelu_tanh(even) * odd;
+    } else if EPILOGUE == SWIGLU_CLAMPED {
+        let v = min(even, 7.0);
+        return v / (1.0 + exp(min(-1.702 * v, 80.0))) * (clamp(odd, -7.0, 7.0) + 1.0);
     }
-    return silu(v);
+    return silu(even) * odd;
 }
 
 fn biased(row: u32, sum: f32) -> f32 {
@@ -60,13 +67,13 @@ fn store(at: u32, row: u32, sum: f32) {
 }
 
 fn finish(token: u32, row: u32, sums: vec4<f32>) {
-    if (EPILOGUE == SWIGLU) | (EPILOGUE == GEGLU_TANH) {
+    if (EPILOGUE == SWIGLU) | (EPILOGUE == GEGLU_TANH) | (EPILOGUE == SWIGLU_CLAMPED) {
         let at = token * params.y_stride + (params.row0 + row) / 2u;
         if row < params.rows {
-            y[at] = gate(biased(row, sums.x)) * biased(row + 1u, sums.y);
+            y[at] = gated(biased(row, sums.x), biased(row + 1u, sums.y));
         }
         if row + 2u < params.rows {
-            y[at + 1u] = gate(biased(row + 2u, sums.z)) * biased(row + 3u, sums.w);
+            y[at + 1u] = gated(biased(row + 2u, sums.z), biased(row + 3u, sums.w));
         }
         return;
     }

@@ -2,7 +2,9 @@
 use super::{Rope, Scales};
 use crate::format::{Gguf, TensorInfo};
 use crate::model::{KvType, Policy};
-use crate::ops::{Epilogue, HeadShape, MOST_HEAD_DIM, NormKind, RingParams};
+use crate::ops::{
+    Epilogue, HeadShape, MOST_EXPERTS, MOST_HEAD_DIM, MOST_USED, NormKind, RingParams,
+};
 use crate::{Error, Result};
 
 /// Where in a layer the residual stream is normalised.
@@ -59,6 +61,19 @@ pub enum Softmax {
     Plain,
     /// One more, of score 0, that has no value.
     OffByOne,
+    /// One more that has no value, of a score that each head learned (`attn_sinks`).
+    Learned,
+}
+
+/// Feed-forwards that each token is sent to a few of, by a router (`ffn_gate_inp`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Experts {
+    /// E, how many a layer has.
+    pub count: usize,
+    /// K, how many a token goes to: those of the highest logits, weighed by the softmax over these.
+    pub used: usize,
+    /// What these weights are multiplied with.
+    pub scale: f32,
 }
 
 /// Bounds that numbers come close to and do not pass: c tanh(x / c).
@@ -98,7 +113,7 @@ pub struct Config {
     pub n_head_kv: usize,
     /// HD
     pub head_dim: usize,
-    /// F
+    /// F; with experts, of each of them
     pub n_ff: usize,
     /// V
     pub n_vocab: usize,
@@ -112,6 +127,8 @@ pub struct Config {
     pub head_norms: Option<HeadNorms>,
     /// What becomes of the feed-forward's first product.
     pub feed_forward: Epilogue,
+    /// The experts of a layer, where there is more than one feed-forward.
+    pub experts: Option<Experts>,
     /// What tells positions.
     pub positions: Positions,
     /// What attention's softmax begins with.
@@ -217,6 +234,9 @@ impl Config {
                 "; {own} of {n_layer} layers have a window of {window} tokens of their own"
             );
         }
+        if let Some(Experts { count, used, .. }) = self.experts {
+            text += &format!("; a token goes to {used} of {count} experts");
+        }
         match self.positions {
             Positions::Alibi(_) => text += "; positions by ALiBi",
             Positions::Learned => {
@@ -290,6 +310,13 @@ impl Config {
         }
         if !(self.norms.eps.is_finite() && self.norms.eps >= 0.0) {
             return wrong(format!("an epsilon of {} in norms", self.norms.eps));
+        }
+        if let Some(Experts { count, used, .. }) = self.experts
+            && (count > MOST_EXPERTS || used > MOST_USED.min(count))
+        {
+            return wrong(format!(
+                "{used} of {count} experts for a token; at most {MOST_USED} of {MOST_EXPERTS} work"
+            ));
         }
         if self.n_vocab == 0 || self.n_vocab > MOST as usize {
             return wrong(format!("a vocabulary of {} tokens", self.n_vocab));

@@ -21,6 +21,10 @@ pub(super) struct Family {
     pub(super) head_norms: Option<HeadNorms>,
     /// What becomes of the feed-forward's first product; a gate is in it or not.
     pub(super) feed_forward: Epilogue,
+    /// Its models may have experts, as `expert_count` says; in other families they are refused.
+    pub(super) experts: bool,
+    /// Heads have learned what softmax begins with.
+    pub(super) learned_sinks: bool,
     /// What tells positions.
     pub(super) positions: PositionRule,
     /// The keys of [`Scales`] are read; in other families they are refused.
@@ -103,6 +107,8 @@ const LLAMA: Family = Family {
     parallel: Parallel::Never,
     head_norms: None,
     feed_forward: Epilogue::SwiGlu,
+    experts: false,
+    learned_sinks: false,
     positions: PositionRule::Rope,
     scales: false,
     root_embedding: false,
@@ -131,8 +137,9 @@ const GEMMA2: Family = Family {
     ..NEOX
 };
 
-const FAMILIES: [Family; 20] = [
-    LLAMA,
+const FAMILIES: [Family; 22] = [
+    // Mixtral is called so, too.
+    Family { experts: true, ..LLAMA },
     Family { name: "qwen2", ..NEOX },
     Family { name: "qwen3", head_norms: Some(HeadNorms::Heads), ..NEOX },
     Family { name: "gptneox", feed_forward: Epilogue::Gelu, parallel: Parallel::Key, ..GPT },
@@ -192,6 +199,17 @@ const FAMILIES: [Family; 20] = [
     Family { name: "gpt2", positions: PositionRule::Learned, ..GPT },
     // Yarn's keys, with the multiplier of a logarithm, are read in every family.
     Family { name: "mistral3", ..LLAMA },
+    Family { name: "qwen3moe", head_norms: Some(HeadNorms::Heads), experts: true, ..NEOX },
+    Family {
+        name: "gpt-oss",
+        feed_forward: Epilogue::SwiGluClamped,
+        experts: true,
+        learned_sinks: true,
+        window: WindowRule::AllBut(2),
+        yarn_rounded: false,
+        names: &[("ffn_norm", "post_attention_norm")],
+        ..NEOX
+    },
 ];
 
 impl Family {

@@ -1,7 +1,7 @@
 //! The forward pass: a layer, once, for one token and for many.
 use super::config::NormPlaces;
 use super::pass::{Recorder, params};
-use super::weights::Layer;
+use super::weights::{Layer, Matrix};
 use super::{Cache, Config, Kernels, Model};
 use crate::Result;
 use crate::gpu::{Gpu, Program, Tensor};
@@ -24,10 +24,33 @@ fn layer<'a>(p: &mut Recorder<'a>, c: &Config, w: &'a Layer) -> Result<()> {
         p.border();
         p.normed("ffn_norm", w.ffn_norm.as_ref())?
     };
+    match &w.ffn_gate_inp {
+        None => feed_forward(p, c, w, xn),
+        Some(router) => experts(p, c, w, router, xn),
+    }
+}
+
+/// One feed-forward for all tokens, x += [T, D].
+fn feed_forward<'a>(p: &mut Recorder<'a>, c: &Config, w: &'a Layer, xn: &'a Tensor) -> Result<()> {
     p.linear("ffn_gate_up", c.feed_forward, xn, &w.ffn_gate_up, &p.act.h)?; // h [T, F]
     p.border();
     let post = ("post_ffw_norm", w.post_ffw_norm.as_ref());
     p.linear_residual("ffn_down", &p.act.h, &w.ffn_down, post) // x += [T, D]
+}
+
+/// Each token to K of E feed-forwards, x += [T, D].
+fn experts<'a>(
+    p: &mut Recorder<'a>,
+    c: &Config,
+    w: &'a Layer,
+    router: &'a Matrix,
+    xn: &'a Tensor,
+) -> Result<()> {
+    p.linear("ffn_gate_inp", Epilogue::Store, xn, router, &p.act.routes)?; // routes [T, E]
+    p.route()?; // chosen [T, K]: experts and their shares
+    p.experts("ffn_gate_up", c.feed_forward, xn, &w.ffn_gate_up, &p.act.h)?; // h [T, K, F]
+    p.border();
+    p.experts("ffn_down", Epilogue::Add, &p.act.h, &w.ffn_down, &p.act.x) // x += [T, D], by their shares
 }
 
 impl Config {
@@ -35,7 +58,8 @@ impl Config {
     pub(crate) fn folds(&self) -> bool {
         let plain = self.norms.places == NormPlaces::Before && !self.norms.embedding;
         let rms = self.norms.kind == crate::ops::NormKind::Rms;
-        plain && rms && !self.parallel && self.feed_forward == Epilogue::SwiGlu
+        let one = !self.parallel && self.experts.is_none();
+        plain && rms && one && self.feed_forward == Epilogue::SwiGlu
     }
 }
 
@@ -51,7 +75,10 @@ pub(crate) struct Activations {
     pub(super) q: Tensor,     // [T, 3, H HD]
     pub(super) att: Tensor,   // [T, H HD]
     pub(super) carry: Tensor, // [T, H, 2 ceil(HD/256)], between the spans of a long cache
-    pub(super) h: Tensor,     // [T, F], F padded to a multiple of 32
+    pub(super) h: Tensor,     // [T, F], F padded to a multiple of 32; [T, K, F] with experts
+    /// Of each token for each expert, and its experts with their shares: where there are some.
+    pub(super) routes: Tensor, // [T, E]
+    pub(super) chosen: Tensor, // [T, K, 2]
     pub(super) last: Tensor,  // [1, D]
     /// Partial sums of the squares of x, for one token alone.
     pub(super) squares: Tensor, // [about D/4]
@@ -65,6 +92,12 @@ impl Activations {
         let q_rows = c.n_head * c.head_dim;
         let kv_rows = c.n_head_kv * c.head_dim;
         let parts = [splits(cache.geometry()) as usize, c.n_head, c.head_dim + 4];
+        let width = c.n_ff.next_multiple_of(32);
+        let (experts, used) = c.experts.map_or((0, 0), |experts| (experts.count, experts.used));
+        let hidden = match c.experts {
+            None => vec![tokens, width],
+            Some(_) => vec![tokens, used, width],
+        };
         let make =
             |name: &str, shape: &[usize]| Tensor::zeros(gpu, format!("act.{name}.{tokens}"), shape);
         Ok(Self {
@@ -76,7 +109,9 @@ impl Activations {
             q: make("q", &[tokens, 3, q_rows])?,
             att: make("att", &[tokens, q_rows])?,
             carry: make("carry", &[tokens, c.n_head, params(c, cache, 0).carried()])?,
-            h: make("h", &[tokens, c.n_ff.next_multiple_of(32)])?,
+            h: make("h", &hidden)?,
+            routes: make("routes", &[tokens, experts])?,
+            chosen: make("chosen", &[tokens, used, 2])?,
             last: make("last", &[1, c.n_embd])?,
             parts: make("parts", &if tokens == 1 { parts } else { [1, 1, 1] })?,
             squares: make("squares", &[most_partials(c.n_embd, model.weights.most_parts())])?,
@@ -89,8 +124,9 @@ impl Activations {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        let Self { tokens, frame, x, xn, qkv, q, att, carry, h, last, squares, parts } = self;
-        [tokens, frame, x, xn, qkv, q, att, carry, h, last, squares, parts]
+        let Self { tokens, frame, x, xn, qkv, q, att, carry, h, last, squares, parts, .. } = self;
+        let Self { routes, chosen, .. } = self;
+        [tokens, frame, x, xn, qkv, q, att, carry, h, routes, chosen, last, squares, parts]
             .map(Tensor::size)
             .iter()
             .sum()

@@ -5,9 +5,9 @@ use super::{Activations, Cache, Config, KernelSettings, Positions, RopeLayout};
 use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::ops::{
-    AddBias, AddPosition, Argmax, Attention, AttentionOne, ChunkAttention, Fused, GetRows,
-    HeadNorm, HeadShape, MatMul, Norm, NormKind, RopeStore, Sample, SamplerState, Softcap, Sums,
-    Variant,
+    AddBias, AddPosition, Argmax, Attention, AttentionOne, ChunkAttention, Experts, Fused, GetRows,
+    HeadNorm, HeadShape, MatMul, Norm, NormKind, RopeStore, Route, Sample, SamplerState, Softcap,
+    Sums, Variant,
 };
 use futures_util::future::{try_join, try_join3, try_join4};
 
@@ -22,6 +22,8 @@ pub(crate) struct Kernels {
     pub(super) head_norm: Option<HeadNorm>,
     pub(super) add_position: Option<AddPosition>,
     pub(super) softcap: Option<Softcap>,
+    /// Where a token goes to some of several feed-forwards.
+    pub(super) experts: Option<(Route, Experts)>,
     pub(super) rope_store: RopeStore,
     pub(super) attention: Attention,
     pub(super) attention_one: AttentionOne,
@@ -77,7 +79,7 @@ impl Kernels {
     /// Compiles them side by side.
     pub(crate) async fn new(gpu: &Gpu, needs: &Needs) -> Result<Self> {
         let &Needs { heads, neox, variant, folds, ref products, .. } = needs;
-        let Products { embedding, layers, output, residual_bias } = products;
+        let Products { embedding, layers, experts, output, residual_bias } = products;
         let all = [&layers[..], output].concat();
         // A chunk gives the logits of its last token alone; one token has products of its own where norms fold.
         let one = if folds { output } else { &all };
@@ -97,16 +99,25 @@ impl Kernels {
             wanted(needs.positions, AddPosition::new(gpu)),
             wanted(needs.capped, Softcap::new(gpu)),
         );
+        let routed = wanted(
+            !experts.is_empty(),
+            try_join(Route::new(gpu), Experts::new(gpu, variant.sums, experts)),
+        );
         // Nothing is awaited before everything is begun: the weights stream from the first pause on.
         let (
-            (get_rows, norm, matmul, ((fused, add_bias), (head_norm, add_position, softcap))),
+            (
+                get_rows,
+                norm,
+                matmul,
+                ((fused, add_bias), (head_norm, add_position, softcap), experts),
+            ),
             (rope_store, (attention_one, attention), argmax, sample),
         ) = try_join(
             try_join4(
                 GetRows::new(gpu, embedding),
                 Norm::new(gpu, sums, needs.norm, needs.norms_after),
                 MatMul::new(gpu, one, layers, variant),
-                try_join(folded, few),
+                try_join3(folded, few, routed),
             ),
             try_join4(
                 RopeStore::new(gpu, neox, heads.kv_f16),
@@ -125,6 +136,7 @@ impl Kernels {
             head_norm,
             add_position,
             softcap,
+            experts,
             rope_store,
             attention,
             attention_one,

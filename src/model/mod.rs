@@ -9,7 +9,8 @@
 //! | `KV` | key and value heads | | `S` | sinks |
 //! | `HD` | size of a head | | `W` | window, the current token included |
 //! | `R` | turned dimensions of a head | | `N` | slots of the ring |
-//! | `F` | feed-forward | | | |
+//! | `F` | feed-forward | | `E` | experts |
+//! | `K` | experts that a token goes to | | | |
 mod cache;
 pub mod config;
 mod family;
@@ -26,7 +27,9 @@ mod tensors;
 mod weights;
 
 pub use cache::{Cache, CacheSettings, KvType, Policy, reduce};
-pub use config::{Caps, Config, HeadNorms, LayerKind, NormPlaces, Norms, Positions, Softmax};
+pub use config::{
+    Caps, Config, Experts, HeadNorms, LayerKind, NormPlaces, Norms, Positions, Softmax,
+};
 pub use family::Scales;
 #[cfg(feature = "cli")]
 pub(crate) use forward::watched;
@@ -197,9 +200,10 @@ impl Model {
         }
     }
 
-    /// Bytes of weights that a step has to read: every matrix once, less the embedding where it is not the output.
+    /// Bytes of weights that a step has to read: every matrix once, less the embedding where it is not the output, and of
+    /// experts those that one token goes to.
     pub fn step_bytes(&self) -> u64 {
-        self.weights.step_bytes()
+        self.weights.step_bytes(self.config.experts)
     }
 
     /// Bytes of weights on the GPU.

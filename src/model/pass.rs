@@ -4,7 +4,9 @@ use super::weights::{Layer, Matrix, NormWeights};
 use super::{Activations, Cache, Config, Kernels, Model};
 use crate::Result;
 use crate::gpu::{Recording, Tensor};
-use crate::ops::{AttentionParams, Epilogue, HeadNormParams, Normed, Shares};
+use crate::ops::{
+    AttentionParams, Epilogue, ExpertWeights, HeadNormParams, Normed, RouteParams, Shares,
+};
 
 /// Records the ops of one pass. The residual stream is `act.x` [T, D]; between two blocks nothing else is left.
 ///
@@ -207,6 +209,37 @@ impl<'a> Recorder<'a> {
             kernels.norm.record_added(&mut self.r, label, eps, tensors, bias.as_ref())?; // x += [T, D]
         }
         Ok(())
+    }
+
+    /// Which experts each token goes to: chosen [T, K].
+    pub(super) fn route(&mut self) -> Result<()> {
+        let Self { kernels, act, .. } = *self;
+        let (Some((op, _)), Some(experts)) = (&kernels.experts, self.config().experts) else {
+            return Ok(());
+        };
+        let [count, used] = [experts.count, experts.used].map(|n| n as u32);
+        let params = RouteParams { experts: count, used, scale: experts.scale };
+        let label = self.label("route");
+        op.record(&mut self.r, label, params, [&act.frame, &act.routes, &act.chosen])
+    }
+
+    /// Products of tokens with the matrices of their experts, into `out` or added to it.
+    pub(super) fn experts(
+        &mut self,
+        name: &str,
+        epilogue: Epilogue,
+        from: &'a Tensor,
+        matrix: &'a Matrix,
+        out: &'a Tensor,
+    ) -> Result<()> {
+        let Self { kernels, act, .. } = *self;
+        let (Some((_, op)), Some(experts)) = (&kernels.experts, self.config().experts) else {
+            return Ok(());
+        };
+        let Matrix { w, bias } = matrix;
+        let weights = ExpertWeights { w, bias: bias.as_ref(), experts: experts.count };
+        let label = self.label(name);
+        op.record(&mut self.r, label, epilogue, [&act.frame, from, &act.chosen, out], weights)
     }
 
     /// A place where a pass of many tokens may be submitted in two.

@@ -1,5 +1,7 @@
 //! What a file says of its model.
-use super::config::{Caps, HeadNorms, LayerKind, MOST, Norms, Positions, Softmax, need_tensor};
+use super::config::{
+    Caps, Experts, HeadNorms, LayerKind, MOST, Norms, Positions, Softmax, need_tensor,
+};
 use super::family::{Family, LocalRope, Parallel, PositionRule, Unturned, WindowRule};
 use super::{Config, Rope, RopeScaling, Scales, tensors};
 use crate::format::{Array, Gguf, Value, shown};
@@ -76,6 +78,9 @@ impl Config {
         if unturned || positions != Positions::Rope {
             layers.iter_mut().for_each(|kind| kind.turns = false);
         }
+        let experts = Experts::read(gguf, &key)?;
+        let of_experts = "expert_feed_forward_length";
+        let expert_size = experts.is_some() && gguf.get(&key(of_experts)).is_some();
         let windows = layers.iter().any(|kind| kind.window.is_some());
         let unscaled = Rope { scaling: RopeScaling::None, ..rope };
         let config = Self {
@@ -85,7 +90,7 @@ impl Config {
             n_head,
             n_head_kv: optional("attention.head_count_kv", n_head)?,
             head_dim,
-            n_ff: of_layers("feed_forward_length")?,
+            n_ff: of_layers(if expert_size { of_experts } else { "feed_forward_length" })?,
             n_vocab: usize::try_from(embedding.rows()).unwrap_or(usize::MAX),
             n_ctx: size("context_length")?,
             norms: Norms {
@@ -104,8 +109,9 @@ impl Config {
                 .head_norms
                 .filter(|norms| *norms != HeadNorms::OwnGains || found("attn_q_norm")),
             feed_forward: family.feed_forward,
+            experts,
             positions,
-            softmax: Softmax::read(gguf)?,
+            softmax: Softmax::read(gguf, family)?,
             caps: Caps {
                 attention: positive("attn_logit_softcapping")?,
                 logits: positive("final_logit_softcapping")?,
@@ -209,8 +215,9 @@ fn layer_kinds(
 
 impl Softmax {
     /// What a file says.
-    fn read(gguf: &Gguf) -> Result<Self> {
+    fn read(gguf: &Gguf, family: &Family) -> Result<Self> {
         match gguf.str("brooklet.attention.softmax")? {
+            None if family.learned_sinks => Ok(Self::Learned),
             None | Some("plain") => Ok(Self::Plain),
             Some("off-by-one") => Ok(Self::OffByOne),
             Some(other) => Err(Error::Unsupported(format!(
@@ -221,22 +228,65 @@ impl Softmax {
     }
 }
 
+impl Experts {
+    /// What a file says, in a family that may have them.
+    fn read(gguf: &Gguf, key: &impl Fn(&str) -> String) -> Result<Option<Self>> {
+        let count = |name: &str| Ok::<_, Error>(gguf.u32(&key(name))?.unwrap_or(0));
+        let experts = count("expert_count")?;
+        if experts == 0 {
+            return Ok(None);
+        }
+        let wrong = |name: &str, what: &str| {
+            let key = key(name);
+            Err(Error::Unsupported(format!("the model has {what} ({key}), which do not run")))
+        };
+        for (name, most, what) in [
+            ("expert_shared_count", 0, "experts that all tokens share"),
+            ("expert_shared_feed_forward_length", 0, "experts that all tokens share"),
+            ("expert_group_count", 1, "groups of experts"),
+            ("expert_group_used_count", 1, "groups of experts"),
+            ("leading_dense_block_count", 0, "layers without experts"),
+            ("interleave_moe_layer_step", 1, "layers without experts"),
+            ("moe_every_n_layers", 1, "layers without experts"),
+        ] {
+            if count(name)? > most {
+                return wrong(name, what);
+            }
+        }
+        // By softmax, over all experts or over those of a token: what is left of either is the same.
+        if !matches!(count("expert_gating_func")?, 0 | 1 | 3) {
+            return wrong("expert_gating_func", "experts that are not weighed by softmax");
+        }
+        if gguf.bool(&key("expert_weights_norm"))? == Some(false) {
+            return wrong("expert_weights_norm", "experts whose weights do not add up to one");
+        }
+        let used = match gguf.need_u32(&key("expert_used_count"))? {
+            0 => return wrong("expert_used_count", "no experts for a token"),
+            used => used as usize,
+        };
+        let scale = match gguf.f32(&key("expert_weights_scale"))? {
+            None | Some(0.0) => 1.0,
+            Some(scale) if scale.is_finite() => scale,
+            Some(_) => return wrong("expert_weights_scale", "experts of no weight"),
+        };
+        Ok(Some(Self { count: experts as usize, used, scale }))
+    }
+}
+
 /// Variants of the architecture whose result would be wrong.
 fn refuse_variants(gguf: &Gguf, family: &Family, key: &impl Fn(&str) -> String) -> Result<()> {
-    let scales = [
-        ("logit_scale", "scaled logits"),
-        ("embedding_scale", "a scaled embedding"),
-        ("residual_scale", "scaled residuals"),
-        ("attention.scale", "a scale of attention of its own"),
+    let no_windows = matches!(family.window, WindowRule::Refused);
+    let no_alibi = !matches!(family.positions, PositionRule::Alibi(_));
+    let variants = [
+        (!family.scales, "logit_scale", "scaled logits"),
+        (!family.scales, "embedding_scale", "a scaled embedding"),
+        (!family.scales, "residual_scale", "scaled residuals"),
+        (!family.scales, "attention.scale", "a scale of attention of its own"),
+        (!family.experts, "expert_count", "a mixture of experts"),
+        (no_windows, "attention.sliding_window", "attention trained with a sliding window"),
+        (no_alibi, "attention.max_alibi_bias", "ALiBi"),
     ];
-    let others = [("expert_count", "a mixture of experts")];
-    let window = [("attention.sliding_window", "attention trained with a sliding window")];
-    let alibi = [("attention.max_alibi_bias", "ALiBi")];
-    let refuses_windows = matches!(family.window, WindowRule::Refused);
-    let knows_alibi = matches!(family.positions, PositionRule::Alibi(_));
-    let all = others.iter().chain(scales.iter().filter(|_| !family.scales));
-    let all = all.chain(window.iter().filter(|_| refuses_windows));
-    for &(name, what) in all.chain(alibi.iter().filter(|_| !knows_alibi)) {
+    for (_, name, what) in variants.into_iter().filter(|(refused, ..)| *refused) {
         if gguf.get(&key(name)).and_then(Value::number).is_some_and(|n| n != 0.0) {
             let key = key(name);
             return Err(Error::Unsupported(format!("the model has {what} ({key})")));

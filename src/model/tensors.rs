@@ -15,6 +15,8 @@ pub(super) enum Role {
     Embedding,
     /// What multiplies.
     Product(Epilogue),
+    /// What multiplies tokens that are sent to it: all experts' matrices.
+    Experts(Epilogue),
     /// The product that gives the logits.
     Output,
     /// Numbers on the device, under the label.
@@ -203,6 +205,31 @@ impl List<'_> {
         self.add(name, role, Join::Concat, vec![piece]);
     }
 
+    /// The matrices of `count` experts, whose parts have so many rows each, and their biases.
+    fn experts(
+        &mut self,
+        layer: usize,
+        (label, join): (&str, Join),
+        epilogue: Epilogue,
+        [cols, rows, count]: [u64; 3],
+        parts: &[&str],
+    ) {
+        let label = self.label(Some(layer), label);
+        let pieces = |suffix: &str, dims: &[u64]| -> Vec<Piece> {
+            let piece = |part: &&str| Piece {
+                name: format!("{}.{suffix}", self.name(Some(layer), part)),
+                dims: dims.to_vec(),
+                rows: None,
+                optional: suffix == "bias",
+            };
+            parts.iter().map(piece).collect()
+        };
+        let matrix = pieces("weight", &[cols, rows, count]);
+        let bias = pieces("bias", &[rows, count]);
+        self.add(format!("{label}.bias"), Role::Vector, join, bias);
+        self.add(label, Role::Experts(epilogue), join, matrix);
+    }
+
     fn has(&self, name: &str) -> bool {
         self.gguf.tensor(&format!("{name}.weight")).is_some()
     }
@@ -255,6 +282,9 @@ impl List<'_> {
             }),
             Join::Concat,
         );
+        if self.family.learned_sinks {
+            self.alone(layer, "attn_sinks", Role::Host, &[c.n_head as u64]);
+        }
         self.product(layer, "attn_output", add, q, &[("attn_output", d)]);
         if c.norms.places != NormPlaces::Before {
             self.norm(layer, "post_attention_norm", d, kind);
@@ -266,6 +296,15 @@ impl List<'_> {
             one_norm || c.parallel && self.name(layer, "ffn_norm") == self.name(layer, "attn_norm");
         if before && !one_norm {
             self.norm(layer, "ffn_norm", d, kind);
+        }
+        if let Some(experts) = c.experts {
+            let count = experts.count as u64;
+            let router = (Role::Product(Epilogue::Store), Join::Concat);
+            self.product(layer, "ffn_gate_inp", router, d, &[("ffn_gate_inp", count)]);
+            let (up, down) = (("ffn_gate_up", Join::Interleave), ("ffn_down", Join::Concat));
+            self.experts(i, up, c.feed_forward, [d, f, count], &["ffn_gate_exps", "ffn_up_exps"]);
+            self.experts(i, down, Epilogue::Add, [f, d, count], &["ffn_down_exps"]);
+            return;
         }
         let up = Role::Product(c.feed_forward);
         match (c.feed_forward.gated(), self.has(&format!("blk.{i}.ffn_gate"))) {
@@ -372,6 +411,8 @@ pub(crate) struct Products {
     pub(crate) embedding: Vec<DType>,
     /// The products of the layers, each kind once.
     pub(crate) layers: Vec<Product>,
+    /// The products of experts.
+    pub(crate) experts: Vec<Product>,
     /// The products that give the logits.
     pub(crate) output: Vec<Product>,
     /// Whether a product that is added to the residual stream has a bias.
@@ -395,6 +436,7 @@ impl Products {
                     note(&mut found.embedding, dtype);
                 }
                 match weight.role {
+                    Role::Experts(epilogue) => note(&mut found.experts, (epilogue, dtype)),
                     Role::Product(epilogue) => note(&mut found.layers, (epilogue, dtype)),
                     Role::Output => note(&mut found.output, (Epilogue::Store, dtype)),
                     Role::Embedding if config.tied => {

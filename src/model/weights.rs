@@ -1,6 +1,6 @@
 //! The model's weights on the GPU, under their GGUF names.
 use super::Config;
-use super::config::{Positions, Softmax};
+use super::config::{Experts, Positions, Softmax};
 use super::tensors::{Role, Weight, list};
 use crate::Result;
 use crate::format::{Gguf, Source, TensorInfo, dequantize};
@@ -29,8 +29,9 @@ pub(crate) struct Layer {
     pub(crate) attn_output: Matrix, // [D, H HD]
     pub(crate) post_attention_norm: Option<NormWeights>,
     pub(crate) ffn_norm: Option<NormWeights>,
-    pub(crate) ffn_gate_up: Matrix, // [2 F, D]: rows of ffn_gate and ffn_up by turns; [F, D] without a gate
-    pub(crate) ffn_down: Matrix,    // [D, F]
+    pub(crate) ffn_gate_inp: Option<Matrix>, // [E, D]: the router of experts, whose matrices the next two are then
+    pub(crate) ffn_gate_up: Matrix, // [2 F, D] or [E 2 F, D]: rows of ffn_gate and ffn_up by turns; [F, D] without a gate
+    pub(crate) ffn_down: Matrix,    // [D, F] or [E D, F]
     pub(crate) post_ffw_norm: Option<NormWeights>,
 }
 
@@ -91,7 +92,8 @@ fn joined(join: Join, vectors: &[Vec<f32>]) -> Vec<f32> {
 struct Found {
     matrices: HashMap<String, Linear>,
     vectors: HashMap<String, Tensor>,
-    divisors: HashMap<String, Vec<f32>>,
+    /// What stays on the host.
+    host: HashMap<String, Vec<f32>>,
 }
 
 const LOADED: &str = "every weight that is wanted was loaded";
@@ -105,13 +107,19 @@ impl Found {
         Matrix { w: self.linear(label), bias: self.vectors.remove(&format!("{label}.bias")) }
     }
 
+    /// The router of a layer, where it has experts.
+    fn router(&mut self, label: &str) -> Option<Matrix> {
+        self.matrices.contains_key(label).then(|| self.matrix(label))
+    }
+
     fn norm(&mut self, label: &str) -> Option<NormWeights> {
         let gain = self.vectors.remove(label)?;
         Some(NormWeights { gain, bias: self.vectors.remove(&format!("{label}.bias")) })
     }
 
     /// What the heads of a layer add to their scores.
-    fn terms(gpu: &Gpu, config: &Config, layer: usize) -> Result<Tensor> {
+    fn terms(&mut self, gpu: &Gpu, config: &Config, layer: usize) -> Result<Tensor> {
+        let learned = self.host.remove(&format!("blk.{layer}.attn_sinks"));
         let alibi = match config.positions {
             Positions::Alibi(bias) => Some(bias),
             _ => None,
@@ -119,6 +127,7 @@ impl Found {
         let start = match config.softmax {
             Softmax::Plain => Start::Plain,
             Softmax::OffByOne => Start::OffByOne,
+            Softmax::Learned => Start::Learned(learned.expect(LOADED)),
         };
         let terms = head_terms(config.n_head, alibi, &start);
         Tensor::upload(gpu, format!("w.blk.{layer}.attn_terms"), &[config.n_head, 4], &terms)
@@ -133,10 +142,11 @@ impl Found {
                 attn_norm: self.norm(&n("attn_norm")),
                 attn_qkv: self.matrix(&n("attn_qkv")),
                 head_norms: self.vectors.remove(&n("head_norms")),
-                attn_terms: Self::terms(gpu, config, i)?,
+                attn_terms: self.terms(gpu, config, i)?,
                 attn_output: self.matrix(&n("attn_output")),
                 post_attention_norm: self.norm(&n("post_attention_norm")),
                 ffn_norm: self.norm(&n("ffn_norm")),
+                ffn_gate_inp: self.router(&n("ffn_gate_inp")),
                 ffn_gate_up: self.matrix(&n("ffn_gate_up")),
                 ffn_down: self.matrix(&n("ffn_down")),
                 post_ffw_norm: self.norm(&n("post_ffw_norm")),
@@ -149,7 +159,7 @@ impl Found {
             position_embd: self.vectors.remove("position_embd"),
             output_norm: self.norm("output_norm").expect(LOADED),
             output: if config.tied { None } else { Some(self.matrix("output")) },
-            divisors: self.divisors,
+            divisors: self.host,
         })
     }
 }
@@ -177,14 +187,14 @@ impl Weights {
             source.release(*first);
             let (label, name) = (weight.label.clone(), format!("w.{}", weight.label));
             match weight.role {
-                Role::Embedding | Role::Product(_) | Role::Output => {
+                Role::Embedding | Role::Product(_) | Role::Experts(_) | Role::Output => {
                     let tensors: Vec<_> = tensors.iter().collect();
                     let matrix = Linear::load(gpu, source, &name, &tensors, weight.join, progress);
                     found.matrices.insert(label, matrix.await?);
                 }
                 Role::Host => {
                     let values = vector(source, gguf, weight, tensors, progress).await?;
-                    found.divisors.insert(label, values);
+                    found.host.insert(label, values);
                 }
                 Role::Vector => {
                     let mut values = vector(source, gguf, weight, tensors, progress).await?;
@@ -219,7 +229,8 @@ impl Weights {
     /// Every matrix of the layers.
     fn products(&self) -> impl Iterator<Item = &Matrix> {
         let layers = self.layers.iter().flat_map(|layer| {
-            [&layer.attn_qkv, &layer.attn_output, &layer.ffn_gate_up, &layer.ffn_down]
+            let all = [&layer.attn_qkv, &layer.attn_output, &layer.ffn_gate_up, &layer.ffn_down];
+            all.into_iter().chain(&layer.ffn_gate_inp)
         });
         layers.chain(&self.output)
     }
@@ -230,9 +241,13 @@ impl Weights {
     }
 
     /// Bytes of the matrices that a step multiplies with.
-    pub(crate) fn step_bytes(&self) -> u64 {
+    pub(crate) fn step_bytes(&self, experts: Option<Experts>) -> u64 {
         let embedding = if self.output.is_some() { self.token_embd.bytes() } else { 0 };
-        self.matrices().map(Linear::bytes).sum::<u64>() - embedding
+        let unused = experts.map_or(0, |Experts { count, used, .. }| {
+            let all = self.layers.iter().map(|l| l.ffn_gate_up.w.bytes() + l.ffn_down.w.bytes());
+            all.sum::<u64>() / count as u64 * (count - used) as u64
+        });
+        self.matrices().map(Linear::bytes).sum::<u64>() - embedding - unused
     }
 
     /// Bytes on the GPU.

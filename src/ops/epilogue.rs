@@ -20,16 +20,25 @@ pub enum Epilogue {
     GeluTanh = 4,
     /// y = gelu(even rows) * odd rows, by the approximation with tanh
     GeGluTanh = 5,
+    /// y = g sigmoid(1.702 g) * (u + 1) with g the even rows, 7 at most, and u the odd ones, from -7 to 7
+    SwiGluClamped = 6,
 }
 
 impl Epilogue {
     /// Every epilogue there is.
-    pub const ALL: [Self; 6] =
-        [Self::Store, Self::Add, Self::SwiGlu, Self::Gelu, Self::GeluTanh, Self::GeGluTanh];
+    pub const ALL: [Self; 7] = [
+        Self::Store,
+        Self::Add,
+        Self::SwiGlu,
+        Self::Gelu,
+        Self::GeluTanh,
+        Self::GeGluTanh,
+        Self::SwiGluClamped,
+    ];
 
     /// Whether even rows are a gate of the odd ones, so that y has half as many elements as the product.
     pub fn gated(self) -> bool {
-        matches!(self, Self::SwiGlu | Self::GeGluTanh)
+        matches!(self, Self::SwiGlu | Self::GeGluTanh | Self::SwiGluClamped)
     }
 
     /// Elements of y that a product of so many rows gives.

@@ -5,6 +5,7 @@ mod argmax;
 mod attention;
 mod attention_one;
 mod epilogue;
+mod experts;
 mod formats;
 mod fused;
 mod get_rows;
@@ -18,6 +19,7 @@ mod norm;
 mod peak;
 mod ring;
 mod rope_store;
+mod route;
 mod sample;
 mod shares;
 mod shift;
@@ -33,6 +35,7 @@ pub use attention::{Attention, AttentionParams, ChunkAttention, HeadShape, MOST_
 pub(crate) use attention_one::Plan;
 pub use attention_one::{AttentionOne, splits};
 pub use epilogue::{Epilogue, Product};
+pub use experts::{ExpertWeights, Experts, ExpertsParams};
 pub use formats::ForFormats;
 pub use fused::{Fused, Normed, NormedParams, ResidualParams, most_partials};
 pub use get_rows::{GetRows, GetRowsParams};
@@ -47,6 +50,7 @@ pub use norm::{Norm, NormKind, NormParams};
 pub use peak::{Peak, PeakParams};
 pub use ring::{FRAME, RingParams};
 pub use rope_store::RopeStore;
+pub use route::{MOST_EXPERTS, MOST_USED, Route, RouteParams};
 pub use sample::{Sample, SampleParams, SampleSelectParams, SamplerState};
 pub use shares::{Shares, SharesParams};
 pub use shift::{Shift, ShiftParams};
@@ -77,6 +81,8 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         Fused::RESIDUAL_SUBGROUP,
         Fused::RESIDUAL_MANY,
         Fused::GET_ROWS,
+        Experts::SOURCES,
+        Experts::SUBGROUP,
     ];
     let bytes = [int8::MATVEC, int8::NORMED, int8::RESIDUAL].into_iter().flatten();
     let by_format: Vec<_> = by_format.into_iter().chain(bytes).collect();
@@ -97,6 +103,7 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         HeadNorm::SUBGROUP,
         Nll::SOURCE,
         Peak::SOURCE,
+        Route::SOURCE,
         Shift::SOURCE,
         Softcap::SOURCE,
         Shares::SOURCE,

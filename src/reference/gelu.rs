@@ -27,9 +27,15 @@ pub fn silu(x: f64) -> f64 {
     x / (1.0 + (-x).exp())
 }
 
+/// g sigmoid(1.702 g) (u + 1), g being 7 at most and u from -7 to 7.
+pub fn swiglu_clamped(g: f64, u: f64) -> f64 {
+    let g = g.min(7.0);
+    g / (1.0 + (-1.702 * g).exp()) * (u.clamp(-7.0, 7.0) + 1.0)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{gelu, gelu_tanh, silu};
+    use super::{gelu, gelu_tanh, silu, swiglu_clamped};
 
     #[test]
     fn activations_are_those_of_the_books() {
@@ -48,5 +54,9 @@ mod tests {
         }
         assert!((gelu_tanh(1.0) - 0.841_191_990_608_276_4).abs() < 1e-9);
         assert!((silu(1.0) - 0.731_058_578_630_004_9).abs() < 1e-15);
+        // sigmoid(1.702) is 0.8457957659328212.
+        assert!((swiglu_clamped(1.0, 1.0) - 2.0 * 0.845_795_765_932_821_2).abs() < 1e-15);
+        assert_eq!(swiglu_clamped(1.0, -90.0), -3.0 * swiglu_clamped(1.0, 1.0));
+        assert_eq!(swiglu_clamped(90.0, 9.0), 4.0 * swiglu_clamped(7.0, 1.0));
     }
 }

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::format::{Gguf, Source, dequantize};
 use crate::model::{
-    Config, HeadNorms, NormPlaces, Norms, Positions, RopeLayout, RopeScaling, Softmax,
+    Config, Experts, HeadNorms, NormPlaces, Norms, Positions, RopeLayout, RopeScaling, Softmax,
 };
 use crate::ops::{Epilogue, NormKind};
 use std::collections::HashMap;
@@ -52,7 +52,18 @@ fn activated(epilogue: Epilogue, x: f64) -> f64 {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
             0.5 * x * (1.0 + inner.tanh())
         }
-        Epilogue::Store | Epilogue::Add => x,
+        Epilogue::SwiGluClamped | Epilogue::Store | Epilogue::Add => x,
+    }
+}
+
+/// What a gate lets through.
+fn gated(epilogue: Epilogue, gate: f64, up: f64) -> f64 {
+    match epilogue {
+        Epilogue::SwiGluClamped => {
+            let gate = gate.min(7.0);
+            gate / (1.0 + (-1.702 * gate).exp()) * (1.0 + up.clamp(-7.0, 7.0))
+        }
+        _ => activated(epilogue, gate) * up,
     }
 }
 
@@ -211,17 +222,43 @@ impl Oracle {
         let Config { n_ff, feed_forward, .. } = self.config;
         let name = |part: &str| format!("blk.{layer}.{part}");
         let (gate, up) = (name("ffn_gate"), name("ffn_up"));
+        if let Some(experts) = self.config.experts {
+            return self.experts(layer, experts, xn);
+        }
         let h: Vec<f64> = match feed_forward {
             Epilogue::SwiGlu | Epilogue::GeGluTanh => {
                 let [gate, up] = match self.weights.contains_key(&format!("{gate}.weight")) {
                     true => [&gate, &up].map(|name| self.linear(name, xn)),
                     false => [0, n_ff].map(|first| self.linear_rows(&up, xn, first, n_ff)),
                 };
-                gate.iter().zip(&up).map(|(&g, up)| activated(feed_forward, g) * up).collect()
+                gate.iter().zip(&up).map(|(&g, &up)| gated(feed_forward, g, up)).collect()
             }
             _ => self.linear(&up, xn).into_iter().map(|up| activated(feed_forward, up)).collect(),
         };
         self.linear(&name("ffn_down"), &h)
+    }
+
+    /// What the experts of a token give, by the softmax over all of which theirs are kept and made to add up to one.
+    fn experts(&self, layer: usize, experts: Experts, xn: &[f64]) -> Vec<f64> {
+        let Config { n_ff, n_embd, feed_forward, .. } = self.config;
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        let scores: Vec<f64> =
+            self.linear(&name("ffn_gate_inp"), xn).into_iter().map(f64::exp).collect();
+        let mut order: Vec<usize> = (0..experts.count).collect();
+        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+        order.truncate(experts.used);
+        let total: f64 = order.iter().map(|&expert| scores[expert]).sum();
+        let mut out = vec![0.0; n_embd];
+        for expert in order {
+            let [gate, up] = ["ffn_gate_exps", "ffn_up_exps"]
+                .map(|part| self.linear_rows(&name(part), xn, expert * n_ff, n_ff));
+            let h = gate.iter().zip(up).map(|(&gate, up)| gated(feed_forward, gate, up));
+            let h: Vec<f64> = h.collect();
+            let down = self.linear_rows(&name("ffn_down_exps"), &h, expert * n_embd, n_embd);
+            let share = f64::from(experts.scale) * scores[expert] / total;
+            out.iter_mut().zip(down).for_each(|(out, down)| *out += share * down);
+        }
+        out
     }
 
     /// A head turned to a position.
@@ -264,7 +301,11 @@ impl Oracle {
             let second = name("attn_norm_2");
             let falcon = self.weights.contains_key(&format!("{second}.weight"));
             let attn_norm = if falcon { second } else { name("attn_norm") };
+            // What gpt-oss calls a norm after attention is the experts'.
+            let post =
+                if c.norms.places == NormPlaces::Before { "" } else { "post_attention_norm" };
             let ffn_norm = match self.weights.contains_key(&name("ffn_norm.weight")) {
+                false if c.softmax == Softmax::Learned => name("post_attention_norm"),
                 false if c.norms.places != NormPlaces::After => name("attn_norm"),
                 _ => name("ffn_norm"),
             };
@@ -273,7 +314,7 @@ impl Oracle {
             self.see(layer, k, v);
             let att = self.attend(layer, &q);
             let out = self.linear(&name("attn_output"), &att);
-            let out = self.norm(&name("post_attention_norm"), &out);
+            let out = self.norm(&name(post), &out);
             let before = x.clone();
             x.iter_mut().zip(out).for_each(|(x, out)| *x += residual * out);
 
@@ -331,7 +372,13 @@ impl Oracle {
             };
             let scores: Vec<f64> = seen.iter().enumerate().map(score).collect();
             // One more score, that has no value.
-            let more = (softmax == Softmax::OffByOne).then_some(0.0);
+            let more = match softmax {
+                Softmax::Plain => None,
+                Softmax::OffByOne => Some(0.0),
+                Softmax::Learned => {
+                    Some(f64::from(self.weight(&format!("blk.{layer}.attn_sinks.weight"))[h]))
+                }
+            };
             let highest = scores.iter().copied().chain(more).fold(f64::NEG_INFINITY, f64::max);
             let shares: Vec<f64> = scores.iter().map(|score| (score - highest).exp()).collect();
             let more = more.map_or(0.0, |score: f64| (score - highest).exp());

@@ -143,7 +143,7 @@ fn what_cannot_run_is_refused_by_name() {
         // what a terminal would obey
         (with("general.architecture", text("\x1b[2J")), "architecture is \\u{1b}[2J;"),
         (with("llama.rope.scaling.type", text("\x07")), "type \\u{7};"),
-        (with("llama.expert_count", Value::U32(8)), "mixture of experts"),
+        (with("llama.expert_count", Value::U32(8)), "llama.expert_used_count"),
         (with("llama.attention.sliding_window", Value::U32(512)), "sliding window"),
         (with("llama.rope.scaling.type", text("longrope")), "type longrope"),
         (with("llama.rope.scaling.factor", Value::F32(f32::NAN)), "factor of NaN"),

@@ -1,0 +1,174 @@
+//! Products of tokens with the matrices of the experts that they go to.
+use super::epilogue::ByEpilogue;
+use super::formats::{ForFormats, for_formats};
+use super::matmul::Rows;
+use super::{Epilogue, FRAME, Linear, Product, Sums};
+use crate::Result;
+use crate::gpu::{Access, Gpu, Reads, Recording, Tensor, Work};
+
+/// `Params` of `shaders/experts.wgsl`.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct ExpertsParams {
+    /// Rows of this part.
+    pub rows: u32,
+    /// Where the part starts in the whole matrix.
+    pub row0: u32,
+    /// C/32
+    pub units: u32,
+    /// Elements of a row of y.
+    pub y_stride: u32,
+    /// Whether a bias is added.
+    pub has_bias: u32,
+    /// Lanes that share out a row's units.
+    pub lanes: u32,
+    /// Rows of an expert.
+    pub each: u32,
+    /// Experts of a token.
+    pub used: u32,
+}
+
+/// What the matrix of all experts is: their rows one after another, and what is added to their products.
+#[derive(Clone, Copy)]
+pub struct ExpertWeights<'a> {
+    /// [E M, C]
+    pub w: &'a Linear,
+    /// `[E M]`
+    pub bias: Option<&'a Tensor>,
+    /// E
+    pub experts: usize,
+}
+
+/// Multiplies tokens with the matrices of their experts; no other expert's weights are read.
+pub struct Experts {
+    kernels: ByEpilogue,
+    no_bias: Tensor,
+}
+
+const BINDINGS: &[Access] = &[
+    Access::Read,
+    Access::Read,
+    Access::Read,
+    Access::Read,
+    Access::Read,
+    Access::Read,
+    Access::Write,
+];
+
+impl Experts {
+    /// The kernel for every type.
+    pub const SOURCES: ForFormats = for_formats!(
+        "experts",
+        "",
+        PLAIN,
+        [
+            "lib/block.wgsl",
+            "lib/inputs.wgsl",
+            "lib/reads.wgsl",
+            "lib/epilogue.wgsl",
+            "lib/reduce4.wgsl"
+        ],
+        BINDINGS,
+        ExpertsParams
+    );
+    /// The same where a workgroup is one subgroup.
+    pub const SUBGROUP: ForFormats = for_formats!(
+        "experts",
+        "_subgroup",
+        PLAIN,
+        [
+            "lib/block.wgsl",
+            "lib/inputs.wgsl",
+            "lib/reads.wgsl",
+            "lib/epilogue.wgsl",
+            "lib/reduce_subgroup.wgsl"
+        ],
+        BINDINGS,
+        ExpertsParams
+    );
+
+    /// Compiles the kernels of the given products, whose epilogues have a gate or add.
+    pub async fn new(gpu: &Gpu, sums: Sums, products: &[Product]) -> Result<Self> {
+        let sources = if sums == Sums::Subgroup { Self::SUBGROUP } else { Self::SOURCES };
+        let overrides = [("WG", f64::from(gpu.tier.lanes()))];
+        let kernels = ByEpilogue::new(gpu, &[sources], products, &overrides).await?;
+        Ok(Self { kernels, no_bias: Tensor::zeros(gpu, "no_bias", &[1])? })
+    }
+
+    /// Records `y[t, s] = epilogue(x[t] w_e^T + bias_e)` for the experts e = chosen[t, s], or with [`Epilogue::Add`]
+    /// `y[t] += sum_s share (x[t, s] w_e^T + bias_e)`. `frame`: `[4]`; `x`: [T, C] or [T, K, C]; `chosen`: [T, K, 2];
+    /// `y`: [T, K, M/2], padded to whole units or not, or [T, M].
+    pub fn record(
+        &self,
+        recording: &mut Recording,
+        label: impl Into<String>,
+        epilogue: Epilogue,
+        [frame, x, chosen, y]: [&Tensor; 4],
+        weights: ExpertWeights<'_>,
+    ) -> Result<()> {
+        const OP: &str = "experts";
+        let ExpertWeights { w, bias, experts } = weights;
+        let (added, cols) = (epilogue == Epilogue::Add, w.padded_cols());
+        let each = w.rows / experts.max(1);
+        let [tokens, used, _] = chosen.dims(OP)?;
+        frame.expect(OP, [FRAME])?;
+        chosen.expect(OP, [tokens, used, 2])?;
+        if !added && !(epilogue.gated() && each.is_multiple_of(2)) || each * experts != w.rows {
+            let expected = "experts of as many rows each, by an epilogue that adds or has a gate";
+            return Err(y.misfit(OP, expected.into()));
+        }
+        if added {
+            x.expect(OP, [tokens, used, cols])?;
+            y.expect(OP, [tokens, each])?;
+        } else {
+            x.expect(OP, [tokens, cols])?;
+            let width = each / 2;
+            if ![width, width.next_multiple_of(32)]
+                .iter()
+                .any(|&width| y.shape == [tokens, used, width])
+            {
+                return Err(y.misfit(OP, format!("[{tokens}, {used}, {width}]")));
+            }
+        }
+        if let Some(bias) = bias {
+            bias.expect(OP, [w.rows])?;
+        }
+        let label = label.into();
+        for part in &w.parts {
+            let kernel = self.kernels.get(epilogue, part.dtype)?;
+            let units = cols as u32 / 32;
+            let grid = Rows::of_one_token(each, units, 4, kernel.lanes());
+            if grid.beyond > 1 {
+                return Err(y.misfit(OP, "fewer rows of an expert".into()));
+            }
+            let params = ExpertsParams {
+                rows: part.rows as u32,
+                row0: part.row0 as u32,
+                units,
+                y_stride: y.shape.last().map_or(0, |&width| width as u32),
+                has_bias: u32::from(bias.is_some()),
+                lanes: grid.lanes,
+                each: each as u32,
+                used: used as u32,
+            };
+            let bias = bias.unwrap_or(&self.no_bias);
+            let tensors = [frame, x, chosen, &part.quants, &part.scales, bias, y];
+            let (in_turn, at_once) = if added { (used as u32, 1) } else { (1, used as u32) };
+            // Partial sums are added up too, and four rows stored.
+            let iterations = in_turn * (1 + units.div_ceil(grid.lanes)) + 2 * (8 + 8) + 4;
+            let work = Work {
+                grid: [grid.grid_x, at_once, tokens as u32],
+                iterations: u64::from(iterations),
+            };
+            recording.dispatch(&label, kernel, params, &tensors, work)?;
+            if tokens == 1 {
+                // As many as of this part if all parts have their share of what is chosen.
+                let chosen =
+                    (part.quants.size() + part.scales.size()) * used as u64 / experts as u64;
+                let activations = u64::from(grid.grid_x) * (used * 4 * cols) as u64;
+                recording.reads(Reads { weights: chosen, activations });
+            }
+        }
+        Ok(())
+    }
+}
