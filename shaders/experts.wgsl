@@ -52,14 +52,14 @@ fn here(row: u32, first: u32) -> vec4<bool> {
     return own & (vec4(first - params.row0) + FOUR < vec4(params.rows));
 }
 
-/// This lane's share of the products of four rows with row `from` of x, and of their biases.
-fn partial(own: u32, first: u32, from: u32) -> vec4<f32> {
+/// This lane's share of the products of four rows with row `input` of x, and of their biases.
+fn partial(own: u32, first: u32, input: u32) -> vec4<f32> {
     let last = params.rows - 1u;
     let rows = min(vec4(first - params.row0) + FOUR, vec4(last));
     let at = rows * params.units;
     var sums = vec4(0.0);
     for (var unit = own; unit < params.units; unit += params.lanes) {
-        let part = prepared(inputs(from * params.units + unit));
+        let part = prepared(inputs(input * params.units + unit));
         sums.x += unit_dot(at.x + unit, part);
         sums.y += unit_dot(at.y + unit, part);
         sums.z += unit_dot(at.z + unit, part);
