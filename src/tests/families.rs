@@ -161,8 +161,28 @@ macro_rules! families {
 }
 
 families!(
-    qwen2, qwen3, gptneox, mpt, falcon, falcon40, bloom, gemma2, gemma3, phi3, smollm3, granite,
-    stablelm, starcoder2, phi2, olmo2, olmo3, glm4, exaone4
+    qwen2,
+    qwen3,
+    gptneox,
+    mpt,
+    falcon,
+    falcon40,
+    bloom,
+    gemma2,
+    gemma3,
+    phi3,
+    smollm3,
+    granite,
+    stablelm,
+    starcoder2,
+    phi2,
+    olmo2,
+    olmo3,
+    glm4,
+    exaone4,
+    qwen3moe,
+    gptoss,
+    gptoss_mxfp4
 );
 
 /// What other files of these families say, against the oracle that is told the same.
@@ -187,6 +207,30 @@ fn other_files_stream_as_the_paper_does_too() {
     for (name, change) in change {
         let tiny = Tiny::of(name);
         tiny.streams(&tiny.model(&gpu, change));
+    }
+}
+
+/// Dispatches and bytes of weights of a token: the cache is one split of attention, and two would be one dispatch more.
+#[test]
+fn a_token_reads_the_weights_of_its_experts_alone() {
+    let gpu = Arc::new(gpu());
+    for (name, each) in [("qwen3moe", 10), ("gptoss", 9)] {
+        let tiny = Tiny::of(name);
+        let model = tiny.model(&gpu, |_| ());
+        let mut session = session(&model, streaming(4, 12, 8, KvType::F32));
+        block_on(session.feed(&tiny.sequence("long").tokens)).unwrap();
+        let settings = SamplerSettings { temperature: 0.0, ..SamplerSettings::default() };
+        let mut generation = session.generate(settings, &[]).unwrap();
+        let mut next = || {
+            block_on(generation.next(&mut session)).unwrap().unwrap();
+            gpu.counters.snapshot()
+        };
+        let (_, before) = (next(), next());
+        let step = next() - before;
+        // embedding, last norm, output, choice
+        assert_eq!(step.dispatches, each * model.config.n_layer as u64 + 4, "{name}");
+        assert_eq!(step.weight_bytes, model.step_bytes(), "{name}");
+        assert!(2 * model.step_bytes() < model.bytes(), "{name}: half of the weights and more");
     }
 }
 

@@ -114,6 +114,34 @@ fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     }
 }
 
+/// The experts of a token, as many as it may have.
+fn experts(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
+    const ROWS: usize = 8;
+    let (width, used) = (sizes.width, MOST_USED);
+    let route = block_on(Route::new(gpu)).unwrap();
+    let (frame, logits) = (frame(gpu, sizes, 1), zeros(gpu, &[1, MOST_EXPERTS]));
+    let chosen = zeros(gpu, &[1, used, 2]);
+    let params = RouteParams { experts: MOST_EXPERTS as u32, used: used as u32, scale: 1.0 };
+    route.record(r, "route", params, [&frame, &logits, &chosen]).unwrap();
+    let (x, h) = (zeros(gpu, &[1, width]), zeros(gpu, &[1, used, width]));
+    let (up, down) = (zeros(gpu, &[1, used, ROWS / 2]), zeros(gpu, &[1, ROWS]));
+    let first = sizes.dtypes[0];
+    let added = sizes.dtypes.iter().map(|&dtype| (Epilogue::Add, dtype));
+    let products: Vec<Product> = added.chain([(Epilogue::SwiGlu, first)]).collect();
+    for sums in [Sums::Shared, Sums::of(gpu)] {
+        let op = block_on(Experts::new(gpu, sums, &products)).unwrap();
+        for &(epilogue, dtype) in &products {
+            let w = Linear::zeros(gpu, "w", dtype, [used * ROWS, width]).unwrap();
+            let weights = ExpertWeights { w: &w, bias: None, experts: used };
+            let tensors = match epilogue {
+                Epilogue::Add => [&frame, &h, &chosen, &down],
+                _ => [&frame, &x, &chosen, &up],
+            };
+            op.record(r, "experts", epilogue, tensors, weights).unwrap();
+        }
+    }
+}
+
 /// Attention and what belongs to the cache, of heads of one size.
 fn heads(gpu: &Gpu, sizes: &Sizes, head_dim: usize, r: &mut Recording) {
     let (ring, tokens) = (sizes.ring(), sizes.chunk);
@@ -190,6 +218,7 @@ fn choices(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
 pub(super) fn everything(gpu: &Gpu, sizes: &Sizes) -> Recording {
     let mut recording = Recording::default();
     products(gpu, sizes, &mut recording);
+    experts(gpu, sizes, &mut recording);
     for &head_dim in sizes.head_dims {
         heads(gpu, sizes, head_dim, &mut recording);
     }

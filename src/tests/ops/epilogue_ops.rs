@@ -8,7 +8,8 @@ use crate::reference;
 use crate::tests::support::{assert_close, gpu, noise};
 use pollster::block_on;
 
-const EPILOGUES: [Epilogue; 3] = [Epilogue::Gelu, Epilogue::GeluTanh, Epilogue::GeGluTanh];
+const EPILOGUES: [Epilogue; 4] =
+    [Epilogue::Gelu, Epilogue::GeluTanh, Epilogue::GeGluTanh, Epilogue::SwiGluClamped];
 
 #[test]
 fn epilogues_are_numbered_as_their_shader_has_them() {

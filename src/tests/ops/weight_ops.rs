@@ -20,7 +20,7 @@ pub(super) fn matrices(shapes: &[(DType, usize, usize)]) -> Matrices {
 }
 
 /// The same with their blocks changed.
-fn matrices_of(
+pub(super) fn matrices_of(
     shapes: &[(DType, usize, usize)],
     changed: impl Fn(DType, Vec<u8>) -> Vec<u8>,
 ) -> Matrices {
