@@ -148,6 +148,39 @@ fn holds(name: &'static str) {
     let mut one = session(&model, Tiny::settings(&model, Policy::Dense, 1));
     tiny.agrees(&mut one, tiny.sequence("long"));
     tiny.streams(&model);
+    assert_eq!(dispatches(&gpu, &tiny, &model), cost(name, model.config.n_layer), "{name}");
+}
+
+/// Dispatches of a token: of each layer while its cache is one split of attention, and besides: embedding, last norm where it
+/// is not folded into the output, output, choice, and what few models have.
+fn cost(name: &str, layers: usize) -> u64 {
+    let [each, besides] = match name {
+        "qwen2" | "phi3" | "smollm3" | "granite" => [5, 3],
+        "qwen3" => [6, 3],
+        "falcon" | "phi2" => [6, 4],
+        "gptneox" | "mpt" | "falcon40" | "stablelm" | "starcoder2" => [7, 4],
+        "bloom" => [7, 5],
+        "olmo2" | "olmo3" | "exaone4" => [8, 4],
+        "glm4" | "gptoss" | "gptoss_mxfp4" => [9, 4],
+        "gemma2" => [9, 5],
+        "gemma3" | "qwen3moe" => [10, 4],
+        _ => panic!("what does {name} cost?"),
+    };
+    each * layers as u64 + besides
+}
+
+/// What a token costs now.
+fn dispatches(gpu: &Gpu, tiny: &Tiny, model: &Arc<Model>) -> u64 {
+    let mut session = session(model, streaming(4, 12, 8, KvType::F32));
+    block_on(session.feed(&tiny.sequence("long").tokens)).unwrap();
+    let settings = SamplerSettings { temperature: 0.0, ..SamplerSettings::default() };
+    let mut generation = session.generate(settings, &[]).unwrap();
+    let mut next = || {
+        block_on(generation.next(&mut session)).unwrap().unwrap();
+        gpu.counters.snapshot()
+    };
+    let (_, before) = (next(), next());
+    (next() - before).dispatches
 }
 
 /// A test for each, so that they run side by side.
