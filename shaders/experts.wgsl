@@ -1,15 +1,15 @@
 // experts — y[t, s, r] = epilogue(w[e M + r] x[t] (+ bias[e M + r])) with e the expert s of token t; or, where the epilogue
 //           adds, y[t, r] += sum_s share(t, s) (w[e M + r] x[t, s] (+ bias[e M + r])). M: rows of an expert
 //
-//   binding  name    access  type       shape             unit
-//   0        params  read    Params
-//   1        frame   read    u32        [4]               n: position of the first token, tokens: their number
-//   2        x       read    vec4<f32>  [T, C/4]          activations of C columns ([T, K, C/4] where results are added)
-//   3        chosen  read    vec2<u32>  [T, K]            experts of each token, and the bits of their shares
-//   4        quants  read    vec4<u32>  [rows, by type]   weights of this part of all experts' rows
-//   5        scales  read    u32        [rows, by type]   their scales
-//   6        bias    read    f32        [E M] or [1]      added where has_bias
-//   7        y       write   f32        [T, K, y_stride]  activations ([T, y_stride] where results are added)
+//   binding  name     access  type       shape             unit
+//   0        params   read    Params
+//   1        frame    read    u32        [4]               n: position of the first token, tokens: their number
+//   2        x        read    vec4<f32>  [T, C/4]          activations of C columns ([T, K, C/4] where results are added)
+//   3        choices  read    vec2<u32>  [T, K]            experts of each token, and the bits of their shares
+//   4        quants   read    vec4<u32>  [rows, by type]   weights of this part of all experts' rows
+//   5        scales   read    u32        [rows, by type]   their scales
+//   6        bias     read    f32        [E M] or [1]      added where has_bias
+//   7        y        write   f32        [T, K, y_stride]  activations ([T, y_stride] where results are added)
 //
 //   grid:      [ceil(M/(4 sets)), K, T] workgroups, four rows for each set of lanes; [.., 1, T] where results are added
 //   requires:  C a multiple of 32; an epilogue with a gate, and M even, or the one that adds
@@ -35,7 +35,7 @@ struct Params {
 @group(0) @binding(0) var<storage, read> params: Params;
 @group(0) @binding(1) var<storage, read> frame: array<u32>;
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> chosen: array<vec2<u32>>;
+@group(0) @binding(3) var<storage, read> choices: array<vec2<u32>>;
 @group(0) @binding(4) var<storage, read> quants: array<vec4<u32>>;
 @group(0) @binding(5) var<storage, read> scales: array<u32>;
 @group(0) @binding(6) var<storage, read> bias: array<f32>;
@@ -84,20 +84,20 @@ fn main(
     }
     let own = lane % params.lanes;
     let row = 4u * (WG / params.lanes * group.x + lane / params.lanes);
-    let choices = token * params.used;
+    let begin = token * params.used;
     var sums = vec4(0.0);
     if EPILOGUE == ADD {
         for (var slot = 0u; slot < params.used; slot++) {
-            let choice = chosen[choices + slot];
+            let choice = choices[begin + slot];
             let first = choice.x * params.each + row;
             let ours = here(row, first);
             if any(ours) {
-                let products = bitcast<f32>(choice.y) * partial(own, first, choices + slot);
+                let products = bitcast<f32>(choice.y) * partial(own, first, begin + slot);
                 sums += select(vec4(0.0), products, ours);
             }
         }
     } else {
-        let first = chosen[choices + group.y].x * params.each + row;
+        let first = choices[begin + group.y].x * params.each + row;
         if any(here(row, first)) {
             sums = partial(own, first, token);
         }
@@ -113,8 +113,8 @@ fn main(
         }
         return;
     }
-    let ours = here(row, chosen[choices + group.y].x * params.each + row);
-    let at = (choices + group.y) * params.y_stride + row / 2u;
+    let ours = here(row, choices[begin + group.y].x * params.each + row);
+    let at = (begin + group.y) * params.y_stride + row / 2u;
     if ours.x {
         y[at] = gated(sums.x, sums.y);
     }
