@@ -1,9 +1,14 @@
 //! The tensors of a model, stated once: what a file is held to, what is loaded, and what products there will be.
+mod experts;
+mod products;
+
+pub(crate) use products::Products;
+
 use super::config::{HeadNorms, NormPlaces, need_tensor};
 use super::family::Family;
 use super::{Config, Positions};
 use crate::format::{DType, Gguf, TensorInfo, shown};
-use crate::ops::{Epilogue, Join, NormKind, Product, same_type};
+use crate::ops::{Epilogue, Join, NormKind, same_type};
 use crate::{Error, Result};
 use std::collections::HashSet;
 use std::ops::Range;
@@ -205,31 +210,6 @@ impl List<'_> {
         self.add(name, role, Join::Concat, vec![piece]);
     }
 
-    /// The matrices of `count` experts, whose parts have so many rows each, and their biases.
-    fn experts(
-        &mut self,
-        layer: usize,
-        (label, join): (&str, Join),
-        epilogue: Epilogue,
-        [cols, rows, count]: [u64; 3],
-        parts: &[&str],
-    ) {
-        let label = self.label(Some(layer), label);
-        let pieces = |suffix: &str, dims: &[u64]| -> Vec<Piece> {
-            let piece = |part: &&str| Piece {
-                name: format!("{}.{suffix}", self.name(Some(layer), part)),
-                dims: dims.to_vec(),
-                rows: None,
-                optional: suffix == "bias",
-            };
-            parts.iter().map(piece).collect()
-        };
-        let matrix = pieces("weight", &[cols, rows, count]);
-        let bias = pieces("bias", &[rows, count]);
-        self.add(format!("{label}.bias"), Role::Vector, join, bias);
-        self.add(label, Role::Experts(epilogue), join, matrix);
-    }
-
     fn has(&self, name: &str) -> bool {
         self.gguf.tensor(&format!("{name}.weight")).is_some()
     }
@@ -298,13 +278,7 @@ impl List<'_> {
             self.norm(layer, "ffn_norm", d, kind);
         }
         if let Some(experts) = c.experts {
-            let count = experts.count as u64;
-            let router = (Role::Product(Epilogue::Store), Join::Concat);
-            self.product(layer, "ffn_gate_inp", router, d, &[("ffn_gate_inp", count)]);
-            let (up, down) = (("ffn_gate_up", Join::Interleave), ("ffn_down", Join::Concat));
-            self.experts(i, up, c.feed_forward, [d, f, count], &["ffn_gate_exps", "ffn_up_exps"]);
-            self.experts(i, down, Epilogue::Add, [f, d, count], &["ffn_down_exps"]);
-            return;
+            return self.experts(c, i, experts);
         }
         let up = Role::Product(c.feed_forward);
         match (c.feed_forward.gated(), self.has(&format!("blk.{i}.ffn_gate"))) {
@@ -402,57 +376,4 @@ fn check_one(gguf: &Gguf, piece: &Piece, role: Role, tensor: &TensorInfo) -> Res
         return Err(Error::Unsupported(format!("{name} is {dtype}; a vector must be F32 or F16")));
     }
     Ok(())
-}
-
-/// What a model multiplies with: known from its file's head, before any weight has come.
-#[derive(Clone, Default)]
-pub(crate) struct Products {
-    /// Types of the embedding.
-    pub(crate) embedding: Vec<DType>,
-    /// The products of the layers, each kind once.
-    pub(crate) layers: Vec<Product>,
-    /// The products of experts.
-    pub(crate) experts: Vec<Product>,
-    /// The products that give the logits.
-    pub(crate) output: Vec<Product>,
-    /// Whether a product that is added to the residual stream has a bias.
-    pub(crate) residual_bias: bool,
-}
-
-impl Products {
-    pub(crate) fn of(gguf: &Gguf, config: &Config) -> Result<Self> {
-        let mut found = Self::default();
-        for weight in list(config, gguf) {
-            let name = weight.label.rsplit_once("blk.").map_or("", |(_, rest)| rest);
-            found.residual_bias |= weight.role == Role::Vector
-                && weight.is_there(gguf)
-                && (name.ends_with("attn_output.bias") || name.ends_with("ffn_down.bias"));
-            if matches!(weight.role, Role::Vector | Role::Host) {
-                continue;
-            }
-            for tensor in weight.tensors(gguf)? {
-                let dtype = tensor.dtype()?;
-                if weight.role == Role::Embedding {
-                    note(&mut found.embedding, dtype);
-                }
-                match weight.role {
-                    Role::Experts(epilogue) => note(&mut found.experts, (epilogue, dtype)),
-                    Role::Product(epilogue) => note(&mut found.layers, (epilogue, dtype)),
-                    Role::Output => note(&mut found.output, (Epilogue::Store, dtype)),
-                    Role::Embedding if config.tied => {
-                        note(&mut found.output, (Epilogue::Store, dtype))
-                    }
-                    _ => {}
-                }
-            }
-        }
-        Ok(found)
-    }
-}
-
-/// Adds what is not there yet.
-fn note<T: PartialEq>(list: &mut Vec<T>, value: T) {
-    if !list.contains(&value) {
-        list.push(value);
-    }
 }

@@ -8,6 +8,7 @@ mod blocks;
 mod chart;
 mod classes;
 mod config;
+mod experts;
 mod families;
 mod faults;
 mod gguf;
