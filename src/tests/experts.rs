@@ -58,7 +58,7 @@ fn a_llama_with_experts_streams_as_the_paper_has_it() {
     let (source, gguf) = read(&mixtral());
     let found = Config::from_gguf(&gguf).unwrap();
     assert_eq!(found.experts, Some(Experts { count: COUNT, used: USED as usize, scale: SCALE }));
-    assert!(found.described().contains("a token goes to 3 of 5 experts"), "{}", found.described());
+    assert!(found.kinds().contains("a token goes to 3 of 5 experts"), "{}", found.kinds());
     let mut unheard = |_, _| ();
     let model = Model::load(gpu, &source, &gguf, &mut unheard);
     let model = Arc::new(block_on(model).unwrap());
