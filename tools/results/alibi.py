@@ -56,16 +56,17 @@ def parameters() -> dict:
     return weights
 
 
-def positions(tokens: int, sinks: int = 0, window: int = 1 << 30) -> torch.Tensor:
+def positions(tokens: int, sinks: int = 0, window: int = 1 << 30, cached: bool = True) -> torch.Tensor:
     """What is added to every head's scores, [head, query, key]: -infinity where a query sees no key, else ALiBi.
 
     A query sees the first `sinks` tokens and the last `window`, itself included. Distances are those of places in the
-    cache: a first token is never further away than the cache is long.
+    cache: a first token is never further away than the cache is long. Unless `cached`, they are those in the text, which is
+    not the paper's.
     """
     query, key = torch.arange(tokens)[:, None], torch.arange(tokens)[None, :]
     sink = key < sinks
     seen = (key <= query) & (sink | (query - key < window))
-    place = torch.where(sink, query.clamp(max=sinks + window - 1), query)
+    place = torch.where(sink, query.clamp(max=sinks + window - 1), query) if cached else query
     slopes = torch.tensor([2.0 ** (-BIAS * (head + 1) / HEADS) for head in range(HEADS)])
     bias = -slopes[:, None, None] * (place - key).float()
     return bias.masked_fill(~seen, -math.inf)
@@ -209,10 +210,15 @@ def gguf(path: pathlib.Path, weights: dict):
 
 
 @torch.no_grad()
+def exact(weights: dict, tokens: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Logits in float64, [token]."""
+    return forward({name: weight.double() for name, weight in weights.items()}, tokens[None], bias.double())[0]
+
+
+@torch.no_grad()
 def difference(brooklet: str, model: pathlib.Path, weights: dict, tokens: torch.Tensor, cache: list, bias) -> float:
     """The largest difference of a logit, after any of the tokens, between brooklet and the same computed in float64."""
-    exact = {name: weight.double() for name, weight in weights.items()}
-    theirs = forward(exact, tokens[None], bias.double())[0]
+    theirs = exact(weights, tokens, bias)
     numbers = (",".join(str(value) for value in values) for values in (tokens.tolist(), range(len(tokens))))
     command = [brooklet, "logits", "-m", str(model), "--top", "100000", "--json", "--kv", "f32", *cache]
     for option, value in zip(("--ids", "--positions"), numbers):
@@ -235,6 +241,10 @@ def checks(brooklet: str, model: pathlib.Path, weights: dict, held: torch.Tensor
         cache = ["--policy", "streaming", "--sinks", str(sinks), "--window", str(window)]
         worst = difference(brooklet, model, weights, held[:STREAM], cache, positions(STREAM, sinks, window))
         found["streams"].append({"sinks": sinks, "window": window, "tokens": STREAM, "difference": worst})
+    # How much it would matter to have counted distances in the text: the comparison would notice.
+    stream = held[:STREAM]
+    wrong = (exact(weights, stream, positions(STREAM, *CACHES[-1], cached=how)) for how in (True, False))
+    found["uncached"] = (next(wrong) - next(wrong)).abs().max().item()
     for kind in [found["dense"], *found["streams"]]:
         print(f"largest difference of a logit: {kind}", file=sys.stderr)
         if not kind["difference"] <= ALLOWED:
@@ -265,6 +275,7 @@ def main():
         "heads": HEADS,
         "context": CONTEXT,
         "steps": STEPS,
+        "text": len(text),
         "learnt": STEPS * BATCH * CONTEXT,
         "seconds": trained["seconds"],
         "unigram": unigram(text, held),
