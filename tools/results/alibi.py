@@ -60,8 +60,8 @@ def positions(tokens: int, sinks: int = 0, window: int = 1 << 30, cached: bool =
     """What is added to every head's scores, [head, query, key]: -infinity where a query sees no key, else ALiBi.
 
     A query sees the first `sinks` tokens and the last `window`, itself included. Distances are those of places in the
-    cache: a first token is never further away than the cache is long. Unless `cached`, they are those in the text, which is
-    not the paper's.
+    cache: a first token is never further away than the cache is long. Unless `cached`, they are those in the text,
+    which is not the paper's method.
     """
     query, key = torch.arange(tokens)[:, None], torch.arange(tokens)[None, :]
     sink = key < sinks
