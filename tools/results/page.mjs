@@ -130,9 +130,9 @@ function alibi() {
   const theirs = published.paper.table2["MPT-7B"];
   const said =
     Math.abs(cost) < 0.02
-      ? `So small a model has no sink, and the picture cannot show what one is good for: over the last range it makes ${percent(cost)} to have none in place of 4. In the
-second half of a context its layers give the first token ${shares} of their attention. What is shown is that ALiBi streams`
-      : `Over the last range it makes ${percent(cost)} to have no sinks in place of 4. In the second half of a context the layers give the first token ${shares} of
+      ? `So small a model has no sink, and the picture cannot show what one is good for: none in place of 4 changes the last range by ${percent(cost)}. In the second
+half of a context its layers give the first token ${shares} of their attention. What is shown is that ALiBi streams`
+      : `No sinks in place of 4 change the last range by ${percent(cost)}. In the second half of a context the layers give the first token ${shares} of
 their attention. With sinks, ALiBi streams`;
   return `The paper's model with ALiBi is MPT-7B: ${theirs[0]} without sinks, ${theirs[1]} with 1, ${theirs[3]} with 4. Ours is a model of its kind in small, trained by
 \`tools/results/alibi.py\`: ${model.layers} layers, ${model.dim} wide, ${model.heads} heads, ${number(model.parameters / 1e6)} million parameters; a token is a byte. It learned in ${model.steps.toLocaleString("en")} steps and contexts of ${model.context}
@@ -141,7 +141,7 @@ perplexity of ${number(model.unigram, 1)}, and the model in contexts of ${model.
 
 ${table(["cache", ...spans], rows)}
 ${picture("alibi.svg", "Running perplexity of a model with ALiBi: streaming with 0, 1 and 4 sinks, and dense")}
-${said}: here through ${windows} windows, and over ${spans[1]}, the tokens that dense sees all of, ${beside} from dense.
+${said}: through ${windows} windows, and with 4 sinks ${beside} from dense over ${spans[1]}.
 
 The same weights in PyTorch, in float64: logits differ by ${worst([model.dense])} at most in a dense cache over ${model.dense.tokens} tokens, and by ${worst(model.streams)} over the first ${tokens} tokens of the
 three streams, whose keys are the paper's there (the first tokens and the last, distances counted within the cache); ${model.allowed} is allowed. With distances as in
