@@ -5,6 +5,7 @@
 #
 # BROOKLET: the release binary; BOOK: a long text; TINY: a model so small that a million tokens of it are soon made.
 # Parts: windows streaming f16 difference sinks policies recompute book latency laps soak streameval sinkscan page. `./build.sh results` calls it.
+# Another is alibi, only where it is asked for: it trains a model first, for which PYTHON, or python3, needs PyTorch (alibi.py).
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
@@ -63,6 +64,12 @@ for part in "$@"; do
     soak) measure soak soak -m "$tiny" --tokens 1000000 --kv f32 ;;
     streameval) measure streameval streameval --lines 60 --distance 20,50 --window 1020 ;;
     sinkscan) measure sinkscan sinkscan -f "$book" --no-store --chart "$out/attention.svg" ;;
+    alibi)
+        model=$here/../../target/alibi
+        "${PYTHON:-python3}" "$here/alibi.py" "$brooklet" "$book" "$model" "$data/alibi-model.json"
+        measure alibi ppl "$model/held.txt" -m "$model/alibi.gguf" --kv f32 --tokens 16384 --policy streaming,dense --context 4096 \
+            --sinks 4 --window 60 --sweep sinks=0,1,4 --ranges 0-256,256-4096,4096-16384 --chart "$out/alibi.svg"
+        ;;
     page) ;; # after everything
     laps) LP_NUM_THREADS=1 bench laps --cache 256 --policy streaming,half-discard --laps 3 --tokens-chart "$out/laps.svg" ;;
     *) printf 'results: there is no part "%s"\n' "$part" >&2 && exit 2 ;;
