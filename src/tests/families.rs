@@ -233,7 +233,8 @@ fn other_files_stream_as_the_paper_does_too() {
             kind.window = (layer % every == 0).then_some(9);
         }
     };
-    let change: [(&str, &dyn Fn(&mut Config)); 7] = [
+    type Change<'a> = &'a dyn Fn(&mut Config);
+    let change: [(&str, Change); 7] = [
         ("mpt", &|config| config.caps.qkv = Some(0.7)),
         ("mpt", &|config| config.positions = Positions::Alibi(16.0)),
         ("mpt", &|config| config.softmax = Softmax::OffByOne),
