@@ -113,8 +113,8 @@ impl Experts {
         let [tokens, used, _] = chosen.dims(OP)?;
         frame.expect(OP, [FRAME])?;
         chosen.expect(OP, [tokens, used, 2])?;
-        let fits = added || epilogue.gated() && each.is_multiple_of(2);
-        if !fits || each * experts != w.rows {
+        let works = added || epilogue.gated() && each.is_multiple_of(2);
+        if !works || each * experts != w.rows {
             let expected = "experts of as many rows each, by an epilogue that adds or has a gate";
             return Err(y.misfit(OP, expected.into()));
         }

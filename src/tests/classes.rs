@@ -137,11 +137,12 @@ fn run_as(class: Class, names: &[&str]) {
 }
 
 /// What multiplies, norms, attends and chooses.
-const OPS: [&str; 9] = [
+const OPS: [&str; 10] = [
     "ops::cache_ops::attention",
     "ops::cache_ops::attention_by_tiles",
     "ops::cache_ops::rope_store",
     "ops::decode_ops::attention_of_one_token",
+    "ops::expert_ops::experts",
     "ops::fused_ops::norms_folded_into_products_of_every_format",
     "ops::row_ops::argmax",
     "ops::norm_ops::norm",
@@ -150,8 +151,9 @@ const OPS: [&str; 9] = [
 ];
 
 /// Of these what subgroups change.
-const BY_SUBGROUP: [&str; 4] = [
+const BY_SUBGROUP: [&str; 5] = [
     "ops::decode_ops::attention_of_one_token",
+    "ops::expert_ops::experts",
     "ops::fused_ops::norms_folded_into_products_of_every_format",
     "ops::norm_ops::norm",
     "ops::weight_ops::matvec_and_matmul_of_every_format",
