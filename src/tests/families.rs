@@ -7,6 +7,7 @@ use crate::gpu::{Counts, Gpu};
 use crate::model::{
     CacheSettings, Config, Experts, KvType, LoadSettings, Model, Policy, Positions, Softmax,
 };
+use crate::ops::RingParams;
 use crate::reference::Oracle;
 use crate::session::Session;
 use crate::text::{SamplerSettings, Tokenizer, Vocab};
@@ -129,6 +130,55 @@ impl Tiny {
         }
     }
 
+    /// What must hold of every cache, long after it was full: any number of laps later, with huge values wherever nobody
+    /// looks, restored from a file, or after tokens were taken back, the next logits are the same to the bit.
+    fn holds_still(&self, gpu: &Gpu, model: &Arc<Model>) {
+        let (fed, tokens) = (110, &self.sequence("long").tokens);
+        let full = || {
+            let mut session = session(model, streaming(4, 13, 7, KvType::F32));
+            block_on(session.feed(&tokens[..fed])).unwrap();
+            session
+        };
+        let next = |mut session: Session| {
+            block_on(session.feed(&tokens[fed..fed + 3])).unwrap();
+            let logits = block_on(session.logits()).unwrap();
+            logits.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+        };
+        let expected = next(full());
+        let mut later = full();
+        later.fast_forward(1_000_000_007);
+        assert_eq!(next(later), expected, "{}: laps later", self.name);
+
+        let poisoned = full();
+        let cache = poisoned.cache();
+        for layer in 0..model.config.n_layer {
+            let RingParams { sinks, window, slots } = cache.ring(layer);
+            let [sinks, window, slots] = [sinks, window, slots].map(|n| n as usize);
+            let place = |n: usize| if n < sinks { n } else { sinks + (n - sinks) % slots };
+            // The first of the three tokens to come looks back the furthest; they write where they are themselves.
+            let kept = if cache.forgets_sinks(layer) { 0 } else { sinks };
+            let used = (0..kept).chain(fed + 1 - window..fed + 3).map(place);
+            let used: Vec<usize> = used.collect();
+            assert!(used.len() < sinks + slots, "nothing is left to be poisoned");
+            for tensor in [cache.k(layer), cache.v(layer)] {
+                let row = vec![1e30f32.to_bits(); tensor.shape[1]];
+                let unused = (0..sinks + slots).filter(|index| !used.contains(index));
+                unused.for_each(|index| tensor.write(gpu, index * row.len(), &row));
+            }
+        }
+        assert_eq!(next(poisoned), expected, "{}: poison", self.name);
+
+        let saved = block_on(full().snapshot(None, "")).unwrap();
+        let mut restored = session(model, saved.settings());
+        restored.restore(&saved).unwrap();
+        assert_eq!(next(restored), expected, "{}: restored", self.name);
+
+        let mut back = full();
+        block_on(back.feed(&tokens[fed + 20..fed + 25])).unwrap();
+        block_on(back.rewind(5, tokens[fed - 1])).unwrap();
+        assert_eq!(next(back), expected, "{}: taken back", self.name);
+    }
+
     fn settings(model: &Model, policy: Policy, chunk: usize) -> CacheSettings {
         let window = model.config.n_ctx.min(400);
         let shape = CacheSettings::for_model(&model.config, policy);
@@ -149,6 +199,7 @@ fn holds(name: &'static str) {
     let mut one = session(&model, Tiny::settings(&model, Policy::Dense, 1));
     tiny.agrees(&mut one, tiny.sequence("long"));
     tiny.streams(&model);
+    tiny.holds_still(&gpu, &model);
     let step = step(&gpu, &tiny, &model);
     assert_eq!(step.dispatches, cost(name, model.config.n_layer), "{name}");
     assert_eq!(step.weight_bytes, model.step_bytes(), "{name}");
