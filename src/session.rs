@@ -75,7 +75,7 @@ impl Session {
         let logits_back = Readback::new(gpu, vocab)?;
         let chosen_back = [Readback::new(gpu, MOST_STEPS)?, Readback::new(gpu, MOST_STEPS)?];
         // All that can be taken back, and one that comes before it.
-        let ring = cache.geometry();
+        let ring = cache.longest();
         let standing = Standing::new(ring.sinks as usize + ring.slots as usize + 1);
         let session = Self {
             model,
@@ -270,7 +270,7 @@ impl Session {
     /// Moves the token counter on by whole laps of a full ring, as if they had passed.
     #[cfg(test)]
     pub(crate) fn fast_forward(&mut self, laps: u64) {
-        self.standing.lead(laps * u64::from(self.cache.geometry().slots));
+        self.standing.lead(laps * u64::from(self.cache.longest().slots));
     }
 
     /// An error when a cache that cannot forget has no room for so many tokens more.
@@ -315,7 +315,7 @@ impl Session {
 
     fn frame(&self, place: u64, tokens: usize) -> [u32; FRAME] {
         let kept = u32::from(self.sinks_kept);
-        [reduce(place, self.cache.geometry()), tokens as u32, kept, 0]
+        [reduce(place, self.cache.longest()), tokens as u32, kept, 0]
     }
 
     /// The position that the next token has for the cache.

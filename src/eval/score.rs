@@ -101,7 +101,7 @@ impl Scorer {
         let (gpu, scoring) = (&*self.model.gpu, &self.scoring);
         let count = tokens.len() - 1;
         let place = self.position - self.shifter.as_ref().map_or(0, Shifter::gone);
-        let frame = [reduce(place, self.cache.geometry()), count as u32, 1, 0];
+        let frame = [reduce(place, self.cache.longest()), count as u32, 1, 0];
         scoring.act.tokens.write(gpu, 0, &tokens[..count]);
         scoring.targets.write(gpu, 0, &tokens[1..]);
         scoring.act.frame.write(gpu, 0, &frame);

@@ -148,6 +148,7 @@ impl CacheSettings {
 pub struct Cache {
     settings: CacheSettings,
     ring: RingParams,
+    longest: RingParams,
     layers: Vec<Stored>,
     /// cos and sin of every phase: [S + 2N, R/2, 2]. Where layers have a window of their own, theirs come second.
     turns: Vec<Tensor>,
@@ -164,8 +165,8 @@ struct Stored {
 
 /// The rings of a cache: the policy's, and that of layers with a window of their own.
 ///
-/// Slots of the policy's ring are a multiple of theirs, so that one position, reduced to fit the larger ring, has its place
-/// in both: nothing on the device counts twice.
+/// Slots of the longer ring are a multiple of the shorter one's, so that one position, reduced to fit the longer, has its
+/// place in both: nothing on the device counts twice.
 #[derive(Clone, Copy)]
 struct Rings {
     policy: RingParams,
@@ -188,8 +189,18 @@ impl Rings {
             Policy::Dense => least.min(policy.slots),
             Policy::Streaming | Policy::Window => least,
         };
-        policy.slots = policy.slots.max(slots).next_multiple_of(slots);
-        Ok(Self { policy, own: Some(RingParams { window: window.min(slots), slots, ..policy }) })
+        let mut own = RingParams { window: window.min(slots), slots, ..policy };
+        match own.slots < policy.slots {
+            true => policy.slots = policy.slots.next_multiple_of(own.slots),
+            false => own.slots = own.slots.next_multiple_of(policy.slots),
+        }
+        Ok(Self { policy, own: Some(own) })
+    }
+
+    /// The ring that positions are reduced to fit.
+    fn longest(self) -> RingParams {
+        let slots = self.own.map_or(0, |own| own.slots).max(self.policy.slots);
+        RingParams { slots, ..self.policy }
     }
 
     fn of_layer(self, kind: LayerKind) -> RingParams {
@@ -255,7 +266,7 @@ impl Cache {
         // What a buffer takes is known before. What a device has is not: then half of what was asked for may fit.
         let limit = gpu.tier.max_binding.min(gpu.tier.max_buffer);
         let fits = size.window(ring, limit);
-        if u64::from(ring.window) > fits {
+        if u64::from(ring.window) > fits || size.window(rings.longest(), limit) == 0 {
             return Err(no_room(fits));
         }
         let whole = |error| match error {
@@ -288,7 +299,7 @@ impl Cache {
         };
         let turns = [(config.rope, ring)].into_iter().chain(local).map(table);
         let turns = turns.collect::<Result<_>>()?;
-        Ok(Self { settings, ring, layers, turns })
+        Ok(Self { settings, ring, longest: rings.longest(), layers, turns })
     }
 
     /// The settings it was made from.
@@ -299,6 +310,11 @@ impl Cache {
     /// S, W and N.
     pub fn geometry(&self) -> RingParams {
         self.ring
+    }
+
+    /// The same with the slots of the longest ring of any layer: positions are reduced to fit it.
+    pub fn longest(&self) -> RingParams {
+        self.longest
     }
 
     /// S, W and N of a layer: those of the cache, or of the layer's own window.

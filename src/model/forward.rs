@@ -91,7 +91,7 @@ impl Activations {
         let c = &model.config;
         let q_rows = c.n_head * c.head_dim;
         let kv_rows = c.n_head_kv * c.head_dim;
-        let parts = [splits(cache.geometry()) as usize, c.n_head, c.head_dim + 4];
+        let parts = [splits(cache.longest()) as usize, c.n_head, c.head_dim + 4];
         let width = c.n_ff.next_multiple_of(32);
         let (experts, used) = c.experts.map_or((0, 0), |experts| (experts.count, experts.used));
         let hidden = match c.experts {

@@ -177,7 +177,7 @@ impl Kernels {
     ) -> Result<Program> {
         let mut recording = Recording::default();
         let tensors = [logits, banned, &act.tokens, &act.frame, chosen];
-        let ring = cache.geometry();
+        let ring = cache.longest();
         match draws {
             Some(draws) => self.sample.record(&mut recording, "sample", ring, draws, tensors)?,
             None => self.argmax.record(&mut recording, "argmax", ring, tensors)?,

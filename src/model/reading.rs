@@ -174,7 +174,9 @@ fn layer_kinds(
     key: &impl Fn(&str) -> String,
     n_layer: usize,
 ) -> Result<Vec<LayerKind>> {
-    let own = gguf.u32(&key("attention.sliding_window"))?.filter(|&window| window > 0);
+    // A window that no stream comes to is how some files say that there is none.
+    let own =
+        gguf.u32(&key("attention.sliding_window"))?.filter(|window| (1..MOST).contains(window));
     let own = own.or(family.window_of.filter(|(layers, _)| *layers == n_layer).map(|of| of.1));
     let pattern = key("attention.sliding_window_pattern");
     let listed = match gguf.get(&pattern) {

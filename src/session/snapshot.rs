@@ -214,7 +214,11 @@ impl Head {
         let facts = [
             (given > 0 && given < u64::MAX / 2 && self.reach < u64::MAX / 2, "its position"),
             (recompute || self.position <= self.reach && !gone, "how far its ring was written"),
-            (self.rows as u64 == rows, "its rows of keys and values"),
+            // A layer with a window of its own may have more.
+            (
+                self.rows as u64 >= rows && self.rows as u64 <= self.reach.max(rows),
+                "its rows of keys and values",
+            ),
             (self.pending.is_some() == (self.logits == 0), "its logits"),
             (self.sinks_kept || policy == Policy::Streaming, "its sinks"),
             (policy != Policy::Dense || given <= window as u64 + 1, "its length"),
@@ -267,8 +271,7 @@ impl Session {
             (ahead, _) => (at.fed - ahead - 1, at.last()),
         };
         let recompute = settings.policy == Policy::Recompute;
-        let stored = u64::from(ring.sinks) + u64::from(ring.slots);
-        let rows = if recompute { 0 } else { at.reach.min(stored) as usize };
+        let rows = if recompute { 0 } else { self.rows(at.reach) };
         let row_bytes = 4 * self.cache.k(0).shape[1];
         let config = &self.model.config;
         let head = Head {
@@ -320,6 +323,12 @@ impl Session {
         let end = known.len() - usize::from(to_come);
         let begin = end.saturating_sub(self.cache.settings().window);
         known.skip(begin).take(end - begin).collect()
+    }
+
+    /// Rows of keys and of values that a layer has at most once so many tokens were written.
+    fn rows(&self, reach: u64) -> usize {
+        let ring = self.cache.longest();
+        reach.min(u64::from(ring.sinks) + u64::from(ring.slots)) as usize
     }
 
     /// K and V of every layer, in the order of a snapshot.
@@ -384,6 +393,13 @@ impl Session {
             offset: START as u64,
             detail: format!("the saved stream is damaged: {what}; use another copy of it"),
         };
+        let rows = if self.recomputes() { 0 } else { self.rows(head.reach) };
+        if head.rows != rows {
+            return Err(damaged(format!(
+                "it has {} rows of keys and values, not {rows}",
+                head.rows
+            )));
+        }
         let sizes = [head.layers, head.row_bytes];
         let wanted = [config.n_layer, 4 * self.cache.k(0).shape[1]];
         if sizes != wanted || head.logits != 0 && head.logits != config.n_vocab {
