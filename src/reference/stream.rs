@@ -1,5 +1,6 @@
 //! The oracle: a whole model in `f64`, its attention as the paper writes it. Raw keys are kept in a
 //! list and every one is turned anew at every step, at its place inside the cache. No ring, no phases.
+use super::{gelu, gelu_tanh, silu, swiglu_clamped};
 use crate::Result;
 use crate::format::{Gguf, Source, dequantize};
 use crate::model::{
@@ -43,38 +44,13 @@ fn normed(kind: NormKind, eps: f32, x: &[f64], gain: &[f32], bias: &[f32]) -> Ve
     x.iter().zip(gain).zip(biases).map(one).collect()
 }
 
-/// What a gate or an activation makes of a number.
-fn activated(epilogue: Epilogue, x: f64) -> f64 {
-    match epilogue {
-        Epilogue::SwiGlu => x / (1.0 + (-x).exp()),
-        Epilogue::Gelu => x * normal_below(x),
-        Epilogue::GeluTanh | Epilogue::GeGluTanh => {
-            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
-            0.5 * x * (1.0 + inner.tanh())
-        }
-        Epilogue::SwiGluClamped | Epilogue::Store | Epilogue::Add => x,
-    }
-}
-
-/// What a gate lets through.
+/// What becomes of the two products that a gate is made of.
 fn gated(epilogue: Epilogue, gate: f64, up: f64) -> f64 {
     match epilogue {
-        Epilogue::SwiGluClamped => {
-            let gate = gate.min(7.0);
-            gate / (1.0 + (-1.702 * gate).exp()) * (1.0 + up.clamp(-7.0, 7.0))
-        }
-        _ => activated(epilogue, gate) * up,
+        Epilogue::SwiGluClamped => swiglu_clamped(gate, up),
+        Epilogue::GeGluTanh => gelu_tanh(gate) * up,
+        _ => silu(gate) * up,
     }
-}
-
-/// How much of a normal distribution is below x: the integral by Simpson's rule.
-fn normal_below(x: f64) -> f64 {
-    let (steps, end) = (400, x.clamp(-9.0, 9.0));
-    let density = |t: f64| (-t * t / 2.0).exp() / std::f64::consts::TAU.sqrt();
-    let step = end / f64::from(steps);
-    let weight = |i: i32| if i == 0 || i == steps { 1.0 } else { f64::from(2 + 2 * (i % 2)) };
-    let area: f64 = (0..=steps).map(|i| weight(i) * density(f64::from(i) * step)).sum();
-    0.5 + area * step / 3.0
 }
 
 /// c tanh(x / c), where there is a bound.
@@ -226,14 +202,15 @@ impl Oracle {
             return self.experts(layer, experts, xn);
         }
         let h: Vec<f64> = match feed_forward {
-            Epilogue::SwiGlu | Epilogue::GeGluTanh => {
+            Epilogue::Gelu => self.linear(&up, xn).into_iter().map(gelu).collect(),
+            Epilogue::GeluTanh => self.linear(&up, xn).into_iter().map(gelu_tanh).collect(),
+            _ => {
                 let [gate, up] = match self.weights.contains_key(&format!("{gate}.weight")) {
                     true => [&gate, &up].map(|name| self.linear(name, xn)),
                     false => [0, n_ff].map(|first| self.linear_rows(&up, xn, first, n_ff)),
                 };
                 gate.iter().zip(&up).map(|(&g, &up)| gated(feed_forward, g, up)).collect()
             }
-            _ => self.linear(&up, xn).into_iter().map(|up| activated(feed_forward, up)).collect(),
         };
         self.linear(&name("ffn_down"), &h)
     }

@@ -1,6 +1,6 @@
 //! Small random models, whole files of them, made in the test.
 use super::gguf_file::{GgufFile, random_blocks};
-use super::support::noise;
+use super::support::{assert_close, noise};
 use crate::format::{Array, BytesSource, DType, Gguf, Value};
 use crate::gpu::Gpu;
 use crate::model::{CacheSettings, Config, KvType, LoadSettings, Model, Policy, RopeLayout};
@@ -211,6 +211,24 @@ pub(super) fn streaming(sinks: usize, window: usize, chunk: usize, kv: KvType) -
 /// A session over a model.
 pub(super) fn session(model: &Arc<Model>, settings: CacheSettings) -> Session {
     block_on(Session::new(model.clone(), settings)).unwrap()
+}
+
+/// Feeds tokens in chunks, and holds the logits after each chunk to the oracle's, which has seen as many.
+pub(super) fn hold_to_oracle(
+    what: &str,
+    session: &mut Session,
+    oracle: &mut Oracle,
+    tokens: &[u32],
+    tolerance: f32,
+) {
+    let chunk = session.cache().settings().chunk;
+    for (i, tokens) in tokens.chunks(chunk).enumerate() {
+        let expected = tokens.iter().map(|&token| oracle.step(token)).last().unwrap();
+        let expected: Vec<f32> = expected.iter().map(|&logit| logit as f32).collect();
+        block_on(session.feed(tokens)).unwrap();
+        let found = block_on(session.logits()).unwrap();
+        assert_close(&format!("{what}, chunk {i} of {chunk}"), &found, &expected, tolerance, 0.0);
+    }
 }
 
 /// The same text for the same seed.
