@@ -55,20 +55,28 @@ pub(super) struct Weight {
 impl Weight {
     /// The tensors that there are, each as if it had no more than the rows that are wanted.
     pub(super) fn tensors(&self, gguf: &Gguf) -> Result<Vec<TensorInfo>> {
-        let there = self
-            .pieces
-            .iter()
-            .filter(|piece| !piece.optional || gguf.tensor(&piece.name).is_some());
+        let there = self.pieces.iter().filter(|piece| piece.is_there(gguf));
         there.map(|piece| Ok(piece.of(need_tensor(gguf, &piece.name)?))).collect()
     }
 
     /// Whether the file has any of it.
     pub(super) fn is_there(&self, gguf: &Gguf) -> bool {
-        self.pieces.iter().any(|piece| !piece.optional || gguf.tensor(&piece.name).is_some())
+        self.pieces.iter().any(|piece| piece.is_there(gguf))
     }
 }
 
 impl Piece {
+    /// A whole tensor: `NAME.weight`, which must be there, or `NAME.bias`, which need not.
+    fn whole(name: &str, suffix: &str, dims: &[u64]) -> Self {
+        let name = format!("{name}.{suffix}");
+        Self { name, dims: dims.to_vec(), rows: None, optional: suffix == "bias" }
+    }
+
+    /// Whether the file has it; what must be there is.
+    pub(super) fn is_there(&self, gguf: &Gguf) -> bool {
+        !self.optional || gguf.tensor(&self.name).is_some()
+    }
+
     /// Elements of a vector.
     pub(super) fn len(&self) -> usize {
         self.dims.iter().product::<u64>() as usize
@@ -114,19 +122,11 @@ impl List<'_> {
         parts: &[(&str, u64)],
     ) {
         let label = self.label(layer, label);
-        let name = |part: &str, suffix: &str| format!("{}.{suffix}", self.name(layer, part));
-        let matrix = parts.iter().map(|(part, rows)| Piece {
-            name: name(part, "weight"),
-            dims: vec![cols, *rows],
-            rows: None,
-            optional: false,
-        });
-        let bias = parts.iter().map(|(part, rows)| Piece {
-            name: name(part, "bias"),
-            dims: vec![*rows],
-            rows: None,
-            optional: true,
-        });
+        let piece = |part: &str, suffix: &str, dims: &[u64]| {
+            Piece::whole(&self.name(layer, part), suffix, dims)
+        };
+        let matrix = parts.iter().map(|&(part, rows)| piece(part, "weight", &[cols, rows]));
+        let bias = parts.iter().map(|&(part, rows)| piece(part, "bias", &[rows]));
         let (matrix, bias) = (matrix.collect(), bias.collect());
         self.add(format!("{label}.bias"), Role::Vector, join, bias);
         self.add(label, role, join, matrix);
@@ -153,26 +153,19 @@ impl List<'_> {
             })
             .collect();
         let piece = |suffix: &str, dims: &[u64], rows: &Range<u64>| Piece {
-            name: format!("{tensor}.{suffix}"),
-            dims: dims.to_vec(),
             rows: Some(rows.clone()),
-            optional: suffix == "bias",
+            ..Piece::whole(&tensor, suffix, dims)
         };
         let matrix = ranges.iter().map(|rows| piece("weight", &[cols, all], rows)).collect();
         // A converter may fuse matrices and leave their biases apart.
-        let apart = biases.iter().map(|part| format!("blk.{layer}.{part}.bias"));
+        let apart = biases
+            .iter()
+            .zip(parts)
+            .map(|(part, &rows)| Piece::whole(&self.label(Some(layer), part), "bias", &[rows]));
         let apart: Vec<_> = apart.collect();
-        let bias = match apart.iter().any(|name| self.gguf.tensor(name).is_some()) {
+        let bias = match apart.iter().any(|piece| piece.is_there(self.gguf)) {
             false => ranges.iter().map(|rows| piece("bias", &[all], rows)).collect(),
-            true => {
-                let one = |(name, &rows): (&String, &u64)| Piece {
-                    name: name.clone(),
-                    dims: vec![rows],
-                    rows: None,
-                    optional: true,
-                };
-                apart.iter().zip(parts).map(one).collect()
-            }
+            true => apart,
         };
         self.add(format!("{label}.bias"), Role::Vector, join, bias);
         self.add(label, role, join, matrix);
@@ -181,13 +174,7 @@ impl List<'_> {
     /// A norm of so many elements: its gain, and its bias where there may be one.
     fn norm(&mut self, layer: Option<usize>, label: &str, len: u64, kind: NormKind) {
         let (name, label) = (self.name(layer, label), self.label(layer, label));
-        let piece = |suffix: &str| Piece {
-            name: format!("{name}.{suffix}"),
-            dims: vec![len],
-            rows: None,
-            optional: suffix == "bias",
-        };
-        let [gain, bias] = ["weight", "bias"].map(piece);
+        let [gain, bias] = ["weight", "bias"].map(|suffix| Piece::whole(&name, suffix, &[len]));
         if kind == NormKind::Layer {
             self.add(format!("{label}.bias"), Role::Vector, Join::Concat, vec![bias]);
         }
@@ -201,12 +188,7 @@ impl List<'_> {
     /// A tensor by itself.
     fn alone(&mut self, layer: Option<usize>, name: &str, role: Role, dims: &[u64]) {
         let name = self.label(layer, name);
-        let piece = Piece {
-            name: format!("{name}.weight"),
-            dims: dims.to_vec(),
-            rows: None,
-            optional: false,
-        };
+        let piece = Piece::whole(&name, "weight", dims);
         self.add(name, role, Join::Concat, vec![piece]);
     }
 
@@ -245,23 +227,18 @@ impl List<'_> {
                 HeadNorms::Rows => vec![heads as u64 * head],
             };
             let parts = [("attn_q_norm", c.n_head), ("attn_k_norm", c.n_head_kv)];
-            let piece = |(name, heads): (&str, usize)| Piece {
-                name: format!("blk.{i}.{name}.weight"),
-                dims: dims(heads),
-                rows: None,
-                optional: false,
+            let piece = |(name, heads): (&str, usize)| {
+                Piece::whole(&self.label(layer, name), "weight", &dims(heads))
             };
             let label = format!("blk.{i}.head_norms");
             self.add(label, Role::Vector, Join::Concat, parts.map(piece).into());
         }
-        let add = (
-            Role::Product(if c.norms.places == NormPlaces::Before {
-                Epilogue::Add
-            } else {
-                Epilogue::Store
-            }),
-            Join::Concat,
-        );
+        // What a norm comes after is not added as it is.
+        let added = match c.norms.places {
+            NormPlaces::Before => Epilogue::Add,
+            NormPlaces::After | NormPlaces::Both => Epilogue::Store,
+        };
+        let add = (Role::Product(added), Join::Concat);
         if self.family.learned_sinks {
             self.alone(layer, "attn_sinks", Role::Host, &[c.n_head as u64]);
         }
@@ -271,10 +248,9 @@ impl List<'_> {
             self.norm(layer, "post_ffw_norm", d, kind);
         }
         // What reads the same stream may read it through the same norm.
-        let one_norm = c.parallel && !self.has(&self.name(layer, "ffn_norm"));
-        let one_norm =
-            one_norm || c.parallel && self.name(layer, "ffn_norm") == self.name(layer, "attn_norm");
-        if before && !one_norm {
+        let ffn_norm = self.name(layer, "ffn_norm");
+        let own = self.has(&ffn_norm) && ffn_norm != self.name(layer, "attn_norm");
+        if before && (own || !c.parallel) {
             self.norm(layer, "ffn_norm", d, kind);
         }
         if let Some(experts) = c.experts {
@@ -335,7 +311,7 @@ pub(super) fn check(config: &Config, gguf: &Gguf) -> Result<()> {
     for weight in &weights {
         for piece in &weight.pieces {
             known.insert(piece.name.as_str());
-            if piece.optional && gguf.tensor(&piece.name).is_none() {
+            if !piece.is_there(gguf) {
                 continue;
             }
             let tensor = need_tensor(gguf, &piece.name)?;

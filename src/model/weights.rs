@@ -57,8 +57,7 @@ async fn vector(
 ) -> Result<Vec<f32>> {
     let (mut columns, mut tensors) = (Vec::new(), tensors.iter());
     for piece in &weight.pieces {
-        let there = !piece.optional || gguf.tensor(&piece.name).is_some();
-        columns.push(match if there { tensors.next() } else { None } {
+        columns.push(match if piece.is_there(gguf) { tensors.next() } else { None } {
             Some(info) => {
                 progress(info.size);
                 floats(source, info).await?

@@ -26,12 +26,7 @@ impl List<'_> {
     ) {
         let label = self.label(Some(layer), label);
         let pieces = |suffix: &str, dims: &[u64]| -> Vec<Piece> {
-            let piece = |part: &&str| Piece {
-                name: format!("{}.{suffix}", self.name(Some(layer), part)),
-                dims: dims.to_vec(),
-                rows: None,
-                optional: suffix == "bias",
-            };
+            let piece = |part: &&str| Piece::whole(&self.name(Some(layer), part), suffix, dims);
             parts.iter().map(piece).collect()
         };
         let matrix = pieces("weight", &[cols, rows, count]);

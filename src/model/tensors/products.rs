@@ -24,10 +24,9 @@ impl Products {
     pub(crate) fn of(gguf: &Gguf, config: &Config) -> Result<Self> {
         let mut found = Self::default();
         for weight in list(config, gguf) {
-            let name = weight.label.rsplit_once("blk.").map_or("", |(_, rest)| rest);
-            found.residual_bias |= weight.role == Role::Vector
-                && weight.is_there(gguf)
-                && (name.ends_with("attn_output.bias") || name.ends_with("ffn_down.bias"));
+            if weight.role == Role::Product(Epilogue::Add) {
+                found.residual_bias |= gguf.tensor(&format!("{}.bias", weight.label)).is_some();
+            }
             if matches!(weight.role, Role::Vector | Role::Host) {
                 continue;
             }
