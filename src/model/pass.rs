@@ -5,7 +5,7 @@ use super::{Activations, Cache, Config, Kernels, Model};
 use crate::Result;
 use crate::gpu::{Recording, Tensor};
 use crate::ops::{
-    AttentionParams, Epilogue, ExpertWeights, HeadNormParams, Normed, RouteParams, Shares,
+    AttentionParams, Epilogue, ExpertWeights, HeadNormParams, Linear, Normed, RouteParams, Shares,
 };
 
 /// Records the ops of one pass. The residual stream is `act.x` [T, D]; between two blocks nothing else is left.
@@ -71,29 +71,26 @@ impl<'a> Recorder<'a> {
             return Ok(());
         }
         let rows = if w.token_embd_norm.is_some() { &act.xn } else { &act.x };
-        let tensors = [&act.frame, &act.tokens, rows];
-        kernels.get_rows.record(
-            &mut self.r,
-            "token_embd",
-            c.embedding_scale(),
-            tensors,
-            &w.token_embd,
-        )?;
+        let (r, tensors) = (&mut self.r, [&act.frame, &act.tokens, rows]);
+        kernels.get_rows.record(r, "token_embd", c.embedding_scale(), tensors, &w.token_embd)?;
         if let Some(norm) = &w.token_embd_norm {
-            let NormWeights { gain, bias } = norm;
-            let tensors = [&act.frame, rows, gain, &act.x];
-            kernels.norm.record(
-                &mut self.r,
-                "token_embd_norm",
-                c.norm_eps(),
-                tensors,
-                bias.as_ref(),
-            )?;
+            self.norm("token_embd_norm", norm, [rows, &act.x])?;
         }
         if let (Some(op), Some(positions)) = (&kernels.add_position, &w.position_embd) {
             op.record(&mut self.r, "position_embd", [&act.frame, positions, &act.x])?;
         }
         Ok(())
+    }
+
+    /// A norm of the stream by itself, into `to` [T, D].
+    pub(super) fn norm(
+        &mut self,
+        label: impl Into<String>,
+        NormWeights { gain, bias }: &NormWeights,
+        [x, to]: [&Tensor; 2],
+    ) -> Result<()> {
+        let (eps, tensors) = (self.config().norm_eps(), [&self.act.frame, x, gain, to]);
+        self.kernels.norm.record(&mut self.r, label, eps, tensors, bias.as_ref())
     }
 
     /// Begins a layer. A pass may be submitted in parts that end before one.
@@ -140,14 +137,11 @@ impl<'a> Recorder<'a> {
         name: &str,
         norm: Option<&'a NormWeights>,
     ) -> Result<&'a Tensor> {
-        let Self { model, kernels, act, .. } = *self;
-        let Some(NormWeights { gain, bias }) = norm else { return Ok(&act.x) };
-        if self.folded.is_some() {
-            self.settle(gain)?;
-        } else {
-            let (eps, label) = (model.config.norm_eps(), self.label(name));
-            let tensors = [&act.frame, &act.x, gain, &act.xn];
-            kernels.norm.record(&mut self.r, label, eps, tensors, bias.as_ref())?; // xn [T, D]
+        let act = self.act;
+        let Some(norm) = norm else { return Ok(&act.x) };
+        match self.folded {
+            Some(_) => self.settle(&norm.gain)?,
+            None => self.norm(self.label(name), norm, [&act.x, &act.xn])?, // xn [T, D]
         }
         Ok(&act.xn)
     }
@@ -161,18 +155,28 @@ impl<'a> Recorder<'a> {
         matrix: &'a Matrix,
         out: &'a Tensor,
     ) -> Result<()> {
+        let label = self.label(name);
+        self.product(&label, epilogue, from, (&matrix.w, matrix.bias.as_ref()), out)
+    }
+
+    /// The same with a label of its own. Where norms fold, `from` is what a norm is still to divide.
+    fn product(
+        &mut self,
+        label: &str,
+        epilogue: Epilogue,
+        from: &Tensor,
+        (w, bias): (&Linear, Option<&Tensor>),
+        out: &Tensor,
+    ) -> Result<()> {
         let Self { model, kernels, act, .. } = *self;
-        let (label, bias) = (self.label(name), matrix.bias.as_ref());
+        let r = &mut self.r;
         match (&self.folded, &kernels.fused) {
             (Some(Folded { partials, .. }), Some(fused)) => {
                 let (eps, partials) = (model.config.norm_eps(), *partials);
                 let input = Normed { xn: from, squares: &act.squares, partials };
-                fused.record_normed(&mut self.r, &label, epilogue, eps, input, out, &matrix.w, bias)
+                fused.record_normed(r, label, epilogue, eps, input, out, w, bias)
             }
-            _ => {
-                let tensors = [&act.frame, from, out];
-                kernels.matmul.record(&mut self.r, label, epilogue, tensors, &matrix.w, bias)
-            }
+            _ => kernels.matmul.record(r, label, epilogue, [&act.frame, from, out], w, bias),
         }
     }
 
@@ -185,30 +189,18 @@ impl<'a> Recorder<'a> {
         post: (&str, Option<&'a NormWeights>),
     ) -> Result<()> {
         let Self { model, kernels, act, .. } = *self;
-        let (label, bias) = (self.label(name), matrix.bias.as_ref());
+        let label = self.label(name);
         if let Some(folded) = &mut self.folded {
             folded.waits = Some(Waits::Product { label, from, matrix });
             return Ok(());
         }
-        let (name, post) = post;
-        let (epilogue, to) = match post {
-            Some(_) => (Epilogue::Store, &act.xn),
-            None => (Epilogue::Add, &act.x),
+        let (post_name, Some(NormWeights { gain, bias })) = post else {
+            return self.linear(name, Epilogue::Add, from, matrix, &act.x);
         };
-        kernels.matmul.record(
-            &mut self.r,
-            label,
-            epilogue,
-            [&act.frame, from, to],
-            &matrix.w,
-            bias,
-        )?;
-        if let Some(NormWeights { gain, bias }) = post {
-            let (eps, label) = (model.config.norms.eps, self.label(name));
-            let tensors = [&act.frame, &act.xn, gain, &act.x];
-            kernels.norm.record_added(&mut self.r, label, eps, tensors, bias.as_ref())?; // x += [T, D]
-        }
-        Ok(())
+        self.linear(name, Epilogue::Store, from, matrix, &act.xn)?;
+        let (eps, label) = (model.config.norms.eps, self.label(post_name));
+        let tensors = [&act.frame, &act.xn, gain, &act.x];
+        kernels.norm.record_added(&mut self.r, label, eps, tensors, bias.as_ref()) // x += [T, D]
     }
 
     /// Which experts each token goes to: chosen [T, K].
@@ -291,23 +283,17 @@ impl<'a> Recorder<'a> {
     /// The logits of the last token: logits [1, V].
     pub(super) fn head(&mut self, logits: &Tensor) -> Result<()> {
         let Self { model, kernels, act, .. } = *self;
-        let w = &model.weights;
-        let (eps, NormWeights { gain, bias }) = (model.config.norm_eps(), &w.output_norm);
-        let (output, output_bias) = w.output();
-        match (&self.folded, &kernels.fused) {
-            (Some(Folded { partials, .. }), Some(fused)) => {
-                let last = Normed { xn: &act.xn, squares: &act.squares, partials: *partials };
-                let (r, store) = (&mut self.r, Epilogue::Store);
-                fused.record_normed(r, "output", store, eps, last, logits, output, output_bias)?;
-            }
-            _ => {
+        let (w, eps) = (&model.weights, model.config.norm_eps());
+        let last = match self.folded {
+            Some(_) => &act.xn,
+            None => {
+                let NormWeights { gain, bias } = &w.output_norm;
                 let norm = [&act.frame, &act.x, gain, &act.last];
                 kernels.norm.record_last(&mut self.r, "output_norm", eps, norm, bias.as_ref())?; // last [1, D]
-                let tensors = [&act.frame, &act.last, logits];
-                let (r, store) = (&mut self.r, Epilogue::Store);
-                kernels.matmul.record(r, "output", store, tensors, output, output_bias)?;
+                &act.last
             }
-        }
+        };
+        self.product("output", Epilogue::Store, last, w.output(), logits)?;
         self.cap(logits)
     }
 

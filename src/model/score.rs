@@ -2,7 +2,6 @@
 //! that a stream need not pay for, so a pass that scores is a thing of its own.
 use super::forward::layers;
 use super::pass::Recorder;
-use super::weights::NormWeights;
 use super::{Activations, Cache, Kernels, Model};
 use crate::Result;
 use crate::gpu::{Program, Tensor};
@@ -41,10 +40,8 @@ impl Scoring {
         let mut p = Recorder::new(model, kernels, cache, &act, None);
         layers(&mut p, model)?; // x [T, D]
         p.r.border();
-        let Activations { frame, x, xn, .. } = &act;
-        let (NormWeights { gain, bias }, (output, output_bias)) = (&w.output_norm, w.output());
-        let norm = [frame, x, gain, xn];
-        kernels.norm.record(&mut p.r, "output_norm", c.norm_eps(), norm, bias.as_ref())?; // xn [T, D]
+        let (Activations { frame, x, xn, .. }, (output, output_bias)) = (&act, w.output());
+        p.norm("output_norm", &w.output_norm, [x, xn])?; // xn [T, D]
         let tensors = [frame, xn, &logits];
         matmul.record(&mut p.r, "output", Epilogue::Store, tensors, output, output_bias)?; // logits [T, V]
         p.cap(&logits)?;
