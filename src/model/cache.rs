@@ -147,8 +147,7 @@ impl CacheSettings {
 /// is the phase it was turned to.
 pub struct Cache {
     settings: CacheSettings,
-    ring: RingParams,
-    longest: RingParams,
+    rings: Rings,
     layers: Vec<Stored>,
     /// cos and sin of every phase: [S + 2N, R/2, 2]. Where layers have a window of their own, theirs come second.
     turns: Vec<Tensor>,
@@ -299,7 +298,7 @@ impl Cache {
         };
         let turns = [(config.rope, ring)].into_iter().chain(local).map(table);
         let turns = turns.collect::<Result<_>>()?;
-        Ok(Self { settings, ring, longest: rings.longest(), layers, turns })
+        Ok(Self { settings, rings, layers, turns })
     }
 
     /// The settings it was made from.
@@ -309,12 +308,12 @@ impl Cache {
 
     /// S, W and N.
     pub fn geometry(&self) -> RingParams {
-        self.ring
+        self.rings.policy
     }
 
     /// The same with the slots of the longest ring of any layer: positions are reduced to fit it.
     pub fn longest(&self) -> RingParams {
-        self.longest
+        self.rings.longest()
     }
 
     /// S, W and N of a layer: those of the cache, or of the layer's own window.
@@ -329,8 +328,7 @@ impl Cache {
 
     /// cos and sin of every phase of a layer's ring.
     pub(super) fn turns(&self, layer: usize) -> &Tensor {
-        let own = self.layers[layer].own && self.turns.len() > 1;
-        &self.turns[usize::from(own)]
+        &self.turns[usize::from(self.layers[layer].own)]
     }
 
     /// Stored keys of a layer.
@@ -372,7 +370,7 @@ impl Cache {
     /// Tokens that fit before the stream must end, where it must.
     pub fn capacity(&self) -> Option<u64> {
         match self.settings.policy {
-            Policy::Dense => Some(u64::from(self.ring.window)),
+            Policy::Dense => Some(u64::from(self.rings.policy.window)),
             _ => None,
         }
     }

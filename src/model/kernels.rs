@@ -38,48 +38,32 @@ async fn wanted<T>(wanted: bool, made: impl Future<Output = Result<T>>) -> Resul
 }
 
 /// What kernels are compiled for: all of it is known before the weights have come.
-#[derive(Clone)]
-pub(crate) struct Needs {
+pub(crate) struct Needs<'a> {
+    config: &'a Config,
     heads: HeadShape,
-    neox: bool,
-    norm: NormKind,
-    norms_after: bool,
-    head_norms: Option<HeadNorms>,
-    positions: bool,
-    capped: bool,
-    folds: bool,
-    products: Products,
+    products: &'a Products,
     variant: Variant,
 }
 
-impl Needs {
+impl<'a> Needs<'a> {
     pub(crate) fn new(
-        config: &Config,
-        products: Products,
+        config: &'a Config,
+        products: &'a Products,
         variant: Variant,
         settings: KernelSettings,
     ) -> Self {
         let KernelSettings { kv, activations, tiles } = settings;
-        Self {
-            heads: config.heads(kv),
-            neox: config.rope.layout == RopeLayout::Neox,
-            norm: config.norms.kind,
-            norms_after: config.norms.places != NormPlaces::Before,
-            head_norms: config.head_norms,
-            positions: config.positions == Positions::Learned,
-            capped: config.caps.logits.or(config.caps.qkv).is_some(),
-            folds: config.folds(),
-            products,
-            variant: Variant { activations, tiles: tiles && variant.tiles, ..variant },
-        }
+        let variant = Variant { activations, tiles: tiles && variant.tiles, ..variant };
+        Self { config, heads: config.heads(kv), products, variant }
     }
 }
 
 impl Kernels {
     /// Compiles them side by side.
-    pub(crate) async fn new(gpu: &Gpu, needs: &Needs) -> Result<Self> {
-        let &Needs { heads, neox, variant, folds, ref products, .. } = needs;
+    pub(crate) async fn new(gpu: &Gpu, needs: Needs<'_>) -> Result<Self> {
+        let Needs { config: c, heads, products, variant } = needs;
         let Products { embedding, layers, experts, output, residual_bias } = products;
+        let (folds, neox) = (c.folds(), c.rope.layout == RopeLayout::Neox);
         let all = [&layers[..], output].concat();
         // A chunk gives the logits of its last token alone; one token has products of its own where norms fold.
         let one = if folds { output } else { &all };
@@ -88,16 +72,16 @@ impl Kernels {
         let way = ChunkAttention::of(gpu, heads, sums, variant.tiles);
         let attention =
             try_join(AttentionOne::new(gpu, heads, neox, sums), Attention::new(gpu, heads, way));
-        let centred = needs.head_norms == Some(HeadNorms::OwnGains);
+        let centred = c.head_norms == Some(HeadNorms::OwnGains);
         let head_norm = if centred { NormKind::Layer } else { NormKind::Rms };
         let folded = try_join(
             wanted(folds, Fused::new(gpu, &all, embedding, variant)),
             wanted(folds && *residual_bias, AddBias::new(gpu)),
         );
         let few = try_join3(
-            wanted(needs.head_norms.is_some(), HeadNorm::new(gpu, sums, head_norm)),
-            wanted(needs.positions, AddPosition::new(gpu)),
-            wanted(needs.capped, Softcap::new(gpu)),
+            wanted(c.head_norms.is_some(), HeadNorm::new(gpu, sums, head_norm)),
+            wanted(c.positions == Positions::Learned, AddPosition::new(gpu)),
+            wanted(c.caps.logits.or(c.caps.qkv).is_some(), Softcap::new(gpu)),
         );
         let routed = wanted(
             !experts.is_empty(),
@@ -115,7 +99,7 @@ impl Kernels {
         ) = try_join(
             try_join4(
                 GetRows::new(gpu, embedding),
-                Norm::new(gpu, sums, needs.norm, needs.norms_after),
+                Norm::new(gpu, sums, c.norms.kind, c.norms.places != NormPlaces::Before),
                 MatMul::new(gpu, one, layers, variant),
                 try_join3(folded, few, routed),
             ),

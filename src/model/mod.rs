@@ -172,8 +172,8 @@ impl Model {
             done += bytes;
             progress(done, total);
         };
-        let needs = Needs::new(&config, products.clone(), variant.variant, settings);
-        let kernels = Kernels::new(&gpu, &needs);
+        let needs = Needs::new(&config, &products, variant.variant, settings);
+        let kernels = Kernels::new(&gpu, needs);
         let weights = async {
             let weights = Weights::load(&gpu, source, gguf, &config, &mut arrived).await?;
             Ok((weights, start.elapsed()))
@@ -193,9 +193,9 @@ impl Model {
         match &self.kernels {
             (made_for, kernels) if *made_for == settings => Ok(kernels.clone()),
             _ => {
-                let products = self.products.clone();
-                let needs = Needs::new(&self.config, products, self.variant.variant, settings);
-                Ok(Arc::new(Kernels::new(&self.gpu, &needs).await?))
+                let (config, products) = (&self.config, &self.products);
+                let needs = Needs::new(config, products, self.variant.variant, settings);
+                Ok(Arc::new(Kernels::new(&self.gpu, needs).await?))
             }
         }
     }
