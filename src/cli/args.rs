@@ -96,7 +96,14 @@ pub(crate) struct TextArgs {
 pub(crate) struct IdsArgs {
     /// Token ids instead of a text, fed as they are: whatever tokenizer the model has, it is not asked
     #[arg(long, value_name = "ID,…", value_delimiter = ',', conflicts_with = "TextArgs")]
-    pub(crate) ids: Vec<u32>,
+    ids: Vec<u32>,
+}
+
+impl IdsArgs {
+    /// Those that were given, if any.
+    pub(crate) fn given(&self) -> Option<Vec<u32>> {
+        (!self.ids.is_empty()).then(|| self.ids.clone())
+    }
 }
 
 /// What is tried out with a model that was trained without it.

@@ -65,20 +65,20 @@ pub(crate) fn inspect(args: InspectArgs) -> Result<()> {
     let (_, gguf) = block_on(Shards::open(&args.file))?;
     warn(&gguf.warnings);
     let mut text = describe(&gguf);
-    let obstacles = match Vocab::from_gguf(&gguf).and_then(Tokenizer::new) {
+    let (config, tokenizer) = match Vocab::from_gguf(&gguf).and_then(Tokenizer::new) {
         Ok(tokenizer) => {
             warn(tokenizer.warnings());
-            vec![Config::for_tokens(&gguf, tokenizer.len()).err()]
+            (Config::for_tokens(&gguf, tokenizer.len()), None)
         }
-        Err(error) => vec![Config::from_gguf(&gguf).err(), Some(error)],
+        Err(error) => (Config::from_gguf(&gguf), Some(error)),
     };
-    let obstacles: Vec<_> = obstacles.into_iter().flatten().map(|e| e.to_string()).collect();
-    let verdict = match obstacles.is_empty() {
-        true => {
-            let kinds = Config::from_gguf(&gguf)?.kinds();
-            format!("brooklet runs this model, of the family {kinds}")
+    let verdict = match (config, tokenizer) {
+        (Ok(config), None) => format!("brooklet runs this model, of the family {}", config.kinds()),
+        (config, tokenizer) => {
+            let obstacles = config.err().into_iter().chain(tokenizer);
+            let obstacles: Vec<_> = obstacles.map(|error| error.to_string()).collect();
+            format!("brooklet cannot run this model: {}", obstacles.join("; "))
         }
-        false => format!("brooklet cannot run this model: {}", obstacles.join("; ")),
     };
     // Writing into a String does not fail.
     let _ = writeln!(text, "\n{verdict}");
@@ -109,12 +109,12 @@ struct After {
 }
 
 pub(crate) fn logits(args: LogitsArgs) -> Result<()> {
-    let by_ids = !args.ids.ids.is_empty();
-    let file = File::opened(&args.model, by_ids)?;
-    let ids = match (text(&args.text)?, by_ids) {
-        (_, true) => args.ids.ids.clone(),
-        (Some(text), _) => prompt_ids(&file.tokenizer, &text)?,
-        (None, _) => {
+    let given = args.ids.given();
+    let file = File::opened(&args.model, given.is_some())?;
+    let ids = match (given, text(&args.text)?) {
+        (Some(ids), _) => ids,
+        (None, Some(text)) => prompt_ids(&file.tokenizer, &text)?,
+        (None, None) => {
             return Err(Error::Usage(
                 "logits needs a text: -p TEXT, -f FILE, - for standard input, or token --ids"
                     .into(),

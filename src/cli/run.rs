@@ -85,7 +85,8 @@ pub(crate) fn run(args: Box<RunArgs>, given: &[String]) -> Result<()> {
     let (save, every) = (&args.saving.save, args.saving.save_every);
     let mut keeper = save.as_deref().map(|path| Keeper::new(path, every)).transpose()?;
     let resumed = args.saving.resume.as_deref().map(saved::open).transpose()?;
-    let by_ids = !args.ids.ids.is_empty();
+    let given_ids = args.ids.given();
+    let by_ids = given_ids.is_some();
     let file = File::opened(&args.model, by_ids)?;
     let mut config = file.config()?;
     args.experiment.change(&mut config);
@@ -95,8 +96,10 @@ pub(crate) fn run(args: Box<RunArgs>, given: &[String]) -> Result<()> {
     let mut stop_at_eos = args.stop_at_eos;
     let mut detokenizer = Detokenizer::new();
     let ids = match &resumed {
-        _ if by_ids && resumed.is_none() => args.ids.ids.clone(),
-        None => prompt_ids(&file.tokenizer, prompt.as_deref().unwrap_or(DEFAULT_PROMPT))?,
+        None => match given_ids {
+            Some(ids) => ids,
+            None => prompt_ids(&file.tokenizer, prompt.as_deref().unwrap_or(DEFAULT_PROMPT))?,
+        },
         Some(resumed) => {
             saved::expect_agreement(&args, given, &file.gguf, resumed)?;
             settings = resumed.settings();
@@ -105,9 +108,9 @@ pub(crate) fn run(args: Box<RunArgs>, given: &[String]) -> Result<()> {
                 sampling = by.clone();
                 stop_at_eos = banned.is_empty();
             }
-            match by_ids {
-                true => args.ids.ids.clone(),
-                false => file.tokenizer.encode(prompt.as_deref().unwrap_or(""), false)?,
+            match given_ids {
+                Some(ids) => ids,
+                None => file.tokenizer.encode(prompt.as_deref().unwrap_or(""), false)?,
             }
         }
     };
