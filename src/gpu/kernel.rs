@@ -79,6 +79,11 @@ impl Gpu {
 }
 
 impl Kernel {
+    /// Compiles `source` for workgroups of as many lanes as suit the device, and with no other override.
+    pub async fn plain(gpu: &Gpu, source: KernelSource) -> Result<Self> {
+        Self::new(gpu, source, [("WG", f64::from(gpu.tier.lanes()))]).await
+    }
+
     /// Compiles `source` with the given values for those of its `override`s that are among them, or gives what the
     /// device has compiled of just that before. Kernels whose futures are polled together are compiled side by side.
     pub async fn new(

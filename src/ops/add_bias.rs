@@ -27,8 +27,7 @@ impl AddBias {
 
     /// Compiles the kernel.
     pub async fn new(gpu: &Gpu) -> Result<Self> {
-        let lanes = f64::from(gpu.tier.lanes());
-        Ok(Self { kernel: Kernel::new(gpu, Self::SOURCE, [("WG", lanes)]).await? })
+        Ok(Self { kernel: Kernel::plain(gpu, Self::SOURCE).await? })
     }
 
     /// Records `x += bias`. `bias`: `[D]`; `x`: [1, D].

@@ -30,8 +30,7 @@ impl AddPosition {
 
     /// Compiles the kernel.
     pub async fn new(gpu: &Gpu) -> Result<Self> {
-        let lanes = f64::from(gpu.tier.lanes());
-        Ok(Self { kernel: Kernel::new(gpu, Self::SOURCE, [("WG", lanes)]).await? })
+        Ok(Self { kernel: Kernel::plain(gpu, Self::SOURCE).await? })
     }
 
     /// Records `x[t] += w[n + t]` for the tokens of a pass, whose positions must be below n_ctx. `frame`: `[4]`; `w`:

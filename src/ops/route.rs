@@ -37,8 +37,7 @@ impl Route {
 
     /// Compiles the kernel.
     pub async fn new(gpu: &Gpu) -> Result<Self> {
-        let overrides = [("WG", f64::from(gpu.tier.lanes()))];
-        Ok(Self { kernel: Kernel::new(gpu, Self::SOURCE, overrides).await? })
+        Ok(Self { kernel: Kernel::plain(gpu, Self::SOURCE).await? })
     }
 
     /// Records `chosen[t] = the K highest of logits[t]`. `frame`: `[4]`; `logits`: [T, E]; `chosen`: [T, K, 2], an expert

@@ -34,8 +34,7 @@ impl Softcap {
 
     /// Compiles the kernel.
     pub async fn new(gpu: &Gpu) -> Result<Self> {
-        let lanes = f64::from(gpu.tier.lanes());
-        Ok(Self { kernel: Kernel::new(gpu, Self::SOURCE, [("WG", lanes)]).await? })
+        Ok(Self { kernel: Kernel::plain(gpu, Self::SOURCE).await? })
     }
 
     /// Records `y <- cap tanh(y / cap)`. `y`: [rows, V]. An error unless `cap` is above zero.
