@@ -71,14 +71,6 @@ fn head_of(team: Team, query: u32) -> u32 {
     return team.kv_head * team.sharing + min(query, team.last) % team.sharing;
 }
 
-/// The phases of four queries, at positions n, that serve keys of one kind.
-fn phases_of(team: Team, n: vec4<u32>, kind: u32) -> vec4<u32> {
-    return vec4(
-        ring_phases(team.ring, n.x)[kind], ring_phases(team.ring, n.y)[kind],
-        ring_phases(team.ring, n.z)[kind], ring_phases(team.ring, n.w)[kind],
-    );
-}
-
 /// Where a query's dimensions are in fours, in rows of `phases` times H HD.
 fn query_at(team: Team, query: u32, phases: u32) -> u32 {
     let i = min(query, team.last);
@@ -287,7 +279,7 @@ fn main(
             let q3 = query(at.w + from_kind);
             var phases = vec4(0u);
             if ALIBI {
-                phases = phases_of(team, n, kind);
+                phases = phases_of(team.ring, n, kind);
             }
             for (var i = 0u; i < count; i++) {
                 let slot = first + i;

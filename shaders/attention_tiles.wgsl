@@ -132,10 +132,7 @@ fn scores_at(team: Team, query: u32, slot: u32, kind: u32, products: vec4<f32>) 
     if ALIBI {
         let own = team.first + query;
         let n = positions(team, vec2(frame[0] + own / team.sharing, own % team.sharing));
-        let phases = vec4(
-            ring_phases(team.ring, n.x)[kind], ring_phases(team.ring, n.y)[kind],
-            ring_phases(team.ring, n.z)[kind], ring_phases(team.ring, n.w)[kind],
-        );
+        let phases = phases_of(team.ring, n, kind);
         scores = biased(scores, terms_of(heads_of(team, query)).slope, phases, slot);
     }
     return scores;

@@ -3,6 +3,7 @@
 // Gives:  is_seen(g, r, index)       -> whether any of them sees the key at `index`
 //         kinds(g, r, first, last)   -> which of the three queries (bits 0 to 2) keys `first` to `last` may need; 0: none
 //         all_recent(g, r, first, last) -> whether every query sees every one of those keys, each in this lap
+//         phases_of(g, n, kind) -> the phases of four queries, at positions n, that serve keys of one kind
 // Uses:   lib/ring.wgsl
 
 struct Range {
@@ -50,4 +51,11 @@ fn all_recent(g: Ring, r: Range, first: u32, last: u32) -> bool {
     let there = ring_place(g, r.last);
     let in_order = first >= g.sinks && r.first >= g.sinks && here <= there && r.last - r.first < g.slots;
     return in_order && last <= here && there - first < g.window;
+}
+
+fn phases_of(g: Ring, n: vec4<u32>, kind: u32) -> vec4<u32> {
+    return vec4(
+        ring_phases(g, n.x)[kind], ring_phases(g, n.y)[kind],
+        ring_phases(g, n.z)[kind], ring_phases(g, n.w)[kind],
+    );
 }
