@@ -5,7 +5,7 @@ use super::weights::{Layer, Matrix};
 use super::{Cache, Config, Kernels, Model};
 use crate::Result;
 use crate::gpu::{Gpu, Program, Tensor};
-use crate::ops::{Epilogue, FRAME, Shares, most_partials, splits};
+use crate::ops::{Epilogue, FRAME, most_partials, splits};
 
 /// A layer of the model, over the residual stream x [T, D].
 fn layer<'a>(p: &mut Recorder<'a>, c: &Config, w: &'a Layer) -> Result<()> {
@@ -181,7 +181,7 @@ pub(crate) fn watched(
     kernels: &Kernels,
     cache: &Cache,
     act: &Activations,
-    look: (&Shares, &Tensor),
+    look: (&crate::ops::Shares, &Tensor),
 ) -> Result<Program> {
     let mut p = Recorder::new(model, kernels, cache, act, Some(look));
     layers(&mut p, model)?;
