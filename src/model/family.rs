@@ -137,7 +137,7 @@ const GEMMA2: Family = Family {
     ..NEOX
 };
 
-const FAMILIES: [Family; 22] = [
+const FAMILIES: [Family; 23] = [
     // Mixtral is called so, too.
     Family { experts: true, ..LLAMA },
     Family { name: "qwen2", ..NEOX },
@@ -157,6 +157,7 @@ const FAMILIES: [Family; 22] = [
         ..GPT
     },
     Family { name: "bloom", positions: PositionRule::Alibi(Some(8.0)), ..GPT },
+    Family { name: "gemma", feed_forward: Epilogue::GeGluTanh, root_embedding: true, ..NEOX },
     GEMMA2,
     Family {
         name: "gemma3",
