@@ -4,7 +4,8 @@ use super::{gelu, gelu_tanh, silu, swiglu_clamped};
 use crate::Result;
 use crate::format::{Gguf, Source, dequantize};
 use crate::model::{
-    Config, Experts, HeadNorms, NormPlaces, Norms, Positions, RopeLayout, RopeScaling, Softmax,
+    Config, Experts, HeadNorms, LayerKind, NormPlaces, Norms, Positions, RopeLayout, RopeScaling,
+    Softmax,
 };
 use crate::ops::{Epilogue, NormKind};
 use std::collections::HashMap;
@@ -104,10 +105,7 @@ impl Oracle {
             _ => "rope_freqs.weight",
         };
         let divisors = weights.get(divisors).map(Vec::as_slice);
-        let turns = config.layers.iter().map(|kind| {
-            let own = if kind.window.is_some() { config.local_rope } else { None };
-            own.unwrap_or(config.rope).frequencies(divisors)
-        });
+        let turns = config.layers.iter().map(|&kind| config.rope_of(kind).frequencies(divisors));
         let turns = turns.collect();
         let seen = vec![Vec::new(); config.n_layer];
         let shares = vec![Vec::new(); config.n_layer];
@@ -155,8 +153,8 @@ impl Oracle {
     }
 
     /// Queries or keys normalised, in models that do so.
-    fn heads_normed(&self, gain: &[f32], heads: Vec<f64>) -> Vec<f64> {
-        let Config { head_norms, head_dim, norms: Norms { eps, .. }, .. } = self.config;
+    fn heads_normed(&self, head_dim: usize, gain: &[f32], heads: Vec<f64>) -> Vec<f64> {
+        let Config { head_norms, norms: Norms { eps, .. }, .. } = self.config;
         let (rms, layer) = (NormKind::Rms, NormKind::Layer);
         match head_norms {
             None => heads,
@@ -174,8 +172,8 @@ impl Oracle {
 
     /// Queries, keys and values of a layer.
     fn qkv(&self, layer: usize, xn: &[f64]) -> [Vec<f64>; 3] {
-        let Config { n_head, n_head_kv, head_dim, .. } = self.config;
-        let [q, kv] = [n_head, n_head_kv].map(|heads| heads * head_dim);
+        let LayerKind { n_head_kv, head_dim, .. } = self.config.layers[layer];
+        let [q, kv] = [self.config.n_head, n_head_kv].map(|heads| heads * head_dim);
         let name = |part: &str| format!("blk.{layer}.{part}");
         let fused = name("attn_qkv");
         let [q, k, v] = match self.weights.contains_key(&format!("{fused}.weight")) {
@@ -189,7 +187,7 @@ impl Oracle {
         };
         let [q, k, v] = [q, k, v].map(clamped);
         let [q, k] = [("attn_q_norm.weight", q), ("attn_k_norm.weight", k)]
-            .map(|(gain, heads)| self.heads_normed(self.weight(&name(gain)), heads));
+            .map(|(gain, heads)| self.heads_normed(head_dim, self.weight(&name(gain)), heads));
         [q, k, v]
     }
 
@@ -329,8 +327,8 @@ impl Oracle {
 
     /// Attention of one token over all that is kept, numbered by its place in the list.
     fn attend(&mut self, layer: usize, q: &[f64]) -> Vec<f64> {
-        let Config { n_head, n_head_kv, head_dim, scales, caps, positions, softmax, .. } =
-            self.config;
+        let Config { n_head, scales, caps, positions, softmax, .. } = self.config;
+        let LayerKind { n_head_kv, head_dim, .. } = self.config.layers[layer];
         let seen = &self.seen[layer];
         let mut given = Vec::with_capacity(n_head);
         let mut att = Vec::with_capacity(q.len());
