@@ -308,13 +308,14 @@ impl Cache {
             _ => divisors.get("rope_freqs"),
         };
         let factors = factors.map(Vec::as_slice);
-        let table = |(rope, ring): (Rope, RingParams)| {
+        let table = |((rope, ring), factors): ((Rope, RingParams), Option<&[f32]>)| {
             let (frequencies, scale) = rope.frequencies(factors);
             let table = phase_table(&frequencies, scale, ring.phases());
             let shape = [ring.phases(), frequencies.len(), 2];
             Tensor::upload(gpu, "turns", &shape, &table).map_err(whole)
         };
-        let turns = [(config.rope, ring)].into_iter().chain(local).map(table);
+        let local = local.map(|local| (local, config.local_factors(factors)));
+        let turns = [((config.rope, ring), factors)].into_iter().chain(local).map(table);
         let turns = turns.collect::<Result<_>>()?;
         Ok(Self { settings, rings, layers, turns })
     }

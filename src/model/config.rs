@@ -31,11 +31,13 @@ pub struct Norms {
     pub embedding: bool,
 }
 
-/// How queries and keys are normalised before they are turned (`attn_q_norm`, `attn_k_norm`).
+/// How queries and keys are normalised before they are turned (`attn_q_norm`, `attn_k_norm`), and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadNorms {
     /// Each head by itself, all with the same gains.
     Heads,
+    /// Likewise, and each head of values too, without gains.
+    WithValues,
     /// Each head by itself, with gains of its own, by mean and variance.
     OwnGains,
     /// All heads of a token together.
@@ -188,6 +190,12 @@ impl Config {
         self.local_rope.filter(|_| kind.window.is_some()).unwrap_or(self.rope)
     }
 
+    /// The model's own divisors of frequencies that hold in layers with a window of their own, too: those of a model that
+    /// turns all layers in one way.
+    pub(crate) fn local_factors<'a>(&self, factors: Option<&'a [f32]>) -> Option<&'a [f32]> {
+        factors.filter(|_| self.local_rope.is_none())
+    }
+
     /// R in a layer: 0 in one that knows no positions.
     pub(crate) fn rope_dim(&self, layer: usize) -> usize {
         let kind = self.layers[layer];
@@ -246,6 +254,13 @@ impl Config {
             text += &format!(
                 "; {own} of {n_layer} layers have a window of {window} tokens of their own"
             );
+        }
+        let size = |own: bool| layers.iter().find(|kind| kind.window.is_some() == own);
+        if let [Some(local), Some(global)] = [true, false].map(size)
+            && local.head_dim != global.head_dim
+        {
+            let [local, global] = [local, global].map(|kind| kind.head_dim);
+            text += &format!(" and heads of {local} dimensions, the others of {global}");
         }
         if let Some(Experts { count, used, .. }) = self.experts {
             text += &format!("; a token goes to {used} of {count} experts");

@@ -92,7 +92,7 @@ impl<'a> Recorder<'a> {
     pub(super) fn norm(
         &mut self,
         label: impl Into<String>,
-        NormWeights { gain, bias }: &NormWeights,
+        NormWeights { gain, bias, .. }: &NormWeights,
         [x, to]: [&Tensor; 2],
     ) -> Result<()> {
         let (eps, tensors) = (self.config().norm_eps(), [&self.act.frame, x, gain, to]);
@@ -200,11 +200,11 @@ impl<'a> Recorder<'a> {
             folded.waits = Some(Waits::Product { label, from, matrix });
             return Ok(());
         }
-        let (post_name, Some(NormWeights { gain, bias })) = post else {
+        let (post_name, Some(NormWeights { gain, bias, scale })) = post else {
             return self.linear(name, Epilogue::Add, from, matrix, &act.x);
         };
         self.linear(name, Epilogue::Store, from, matrix, &act.xn)?;
-        let (eps, label) = (model.config.norms.eps, self.label(post_name));
+        let (eps, label) = ([model.config.norms.eps, *scale], self.label(post_name));
         let tensors = [&act.frame, &act.xn, gain, &act.x];
         kernels.norm.record_added(&mut self.r, label, eps, tensors, bias.as_ref()) // x += [T, D]
     }
@@ -290,7 +290,7 @@ impl<'a> Recorder<'a> {
         let last = match self.folded {
             Some(_) => &act.xn,
             None => {
-                let NormWeights { gain, bias } = &w.output_norm;
+                let NormWeights { gain, bias, .. } = &w.output_norm;
                 let norm = [&act.frame, &act.x, gain, &act.last];
                 kernels.norm.record_last(&mut self.r, "output_norm", eps, norm, bias.as_ref())?; // last [1, D]
                 &act.last
@@ -332,7 +332,7 @@ pub(super) fn params(c: &Config, cache: &Cache, layer: usize) -> AttentionParams
     }
 }
 
-/// How queries and keys are normalised, which are what a product gives and not the residual stream.
+/// How queries, keys and values are normalised, which are what a product gives and not the residual stream.
 fn head_norms(c: &Config, layer: usize, norms: HeadNorms) -> HeadNormParams {
     let LayerKind { n_head_kv, head_dim, .. } = c.layers[layer];
     let [heads, kv_heads, head_dim] = [c.n_head, n_head_kv, head_dim].map(|n| n as u32);
@@ -343,7 +343,7 @@ fn head_norms(c: &Config, layer: usize, norms: HeadNorms) -> HeadNormParams {
         q_size: if whole { heads * head_dim } else { head_dim },
         k_norms: if whole { 1 } else { kv_heads },
         k_size: if whole { kv_heads * head_dim } else { head_dim },
-        v_norms: 0,
+        v_norms: if norms == HeadNorms::WithValues { kv_heads } else { 0 },
         own: u32::from(norms == HeadNorms::OwnGains),
         eps: c.norms.eps,
     }

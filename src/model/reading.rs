@@ -49,10 +49,22 @@ impl Config {
         };
         let (n_embd, n_head) = (size("embedding_length")?, of_layers("attention.head_count")?);
         let head_dim = optional("attention.key_length", n_embd / n_head)?;
-        let value_dim = optional("attention.value_length", head_dim)?;
-        if value_dim != head_dim {
-            let text = format!("keys have {head_dim} dimensions and values {value_dim}");
-            return Err(Error::Unsupported(text));
+        let local_dim = optional("attention.key_length_swa", head_dim)?;
+        for (keys, values) in [(head_dim, "value_length"), (local_dim, "value_length_swa")] {
+            let values = optional(&format!("attention.{values}"), keys)?;
+            if values != keys {
+                let text = format!("keys have {keys} dimensions and values {values}");
+                return Err(Error::Unsupported(text));
+            }
+        }
+        // Elsewhere the scale of attention would differ, too.
+        if local_dim != head_dim && !family.unscaled {
+            return Err(Error::Unsupported(format!(
+                "heads of {head_dim} dimensions, and of {local_dim} where layers have a window ({}), \
+                 which does not run for {}",
+                key("attention.key_length_swa"),
+                family.name
+            )));
         }
         let embedding = need_tensor(gguf, "token_embd.weight")?;
         let positive = |name: &str| match gguf.f32(&key(name))? {
@@ -88,8 +100,7 @@ impl Config {
             Some(_) => each("attention.head_count_kv")?,
             None => vec![n_head; n_layer],
         };
-        let heads: Vec<_> = kv_heads.into_iter().map(|n_head_kv| (n_head_kv, head_dim)).collect();
-        let mut layers = layer_kinds(gguf, family, &key, &heads)?;
+        let mut layers = layer_kinds(gguf, family, &key, &kv_heads, [head_dim, local_dim])?;
         // So Granite says that no layer turns anything.
         let unturned = family.scales && gguf.bool(&key("rope.scaling.finetuned"))? == Some(false);
         if unturned || positions != Positions::Rope {
@@ -139,7 +150,8 @@ impl Config {
                 LocalRope::Base => windows
                     .then(|| {
                         let base = gguf.f32(&key("rope.freq_base_swa"))?.unwrap_or(10_000.0);
-                        Ok::<_, Error>(Rope { base, ..unscaled })
+                        let dim = optional("rope.dimension_count_swa", rope.dim)?;
+                        Ok::<_, Error>(Rope { base, dim, ..unscaled })
                     })
                     .transpose()?,
             },
@@ -185,14 +197,15 @@ fn same_in_layers(key: &str, sizes: &[usize]) -> Result<usize> {
     }
 }
 
-/// The kind of every layer. `heads`: how many key heads each has, and of which size.
+/// The kind of every layer, of which each has so many key heads, of one size or, with a window of its own, of another.
 fn layer_kinds(
     gguf: &Gguf,
     family: &Family,
     key: &impl Fn(&str) -> String,
-    heads: &[(usize, usize)],
+    kv_heads: &[usize],
+    [head_dim, local_dim]: [usize; 2],
 ) -> Result<Vec<LayerKind>> {
-    let n_layer = heads.len();
+    let n_layer = kv_heads.len();
     // A window that no stream comes to is how some files say that there is none.
     let own =
         gguf.u32(&key("attention.sliding_window"))?.filter(|window| (1..MOST).contains(window));
@@ -220,12 +233,20 @@ fn layer_kinds(
         },
     };
     let windows = own.is_some() && (0..n_layer).any(local);
-    let kinds = heads.iter().enumerate().map(|(layer, &(n_head_kv, head_dim))| {
+    if own.is_none() && local_dim != head_dim {
+        let [heads, window] = ["key_length_swa", "sliding_window"];
+        return Err(Error::Unsupported(format!(
+            "{} gives heads of their own to layers with a window, which {} does not give them",
+            key(&format!("attention.{heads}")),
+            key(&format!("attention.{window}"))
+        )));
+    }
+    let kinds = kv_heads.iter().enumerate().map(|(layer, &n_head_kv)| {
         let window = own.filter(|_| local(layer)).map(|window| window as usize);
         LayerKind {
             window,
             n_head_kv,
-            head_dim,
+            head_dim: if window.is_some() { local_dim } else { head_dim },
             turns: match family.unturned {
                 Unturned::None => true,
                 Unturned::Every(every) => !(layer + 1).is_multiple_of(every),
@@ -308,6 +329,8 @@ fn refuse_variants(gguf: &Gguf, family: &Family, key: &impl Fn(&str) -> String) 
         (!family.experts, "expert_count", "a mixture of experts"),
         (no_windows, "attention.sliding_window", "attention trained with a sliding window"),
         (no_alibi, "attention.max_alibi_bias", "ALiBi"),
+        (true, "embedding_length_per_layer_input", "embeddings of every layer"),
+        (true, "attention.shared_kv_layers", "layers that share keys and values"),
     ];
     for (_, name, what) in variants.into_iter().filter(|(refused, ..)| *refused) {
         if gguf.get(&key(name)).and_then(Value::number).is_some_and(|n| n != 0.0) {

@@ -216,14 +216,16 @@ impl List<'_> {
                 &["attn_q", "attn_k", "attn_v"],
             ),
             false => {
-                let parts = [("attn_q", q), ("attn_k", kv), ("attn_v", kv)];
+                let own = self.has(&format!("blk.{i}.attn_v")) || !self.family.keys_for_values;
+                let values = if own { "attn_v" } else { "attn_k" };
+                let parts = [("attn_q", q), ("attn_k", kv), (values, kv)];
                 self.product(layer, "attn_qkv", attn_qkv, d, &parts);
             }
         }
         if let Some(norms) = c.head_norms {
             let head = head_dim as u64;
             let dims = |heads: usize| match norms {
-                HeadNorms::Heads => vec![head],
+                HeadNorms::Heads | HeadNorms::WithValues => vec![head],
                 HeadNorms::OwnGains => vec![head, heads as u64],
                 HeadNorms::Rows => vec![heads as u64 * head],
             };
@@ -247,6 +249,9 @@ impl List<'_> {
         if c.norms.places != NormPlaces::Before {
             self.norm(layer, "post_attention_norm", d, kind);
             self.norm(layer, "post_ffw_norm", d, kind);
+        }
+        if self.family.layer_scales && self.has(&format!("blk.{i}.layer_output_scale")) {
+            self.alone(layer, "layer_output_scale", Role::Host, &[1]);
         }
         // What reads the same stream may read it through the same norm.
         let ffn_norm = self.name(layer, "ffn_norm");

@@ -109,7 +109,7 @@ fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
             let norm = block_on(Norm::new(gpu, sums, kind, true)).unwrap();
             let tensors = [&many_frame, &many_x, &wide_gain, &many_xn];
             norm.record(r, "norm", 1e-5, tensors, None).unwrap();
-            norm.record_added(r, "norm", 1e-5, tensors, Some(&wide_gain)).unwrap();
+            norm.record_added(r, "norm", [1e-5, 1.0], tensors, Some(&wide_gain)).unwrap();
         }
     }
 }
