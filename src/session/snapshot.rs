@@ -39,7 +39,7 @@ struct Head {
     kv: KvType,
     activations: ActivationType,
     slots: usize,
-    /// Rows of K and of V that follow for each layer, and the bytes of one.
+    /// Rows of K and of V that follow for each layer, and the bytes of one, which narrower ones do not fill.
     layers: usize,
     rows: usize,
     row_bytes: usize,
@@ -272,7 +272,7 @@ impl Session {
         };
         let recompute = settings.policy == Policy::Recompute;
         let rows = if recompute { 0 } else { self.rows(at.reach) };
-        let row_bytes = 4 * self.cache.k(0).shape[1];
+        let row_bytes = self.row_bytes();
         let config = &self.model.config;
         let head = Head {
             engine: env!("CARGO_PKG_VERSION").to_owned(),
@@ -304,8 +304,7 @@ impl Session {
             let back = Readback::new(gpu, rows * row_bytes / 4)?;
             for (tensor, out) in self.stored().zip(cache.chunks_exact_mut(rows * row_bytes)) {
                 gpu.run(&[], &[(tensor, &back)]);
-                // A layer with a window of its own may have fewer rows.
-                let there = out.len().min(4 * tensor.len());
+                let there = rows_there(rows, tensor);
                 back.read(gpu, &mut out[..there]).await?;
             }
         }
@@ -331,6 +330,11 @@ impl Session {
         reach.min(u64::from(ring.sinks) + u64::from(ring.slots)) as usize
     }
 
+    /// Bytes of the widest row of keys or of values of any layer: as many are kept of each.
+    fn row_bytes(&self) -> usize {
+        4 * self.stored().map(|tensor| tensor.shape[1]).max().unwrap_or(0)
+    }
+
     /// K and V of every layer, in the order of a snapshot.
     fn stored(&self) -> impl Iterator<Item = &Tensor> {
         let layers = 0..self.model.config.n_layer;
@@ -347,7 +351,7 @@ impl Session {
         if head.rows > 0 {
             for (tensor, rows) in self.stored().zip(cache.chunks_exact(head.rows * head.row_bytes))
             {
-                tensor.write(gpu, 0, &rows[..rows.len().min(4 * tensor.len())]);
+                tensor.write(gpu, 0, &rows[..rows_there(head.rows, tensor)]);
             }
         }
         if !logits.is_empty() {
@@ -401,7 +405,7 @@ impl Session {
             )));
         }
         let sizes = [head.layers, head.row_bytes];
-        let wanted = [config.n_layer, 4 * self.cache.k(0).shape[1]];
+        let wanted = [config.n_layer, self.row_bytes()];
         if sizes != wanted || head.logits != 0 && head.logits != config.n_vocab {
             let [saved, here] =
                 [sizes, wanted].map(|[l, b]| format!("{l} layers of {b} bytes a token"));
@@ -424,6 +428,11 @@ impl Session {
         generation.sampler.resume(&draw.recent, draw.draws);
         Ok(Some(generation))
     }
+}
+
+/// Bytes of the first `rows` rows of a tensor of keys or of values. One of a layer with a window of its own may have fewer.
+fn rows_there(rows: usize, tensor: &Tensor) -> usize {
+    4 * rows.min(tensor.shape[0]) * tensor.shape[1]
 }
 
 impl Generation {

@@ -211,6 +211,7 @@ fn cost(name: &str, layers: usize) -> u64 {
         "olmo2" | "olmo3" | "exaone4" => [8, 4],
         "glm4" | "gptoss" | "gptoss_mxfp4" | "mixtral" => [9, 4],
         "gemma2" => [9, 5],
+        "gemma4" => [10, 5],
         "gemma3" | "qwen3moe" => [10, 4],
         _ => panic!("what does {name} cost?"),
     };
@@ -255,6 +256,7 @@ families!(
     gemma,
     gemma2,
     gemma3,
+    gemma4,
     phi3,
     smollm3,
     granite,
