@@ -1,5 +1,5 @@
 //! The forward pass: a layer, once, for one token and for many.
-use super::config::NormPlaces;
+use super::config::{LayerKind, Mixer, NormPlaces};
 use super::pass::{Recorder, params};
 use super::weights::{Layer, Matrix};
 use super::{Cache, Config, Kernels, Model};
@@ -8,10 +8,18 @@ use crate::gpu::{Gpu, Program, Tensor};
 use crate::ops::{Epilogue, FRAME, Shares, most_partials, splits};
 
 /// A layer of the model, over the residual stream x [T, D].
-fn layer<'a>(p: &mut Recorder<'a>, c: &Config, w: &'a Layer) -> Result<()> {
+fn layer<'a>(p: &mut Recorder<'a>, c: &Config, kind: LayerKind, w: &'a Layer) -> Result<()> {
     let xn = p.normed("attn_norm", w.attn_norm.as_ref())?;
-    p.linear("attn_qkv", Epilogue::Store, xn, &w.attn_qkv, &p.act.qkv)?; // qkv [T, (H + 2 KV) HD]
-    let att = p.attend(w)?; // att [T, H HD]: Q and K normed and turned, stored, attended to
+    let att = match kind.mixer {
+        Mixer::Attention => {
+            p.linear("attn_qkv", Epilogue::Store, xn, &w.attn_qkv, &p.act.qkv)?; // qkv [T, (H + 2 KV) HD]
+            p.attend(w)? // att [T, H HD]: Q and K normed and turned, stored, attended to
+        }
+        Mixer::ShortConv => {
+            p.linear("attn_qkv", Epilogue::Store, xn, &w.attn_qkv, &p.act.mix)?; // mix [T, 3 D]: b, c, u
+            p.short_conv(w)? // mixed [T, D]: c times the convolution of b u
+        }
+    };
     let post = ("post_attention_norm", w.post_attention_norm.as_ref());
     let xn = if c.parallel {
         // Both blocks read the stream as it was; one norm may serve both.
@@ -74,6 +82,8 @@ pub(crate) struct Activations {
     pub(super) qkv: Tensor,   // [T, (H + 2 KV) HD]
     pub(super) q: Tensor,     // [T, 3, H HD]
     pub(super) att: Tensor,   // [T, H HD]
+    pub(super) mix: Tensor,   // [T, 3 D], what enters a layer's convolution; where there are some
+    pub(super) mixed: Tensor, // [T, D], what leaves it
     pub(super) carry: Tensor, // [T, H, 2 ceil(HD/256)], between the spans of a long cache
     pub(super) h: Tensor,     // [T, F], F padded to a multiple of 32; [T, K, F] with experts
     /// Of each token for each expert, and its experts with their shares: where there are some.
@@ -98,6 +108,7 @@ impl Activations {
             None => vec![tokens, width],
             Some(_) => vec![tokens, used, width],
         };
+        let [mix, mixed] = c.mix_widths();
         let make =
             |name: &str, shape: &[usize]| Tensor::zeros(gpu, format!("act.{name}.{tokens}"), shape);
         Ok(Self {
@@ -108,6 +119,8 @@ impl Activations {
             qkv: make("qkv", &[tokens, q_rows + 2 * kv_rows])?,
             q: make("q", &[tokens, 3, q_rows])?,
             att: make("att", &[tokens, q_rows])?,
+            mix: make("mix", &[tokens, mix])?,
+            mixed: make("mixed", &[tokens, mixed])?,
             carry: make("carry", &[tokens, c.n_head, params(c, cache, 0).carried()])?,
             h: make("h", &hidden)?,
             routes: make("routes", &[tokens, experts])?,
@@ -125,11 +138,10 @@ impl Activations {
 
     pub(super) fn bytes(&self) -> u64 {
         let Self { tokens, frame, x, xn, qkv, q, att, carry, h, last, squares, parts, .. } = self;
-        let Self { routes, chosen, .. } = self;
-        [tokens, frame, x, xn, qkv, q, att, carry, h, routes, chosen, last, squares, parts]
-            .map(Tensor::size)
-            .iter()
-            .sum()
+        let Self { routes, chosen, mix, mixed, .. } = self;
+        let few = [routes, chosen, mix, mixed];
+        let all = [tokens, frame, x, xn, qkv, q, att, carry, h, last, squares, parts];
+        all.into_iter().chain(few).map(Tensor::size).sum()
     }
 }
 
@@ -169,7 +181,7 @@ pub(super) fn layers<'a>(p: &mut Recorder<'a>, model: &'a Model) -> Result<()> {
     p.embed()?;
     for (i, w) in model.weights.layers.iter().enumerate() {
         p.begin(i);
-        layer(p, &model.config, w)?;
+        layer(p, &model.config, model.config.layers[i], w)?;
     }
     p.finish_layers()
 }

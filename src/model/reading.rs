@@ -1,8 +1,9 @@
 //! What a file says of its model.
 use super::config::{
-    Caps, Experts, HeadNorms, LayerKind, MOST, Norms, Positions, Softmax, need_tensor,
+    Caps, Experts, HeadNorms, LayerKind, MOST, Mixer, Norms, Positions, Softmax, need_tensor,
 };
 use super::family::{Family, LocalRope, Parallel, PositionRule, Unturned, WindowRule};
+use super::states::Mixers;
 use super::{Config, Rope, RopeScaling, Scales, tensors};
 use crate::format::{Array, Gguf, Value, shown};
 use crate::ops::NormKind;
@@ -73,6 +74,8 @@ impl Config {
         };
         let found = |name: &str| gguf.tensor(&format!("blk.0.{name}.weight")).is_some();
         let mut layers = layer_kinds(gguf, family, &key, n_layer)?;
+        let mixers = Mixers::read(gguf, family, &key, n_layer)?;
+        mixers.set(&mut layers);
         // So Granite says that no layer turns anything.
         let unturned = family.scales && gguf.bool(&key("rope.scaling.finetuned"))? == Some(false);
         if unturned || positions != Positions::Rope {
@@ -88,7 +91,10 @@ impl Config {
             n_layer,
             n_embd,
             n_head,
-            n_head_kv: optional("attention.head_count_kv", n_head)?,
+            n_head_kv: match mixers.kv_heads {
+                Some(heads) => heads,
+                None => optional("attention.head_count_kv", n_head)?,
+            },
             head_dim,
             n_ff: of_layers(if expert_size { of_experts } else { "feed_forward_length" })?,
             n_vocab: usize::try_from(embedding.rows()).unwrap_or(usize::MAX),
@@ -97,7 +103,9 @@ impl Config {
                 kind: family.norm,
                 eps: gguf.need_f32(&key(eps))?,
                 places: family.places,
-                embedding: gguf.tensor("token_embd_norm.weight").is_some(),
+                // Some call the last norm so.
+                embedding: gguf.tensor("token_embd_norm.weight").is_some()
+                    && !family.names.contains(&("output_norm", "token_embd_norm")),
             },
             parallel: match family.parallel {
                 Parallel::Never => false,
@@ -129,6 +137,7 @@ impl Config {
                     .transpose()?,
             },
             layers,
+            conv_taps: mixers.conv_taps,
             scales: Scales::read(gguf, family, &key, [n_layer, n_embd, n_head, head_dim])?,
             most_capacity: match positive("attention.temperature_scale")? {
                 Some(_) => Some(size("rope.scaling.original_context_length")?),
@@ -204,6 +213,7 @@ fn layer_kinds(
     let kinds = (0..n_layer).map(|layer| {
         let window = own.filter(|_| local(layer)).map(|window| window as usize);
         LayerKind {
+            mixer: Mixer::Attention,
             window,
             turns: match family.unturned {
                 Unturned::None => true,

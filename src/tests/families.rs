@@ -205,6 +205,8 @@ fn cost(name: &str, layers: usize) -> u64 {
     let [each, besides] = match name {
         "qwen2" | "phi3" | "smollm3" | "granite" => [5, 3],
         "qwen3" => [6, 3],
+        // three convolutions of five, and attention of six
+        "lfm2" => [5, 4],
         "falcon" | "phi2" => [6, 4],
         "gptneox" | "mpt" | "falcon40" | "stablelm" | "starcoder2" => [7, 4],
         "bloom" => [7, 5],
@@ -266,7 +268,8 @@ families!(
     exaone4,
     qwen3moe,
     gptoss,
-    gptoss_mxfp4
+    gptoss_mxfp4,
+    lfm2
 );
 
 /// What other files of these families say, against the oracle that is told the same.
