@@ -167,10 +167,11 @@ impl Model {
             Some(variant) => variant,
             None => Choice { variant: Variant::of(&gpu), origin: Origin::Class },
         };
-        let total = gguf.tensors.iter().map(|tensor| tensor.size).sum();
+        let total: u64 = gguf.tensors.iter().map(|tensor| tensor.size).sum();
         let mut done = 0;
         let mut arrived = |bytes| {
-            done += bytes;
+            // Rows that serve twice come twice.
+            done = total.min(done + bytes);
             progress(done, total);
         };
         let needs = Needs::new(&config, &products, variant.variant, settings);

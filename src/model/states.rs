@@ -16,8 +16,8 @@ const MOST_TAPS: u32 = 64;
 pub(super) struct Mixers {
     /// Of each layer that is not attention.
     list: Vec<Mixer>,
-    /// Of the layers that attend, where only some have any.
-    pub(super) kv_heads: Option<usize>,
+    /// KV of each layer, where some have none; those are given what others have.
+    pub(super) kv_heads: Option<Vec<usize>>,
     pub(super) conv_taps: usize,
 }
 
@@ -48,17 +48,18 @@ impl Mixers {
             return Err(gguf.fault(0, detail));
         }
         let wrong = |text: String| Err(Error::Unsupported(text));
-        let attending = heads.iter().copied().filter(|&heads| heads != 0);
-        let (Some(least), Some(most)) = (attending.clone().min(), attending.max()) else {
+        let Some(&first) = heads.iter().find(|&&heads| heads != 0) else {
             return wrong(format!("{counts} is 0 in every layer: a model without attention"));
         };
-        if least != most || least < 1 {
-            return wrong(format!("{counts} is from {least} to {most}; one size above 0 works"));
+        if let Some(below) = heads.iter().find(|&&heads| heads < 0) {
+            return wrong(format!("{counts} is {below}; 0 and more work"));
         }
         let mixer = |&heads: &i32| if heads == 0 { Mixer::ShortConv } else { Mixer::Attention };
         let list = heads.iter().map(mixer).collect();
+        let some = |&heads: &i32| if heads == 0 { first as usize } else { heads as usize };
+        let kv_heads = heads.iter().map(some).collect();
         let conv_taps = taps(gguf, key("shortconv.l_cache"))?;
-        Ok(Self { list, kv_heads: Some(least as usize), conv_taps })
+        Ok(Self { list, kv_heads: Some(kv_heads), conv_taps })
     }
 
     pub(super) fn set(&self, layers: &mut [LayerKind]) {

@@ -18,6 +18,8 @@ pub(crate) struct Matrix {
 pub(crate) struct NormWeights {
     pub(crate) gain: Tensor,         // [D]
     pub(crate) bias: Option<Tensor>, // [D]
+    /// Of one that is added to the stream: what the sum is multiplied with.
+    pub(crate) scale: f32,
 }
 
 /// The weights of one layer. What a family has not is not there.
@@ -114,7 +116,16 @@ impl Found {
 
     fn norm(&mut self, label: &str) -> Option<NormWeights> {
         let gain = self.vectors.remove(label)?;
-        Some(NormWeights { gain, bias: self.vectors.remove(&format!("{label}.bias")) })
+        let bias = self.vectors.remove(&format!("{label}.bias"));
+        Some(NormWeights { gain, bias, scale: 1.0 })
+    }
+
+    /// The norm that is the last to be added in a layer, and the scale of what the layer gives.
+    fn last_norm(&mut self, layer: usize) -> Option<NormWeights> {
+        let scale = self.host.remove(&format!("blk.{layer}.layer_output_scale"));
+        let scale = scale.and_then(|scale| scale.first().copied()).unwrap_or(1.0);
+        let norm = self.norm(&format!("blk.{layer}.post_ffw_norm"))?;
+        Some(NormWeights { scale, ..norm })
     }
 
     /// What the heads of a layer add to their scores.
@@ -150,7 +161,7 @@ impl Found {
                 ffn_gate_inp: self.router(&n("ffn_gate_inp")),
                 ffn_gate_up: self.matrix(&n("ffn_gate_up")),
                 ffn_down: self.matrix(&n("ffn_down")),
-                post_ffw_norm: self.norm(&n("post_ffw_norm")),
+                post_ffw_norm: self.last_norm(i),
             });
         }
         Ok(Weights {

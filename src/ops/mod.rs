@@ -31,7 +31,9 @@ mod variant;
 pub use add_bias::{AddBias, AddBiasParams};
 pub use add_position::{AddPosition, AddPositionParams};
 pub use argmax::{Argmax, ArgmaxParams, NO_TOKEN};
-pub use attention::{Attention, AttentionParams, ChunkAttention, HeadShape, MOST_HEAD_DIM};
+pub use attention::{
+    Attention, AttentionParams, ChunkAttention, HeadShape, MOST_HEAD_DIM, carried,
+};
 #[cfg(test)]
 pub(crate) use attention_one::Plan;
 pub use attention_one::{AttentionOne, splits};

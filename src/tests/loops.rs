@@ -109,7 +109,7 @@ fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
             let norm = block_on(Norm::new(gpu, sums, kind, true)).unwrap();
             let tensors = [&many_frame, &many_x, &wide_gain, &many_xn];
             norm.record(r, "norm", 1e-5, tensors, None).unwrap();
-            norm.record_added(r, "norm", 1e-5, tensors, Some(&wide_gain)).unwrap();
+            norm.record_added(r, "norm", [1e-5, 1.0], tensors, Some(&wide_gain)).unwrap();
         }
     }
 }
@@ -157,7 +157,7 @@ fn heads(gpu: &Gpu, sizes: &Sizes, head_dim: usize, r: &mut Recording) {
         AttentionParams { cap, ..attend([heads, kv_heads, head_dim, head_dim], ring, 1.0) };
     let [one_frame, frame] = [1, tokens].map(|tokens| frame(gpu, sizes, tokens));
     let (q, terms) = (zeros(gpu, &[tokens, 3, h * hd]), zeros(gpu, &[h, 4]));
-    let (out, carry) = (zeros(gpu, &[tokens, h * hd]), zeros(gpu, &[tokens, h, attend.carried()]));
+    let (out, carry) = (zeros(gpu, &[tokens, h * hd]), zeros(gpu, &[tokens, h, carried(hd)]));
     let sums = Sums::of(gpu);
     for way in [ChunkAttention::Heads, ChunkAttention::Tiles, ChunkAttention::Columns] {
         if way.fits(gpu, shape, sums) {
