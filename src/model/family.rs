@@ -49,6 +49,8 @@ pub(super) struct Family {
     pub(super) local_rope: LocalRope,
     /// Whether the ends of YaRN's ramp are whole pairs.
     pub(super) yarn_rounded: bool,
+    /// What its layers have where they do not attend.
+    pub(super) mixers: MixerRule,
     /// What its files call parts of a model that have another name elsewhere: ours, theirs; the first that is there counts.
     pub(super) names: &'static [(&'static str, &'static str)],
 }
@@ -105,6 +107,14 @@ pub(super) enum LocalRope {
     Base,
 }
 
+/// What mixes the tokens of a layer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum MixerRule {
+    Attention,
+    /// A convolution, where `attention.head_count_kv` is 0 for a layer.
+    ShortConv,
+}
+
 const LLAMA: Family = Family {
     name: "llama",
     layout: RopeLayout::Norm,
@@ -127,6 +137,7 @@ const LLAMA: Family = Family {
     unturned: Unturned::None,
     local_rope: LocalRope::Same,
     yarn_rounded: true,
+    mixers: MixerRule::Attention,
     names: &[],
 };
 
@@ -229,6 +240,13 @@ const FAMILIES: &[Family] = &[
         window: WindowRule::AllBut(2),
         yarn_rounded: false,
         names: &[("ffn_norm", "post_attention_norm")],
+        ..NEOX
+    },
+    Family {
+        name: "lfm2",
+        head_norms: Some(HeadNorms::Heads),
+        mixers: MixerRule::ShortConv,
+        names: &[("output_norm", "token_embd_norm")],
         ..NEOX
     },
 ];

@@ -205,6 +205,8 @@ fn cost(name: &str, layers: usize) -> u64 {
     let [each, besides] = match name {
         "qwen2" | "phi3" | "smollm3" | "granite" | "mistral3" => [5, 3],
         "qwen3" => [6, 3],
+        // three convolutions of five, and attention of six
+        "lfm2" => [5, 4],
         "falcon" | "phi2" => [6, 4],
         "gemma" | "gptneox" | "mpt" | "falcon40" | "stablelm" | "starcoder2" => [7, 4],
         "bloom" => [7, 5],
@@ -271,7 +273,8 @@ families!(
     mixtral,
     mistral3,
     gptoss,
-    gptoss_mxfp4
+    gptoss_mxfp4,
+    lfm2
 );
 
 /// What other files of these families say, against the oracle that is told the same.
