@@ -5,7 +5,7 @@ use super::weights::{Layer, Matrix};
 use super::{Cache, Config, Kernels, Model};
 use crate::Result;
 use crate::gpu::{Gpu, Program, Tensor};
-use crate::ops::{Epilogue, FRAME, Shares, most_partials, splits};
+use crate::ops::{Epilogue, ExpertTiles, FRAME, Shares, most_partials, splits};
 
 /// A layer of the model, over the residual stream x [T, D].
 fn layer<'a>(p: &mut Recorder<'a>, c: &Config, w: &'a Layer) -> Result<()> {
@@ -79,6 +79,9 @@ pub(crate) struct Activations {
     /// Of each token for each expert, and its experts with their shares: where there are some.
     pub(super) routes: Tensor, // [T, E]
     pub(super) chosen: Tensor, // [T, K, 2]
+    /// Of many tokens: these by their experts, and what each expert gives.
+    pub(super) groups: Tensor, // [tiles, 2 + TILE]
+    pub(super) given: Tensor, // [T, K, D]
     pub(super) last: Tensor,  // [1, D]
     /// Partial sums of the squares of x, for one token alone.
     pub(super) squares: Tensor, // [about D/4]
@@ -98,6 +101,13 @@ impl Activations {
             None => vec![tokens, width],
             Some(_) => vec![tokens, used, width],
         };
+        let (groups, given) = match tokens {
+            1 => ([0, 1], [0, used, c.n_embd]),
+            _ => {
+                let groups = ExpertTiles::of(gpu).groups([tokens, used, experts]);
+                (groups, [tokens, used, c.n_embd])
+            }
+        };
         let make =
             |name: &str, shape: &[usize]| Tensor::zeros(gpu, format!("act.{name}.{tokens}"), shape);
         Ok(Self {
@@ -112,6 +122,8 @@ impl Activations {
             h: make("h", &hidden)?,
             routes: make("routes", &[tokens, experts])?,
             chosen: make("chosen", &[tokens, used, 2])?,
+            groups: make("groups", &groups)?,
+            given: make("given", &given)?,
             last: make("last", &[1, c.n_embd])?,
             parts: make("parts", &if tokens == 1 { parts } else { [1, 1, 1] })?,
             squares: make("squares", &[most_partials(c.n_embd, model.weights.most_parts())])?,
@@ -125,11 +137,10 @@ impl Activations {
 
     pub(super) fn bytes(&self) -> u64 {
         let Self { tokens, frame, x, xn, qkv, q, att, carry, h, last, squares, parts, .. } = self;
-        let Self { routes, chosen, .. } = self;
-        [tokens, frame, x, xn, qkv, q, att, carry, h, routes, chosen, last, squares, parts]
-            .map(Tensor::size)
-            .iter()
-            .sum()
+        let Self { routes, chosen, groups, given, .. } = self;
+        let of_experts = [routes, chosen, groups, given];
+        let all = [tokens, frame, x, xn, qkv, q, att, carry, h, last, squares, parts];
+        all.iter().chain(&of_experts).map(|tensor| tensor.size()).sum()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Every kernel that a model's passes need, compiled side by side.
 use super::config::{HeadNorms, NormPlaces};
+use super::grouped::Grouped;
 use super::tensors::Products;
 use super::{Activations, Cache, Config, KernelSettings, Positions, RopeLayout};
 use crate::Result;
@@ -24,6 +25,8 @@ pub(crate) struct Kernels {
     pub(super) softcap: Option<Softcap>,
     /// Where a token goes to some of several feed-forwards.
     pub(super) experts: Option<(Route, Experts)>,
+    /// The same of many tokens.
+    pub(super) grouped: Option<Grouped>,
     pub(super) rope_store: RopeStore,
     pub(super) attention: Attention,
     pub(super) attention_one: AttentionOne,
@@ -83,9 +86,12 @@ impl Kernels {
             wanted(c.positions == Positions::Learned, AddPosition::new(gpu)),
             wanted(c.caps.logits.or(c.caps.qkv).is_some(), Softcap::new(gpu)),
         );
-        let routed = wanted(
-            !experts.is_empty(),
-            try_join(Route::new(gpu), Experts::new(gpu, variant.sums, experts)),
+        let routed = try_join(
+            wanted(
+                !experts.is_empty(),
+                try_join(Route::new(gpu), Experts::new(gpu, variant.sums, experts)),
+            ),
+            wanted(!experts.is_empty(), Grouped::new(gpu, experts)),
         );
         // Nothing is awaited before everything is begun: the weights stream from the first pause on.
         let (
@@ -93,7 +99,7 @@ impl Kernels {
                 get_rows,
                 norm,
                 matmul,
-                ((fused, add_bias), (head_norm, add_position, softcap), experts),
+                ((fused, add_bias), (head_norm, add_position, softcap), (experts, grouped)),
             ),
             (rope_store, (attention_one, attention), argmax, sample),
         ) = try_join(
@@ -121,6 +127,7 @@ impl Kernels {
             add_position,
             softcap,
             experts,
+            grouped,
             rope_store,
             attention,
             attention_one,
