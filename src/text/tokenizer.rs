@@ -20,9 +20,9 @@ const SPACE: char = '\u{2581}';
 /// The tokenizer of one model.
 pub struct Tokenizer {
     /// Finds special tokens, and for byte-level BPE does all the rest.
-    inner: tokenizers::Tokenizer,
+    pub(super) inner: tokenizers::Tokenizer,
     /// Merges what lies between special tokens.
-    sentence_piece: Option<SentencePiece>,
+    pub(super) sentence_piece: Option<SentencePiece>,
     tokens: Vec<String>,
     /// What each token prints; control tokens print nothing.
     bytes: Vec<Vec<u8>>,
@@ -33,6 +33,8 @@ pub struct Tokenizer {
     after: Option<u32>,
     /// Every id that ends a text or a turn.
     eog: Vec<u32>,
+    /// Whether each id is no part of anybody's text.
+    control: Vec<bool>,
     warnings: Vec<String>,
 }
 
@@ -88,6 +90,7 @@ impl Tokenizer {
             before: vocab.bos.filter(|_| vocab.add_bos.unwrap_or(add_bos)),
             after: vocab.eos.filter(|_| vocab.add_eos.unwrap_or(false)),
             eog,
+            control: vocab.types.iter().map(|kind| matches!(*kind, CONTROL | UNKNOWN)).collect(),
             tokens: vocab.tokens,
             warnings,
         })
@@ -175,6 +178,21 @@ impl Tokenizer {
     /// Every id that ends a text or a turn, in order.
     pub fn eog(&self) -> &[u32] {
         &self.eog
+    }
+
+    /// Whether a token stands for what nobody writes: a control token, or the unknown one.
+    pub fn is_control(&self, id: u32) -> bool {
+        self.control.get(id as usize).is_some_and(|&control| control)
+    }
+
+    /// The id of a token, as the vocabulary writes it.
+    pub fn id(&self, piece: &str) -> Option<u32> {
+        self.inner.token_to_id(piece).filter(|&id| (id as usize) < self.len())
+    }
+
+    /// The id that a text has to start with, if the file asks for one.
+    pub fn begins_with(&self) -> Option<u32> {
+        self.before
     }
 
     /// The id a text starts with, if the model has one.
