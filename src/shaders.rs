@@ -58,6 +58,7 @@ static FILES: &[File] = include_files![
     "matvec_residual.wgsl",
     "nll.wgsl",
     "norm.wgsl",
+    "norm_added.wgsl",
     "peak.wgsl",
     "rope_store.wgsl",
     "route.wgsl",

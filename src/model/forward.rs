@@ -71,6 +71,7 @@ pub(crate) struct Activations {
     pub(crate) frame: Tensor,
     pub(super) x: Tensor,     // [T, D]
     pub(super) xn: Tensor,    // [T, D]
+    pub(super) block: Tensor, // [T, D] what a block gave, where that is normalised
     pub(super) qkv: Tensor,   // [T, (H + 2 KV) HD]
     pub(super) q: Tensor,     // [T, 3, H HD]
     pub(super) att: Tensor,   // [T, H HD]
@@ -98,6 +99,7 @@ impl Activations {
             None => vec![tokens, width],
             Some(_) => vec![tokens, used, width],
         };
+        let block = if c.norms.places == NormPlaces::Before { 0 } else { c.n_embd };
         let make =
             |name: &str, shape: &[usize]| Tensor::zeros(gpu, format!("act.{name}.{tokens}"), shape);
         Ok(Self {
@@ -105,6 +107,7 @@ impl Activations {
             frame: make("frame", &[FRAME])?,
             x: make("x", &[tokens, c.n_embd])?,
             xn: make("xn", &[tokens, c.n_embd])?,
+            block: make("block", &[tokens, block])?,
             qkv: make("qkv", &[tokens, q_rows + 2 * kv_rows])?,
             q: make("q", &[tokens, 3, q_rows])?,
             att: make("att", &[tokens, q_rows])?,
@@ -125,8 +128,8 @@ impl Activations {
 
     pub(super) fn bytes(&self) -> u64 {
         let Self { tokens, frame, x, xn, qkv, q, att, carry, h, last, squares, parts, .. } = self;
-        let Self { routes, chosen, .. } = self;
-        [tokens, frame, x, xn, qkv, q, att, carry, h, routes, chosen, last, squares, parts]
+        let Self { routes, chosen, block, .. } = self;
+        [block, tokens, frame, x, xn, qkv, q, att, carry, h, routes, chosen, last, squares, parts]
             .map(Tensor::size)
             .iter()
             .sum()

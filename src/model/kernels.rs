@@ -6,8 +6,8 @@ use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::ops::{
     AddBias, AddPosition, Argmax, Attention, AttentionOne, ChunkAttention, Experts, Fused, GetRows,
-    HeadNorm, HeadShape, MatMul, Norm, NormKind, RopeStore, Route, Sample, SamplerState, Softcap,
-    Sums, Variant,
+    HeadNorm, HeadShape, MatMul, Norm, NormAdded, NormKind, RopeStore, Route, Sample, SamplerState,
+    Softcap, Sums, Variant,
 };
 use futures_util::future::{try_join, try_join3, try_join4};
 
@@ -15,6 +15,8 @@ use futures_util::future::{try_join, try_join3, try_join4};
 pub(crate) struct Kernels {
     pub(super) get_rows: GetRows,
     pub(super) norm: Norm,
+    /// Where what a block gives is normalised.
+    pub(super) norm_added: Option<NormAdded>,
     pub(super) matmul: MatMul,
     /// Where norms fold into the products of one token.
     pub(super) fused: Option<Fused>,
@@ -78,6 +80,11 @@ impl Kernels {
             wanted(folds, Fused::new(gpu, &all, embedding, variant)),
             wanted(folds && *residual_bias, AddBias::new(gpu)),
         );
+        let after = c.norms.places != NormPlaces::Before;
+        let norms = try_join(
+            Norm::new(gpu, sums, c.norms.kind),
+            wanted(after, NormAdded::new(gpu, sums, c.norms.kind)),
+        );
         let few = try_join3(
             wanted(c.head_norms.is_some(), HeadNorm::new(gpu, sums, head_norm)),
             wanted(c.positions == Positions::Learned, AddPosition::new(gpu)),
@@ -91,7 +98,7 @@ impl Kernels {
         let (
             (
                 get_rows,
-                norm,
+                (norm, norm_added),
                 matmul,
                 ((fused, add_bias), (head_norm, add_position, softcap), experts),
             ),
@@ -99,7 +106,7 @@ impl Kernels {
         ) = try_join(
             try_join4(
                 GetRows::new(gpu, embedding),
-                Norm::new(gpu, sums, c.norms.kind, c.norms.places != NormPlaces::Before),
+                norms,
                 MatMul::new(gpu, one, layers, variant),
                 try_join3(folded, few, routed),
             ),
@@ -114,6 +121,7 @@ impl Kernels {
         Ok(Self {
             get_rows,
             norm,
+            norm_added,
             matmul,
             fused,
             add_bias,

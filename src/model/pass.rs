@@ -5,13 +5,15 @@ use super::{Activations, Cache, Config, Kernels, Model};
 use crate::Result;
 use crate::gpu::{Recording, Tensor};
 use crate::ops::{
-    AttentionParams, Epilogue, ExpertWeights, HeadNormParams, Linear, Normed, RouteParams, Shares,
+    Added, AttentionParams, Epilogue, ExpertWeights, HeadNormParams, Linear, Next, Normed,
+    RouteParams, Shares,
 };
 
 /// Records the ops of one pass. The residual stream is `act.x` [T, D]; between two blocks nothing else is left.
 ///
 /// Of one token, norms before a block fold into the products around them where [`Config::folds`]: whoever adds to the
-/// stream also writes it times the gain of the norm that reads it next. So what adds waits until that norm is known.
+/// stream also writes it times the gain of the norm that reads it next. Where what a block gives is normalised, whoever
+/// adds that also writes the norm that comes next. So what adds waits until that norm is known.
 pub(super) struct Recorder<'a> {
     pub(super) r: Recording,
     model: &'a Model,
@@ -22,6 +24,11 @@ pub(super) struct Recorder<'a> {
     look: Option<(&'a Shares, &'a Tensor)>,
     layer: usize,
     folded: Option<Folded<'a>>,
+    /// What a block gave, [T, D] in `act.block`, is to be normalised and added to the stream as soon as the next norm is
+    /// known: its label and its weights.
+    post: Option<(String, &'a NormWeights)>,
+    /// Whether `act.xn` is the stream, normalised for the output.
+    ready: bool,
 }
 
 /// Where norms fold into products.
@@ -51,7 +58,8 @@ impl<'a> Recorder<'a> {
     ) -> Self {
         let one = act.one() && look.is_none();
         let folded = (one && kernels.fused.is_some()).then(Folded::default);
-        Self { r: Recording::default(), model, kernels, cache, act, look, layer: 0, folded }
+        let r = Recording::default();
+        Self { r, model, kernels, cache, act, look, layer: 0, folded, post: None, ready: false }
     }
 
     fn label(&self, op: &str) -> String {
@@ -138,12 +146,31 @@ impl<'a> Recorder<'a> {
         norm: Option<&'a NormWeights>,
     ) -> Result<&'a Tensor> {
         let act = self.act;
-        let Some(norm) = norm else { return Ok(&act.x) };
-        match self.folded {
-            Some(_) => self.settle(&norm.gain)?,
-            None => self.norm(self.label(name), norm, [&act.x, &act.xn])?, // xn [T, D]
+        let Some(norm) = norm else {
+            self.add_post(None)?;
+            return Ok(&act.x);
+        };
+        if self.folded.is_some() {
+            self.settle(&norm.gain)?;
+        } else if !self.add_post(Some(norm))? {
+            self.norm(self.label(name), norm, [&act.x, &act.xn])?; // xn [T, D]
         }
         Ok(&act.xn)
+    }
+
+    /// Adds what a block gave, normalised; whether the norm that comes next is then there, too: xn [T, D].
+    fn add_post(&mut self, next: Option<&NormWeights>) -> Result<bool> {
+        let (Some((label, norm)), Some(op)) = (self.post.take(), &self.kernels.norm_added) else {
+            return Ok(false);
+        };
+        let (act, eps) = (self.act, self.config().norm_eps());
+        let next = next.filter(|next| op.has_next() && next.bias.is_none());
+        let next = next.map(|next| Next { gain: &next.gain, eps, yn: &act.xn });
+        let NormWeights { gain, bias } = norm;
+        let eps = self.config().norms.eps;
+        let added = Added { x: &act.block, gain, bias: bias.as_ref(), eps };
+        op.record(&mut self.r, label, [&act.frame, &act.x], added, next)?; // x += [T, D]
+        Ok(next.is_some())
     }
 
     /// A product of what a norm gave, into `out`.
@@ -188,19 +215,18 @@ impl<'a> Recorder<'a> {
         matrix: &'a Matrix,
         post: (&str, Option<&'a NormWeights>),
     ) -> Result<()> {
-        let Self { model, kernels, act, .. } = *self;
-        let label = self.label(name);
+        let act = self.act;
         if let Some(folded) = &mut self.folded {
+            let label = format!("blk.{}/{name}", self.layer);
             folded.waits = Some(Waits::Product { label, from, matrix });
             return Ok(());
         }
-        let (post_name, Some(NormWeights { gain, bias })) = post else {
+        let (post_name, Some(norm)) = post else {
             return self.linear(name, Epilogue::Add, from, matrix, &act.x);
         };
-        self.linear(name, Epilogue::Store, from, matrix, &act.xn)?;
-        let (eps, label) = (model.config.norms.eps, self.label(post_name));
-        let tensors = [&act.frame, &act.xn, gain, &act.x];
-        kernels.norm.record_added(&mut self.r, label, eps, tensors, bias.as_ref()) // x += [T, D]
+        self.linear(name, Epilogue::Store, from, matrix, &act.block)?;
+        self.post = Some((self.label(post_name), norm));
+        Ok(())
     }
 
     /// Which experts each token goes to: chosen [T, K].
@@ -286,6 +312,7 @@ impl<'a> Recorder<'a> {
         let (w, eps) = (&model.weights, model.config.norm_eps());
         let last = match self.folded {
             Some(_) => &act.xn,
+            None if self.ready => &act.xn,
             None => {
                 let NormWeights { gain, bias } = &w.output_norm;
                 let norm = [&act.frame, &act.x, gain, &act.last];
@@ -307,7 +334,11 @@ impl<'a> Recorder<'a> {
 
     /// What is left to be added after the last layer.
     pub(super) fn finish_layers(&mut self) -> Result<()> {
-        self.settle(&self.model.weights.output_norm.gain)
+        let norm = &self.model.weights.output_norm;
+        self.settle(&norm.gain)?;
+        // Of many tokens, who asks for the norm wants it of one, or after a border.
+        self.ready = self.add_post(self.act.one().then_some(norm))?;
+        Ok(())
     }
 }
 

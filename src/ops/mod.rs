@@ -16,6 +16,7 @@ mod linear;
 mod matmul;
 mod nll;
 mod norm;
+mod norm_added;
 mod peak;
 mod ring;
 mod rope_store;
@@ -47,6 +48,7 @@ pub use linear::{Join, Linear, Part};
 pub use matmul::{MatMul, MatMulParams};
 pub use nll::{Nll, NllParams};
 pub use norm::{Norm, NormKind, NormParams};
+pub use norm_added::{Added, Next, NormAdded, NormAddedParams};
 pub use peak::{Peak, PeakParams};
 pub use ring::{FRAME, RingParams};
 pub use rope_store::RopeStore;
@@ -102,6 +104,8 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         HeadNorm::SOURCE,
         HeadNorm::SUBGROUP,
         Nll::SOURCE,
+        NormAdded::SOURCE,
+        NormAdded::SUBGROUP,
         Peak::SOURCE,
         Route::SOURCE,
         Shift::SOURCE,

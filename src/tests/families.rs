@@ -208,10 +208,12 @@ fn cost(name: &str, layers: usize) -> u64 {
         "falcon" | "phi2" => [6, 4],
         "gptneox" | "mpt" | "falcon40" | "stablelm" | "starcoder2" => [7, 4],
         "bloom" => [7, 5],
-        "olmo2" | "olmo3" | "exaone4" => [8, 4],
-        "glm4" | "gptoss" | "gptoss_mxfp4" => [9, 4],
-        "gemma2" => [9, 5],
-        "gemma3" | "qwen3moe" => [10, 4],
+        "olmo2" | "olmo3" | "exaone4" => [8, 3],
+        "glm4" => [7, 4],
+        "gemma2" => [7, 5],
+        "gemma3" => [8, 4],
+        "gptoss" | "gptoss_mxfp4" => [9, 4],
+        "qwen3moe" => [10, 4],
         _ => panic!("what does {name} cost?"),
     };
     each * layers as u64 + besides

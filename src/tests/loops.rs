@@ -75,7 +75,7 @@ fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     let [one_frame, many_frame] = [1, chunk].map(|tokens| frame(gpu, sizes, tokens));
     let (tokens, token) = (zeros(gpu, &[chunk]), zeros(gpu, &[1]));
     let (gain, wide_gain) = (zeros(gpu, &[ROWS]), zeros(gpu, &[width]));
-    let squares = zeros(gpu, &[width]);
+    let (squares, many_yn) = (zeros(gpu, &[width]), zeros(gpu, &[chunk, width]));
     let weights: Vec<Linear> = sizes
         .dtypes
         .iter()
@@ -106,10 +106,17 @@ fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     add_position.record(r, "add_position", [&many_frame, &w, &many_x]).unwrap();
     for sums in [Sums::Shared, Sums::of(gpu)] {
         for kind in [NormKind::Rms, NormKind::Layer] {
-            let norm = block_on(Norm::new(gpu, sums, kind, true)).unwrap();
+            let norm = block_on(Norm::new(gpu, sums, kind)).unwrap();
             let tensors = [&many_frame, &many_x, &wide_gain, &many_xn];
             norm.record(r, "norm", 1e-5, tensors, None).unwrap();
-            norm.record_added(r, "norm", 1e-5, tensors, Some(&wide_gain)).unwrap();
+            let op = block_on(NormAdded::new(gpu, sums, kind)).unwrap();
+            let (frame, gain, bias) = (&many_frame, &wide_gain, Some(&wide_gain));
+            let added = Added { x: &many_x, gain, bias, eps: 1e-5 };
+            op.record(r, "norm_added", [frame, &many_xn], added, None).unwrap();
+            if op.has_next() {
+                let next = Next { gain, eps: 1e-5, yn: &many_yn };
+                op.record(r, "norm_added", [frame, &many_xn], added, Some(next)).unwrap();
+            }
         }
     }
 }
