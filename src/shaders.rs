@@ -37,7 +37,6 @@ macro_rules! include_files {
 /// Every file but the formats' own, which the table of formats includes.
 static FILES: &[File] = include_files![
     "enable/subgroups.wgsl",
-    "add_bias.wgsl",
     "add_position.wgsl",
     "argmax.wgsl",
     "attention.wgsl",
@@ -72,6 +71,7 @@ static FILES: &[File] = include_files![
     "lib/attention_params.wgsl",
     "lib/block.wgsl",
     "lib/epilogue.wgsl",
+    "lib/folded.wgsl",
     "lib/four_rows.wgsl",
     "lib/four_rows_floats.wgsl",
     "lib/half.wgsl",

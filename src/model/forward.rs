@@ -16,7 +16,7 @@ fn layer<'a>(p: &mut Recorder<'a>, c: &Config, w: &'a Layer) -> Result<()> {
     let xn = if c.parallel {
         // Both blocks read the stream as it was; one norm may serve both.
         let xn = if w.ffn_norm.is_some() { p.normed("ffn_norm", w.ffn_norm.as_ref())? } else { xn };
-        p.linear_residual("attn_output", att, &w.attn_output, post)?; // x += [T, D]
+        p.linear_beside("attn_output", att, &w.attn_output, post)?; // x += [T, D]
         p.border();
         xn
     } else {
@@ -53,16 +53,6 @@ fn experts<'a>(
     p.experts("ffn_down", Epilogue::Add, &p.act.h, &w.ffn_down, &p.act.x) // x += [T, D], by their shares
 }
 
-impl Config {
-    /// Whether the norms of one token fold into the products around them.
-    pub(crate) fn folds(&self) -> bool {
-        let plain = self.norms.places == NormPlaces::Before && !self.norms.embedding;
-        let rms = self.norms.kind == crate::ops::NormKind::Rms;
-        let one = !self.parallel && self.experts.is_none();
-        plain && rms && one && self.feed_forward == Epilogue::SwiGlu
-    }
-}
-
 /// What flows between the ops of a pass of at most T tokens.
 pub(crate) struct Activations {
     /// `[T]` ids of this pass
@@ -81,8 +71,8 @@ pub(crate) struct Activations {
     pub(super) routes: Tensor, // [T, E]
     pub(super) chosen: Tensor, // [T, K, 2]
     pub(super) last: Tensor,  // [1, D]
-    /// Partial sums of the squares of x, for one token alone.
-    pub(super) squares: Tensor, // [about D/4]
+    /// Partial sums of x and of its squares, for one token alone.
+    pub(super) sums: Tensor, // [about D/4], or three times as many
     /// What each split of the cache gives, for one token alone.
     pub(super) parts: Tensor, // [splits, H, HD + 4]
 }
@@ -99,6 +89,7 @@ impl Activations {
             None => vec![tokens, width],
             Some(_) => vec![tokens, used, width],
         };
+        let partials = most_partials(c.n_embd, model.weights.most_parts());
         let block = if c.norms.places == NormPlaces::Before { 0 } else { c.n_embd };
         let make =
             |name: &str, shape: &[usize]| Tensor::zeros(gpu, format!("act.{name}.{tokens}"), shape);
@@ -117,7 +108,7 @@ impl Activations {
             chosen: make("chosen", &[tokens, used, 2])?,
             last: make("last", &[1, c.n_embd])?,
             parts: make("parts", &if tokens == 1 { parts } else { [1, 1, 1] })?,
-            squares: make("squares", &[most_partials(c.n_embd, model.weights.most_parts())])?,
+            sums: make("sums", &[partials * c.norms.kind.sums()])?,
         })
     }
 
@@ -127,9 +118,9 @@ impl Activations {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        let Self { tokens, frame, x, xn, qkv, q, att, carry, h, last, squares, parts, .. } = self;
+        let Self { tokens, frame, x, xn, qkv, q, att, carry, h, last, sums, parts, .. } = self;
         let Self { routes, chosen, block, .. } = self;
-        [block, tokens, frame, x, xn, qkv, q, att, carry, h, routes, chosen, last, squares, parts]
+        [block, tokens, frame, x, xn, qkv, q, att, carry, h, routes, chosen, last, sums, parts]
             .map(Tensor::size)
             .iter()
             .sum()

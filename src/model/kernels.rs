@@ -5,7 +5,7 @@ use super::{Activations, Cache, Config, KernelSettings, Positions, RopeLayout};
 use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::ops::{
-    AddBias, AddPosition, Argmax, Attention, AttentionOne, ChunkAttention, Experts, Fused, GetRows,
+    AddPosition, Argmax, Attention, AttentionOne, ChunkAttention, Experts, Fused, GetRows,
     HeadNorm, HeadShape, MatMul, Norm, NormAdded, NormKind, RopeStore, Route, Sample, SamplerState,
     Softcap, Sums, Variant,
 };
@@ -20,7 +20,6 @@ pub(crate) struct Kernels {
     pub(super) matmul: MatMul,
     /// Where norms fold into the products of one token.
     pub(super) fused: Option<Fused>,
-    pub(super) add_bias: Option<AddBias>,
     pub(super) head_norm: Option<HeadNorm>,
     pub(super) add_position: Option<AddPosition>,
     pub(super) softcap: Option<Softcap>,
@@ -64,7 +63,7 @@ impl Kernels {
     /// Compiles them side by side.
     pub(crate) async fn new(gpu: &Gpu, needs: Needs<'_>) -> Result<Self> {
         let Needs { config: c, heads, products, variant } = needs;
-        let Products { embedding, layers, experts, output, residual_bias } = products;
+        let Products { embedding, layers, experts, output, .. } = products;
         let (folds, neox) = (c.folds(), c.rope.layout == RopeLayout::Neox);
         let all = [&layers[..], output].concat();
         // A chunk gives the logits of its last token alone; one token has products of its own where norms fold.
@@ -76,10 +75,8 @@ impl Kernels {
             try_join(AttentionOne::new(gpu, heads, neox, sums), Attention::new(gpu, heads, way));
         let centred = c.head_norms == Some(HeadNorms::OwnGains);
         let head_norm = if centred { NormKind::Layer } else { NormKind::Rms };
-        let folded = try_join(
-            wanted(folds, Fused::new(gpu, &all, embedding, variant)),
-            wanted(folds && *residual_bias, AddBias::new(gpu)),
-        );
+        let folded =
+            wanted(folds, Fused::new(gpu, &all, embedding, variant, c.fold_kind(products)));
         let after = c.norms.places != NormPlaces::Before;
         let norms = try_join(
             Norm::new(gpu, sums, c.norms.kind),
@@ -92,7 +89,7 @@ impl Kernels {
         );
         let routed = wanted(
             !experts.is_empty(),
-            try_join(Route::new(gpu), Experts::new(gpu, variant.sums, experts)),
+            try_join(Route::new(gpu), Experts::new(gpu, variant.sums, experts, folds)),
         );
         // Nothing is awaited before everything is begun: the weights stream from the first pause on.
         let (
@@ -100,7 +97,7 @@ impl Kernels {
                 get_rows,
                 (norm, norm_added),
                 matmul,
-                ((fused, add_bias), (head_norm, add_position, softcap), experts),
+                (fused, (head_norm, add_position, softcap), experts),
             ),
             (rope_store, (attention_one, attention), argmax, sample),
         ) = try_join(
@@ -124,7 +121,6 @@ impl Kernels {
             norm_added,
             matmul,
             fused,
-            add_bias,
             head_norm,
             add_position,
             softcap,

@@ -1,5 +1,6 @@
 //! A pass on its way into a list of ops: what a layer asks for, and how it is computed for one token and for many.
 use super::config::HeadNorms;
+use super::folded::Folded;
 use super::weights::{Layer, Matrix, NormWeights};
 use super::{Activations, Cache, Config, Kernels, Model};
 use crate::Result;
@@ -16,35 +17,19 @@ use crate::ops::{
 /// adds that also writes the norm that comes next. So what adds waits until that norm is known.
 pub(super) struct Recorder<'a> {
     pub(super) r: Recording,
-    model: &'a Model,
-    kernels: &'a Kernels,
+    pub(super) model: &'a Model,
+    pub(super) kernels: &'a Kernels,
     cache: &'a Cache,
     pub(super) act: &'a Activations,
     /// A look at every layer's attention.
     look: Option<(&'a Shares, &'a Tensor)>,
     layer: usize,
-    folded: Option<Folded<'a>>,
+    pub(super) folded: Option<Folded<'a>>,
     /// What a block gave, [T, D] in `act.block`, is to be normalised and added to the stream as soon as the next norm is
     /// known: its label and its weights.
     post: Option<(String, &'a NormWeights)>,
     /// Whether `act.xn` is the stream, normalised for the output.
     ready: bool,
-}
-
-/// Where norms fold into products.
-#[derive(Default)]
-struct Folded<'a> {
-    /// What is to be added to the stream, as soon as the next norm is known: the embedding, or a product of these.
-    waits: Option<Waits<'a>>,
-    /// Partial sums of the squares of the stream.
-    partials: u32,
-    /// Whether a layer begins after what waits.
-    border: bool,
-}
-
-enum Waits<'a> {
-    Embedding,
-    Product { label: String, from: &'a Tensor, matrix: &'a Matrix },
 }
 
 impl<'a> Recorder<'a> {
@@ -62,7 +47,7 @@ impl<'a> Recorder<'a> {
         Self { r, model, kernels, cache, act, look, layer: 0, folded, post: None, ready: false }
     }
 
-    fn label(&self, op: &str) -> String {
+    pub(super) fn label(&self, op: &str) -> String {
         format!("blk.{}/{op}", self.layer)
     }
 
@@ -74,8 +59,9 @@ impl<'a> Recorder<'a> {
     pub(super) fn embed(&mut self) -> Result<()> {
         let Self { model, kernels, act, .. } = *self;
         let (c, w) = (&model.config, &model.weights);
-        if let Some(folded) = &mut self.folded {
-            folded.waits = Some(Waits::Embedding);
+        if let Some(folded) = &mut self.folded
+            && folded.wait_for_embedding(c)
+        {
             return Ok(());
         }
         let rows = if w.token_embd_norm.is_some() { &act.xn } else { &act.x };
@@ -111,34 +97,6 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// Writes what waits to be added to the stream, for the norm of `gain` to be read next.
-    fn settle(&mut self, gain: &Tensor) -> Result<()> {
-        let Self { model, kernels, act, .. } = *self;
-        let (Some(folded), Some(fused)) = (&mut self.folded, &kernels.fused) else { return Ok(()) };
-        let (r, w) = (&mut self.r, &model.weights);
-        match folded.waits.take() {
-            Some(Waits::Embedding) => {
-                let embedding = [&act.tokens, gain, &act.x, &act.xn, &act.squares];
-                let scale = model.config.embedding_scale();
-                folded.partials =
-                    fused.record_get_rows(r, "token_embd", scale, embedding, &w.token_embd)?;
-            }
-            Some(Waits::Product { label, from, matrix }) => {
-                // The kernel has no room for a bias.
-                if let (Some(op), Some(bias)) = (&kernels.add_bias, &matrix.bias) {
-                    op.record(r, format!("{label}_bias"), [bias, &act.x])?;
-                }
-                let out = [from, gain, &act.x, &act.xn, &act.squares];
-                folded.partials = fused.record_residual(r, &label, out, &matrix.w)?;
-            }
-            None => {}
-        }
-        if std::mem::take(&mut folded.border) {
-            r.border();
-        }
-        Ok(())
-    }
-
     /// The stream, normalised: what a block reads. Where there is no norm it is the stream itself.
     pub(super) fn normed(
         &mut self,
@@ -151,7 +109,7 @@ impl<'a> Recorder<'a> {
             return Ok(&act.x);
         };
         if self.folded.is_some() {
-            self.settle(&norm.gain)?;
+            self.settle(self.label(name), norm)?;
         } else if !self.add_post(Some(norm))? {
             self.norm(self.label(name), norm, [&act.x, &act.xn])?; // xn [T, D]
         }
@@ -183,7 +141,8 @@ impl<'a> Recorder<'a> {
         out: &'a Tensor,
     ) -> Result<()> {
         let label = self.label(name);
-        self.product(&label, epilogue, from, (&matrix.w, matrix.bias.as_ref()), out)
+        let biases = [matrix.bias.as_ref(), matrix.folded.as_ref()];
+        self.product(&label, epilogue, from, (&matrix.w, biases), out)
     }
 
     /// The same with a label of its own. Where norms fold, `from` is what a norm is still to divide.
@@ -192,15 +151,16 @@ impl<'a> Recorder<'a> {
         label: &str,
         epilogue: Epilogue,
         from: &Tensor,
-        (w, bias): (&Linear, Option<&Tensor>),
+        (w, [bias, folded]): (&Linear, [Option<&Tensor>; 2]),
         out: &Tensor,
     ) -> Result<()> {
         let Self { model, kernels, act, .. } = *self;
         let r = &mut self.r;
         match (&self.folded, &kernels.fused) {
             (Some(Folded { partials, .. }), Some(fused)) => {
-                let (eps, partials) = (model.config.norm_eps(), *partials);
-                let input = Normed { xn: from, squares: &act.squares, partials };
+                let (eps, partials) = (model.config.norm_eps(), partials.unwrap_or(0));
+                let input = Normed { xn: from, sums: &act.sums, partials };
+                let bias = if partials > 0 { folded.or(bias) } else { bias };
                 fused.record_normed(r, label, epilogue, eps, input, out, w, bias)
             }
             _ => kernels.matmul.record(r, label, epilogue, [&act.frame, from, out], w, bias),
@@ -217,8 +177,7 @@ impl<'a> Recorder<'a> {
     ) -> Result<()> {
         let act = self.act;
         if let Some(folded) = &mut self.folded {
-            let label = format!("blk.{}/{name}", self.layer);
-            folded.waits = Some(Waits::Product { label, from, matrix });
+            folded.wait(format!("blk.{}/{name}", self.layer), from, matrix);
             return Ok(());
         }
         let (post_name, Some(norm)) = post else {
@@ -254,10 +213,21 @@ impl<'a> Recorder<'a> {
         let (Some((_, op)), Some(experts)) = (&kernels.experts, self.config().experts) else {
             return Ok(());
         };
-        let Matrix { w, bias } = matrix;
+        let Matrix { w, bias, .. } = matrix;
         let weights = ExpertWeights { w, bias: bias.as_ref(), experts: experts.count };
-        let label = self.label(name);
-        op.record(&mut self.r, label, epilogue, [&act.frame, from, &act.chosen, out], weights)
+        let (label, eps) = (self.label(name), self.config().norm_eps());
+        let (r, chosen) = (&mut self.r, &act.chosen);
+        match &mut self.folded {
+            Some(folded) if epilogue != Epilogue::Add => {
+                let partials = folded.partials.unwrap_or(0);
+                let input = Normed { xn: from, sums: &act.sums, partials };
+                return op.record_normed(r, label, epilogue, eps, input, [chosen, out], weights);
+            }
+            // The stream is another then.
+            Some(folded) => folded.partials = None,
+            None => {}
+        }
+        op.record(r, label, epilogue, [&act.frame, from, chosen, out], weights)
     }
 
     /// A place where a pass of many tokens may be submitted in two.
@@ -310,17 +280,22 @@ impl<'a> Recorder<'a> {
     pub(super) fn head(&mut self, logits: &Tensor) -> Result<()> {
         let Self { model, kernels, act, .. } = *self;
         let (w, eps) = (&model.weights, model.config.norm_eps());
-        let last = match self.folded {
-            Some(_) => &act.xn,
+        let last = match &mut self.folded {
+            Some(Folded { partials: Some(_), .. }) => &act.xn,
             None if self.ready => &act.xn,
-            None => {
+            folded => {
+                if let Some(folded) = folded {
+                    folded.partials = Some(0);
+                }
                 let NormWeights { gain, bias } = &w.output_norm;
                 let norm = [&act.frame, &act.x, gain, &act.last];
                 kernels.norm.record_last(&mut self.r, "output_norm", eps, norm, bias.as_ref())?; // last [1, D]
                 &act.last
             }
         };
-        self.product("output", Epilogue::Store, last, w.output(), logits)?;
+        let (output, bias) = w.output();
+        let biases = [bias, w.output_folded.as_ref()];
+        self.product("output", Epilogue::Store, last, (output, biases), logits)?;
         self.cap(logits)
     }
 
@@ -335,7 +310,9 @@ impl<'a> Recorder<'a> {
     /// What is left to be added after the last layer.
     pub(super) fn finish_layers(&mut self) -> Result<()> {
         let norm = &self.model.weights.output_norm;
-        self.settle(&norm.gain)?;
+        if self.folded.as_ref().is_some_and(Folded::waits) {
+            self.settle("output_norm".into(), norm)?;
+        }
         // Of many tokens, who asks for the norm wants it of one, or after a border.
         self.ready = self.add_post(self.act.one().then_some(norm))?;
         Ok(())

@@ -1,5 +1,4 @@
 //! One file an op: its `Params`, its kernel, its `record`.
-mod add_bias;
 mod add_position;
 mod argmax;
 mod attention;
@@ -28,7 +27,6 @@ mod softcap;
 mod subgroup;
 mod variant;
 
-pub use add_bias::{AddBias, AddBiasParams};
 pub use add_position::{AddPosition, AddPositionParams};
 pub use argmax::{Argmax, ArgmaxParams, NO_TOKEN};
 pub use attention::{Attention, AttentionParams, ChunkAttention, HeadShape, MOST_HEAD_DIM};
@@ -38,7 +36,7 @@ pub use attention_one::{AttentionOne, splits};
 pub use epilogue::{Epilogue, Product};
 pub use experts::{ExpertWeights, Experts, ExpertsParams};
 pub use formats::ForFormats;
-pub use fused::{Fused, Normed, NormedParams, ResidualParams, most_partials};
+pub use fused::{Folds, Fused, Normed, NormedParams, ResidualParams, most_partials};
 pub use get_rows::{GetRows, GetRowsParams};
 pub use head_norm::{HeadNorm, HeadNormParams};
 pub use head_terms::{Start, head_terms};
@@ -92,7 +90,6 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
     let others = [Norm::SOURCE, Norm::SUBGROUP, RopeStore::SOURCE, Attention::SOURCE];
     let one = [
         Sample::SELECT,
-        AddBias::SOURCE,
         AddPosition::SOURCE,
         Sample::SOURCE,
         Attention::TILES,

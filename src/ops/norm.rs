@@ -31,6 +31,15 @@ impl NormKind {
         f64::from(u8::from(self == Self::Layer))
     }
 
+    /// Numbers of a partial sum that folds into a product: the squares' sum; or how many, their mean, and the sum of the
+    /// squares of what is off it.
+    pub fn sums(self) -> usize {
+        match self {
+            Self::Rms => 1,
+            Self::Layer => 3,
+        }
+    }
+
     /// Iterations of a norm of so many elements by so many lanes.
     pub(super) fn iterations(self, cols: u32, lanes: u32) -> u64 {
         let (each, sum) = (u64::from(cols.div_ceil(lanes)), u64::from(lanes.ilog2()));

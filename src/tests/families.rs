@@ -203,17 +203,16 @@ fn holds(name: &'static str) {
 /// is not folded into the output, output, choice, and what few models have.
 fn cost(name: &str, layers: usize) -> u64 {
     let [each, besides] = match name {
-        "qwen2" | "phi3" | "smollm3" | "granite" => [5, 3],
+        "qwen2" | "phi3" | "smollm3" | "granite" | "stablelm" => [5, 3],
         "qwen3" => [6, 3],
-        "falcon" | "phi2" => [6, 4],
-        "gptneox" | "mpt" | "falcon40" | "stablelm" | "starcoder2" => [7, 4],
-        "bloom" => [7, 5],
+        "falcon" | "phi2" | "gptneox" | "mpt" | "falcon40" | "starcoder2" => [5, 3],
+        "bloom" => [5, 5],
         "olmo2" | "olmo3" | "exaone4" => [8, 3],
         "glm4" => [7, 4],
         "gemma2" => [7, 5],
         "gemma3" => [8, 4],
-        "gptoss" | "gptoss_mxfp4" => [9, 4],
-        "qwen3moe" => [10, 4],
+        "gptoss" | "gptoss_mxfp4" => [8, 3],
+        "qwen3moe" => [9, 3],
         _ => panic!("what does {name} cost?"),
     };
     each * layers as u64 + besides

@@ -75,7 +75,8 @@ fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     let [one_frame, many_frame] = [1, chunk].map(|tokens| frame(gpu, sizes, tokens));
     let (tokens, token) = (zeros(gpu, &[chunk]), zeros(gpu, &[1]));
     let (gain, wide_gain) = (zeros(gpu, &[ROWS]), zeros(gpu, &[width]));
-    let (squares, many_yn) = (zeros(gpu, &[width]), zeros(gpu, &[chunk, width]));
+    let (sums, many_yn) = (zeros(gpu, &[3 * width]), zeros(gpu, &[chunk, width]));
+    let terms = zeros(gpu, &[2, ROWS]);
     let weights: Vec<Linear> = sizes
         .dtypes
         .iter()
@@ -83,19 +84,26 @@ fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
         .collect();
     for variant in variants {
         let matmul = block_on(MatMul::new(gpu, &all, &all, variant)).unwrap();
-        let fused = block_on(Fused::new(gpu, &both, &sizes.dtypes, variant)).unwrap();
+        let kinds = [NormKind::Rms, NormKind::Layer];
+        let fused = kinds.map(|kind| {
+            let folds = Folds { kind, biased: false, beside: true };
+            block_on(Fused::new(gpu, &both, &sizes.dtypes, variant, folds)).unwrap()
+        });
         for w in &weights {
             let store = Epilogue::Store;
             matmul.record(r, "matvec", store, [&one_frame, &one_x, &one_y], w, None).unwrap();
             matmul.record(r, "matmul", store, [&many_frame, &many_x, &many_y], w, None).unwrap();
             // A group of rows leaves a partial sum: the fewest rows leave the most.
             let partials = (width / 4) as u32;
-            let input = Normed { xn: &one_x, squares: &squares, partials };
-            fused.record_normed(r, "normed", store, 1e-5, input, &one_y, w, None).unwrap();
-            let tensors = [&one_x, &gain, &one_y, &yn, &squares];
-            fused.record_residual(r, "residual", tensors, w).unwrap();
-            let embedding = [&token, &wide_gain, &one_x, &xn, &squares];
-            fused.record_get_rows(r, "get_rows_normed", 1.0, embedding, w).unwrap();
+            for (fused, bias) in fused.iter().zip([None, Some(&terms)]) {
+                let input = Normed { xn: &one_x, sums: &sums, partials };
+                fused.record_normed(r, "normed", store, 1e-5, input, &one_y, w, bias).unwrap();
+                let tensors = [&one_x, &gain, &one_y, &yn, &sums];
+                fused.record_residual(r, "residual", tensors, w).unwrap();
+                fused.record_beside(r, "beside", tensors, w).unwrap();
+                let embedding = [&token, &wide_gain, &one_x, &xn, &sums];
+                fused.record_get_rows(r, "get_rows_normed", 1.0, embedding, w).unwrap();
+            }
         }
     }
     let get_rows = block_on(GetRows::new(gpu, &sizes.dtypes)).unwrap();
@@ -131,12 +139,13 @@ fn experts(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     let params = RouteParams { experts: MOST_EXPERTS as u32, used: used as u32, scale: 1.0 };
     route.record(r, "route", params, [&frame, &logits, &chosen]).unwrap();
     let (x, h) = (zeros(gpu, &[1, width]), zeros(gpu, &[1, used, width]));
+    let squares = zeros(gpu, &[width / 4]);
     let (up, down) = (zeros(gpu, &[1, used, ROWS / 2]), zeros(gpu, &[1, ROWS]));
     let first = sizes.dtypes[0];
     let added = sizes.dtypes.iter().map(|&dtype| (Epilogue::Add, dtype));
     let products: Vec<Product> = added.chain([(Epilogue::SwiGlu, first)]).collect();
     for sums in [Sums::Shared, Sums::of(gpu)] {
-        let op = block_on(Experts::new(gpu, sums, &products)).unwrap();
+        let op = block_on(Experts::new(gpu, sums, &products, true)).unwrap();
         for &(epilogue, dtype) in &products {
             let w = Linear::zeros(gpu, "w", dtype, [used * ROWS, width]).unwrap();
             let weights = ExpertWeights { w: &w, bias: None, experts: used };
@@ -145,6 +154,11 @@ fn experts(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
                 _ => [&frame, &x, &chosen, &up],
             };
             op.record(r, "experts", epilogue, tensors, weights).unwrap();
+            if epilogue != Epilogue::Add {
+                let input = Normed { xn: &x, sums: &squares, partials: width as u32 / 4 };
+                let (eps, out) = (1e-5, [&chosen, &up]);
+                op.record_normed(r, "normed", epilogue, eps, input, out, weights).unwrap();
+            }
         }
     }
 }
