@@ -42,24 +42,27 @@ pub(super) struct Folding {
 }
 
 impl Folding {
-    /// Compiles what a model of this kind needs: nothing without LayerNorms.
+    /// Compiles what a model of this kind needs, if it needs it: for LayerNorms.
     pub(super) async fn new(
         gpu: &Gpu,
         config: &Config,
         products: &Products,
         variant: Variant,
-    ) -> Result<Self> {
+    ) -> Result<Option<Self>> {
+        if !config.folds() || config.norms.kind == NormKind::Rms {
+            return Ok(None);
+        }
         let read = products.layers.iter().filter(|(epilogue, _)| *epilogue != Epilogue::Add);
-        let centred = config.folds() && config.norms.kind == NormKind::Layer;
         let mut dtypes: Vec<DType> = Vec::new();
-        for &(_, dtype) in read.chain(&products.output).filter(|_| centred) {
+        for &(_, dtype) in read.chain(&products.output) {
             if !dtypes.contains(&dtype) {
                 dtypes.push(dtype);
             }
         }
         let added: Vec<Product> = dtypes.into_iter().map(|dtype| (Epilogue::Add, dtype)).collect();
         let op = MatMul::new(gpu, &[], &added, variant).await?;
-        Ok(Self { op, frame: Tensor::upload(gpu, "fold.frame", &[FRAME], &[0u32, 2, 0, 0])? })
+        let frame = Tensor::upload(gpu, "fold.frame", &[FRAME], &[0u32, 2, 0, 0])?;
+        Ok(Some(Self { op, frame }))
     }
 
     /// What a LayerNorm adds to a product that it folds into, and what is to be taken off for each unit of the mean: [2, M].
@@ -92,11 +95,11 @@ impl Weights {
         gpu: &Gpu,
         config: &Config,
         products: &Products,
-        op: &Folding,
+        op: Option<&Folding>,
     ) -> Result<()> {
         let kept = std::mem::take(&mut self.kept);
-        let Folds { kind, biased, .. } = config.fold_kind(products);
-        let (folds, layers) = (config.folds(), config.n_layer);
+        let biased = config.folds() && products.residual_bias;
+        let layers = config.n_layer;
         let name = |layer: usize, part: &str| format!("blk.{layer}.{part}");
         // What a layer's feed-forward reads through.
         let second = |layer: usize| {
@@ -105,7 +108,8 @@ impl Weights {
         };
         let terms = |w: &Linear, label: &str, norm: &str| {
             let norm = [kept.get(&format!("{norm}.bias")), kept.get(norm)];
-            op.terms(gpu, w, label, kept.get(&format!("{label}.bias")), norm).map(Some)
+            let bias = kept.get(&format!("{label}.bias"));
+            op.map(|op| op.terms(gpu, w, label, bias, norm)).transpose()
         };
         let pair = |w: &Linear, label: &str, norm: &str| {
             let bias = kept.get(&format!("{label}.bias")).cloned().unwrap_or(vec![0.0; w.rows]);
@@ -115,13 +119,11 @@ impl Weights {
                 .map(Some)
         };
         for (i, layer) in self.layers.iter_mut().enumerate() {
-            if folds && kind == NormKind::Layer {
-                let label = name(i, "attn_qkv");
-                layer.attn_qkv.folded = terms(&layer.attn_qkv.w, &label, &name(i, "attn_norm"))?;
-                let label = name(i, "ffn_gate_up");
-                layer.ffn_gate_up.folded = terms(&layer.ffn_gate_up.w, &label, &second(i))?;
-            }
-            if folds && biased {
+            let label = name(i, "attn_qkv");
+            layer.attn_qkv.folded = terms(&layer.attn_qkv.w, &label, &name(i, "attn_norm"))?;
+            let label = name(i, "ffn_gate_up");
+            layer.ffn_gate_up.folded = terms(&layer.ffn_gate_up.w, &label, &second(i))?;
+            if biased {
                 let label = name(i, "attn_output");
                 layer.attn_output.folded = pair(&layer.attn_output.w, &label, &second(i))?;
                 let label = name(i, "ffn_down");
@@ -132,9 +134,7 @@ impl Weights {
                 }
             }
         }
-        if folds && kind == NormKind::Layer {
-            self.output_folded = terms(self.output().0, "output", "output_norm")?;
-        }
+        self.output_folded = terms(self.output().0, "output", "output_norm")?;
         gpu.check()
     }
 }

@@ -186,7 +186,7 @@ impl Model {
         let (kernels, folding, (mut weights, streamed)) =
             try_join3(kernels, folding, weights).await?;
         gpu.check()?;
-        weights.fold(&gpu, &config, &products, &folding)?;
+        weights.fold(&gpu, &config, &products, folding.as_ref())?;
         let identity = Identity::of(&gpu, gguf, &weights.output_norm.gain).await?;
         let compiled = gpu.last_compiled().map_or(Duration::ZERO, |at| at - start);
         let times = LoadTimes { weights: streamed, kernels: compiled };
