@@ -1,4 +1,4 @@
-// norm_added — y[r, i] += (x[r, i] - m) * w[i] / sqrt(mean_i((x[r, i] - m)^2) + eps) (+ b[i]);
+// norm_added — y[r, i] = scale (y[r, i] + (x[r, i] - m) * w[i] / sqrt(mean_i((x[r, i] - m)^2) + eps) (+ b[i]));
 //              m = 0, or mean_i(x[r, i]) with CENTRED. With NEXT also yn[r, i] = y[r, i] * next[i] / sqrt(mean_i(y[r, i]^2) + next_eps)
 //
 //   binding  name    access   type   shape               unit
@@ -22,6 +22,7 @@ struct Params {
     cols: u32,
     has_bias: u32,
     eps: f32,
+    scale: f32,
     next_eps: f32,
 }
 
@@ -73,7 +74,7 @@ fn main(
         if params.has_bias != 0u {
             v += b[i];
         }
-        v += y[row + i];
+        v = (v + y[row + i]) * params.scale;
         y[row + i] = v;
         next_sum += v * v;
     }

@@ -5,9 +5,11 @@ mod attention;
 mod attention_one;
 mod epilogue;
 mod experts;
+mod experts_many;
 mod formats;
 mod fused;
 mod get_rows;
+mod group_experts;
 mod head_norm;
 mod head_terms;
 mod int8;
@@ -23,21 +25,27 @@ mod route;
 mod sample;
 mod shares;
 mod shift;
+mod short_conv;
 mod softcap;
 mod subgroup;
+mod sum_experts;
 mod variant;
 
 pub use add_position::{AddPosition, AddPositionParams};
 pub use argmax::{Argmax, ArgmaxParams, NO_TOKEN};
-pub use attention::{Attention, AttentionParams, ChunkAttention, HeadShape, MOST_HEAD_DIM};
+pub use attention::{
+    Attention, AttentionParams, ChunkAttention, HeadShape, MOST_HEAD_DIM, carried,
+};
 #[cfg(test)]
 pub(crate) use attention_one::Plan;
 pub use attention_one::{AttentionOne, splits};
 pub use epilogue::{Epilogue, Product};
 pub use experts::{ExpertWeights, Experts, ExpertsParams};
+pub use experts_many::{ExpertTiles, ExpertsMany, ExpertsManyParams};
 pub use formats::ForFormats;
 pub use fused::{Folds, Fused, Normed, NormedParams, ResidualParams, most_partials};
 pub use get_rows::{GetRows, GetRowsParams};
+pub use group_experts::{GroupExperts, GroupExpertsParams};
 pub use head_norm::{HeadNorm, HeadNormParams};
 pub use head_terms::{Start, head_terms};
 pub use int8::ActivationType;
@@ -54,8 +62,10 @@ pub use route::{MOST_EXPERTS, MOST_USED, Route, RouteParams};
 pub use sample::{Sample, SampleParams, SampleSelectParams, SamplerState};
 pub use shares::{Shares, SharesParams};
 pub use shift::{Shift, ShiftParams};
+pub use short_conv::{ShortConv, ShortConvParams};
 pub use softcap::{Softcap, SoftcapParams};
 pub use subgroup::Sums;
+pub use sum_experts::{SumExperts, SumExpertsParams};
 pub use variant::{Choice, Origin, Variant};
 
 use head_terms::HEAD_TERMS;
@@ -83,6 +93,8 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         Fused::GET_ROWS,
         Experts::SOURCES,
         Experts::SUBGROUP,
+        ExpertsMany::ROWS,
+        ExpertsMany::TILES,
     ];
     let bytes = [int8::MATVEC, int8::NORMED, int8::RESIDUAL].into_iter().flatten();
     let by_format: Vec<_> = by_format.into_iter().chain(bytes).collect();
@@ -98,6 +110,7 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         AttentionOne::SUBGROUP,
         AttentionOne::JOIN,
         Argmax::SOURCE,
+        GroupExperts::SOURCE,
         HeadNorm::SOURCE,
         HeadNorm::SUBGROUP,
         Nll::SOURCE,
@@ -106,7 +119,9 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         Peak::SOURCE,
         Route::SOURCE,
         Shift::SOURCE,
+        ShortConv::SOURCE,
         Softcap::SOURCE,
+        SumExperts::SOURCE,
         Shares::SOURCE,
         crate::gpu::SUBGROUP_CHECK,
         crate::gpu::HALF_CHECK,

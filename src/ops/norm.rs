@@ -132,7 +132,8 @@ impl Norm {
         if let Some(bias) = bias {
             bias.expect("norm", [cols])?;
         }
-        let params = NormParams { cols: cols as u32, has_bias: u32::from(bias.is_some()), eps };
+        let has_bias = u32::from(bias.is_some());
+        let params = NormParams { cols: cols as u32, has_bias, eps };
         let iterations = self.kind.iterations(params.cols, kernel.lanes());
         let work = Work { grid: [rows as u32, 1, 1], iterations };
         let tensors = [frame, x, w, bias.unwrap_or(&self.no_bias), y];

@@ -14,7 +14,9 @@ pub struct NormAddedParams {
     pub has_bias: u32,
     /// Added to the mean of the squares.
     pub eps: f32,
-    /// The same of the norm that comes next.
+    /// What the sum is multiplied with.
+    pub scale: f32,
+    /// Added to the mean of the squares of the norm that comes next.
     pub next_eps: f32,
 }
 
@@ -29,6 +31,8 @@ pub struct Added<'a> {
     pub bias: Option<&'a Tensor>,
     /// Added to the mean of the squares.
     pub eps: f32,
+    /// What the sum is multiplied with.
+    pub scale: f32,
 }
 
 /// The norm that comes next: an RMSNorm without a bias.
@@ -98,13 +102,17 @@ impl NormAdded {
         self.next.is_some()
     }
 
-    /// Records `y += norm(x) * gain + bias` for every row, and what comes next. `frame`: `[4]`; `y`: [T, D].
+    /// Records `y <- (y + norm(x) * gain + bias) * scale` for every row, and what comes next. `frame`: `[4]`; `y`: [T, D].
+    ///
+    /// A model whose layers scale what they give is scaled here, in the last op of a layer. The stream could be kept in
+    /// units in which nothing is ever multiplied, as where [`Scales::residual`](crate::model::Scales) is one for all layers;
+    /// but the product of sixty scales of a fifth is 1e-42, and squares of the stream in units of that no f32 can hold.
     pub fn record(
         &self,
         recording: &mut Recording,
         label: impl Into<String>,
         [frame, y]: [&Tensor; 2],
-        Added { x, gain, bias, eps }: Added<'_>,
+        Added { x, gain, bias, eps, scale }: Added<'_>,
         next: Option<Next<'_>>,
     ) -> Result<()> {
         const OP: &str = "norm_added";
@@ -127,6 +135,7 @@ impl NormAdded {
             cols: cols as u32,
             has_bias: u32::from(bias.is_some()),
             eps,
+            scale,
             next_eps: next.map_or(0.0, |next| next.eps),
         };
         let lanes = kernel.lanes();

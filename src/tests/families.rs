@@ -208,8 +208,10 @@ fn streamed(model: &Arc<Model>) -> Session {
 /// is not folded into the output, output, choice, and what few models have.
 fn cost(name: &str, layers: usize) -> u64 {
     let [each, besides] = match name {
-        "qwen2" | "phi3" | "smollm3" | "granite" | "stablelm" => [5, 3],
+        "qwen2" | "phi3" | "smollm3" | "granite" | "stablelm" | "mistral3" | "gemma" => [5, 3],
         "qwen3" => [6, 3],
+        // three convolutions of five, and attention of six
+        "lfm2" => [5, 4],
         "falcon" | "phi2" | "gptneox" | "mpt" | "falcon40" | "starcoder2" => [5, 3],
         // The embedding's norm, and the one after it; learned positions, and the norm after them.
         "bloom" | "gpt2" => [5, 5],
@@ -218,7 +220,8 @@ fn cost(name: &str, layers: usize) -> u64 {
         "glm4" => [7, 4],
         "gemma2" => [7, 5],
         "gemma3" => [8, 4],
-        "gptoss" | "gptoss_mxfp4" => [8, 3],
+        "gemma4" => [8, 5],
+        "gptoss" | "gptoss_mxfp4" | "mixtral" => [8, 3],
         "qwen3moe" => [9, 3],
         _ => panic!("what does {name} cost?"),
     };
@@ -260,8 +263,10 @@ families!(
     falcon,
     falcon40,
     bloom,
+    gemma,
     gemma2,
     gemma3,
+    gemma4,
     phi3,
     smollm3,
     granite,
@@ -273,8 +278,11 @@ families!(
     glm4,
     exaone4,
     qwen3moe,
+    mixtral,
+    mistral3,
     gptoss,
-    gptoss_mxfp4
+    gptoss_mxfp4,
+    lfm2
 );
 
 /// What other files of these families say, against the oracle that is told the same.

@@ -84,23 +84,27 @@ fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
         .collect();
     for variant in variants {
         let matmul = block_on(MatMul::new(gpu, &all, &all, variant)).unwrap();
-        let kinds = [NormKind::Rms, NormKind::Layer];
-        let fused = kinds.map(|kind| {
-            let folds = Folds { kind, biased: false, beside: true };
-            block_on(Fused::new(gpu, &both, &sizes.dtypes, variant, folds)).unwrap()
-        });
-        for w in &weights {
+        let fused = Fused::new(gpu, &both, &sizes.dtypes, variant, Folds::RMS);
+        let fused = block_on(fused).unwrap();
+        let layer = Folds { kind: NormKind::Layer, biased: false, beside: true };
+        let (first, few) = (&sizes.dtypes[..1], [all[0], added[0]]);
+        let centred = block_on(Fused::new(gpu, &few, first, variant, layer)).unwrap();
+        for (i, w) in weights.iter().enumerate() {
             let store = Epilogue::Store;
             matmul.record(r, "matvec", store, [&one_frame, &one_x, &one_y], w, None).unwrap();
             matmul.record(r, "matmul", store, [&many_frame, &many_x, &many_y], w, None).unwrap();
             // A group of rows leaves a partial sum: the fewest rows leave the most.
             let partials = (width / 4) as u32;
-            for (fused, bias) in fused.iter().zip([None, Some(&terms)]) {
+            // Kernels are the same text whatever the type.
+            let centred = (i == 0).then_some((&centred, Some(&terms)));
+            for (fused, bias) in [(&fused, None)].into_iter().chain(centred) {
                 let input = Normed { xn: &one_x, sums: &sums, partials };
                 fused.record_normed(r, "normed", store, 1e-5, input, &one_y, w, bias).unwrap();
                 let tensors = [&one_x, &gain, &one_y, &yn, &sums];
                 fused.record_residual(r, "residual", tensors, w).unwrap();
-                fused.record_beside(r, "beside", tensors, w).unwrap();
+                if bias.is_some() {
+                    fused.record_beside(r, "beside", tensors, w).unwrap();
+                }
                 let embedding = [&token, &wide_gain, &one_x, &xn, &sums];
                 fused.record_get_rows(r, "get_rows_normed", 1.0, embedding, w).unwrap();
             }
@@ -119,7 +123,7 @@ fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
             norm.record(r, "norm", 1e-5, tensors, None).unwrap();
             let op = block_on(NormAdded::new(gpu, sums, kind)).unwrap();
             let (frame, gain, bias) = (&many_frame, &wide_gain, Some(&wide_gain));
-            let added = Added { x: &many_x, gain, bias, eps: 1e-5 };
+            let added = Added { x: &many_x, gain, bias, eps: 1e-5, scale: 1.0 };
             op.record(r, "norm_added", [frame, &many_xn], added, None).unwrap();
             if op.has_next() {
                 let next = Next { gain, eps: 1e-5, yn: &many_yn };
@@ -178,7 +182,7 @@ fn heads(gpu: &Gpu, sizes: &Sizes, head_dim: usize, r: &mut Recording) {
         AttentionParams { cap, ..attend([heads, kv_heads, head_dim, head_dim], ring, 1.0) };
     let [one_frame, frame] = [1, tokens].map(|tokens| frame(gpu, sizes, tokens));
     let (q, terms) = (zeros(gpu, &[tokens, 3, h * hd]), zeros(gpu, &[h, 4]));
-    let (out, carry) = (zeros(gpu, &[tokens, h * hd]), zeros(gpu, &[tokens, h, attend.carried()]));
+    let (out, carry) = (zeros(gpu, &[tokens, h * hd]), zeros(gpu, &[tokens, h, carried(hd)]));
     let sums = Sums::of(gpu);
     for way in [ChunkAttention::Heads, ChunkAttention::Tiles, ChunkAttention::Columns] {
         if way.fits(gpu, shape, sums) {
@@ -236,6 +240,16 @@ fn choices(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     peak.record(r, "peak", params, &y).unwrap();
 }
 
+/// Layers that do not attend.
+fn states(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
+    let (tokens, channels, taps) = (sizes.chunk, 96, 64);
+    let (frame, conv) = (frame(gpu, sizes, tokens), zeros(gpu, &[channels * taps]));
+    let (mix, y) = (zeros(gpu, &[tokens, 3 * channels]), zeros(gpu, &[tokens, channels]));
+    let history = zeros(gpu, &[tokens + taps, channels]);
+    let op = block_on(ShortConv::new(gpu, true)).unwrap();
+    op.record(r, "short_conv", taps, [&frame, &mix, &conv, &history, &y]).unwrap();
+}
+
 pub(super) fn everything(gpu: &Gpu, sizes: &Sizes) -> Recording {
     let mut recording = Recording::default();
     products(gpu, sizes, &mut recording);
@@ -244,6 +258,7 @@ pub(super) fn everything(gpu: &Gpu, sizes: &Sizes) -> Recording {
         heads(gpu, sizes, head_dim, &mut recording);
     }
     choices(gpu, sizes, &mut recording);
+    states(gpu, sizes, &mut recording);
     recording
 }
 
