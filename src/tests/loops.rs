@@ -75,7 +75,8 @@ fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     let [one_frame, many_frame] = [1, chunk].map(|tokens| frame(gpu, sizes, tokens));
     let (tokens, token) = (zeros(gpu, &[chunk]), zeros(gpu, &[1]));
     let (gain, wide_gain) = (zeros(gpu, &[ROWS]), zeros(gpu, &[width]));
-    let squares = zeros(gpu, &[width]);
+    let (sums, many_yn) = (zeros(gpu, &[3 * width]), zeros(gpu, &[chunk, width]));
+    let terms = zeros(gpu, &[2, ROWS]);
     let weights: Vec<Linear> = sizes
         .dtypes
         .iter()
@@ -83,19 +84,30 @@ fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
         .collect();
     for variant in variants {
         let matmul = block_on(MatMul::new(gpu, &all, &all, variant)).unwrap();
-        let fused = block_on(Fused::new(gpu, &both, &sizes.dtypes, variant)).unwrap();
-        for w in &weights {
+        let fused = Fused::new(gpu, &both, &sizes.dtypes, variant, Folds::RMS);
+        let fused = block_on(fused).unwrap();
+        let layer = Folds { kind: NormKind::Layer, biased: false, beside: true };
+        let (first, few) = (&sizes.dtypes[..1], [all[0], added[0]]);
+        let centred = block_on(Fused::new(gpu, &few, first, variant, layer)).unwrap();
+        for (i, w) in weights.iter().enumerate() {
             let store = Epilogue::Store;
             matmul.record(r, "matvec", store, [&one_frame, &one_x, &one_y], w, None).unwrap();
             matmul.record(r, "matmul", store, [&many_frame, &many_x, &many_y], w, None).unwrap();
             // A group of rows leaves a partial sum: the fewest rows leave the most.
             let partials = (width / 4) as u32;
-            let input = Normed { xn: &one_x, squares: &squares, partials };
-            fused.record_normed(r, "normed", store, 1e-5, input, &one_y, w, None).unwrap();
-            let tensors = [&one_x, &gain, &one_y, &yn, &squares];
-            fused.record_residual(r, "residual", tensors, w).unwrap();
-            let embedding = [&token, &wide_gain, &one_x, &xn, &squares];
-            fused.record_get_rows(r, "get_rows_normed", 1.0, embedding, w).unwrap();
+            // Kernels are the same text whatever the type.
+            let centred = (i == 0).then_some((&centred, Some(&terms)));
+            for (fused, bias) in [(&fused, None)].into_iter().chain(centred) {
+                let input = Normed { xn: &one_x, sums: &sums, partials };
+                fused.record_normed(r, "normed", store, 1e-5, input, &one_y, w, bias).unwrap();
+                let tensors = [&one_x, &gain, &one_y, &yn, &sums];
+                fused.record_residual(r, "residual", tensors, w).unwrap();
+                if bias.is_some() {
+                    fused.record_beside(r, "beside", tensors, w).unwrap();
+                }
+                let embedding = [&token, &wide_gain, &one_x, &xn, &sums];
+                fused.record_get_rows(r, "get_rows_normed", 1.0, embedding, w).unwrap();
+            }
         }
     }
     let get_rows = block_on(GetRows::new(gpu, &sizes.dtypes)).unwrap();
@@ -106,10 +118,17 @@ fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     add_position.record(r, "add_position", [&many_frame, &w, &many_x]).unwrap();
     for sums in [Sums::Shared, Sums::of(gpu)] {
         for kind in [NormKind::Rms, NormKind::Layer] {
-            let norm = block_on(Norm::new(gpu, sums, kind, true)).unwrap();
+            let norm = block_on(Norm::new(gpu, sums, kind)).unwrap();
             let tensors = [&many_frame, &many_x, &wide_gain, &many_xn];
             norm.record(r, "norm", 1e-5, tensors, None).unwrap();
-            norm.record_added(r, "norm", [1e-5, 1.0], tensors, Some(&wide_gain)).unwrap();
+            let op = block_on(NormAdded::new(gpu, sums, kind)).unwrap();
+            let (frame, gain, bias) = (&many_frame, &wide_gain, Some(&wide_gain));
+            let added = Added { x: &many_x, gain, bias, eps: 1e-5, scale: 1.0 };
+            op.record(r, "norm_added", [frame, &many_xn], added, None).unwrap();
+            if op.has_next() {
+                let next = Next { gain, eps: 1e-5, yn: &many_yn };
+                op.record(r, "norm_added", [frame, &many_xn], added, Some(next)).unwrap();
+            }
         }
     }
 }
@@ -124,12 +143,13 @@ fn experts(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     let params = RouteParams { experts: MOST_EXPERTS as u32, used: used as u32, scale: 1.0 };
     route.record(r, "route", params, [&frame, &logits, &chosen]).unwrap();
     let (x, h) = (zeros(gpu, &[1, width]), zeros(gpu, &[1, used, width]));
+    let squares = zeros(gpu, &[width / 4]);
     let (up, down) = (zeros(gpu, &[1, used, ROWS / 2]), zeros(gpu, &[1, ROWS]));
     let first = sizes.dtypes[0];
     let added = sizes.dtypes.iter().map(|&dtype| (Epilogue::Add, dtype));
     let products: Vec<Product> = added.chain([(Epilogue::SwiGlu, first)]).collect();
     for sums in [Sums::Shared, Sums::of(gpu)] {
-        let op = block_on(Experts::new(gpu, sums, &products)).unwrap();
+        let op = block_on(Experts::new(gpu, sums, &products, true)).unwrap();
         for &(epilogue, dtype) in &products {
             let w = Linear::zeros(gpu, "w", dtype, [used * ROWS, width]).unwrap();
             let weights = ExpertWeights { w: &w, bias: None, experts: used };
@@ -138,6 +158,11 @@ fn experts(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
                 _ => [&frame, &x, &chosen, &up],
             };
             op.record(r, "experts", epilogue, tensors, weights).unwrap();
+            if epilogue != Epilogue::Add {
+                let input = Normed { xn: &x, sums: &squares, partials: width as u32 / 4 };
+                let (eps, out) = (1e-5, [&chosen, &up]);
+                op.record_normed(r, "normed", epilogue, eps, input, out, weights).unwrap();
+            }
         }
     }
 }
