@@ -3,6 +3,7 @@ use crate::gpu::{Program, Readback, Tensor};
 use crate::model::{Activations, Cache, CacheSettings, KvType, Model, Policy, watched};
 use crate::ops::Shares;
 use crate::{Error, Result};
+use futures_util::future::try_join_all;
 use std::sync::Arc;
 
 /// How many of the first tokens are looked at.
@@ -60,7 +61,8 @@ impl SinkScan {
         };
         let cache = Cache::new(gpu, c, settings, &model.weights.divisors)?;
         let kernels = model.kernels((&settings).into()).await?;
-        let shares = Shares::new(gpu, c.heads(kv)).await?;
+        let shapes = c.head_shapes(kv);
+        let shares = try_join_all(shapes.into_iter().map(|shape| Shares::new(gpu, shape))).await?;
         let seen = Tensor::zeros(gpu, "act.seen", &[c.n_layer, CHUNK, c.n_head, FIRST])?;
         let act = Activations::new(gpu, &model, &cache, CHUNK)?;
         let body = watched(&model, &kernels, &cache, &act, (&shares, &seen))?;

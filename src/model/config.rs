@@ -31,11 +31,13 @@ pub struct Norms {
     pub embedding: bool,
 }
 
-/// How queries and keys are normalised before they are turned (`attn_q_norm`, `attn_k_norm`).
+/// How queries and keys are normalised before they are turned (`attn_q_norm`, `attn_k_norm`), and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadNorms {
     /// Each head by itself, all with the same gains.
     Heads,
+    /// Likewise, and each head of values too, without gains.
+    WithValues,
     /// Each head by itself, with gains of its own, by mean and variance.
     OwnGains,
     /// All heads of a token together.
@@ -87,13 +89,42 @@ pub struct Caps {
     pub qkv: Option<f32>,
 }
 
-/// What the attention of a layer looks back on, and how it knows where.
+/// What mixes the tokens of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mixer {
+    /// Softmax attention over the cache.
+    Attention,
+    /// A gated convolution over the last [`Config::conv_taps`] tokens.
+    ShortConv,
+}
+
+/// What a layer looks back on, how it knows where, and with which heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerKind {
+    /// What mixes its tokens.
+    pub mixer: Mixer,
     /// The window that the layer was trained with, the current token included; none where the policy has its way.
     pub window: Option<usize>,
     /// Whether queries and keys are turned.
     pub turns: bool,
+    /// KV
+    pub n_head_kv: usize,
+    /// HD
+    pub head_dim: usize,
+}
+
+impl LayerKind {
+    /// Whether another has as many key heads, of the same size.
+    fn same_heads(self, other: Self) -> bool {
+        (self.n_head_kv, self.head_dim) == (other.n_head_kv, other.head_dim)
+    }
+}
+
+impl LayerKind {
+    /// Whether it has keys and values; others have a state.
+    pub fn attends(&self) -> bool {
+        self.mixer == Mixer::Attention
+    }
 }
 
 /// The model's dimensions and constants. Letters as in [`crate::model`].
@@ -109,10 +140,6 @@ pub struct Config {
     pub n_embd: usize,
     /// H
     pub n_head: usize,
-    /// KV
-    pub n_head_kv: usize,
-    /// HD
-    pub head_dim: usize,
     /// F; with experts, of each of them
     pub n_ff: usize,
     /// V
@@ -141,6 +168,8 @@ pub struct Config {
     pub local_rope: Option<Rope>,
     /// Each layer's kind.
     pub layers: Vec<LayerKind>,
+    /// Tokens that convolutions see, the current one included; 0 where there are none.
+    pub conv_taps: usize,
     /// What activations are multiplied with.
     pub scales: Scales,
     /// More tokens in sight would scale queries by their position, which is not done.
@@ -176,9 +205,21 @@ impl Config {
         }
     }
 
+    /// What turns queries and keys in layers of a kind that turns them.
+    pub(crate) fn rope_of(&self, kind: LayerKind) -> Rope {
+        self.local_rope.filter(|_| kind.window.is_some()).unwrap_or(self.rope)
+    }
+
+    /// The model's own divisors of frequencies that hold in layers with a window of their own, too: those of a model that
+    /// turns all layers in one way.
+    pub(crate) fn local_factors<'a>(&self, factors: Option<&'a [f32]>) -> Option<&'a [f32]> {
+        factors.filter(|_| self.local_rope.is_none())
+    }
+
     /// R in a layer: 0 in one that knows no positions.
     pub(crate) fn rope_dim(&self, layer: usize) -> usize {
-        if self.layers[layer].turns { self.rope.dim } else { 0 }
+        let kind = self.layers[layer];
+        if kind.turns { self.rope_of(kind).dim } else { 0 }
     }
 
     /// The window that some of the layers have of their own.
@@ -201,6 +242,11 @@ impl Config {
         if policy == Policy::HalfDiscard && self.own_window().is_some() {
             return wrong(
                 "layers of this model have a window of their own, which half-discard would move; streaming works".into(),
+            );
+        }
+        if policy == Policy::HalfDiscard && self.layers.iter().any(|kind| !kind.attends()) {
+            return wrong(
+                "layers of this model have a state, out of which no token can be taken; streaming works".into(),
             );
         }
         let learned = self.positions == Positions::Learned;
@@ -227,12 +273,20 @@ impl Config {
     pub fn kinds(&self) -> String {
         let Self { architecture, n_layer, layers, .. } = self;
         let own = layers.iter().filter(|kind| kind.window.is_some()).count();
-        let unturned = layers.iter().filter(|kind| !kind.turns).count();
+        let unturned = layers.iter().filter(|kind| kind.attends() && !kind.turns).count();
         let mut text = architecture.clone();
+        text += &self.states_text();
         if let Some(window) = self.own_window() {
             text += &format!(
                 "; {own} of {n_layer} layers have a window of {window} tokens of their own"
             );
+        }
+        let size = |own: bool| layers.iter().find(|kind| kind.window.is_some() == own);
+        if let [Some(local), Some(global)] = [true, false].map(size)
+            && local.head_dim != global.head_dim
+        {
+            let [local, global] = [local, global].map(|kind| kind.head_dim);
+            text += &format!(" and heads of {local} dimensions, the others of {global}");
         }
         if let Some(Experts { count, used, .. }) = self.experts {
             text += &format!("; a token goes to {used} of {count} experts");
@@ -261,35 +315,50 @@ impl Config {
         self.norms.eps / self.scales.residual.powi(2)
     }
 
-    /// What kernels of attention are compiled for.
-    pub(crate) fn heads(&self, kv: KvType) -> HeadShape {
-        HeadShape {
-            head_dim: self.head_dim,
-            sharing: self.n_head / self.n_head_kv,
+    /// One layer of each kind of heads, in their order: a number and size of key heads comes once.
+    pub(crate) fn heads(&self) -> Vec<LayerKind> {
+        let mut heads: Vec<LayerKind> = Vec::new();
+        for &kind in &self.layers {
+            if !heads.iter().any(|other| other.same_heads(kind)) {
+                heads.push(kind);
+            }
+        }
+        heads
+    }
+
+    /// Which of [`Config::heads`] a layer has.
+    pub(crate) fn heads_of(&self, layer: usize) -> usize {
+        let kind = self.layers[layer];
+        self.heads().iter().position(|other| other.same_heads(kind)).unwrap_or(0)
+    }
+
+    /// What kernels of attention are compiled for: of each of [`Config::heads`].
+    pub(crate) fn head_shapes(&self, kv: KvType) -> Vec<HeadShape> {
+        let shape = |LayerKind { n_head_kv, head_dim, .. }| HeadShape {
+            head_dim,
+            sharing: self.n_head / n_head_kv,
             kv_f16: kv == KvType::F16,
             alibi: matches!(self.positions, Positions::Alibi(_)),
             capped: self.caps.attention.is_some(),
-        }
+        };
+        self.heads().into_iter().map(shape).collect()
     }
 
-    /// An error unless the kernels can run these dimensions.
-    pub(super) fn check(&self, value_dim: usize) -> Result<()> {
+    /// An error unless the kernels can run a layer of this kind.
+    fn check_kind(&self, kind: LayerKind) -> Result<()> {
         let wrong = |text: String| Err(Error::Unsupported(text));
-        let Self { n_embd, n_head, n_head_kv, head_dim, rope, .. } = self;
-        if value_dim != *head_dim {
-            return wrong(format!("keys have {head_dim} dimensions and values {value_dim}"));
-        }
-        if !head_dim.is_multiple_of(8) || *head_dim == 0 || *head_dim > MOST_HEAD_DIM {
+        let (Self { n_embd, n_head, .. }, LayerKind { n_head_kv, head_dim, .. }) = (self, kind);
+        if !head_dim.is_multiple_of(8) || head_dim == 0 || head_dim > MOST_HEAD_DIM {
             return wrong(format!(
                 "heads of {head_dim} dimensions; 8 to {MOST_HEAD_DIM} in steps of 8 work"
             ));
         }
-        if !n_head.is_multiple_of(*n_head_kv) {
+        if !n_head.is_multiple_of(n_head_kv) {
             return wrong(format!(
                 "{n_head} query heads do not share {n_head_kv} key heads evenly"
             ));
         }
-        if n_head.checked_mul(*head_dim).is_none_or(|width| width > MOST as usize) {
+        if n_head.checked_mul(head_dim).is_none_or(|width| width > MOST as usize) {
             return wrong(format!(
                 "{n_head} heads of {head_dim} dimensions, wider than any model: at most {MOST} in all"
             ));
@@ -300,9 +369,18 @@ impl Config {
                  multiples of 32"
             ));
         }
-        if !rope.dim.is_multiple_of(2) || rope.dim > *head_dim {
-            return wrong(format!("{} of {head_dim} dimensions are to be turned", rope.dim));
+        let turned = self.rope_of(kind).dim;
+        if !turned.is_multiple_of(2) || turned > head_dim {
+            return wrong(format!("{turned} of {head_dim} dimensions are to be turned"));
         }
+        Ok(())
+    }
+
+    /// An error unless the kernels can run these dimensions.
+    pub(super) fn check(&self) -> Result<()> {
+        let wrong = |text: String| Err(Error::Unsupported(text));
+        let Self { rope, .. } = self;
+        self.layers.iter().try_for_each(|&kind| self.check_kind(kind))?;
         for base in [Some(rope.base), self.local_rope.map(|rope| rope.base)].into_iter().flatten() {
             if !(base.is_finite() && base > 1.0) {
                 return wrong(format!("a rotary base of {base}"));

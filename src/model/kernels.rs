@@ -2,15 +2,15 @@
 use super::config::{HeadNorms, NormPlaces};
 use super::grouped::Grouped;
 use super::tensors::Products;
-use super::{Activations, Cache, Config, KernelSettings, Positions, RopeLayout};
+use super::{Activations, Cache, Config, KernelSettings, KvType, Positions, RopeLayout};
 use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::ops::{
     AddBias, AddPosition, Argmax, Attention, AttentionOne, ChunkAttention, Experts, Fused, GetRows,
-    HeadNorm, HeadShape, MatMul, Norm, NormKind, RopeStore, Route, Sample, SamplerState, Softcap,
-    Sums, Variant,
+    HeadNorm, HeadShape, MatMul, Norm, NormKind, RopeStore, Route, Sample, SamplerState, ShortConv,
+    Softcap, Sums, Variant,
 };
-use futures_util::future::{try_join, try_join3, try_join4};
+use futures_util::future::{try_join, try_join_all, try_join3, try_join4};
 
 /// Every kernel that a pass needs, compiled once for a session.
 pub(crate) struct Kernels {
@@ -25,11 +25,13 @@ pub(crate) struct Kernels {
     pub(super) softcap: Option<Softcap>,
     /// Where a token goes to some of several feed-forwards.
     pub(super) experts: Option<(Route, Experts)>,
+    /// Where layers have a convolution.
+    pub(super) short_conv: Option<ShortConv>,
     /// The same of many tokens.
     pub(super) grouped: Option<Grouped>,
     pub(super) rope_store: RopeStore,
-    pub(super) attention: Attention,
-    pub(super) attention_one: AttentionOne,
+    /// Of one token and of many, for each of [`Config::heads`].
+    pub(super) attention: Vec<(AttentionOne, Attention)>,
     argmax: Argmax,
     sample: Sample,
     pub(super) variant: Variant,
@@ -43,7 +45,9 @@ async fn wanted<T>(wanted: bool, made: impl Future<Output = Result<T>>) -> Resul
 /// What kernels are compiled for: all of it is known before the weights have come.
 pub(crate) struct Needs<'a> {
     config: &'a Config,
-    heads: HeadShape,
+    /// Of each of [`Config::heads`].
+    heads: Vec<HeadShape>,
+    kv_f16: bool,
     products: &'a Products,
     variant: Variant,
 }
@@ -57,14 +61,15 @@ impl<'a> Needs<'a> {
     ) -> Self {
         let KernelSettings { kv, activations, tiles } = settings;
         let variant = Variant { activations, tiles: tiles && variant.tiles, ..variant };
-        Self { config, heads: config.heads(kv), products, variant }
+        let (heads, kv_f16) = (config.head_shapes(kv), kv == KvType::F16);
+        Self { config, heads, kv_f16, products, variant }
     }
 }
 
 impl Kernels {
     /// Compiles them side by side.
     pub(crate) async fn new(gpu: &Gpu, needs: Needs<'_>) -> Result<Self> {
-        let Needs { config: c, heads, products, variant } = needs;
+        let Needs { config: c, heads, kv_f16, products, variant } = needs;
         let Products { embedding, layers, experts, output, residual_bias } = products;
         let (folds, neox) = (c.folds(), c.rope.layout == RopeLayout::Neox);
         let all = [&layers[..], output].concat();
@@ -72,16 +77,18 @@ impl Kernels {
         let one = if folds { output } else { &all };
         // The variant is one of products; here what counts is what the device can do.
         let sums = Sums::of(gpu);
-        let way = ChunkAttention::of(gpu, heads, sums, variant.tiles);
-        let attention =
-            try_join(AttentionOne::new(gpu, heads, neox, sums), Attention::new(gpu, heads, way));
+        let attention = try_join_all(heads.into_iter().map(|shape| {
+            let way = ChunkAttention::of(gpu, shape, sums, variant.tiles);
+            try_join(AttentionOne::new(gpu, shape, neox, sums), Attention::new(gpu, shape, way))
+        }));
         let centred = c.head_norms == Some(HeadNorms::OwnGains);
         let head_norm = if centred { NormKind::Layer } else { NormKind::Rms };
         let folded = try_join(
             wanted(folds, Fused::new(gpu, &all, embedding, variant)),
             wanted(folds && *residual_bias, AddBias::new(gpu)),
         );
-        let few = try_join3(
+        let few = try_join4(
+            wanted(c.conv_taps > 0, ShortConv::new(gpu, true)),
             wanted(c.head_norms.is_some(), HeadNorm::new(gpu, sums, head_norm)),
             wanted(c.positions == Positions::Learned, AddPosition::new(gpu)),
             wanted(c.caps.logits.or(c.caps.qkv).is_some(), Softcap::new(gpu)),
@@ -99,9 +106,13 @@ impl Kernels {
                 get_rows,
                 norm,
                 matmul,
-                ((fused, add_bias), (head_norm, add_position, softcap), (experts, grouped)),
+                (
+                    (fused, add_bias),
+                    (short_conv, head_norm, add_position, softcap),
+                    (experts, grouped),
+                ),
             ),
-            (rope_store, (attention_one, attention), argmax, sample),
+            (rope_store, attention, argmax, sample),
         ) = try_join(
             try_join4(
                 GetRows::new(gpu, embedding),
@@ -110,7 +121,7 @@ impl Kernels {
                 try_join3(folded, few, routed),
             ),
             try_join4(
-                RopeStore::new(gpu, neox, heads.kv_f16),
+                RopeStore::new(gpu, neox, kv_f16),
                 attention,
                 Argmax::new(gpu),
                 Sample::new(gpu),
@@ -127,10 +138,10 @@ impl Kernels {
             add_position,
             softcap,
             experts,
+            short_conv,
             grouped,
             rope_store,
             attention,
-            attention_one,
             argmax,
             sample,
             variant,
@@ -147,12 +158,13 @@ impl Kernels {
         if self.variant.columns { 6 } else { 1 }
     }
 
-    /// How often a pass of so many tokens reads each key and value that is stored.
+    /// How often a pass of so many tokens reads each key and value that is stored, in the layers that do so most.
     pub(crate) fn cache_readers(&self, tokens: usize) -> usize {
-        match tokens {
-            1 => self.attention_one.readers(),
-            _ => self.attention.readers(tokens),
-        }
+        let readers = self.attention.iter().map(|(one, many)| match tokens {
+            1 => one.readers(),
+            _ => many.readers(tokens),
+        });
+        readers.max().unwrap_or(0)
     }
 
     /// The program that turns `logits` [1, V], less those in `banned` [ceil(V/32)] bits, into the

@@ -24,12 +24,13 @@ pub mod rope;
 #[cfg(feature = "cli")]
 mod score;
 mod shift;
+mod states;
 mod tensors;
 mod weights;
 
 pub use cache::{Cache, CacheSettings, KvType, Policy, reduce};
 pub use config::{
-    Caps, Config, Experts, HeadNorms, LayerKind, NormPlaces, Norms, Positions, Softmax,
+    Caps, Config, Experts, HeadNorms, LayerKind, Mixer, NormPlaces, Norms, Positions, Softmax,
 };
 pub use family::Scales;
 #[cfg(feature = "cli")]
@@ -167,10 +168,11 @@ impl Model {
             Some(variant) => variant,
             None => Choice { variant: Variant::of(&gpu), origin: Origin::Class },
         };
-        let total = gguf.tensors.iter().map(|tensor| tensor.size).sum();
+        let total: u64 = gguf.tensors.iter().map(|tensor| tensor.size).sum();
         let mut done = 0;
         let mut arrived = |bytes| {
-            done += bytes;
+            // Rows that serve twice come twice.
+            done = total.min(done + bytes);
             progress(done, total);
         };
         let needs = Needs::new(&config, &products, variant.variant, settings);

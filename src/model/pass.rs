@@ -1,5 +1,6 @@
 //! A pass on its way into a list of ops: what a layer asks for, and how it is computed for one token and for many.
-use super::config::HeadNorms;
+use super::config::{HeadNorms, LayerKind};
+use super::forward::HeadActivations;
 use super::weights::{Layer, Matrix, NormWeights};
 use super::{Activations, Cache, Config, Kernels, Model};
 use crate::Result;
@@ -19,7 +20,7 @@ pub(super) struct Recorder<'a> {
     cache: &'a Cache,
     pub(super) act: &'a Activations,
     /// A look at every layer's attention.
-    look: Option<(&'a Shares, &'a Tensor)>,
+    look: Option<(&'a [Shares], &'a Tensor)>,
     layer: usize,
     folded: Option<Folded<'a>>,
 }
@@ -47,7 +48,7 @@ impl<'a> Recorder<'a> {
         kernels: &'a Kernels,
         cache: &'a Cache,
         act: &'a Activations,
-        look: Option<(&'a Shares, &'a Tensor)>,
+        look: Option<(&'a [Shares], &'a Tensor)>,
     ) -> Self {
         let one = act.one() && look.is_none();
         let folded = (one && kernels.fused.is_some()).then(Folded::default);
@@ -60,6 +61,11 @@ impl<'a> Recorder<'a> {
 
     fn config(&self) -> &'a Config {
         &self.model.config
+    }
+
+    /// Activations of this layer's heads.
+    pub(super) fn heads(&self) -> &'a HeadActivations {
+        &self.act.heads[self.config().heads_of(self.layer)]
     }
 
     /// The rows of the tokens into the stream: x [T, D].
@@ -86,7 +92,7 @@ impl<'a> Recorder<'a> {
     pub(super) fn norm(
         &mut self,
         label: impl Into<String>,
-        NormWeights { gain, bias }: &NormWeights,
+        NormWeights { gain, bias, .. }: &NormWeights,
         [x, to]: [&Tensor; 2],
     ) -> Result<()> {
         let (eps, tensors) = (self.config().norm_eps(), [&self.act.frame, x, gain, to]);
@@ -194,11 +200,11 @@ impl<'a> Recorder<'a> {
             folded.waits = Some(Waits::Product { label, from, matrix });
             return Ok(());
         }
-        let (post_name, Some(NormWeights { gain, bias })) = post else {
+        let (post_name, Some(NormWeights { gain, bias, scale })) = post else {
             return self.linear(name, Epilogue::Add, from, matrix, &act.x);
         };
         self.linear(name, Epilogue::Store, from, matrix, &act.xn)?;
-        let (eps, label) = (model.config.norms.eps, self.label(post_name));
+        let (eps, label) = ([model.config.norms.eps, *scale], self.label(post_name));
         let tensors = [&act.frame, &act.xn, gain, &act.x];
         kernels.norm.record_added(&mut self.r, label, eps, tensors, bias.as_ref()) // x += [T, D]
     }
@@ -253,11 +259,13 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// Attention of `act.qkv`, which comes into the cache, over what is there: att [T, H HD].
+    /// Attention of the layer's qkv, which comes into the cache, over what is there: att [T, H HD].
     pub(super) fn attend(&mut self, layer: &'a Layer) -> Result<&'a Tensor> {
         let Self { kernels, cache, act, .. } = *self;
-        let Activations { frame, qkv, q, att, carry, parts, .. } = act;
-        let (c, i) = (self.config(), self.layer);
+        let HeadActivations { qkv, q, att, carry, parts } = self.heads();
+        let (c, i, frame) = (self.config(), self.layer, &act.frame);
+        let heads = c.heads_of(i);
+        let (attention_one, attention) = &kernels.attention[heads];
         let (k, v, turns, terms) = (cache.k(i), cache.v(i), cache.turns(i), &layer.attn_terms);
         if let (Some(op), Some(cap)) = (&kernels.softcap, c.caps.qkv) {
             let label = self.label("clamp_kqv");
@@ -267,29 +275,36 @@ impl<'a> Recorder<'a> {
             (&kernels.head_norm, c.head_norms, &layer.head_norms)
         {
             let label = self.label("head_norm");
-            op.record(&mut self.r, label, head_norms(c, norms), [frame, gain, qkv])?; // qkv [T, (H + 2 KV) HD]
+            op.record(&mut self.r, label, head_norms(c, i, norms), [frame, gain, qkv])?; // qkv [T, (H + 2 KV) HD]
         }
         let params = params(c, cache, i);
         if act.one() && self.look.is_none() {
             let tensors = [frame, qkv, turns, k, v, parts, att, terms];
             let label = self.label("attention");
-            kernels.attention_one.record(&mut self.r, &label, params, tensors)?; // att [1, H HD]
+            attention_one.record(&mut self.r, &label, params, tensors)?; // att [1, H HD]
             return Ok(att);
         }
         let label = self.label("rope_store");
         kernels.rope_store.record(&mut self.r, label, params, [frame, qkv, turns, q, k, v])?; // q [T, 3, H HD]
         let label = self.label("attention");
-        kernels.attention.record(
-            &mut self.r,
-            label,
-            params,
-            [frame, q, k, v, att, carry, terms],
-        )?; // att [T, H HD]
+        attention.record(&mut self.r, label, params, [frame, q, k, v, att, carry, terms])?; // att [T, H HD]
         if let Some((shares, seen)) = self.look {
             let label = self.label("shares");
-            shares.record(&mut self.r, label, params, i, [frame, q, k, v, seen, terms])?; // seen [L, T, H, FIRST]
+            shares[heads].record(&mut self.r, label, params, i, [frame, q, k, v, seen, terms])?; // seen [L, T, H, FIRST]
         }
         Ok(att)
+    }
+
+    /// The gated convolution of `act.mix`, of which the layer's state keeps what comes next: mixed [T, D].
+    pub(super) fn short_conv(&mut self, layer: &'a Layer) -> Result<&'a Tensor> {
+        let Self { kernels, cache, act, .. } = *self;
+        let (Some(op), Some(conv)) = (&kernels.short_conv, &layer.conv) else {
+            return Ok(&act.mixed);
+        };
+        let tensors = [&act.frame, &act.mix, conv, cache.k(self.layer), &act.mixed];
+        let (label, taps) = (self.label("short_conv"), self.config().conv_taps);
+        op.record(&mut self.r, label, taps, tensors)?;
+        Ok(&act.mixed)
     }
 
     /// The logits of the last token: logits [1, V].
@@ -299,7 +314,7 @@ impl<'a> Recorder<'a> {
         let last = match self.folded {
             Some(_) => &act.xn,
             None => {
-                let NormWeights { gain, bias } = &w.output_norm;
+                let NormWeights { gain, bias, .. } = &w.output_norm;
                 let norm = [&act.frame, &act.x, gain, &act.last];
                 kernels.norm.record_last(&mut self.r, "output_norm", eps, norm, bias.as_ref())?; // last [1, D]
                 &act.last
@@ -325,7 +340,8 @@ impl<'a> Recorder<'a> {
 
 /// What every op around the cache is told.
 pub(super) fn params(c: &Config, cache: &Cache, layer: usize) -> AttentionParams {
-    let [heads, kv_heads, head_dim] = [c.n_head, c.n_head_kv, c.head_dim].map(|n| n as u32);
+    let LayerKind { n_head_kv, head_dim, .. } = c.layers[layer];
+    let [heads, kv_heads, head_dim] = [c.n_head, n_head_kv, head_dim].map(|n| n as u32);
     AttentionParams {
         heads,
         kv_heads,
@@ -340,9 +356,10 @@ pub(super) fn params(c: &Config, cache: &Cache, layer: usize) -> AttentionParams
     }
 }
 
-/// How queries and keys are normalised, which are what a product gives and not the residual stream.
-fn head_norms(c: &Config, norms: HeadNorms) -> HeadNormParams {
-    let [heads, kv_heads, head_dim] = [c.n_head, c.n_head_kv, c.head_dim].map(|n| n as u32);
+/// How queries, keys and values are normalised, which are what a product gives and not the residual stream.
+fn head_norms(c: &Config, layer: usize, norms: HeadNorms) -> HeadNormParams {
+    let LayerKind { n_head_kv, head_dim, .. } = c.layers[layer];
+    let [heads, kv_heads, head_dim] = [c.n_head, n_head_kv, head_dim].map(|n| n as u32);
     let whole = norms == HeadNorms::Rows;
     HeadNormParams {
         stride: (heads + 2 * kv_heads) * head_dim,
@@ -350,7 +367,7 @@ fn head_norms(c: &Config, norms: HeadNorms) -> HeadNormParams {
         q_size: if whole { heads * head_dim } else { head_dim },
         k_norms: if whole { 1 } else { kv_heads },
         k_size: if whole { kv_heads * head_dim } else { head_dim },
-        v_norms: 0,
+        v_norms: if norms == HeadNorms::WithValues { kv_heads } else { 0 },
         own: u32::from(norms == HeadNorms::OwnGains),
         eps: c.norms.eps,
     }

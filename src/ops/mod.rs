@@ -25,6 +25,7 @@ mod route;
 mod sample;
 mod shares;
 mod shift;
+mod short_conv;
 mod softcap;
 mod subgroup;
 mod sum_experts;
@@ -33,7 +34,9 @@ mod variant;
 pub use add_bias::{AddBias, AddBiasParams};
 pub use add_position::{AddPosition, AddPositionParams};
 pub use argmax::{Argmax, ArgmaxParams, NO_TOKEN};
-pub use attention::{Attention, AttentionParams, ChunkAttention, HeadShape, MOST_HEAD_DIM};
+pub use attention::{
+    Attention, AttentionParams, ChunkAttention, HeadShape, MOST_HEAD_DIM, carried,
+};
 #[cfg(test)]
 pub(crate) use attention_one::Plan;
 pub use attention_one::{AttentionOne, splits};
@@ -59,6 +62,7 @@ pub use route::{MOST_EXPERTS, MOST_USED, Route, RouteParams};
 pub use sample::{Sample, SampleParams, SampleSelectParams, SamplerState};
 pub use shares::{Shares, SharesParams};
 pub use shift::{Shift, ShiftParams};
+pub use short_conv::{ShortConv, ShortConvParams};
 pub use softcap::{Softcap, SoftcapParams};
 pub use subgroup::Sums;
 pub use sum_experts::{SumExperts, SumExpertsParams};
@@ -114,6 +118,7 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         Peak::SOURCE,
         Route::SOURCE,
         Shift::SOURCE,
+        ShortConv::SOURCE,
         Softcap::SOURCE,
         SumExperts::SOURCE,
         Shares::SOURCE,

@@ -14,6 +14,8 @@ pub struct NormParams {
     pub has_bias: u32,
     /// Added to the mean of the squares.
     pub eps: f32,
+    /// What a sum is multiplied with, where the result is added to what is there.
+    pub scale: f32,
 }
 
 /// What a norm divides by.
@@ -93,7 +95,7 @@ impl Norm {
         bias: Option<&Tensor>,
     ) -> Result<()> {
         let [rows, _] = tensors[1].dims("norm")?;
-        self.note(recording, label.into(), &self.every, rows, eps, tensors, bias)
+        self.note(recording, label.into(), &self.every, rows, [eps, 1.0], tensors, bias)
     }
 
     /// Records `y = norm(x) * w + bias` for the last token of the pass alone. `frame`: `[4]`; `x`: [T, D]; `w`, `bias`:
@@ -106,23 +108,27 @@ impl Norm {
         tensors: [&Tensor; 4],
         bias: Option<&Tensor>,
     ) -> Result<()> {
-        self.note(recording, label.into(), &self.last, 1, eps, tensors, bias)
+        self.note(recording, label.into(), &self.last, 1, [eps, 1.0], tensors, bias)
     }
 
-    /// Records `y += norm(x) * w + bias` for every row. `frame`: `[4]`; `x`, `y`: [T, D]; `w`, `bias`: `[D]`. An error
-    /// unless the op was made for it.
+    /// Records `y <- (y + norm(x) * w + bias) * scale` for every row. `frame`: `[4]`; `x`, `y`: [T, D]; `w`, `bias`: `[D]`.
+    /// An error unless the op was made for it.
+    ///
+    /// A model whose layers scale what they give is scaled here, in the last op of a layer. The stream could be kept in
+    /// units in which nothing is ever multiplied, as where [`Scales::residual`](crate::model::Scales) is one for all layers;
+    /// but the product of sixty scales of a fifth is 1e-42, and squares of the stream in units of that no f32 can hold.
     pub fn record_added(
         &self,
         recording: &mut Recording,
         label: impl Into<String>,
-        eps: f32,
+        [eps, scale]: [f32; 2],
         tensors: [&Tensor; 4],
         bias: Option<&Tensor>,
     ) -> Result<()> {
         let none = || Error::Unsupported("norm: no kernel was made that adds its result".into());
         let kernel = self.added.as_ref().ok_or_else(none)?;
         let [rows, _] = tensors[1].dims("norm")?;
-        self.note(recording, label.into(), kernel, rows, eps, tensors, bias)
+        self.note(recording, label.into(), kernel, rows, [eps, scale], tensors, bias)
     }
 
     #[allow(clippy::too_many_arguments, reason = "as record, and the kernel")]
@@ -132,7 +138,7 @@ impl Norm {
         label: String,
         kernel: &Kernel,
         rows: usize,
-        eps: f32,
+        [eps, scale]: [f32; 2],
         [frame, x, w, y]: [&Tensor; 4],
         bias: Option<&Tensor>,
     ) -> Result<()> {
@@ -143,7 +149,8 @@ impl Norm {
         if let Some(bias) = bias {
             bias.expect("norm", [cols])?;
         }
-        let params = NormParams { cols: cols as u32, has_bias: u32::from(bias.is_some()), eps };
+        let has_bias = u32::from(bias.is_some());
+        let params = NormParams { cols: cols as u32, has_bias, eps, scale };
         let iterations = self.kind.iterations(params.cols, kernel.lanes());
         let work = Work { grid: [rows as u32, 1, 1], iterations };
         let tensors = [frame, x, w, bias.unwrap_or(&self.no_bias), y];

@@ -109,7 +109,7 @@ fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
             let norm = block_on(Norm::new(gpu, sums, kind, true)).unwrap();
             let tensors = [&many_frame, &many_x, &wide_gain, &many_xn];
             norm.record(r, "norm", 1e-5, tensors, None).unwrap();
-            norm.record_added(r, "norm", 1e-5, tensors, Some(&wide_gain)).unwrap();
+            norm.record_added(r, "norm", [1e-5, 1.0], tensors, Some(&wide_gain)).unwrap();
         }
     }
 }
@@ -195,7 +195,7 @@ fn heads(gpu: &Gpu, sizes: &Sizes, head_dim: usize, r: &mut Recording) {
         AttentionParams { cap, ..attend([heads, kv_heads, head_dim, head_dim], ring, 1.0) };
     let [one_frame, frame] = [1, tokens].map(|tokens| frame(gpu, sizes, tokens));
     let (q, terms) = (zeros(gpu, &[tokens, 3, h * hd]), zeros(gpu, &[h, 4]));
-    let (out, carry) = (zeros(gpu, &[tokens, h * hd]), zeros(gpu, &[tokens, h, attend.carried()]));
+    let (out, carry) = (zeros(gpu, &[tokens, h * hd]), zeros(gpu, &[tokens, h, carried(hd)]));
     let sums = Sums::of(gpu);
     for way in [ChunkAttention::Heads, ChunkAttention::Tiles, ChunkAttention::Columns] {
         if way.fits(gpu, shape, sums) {
@@ -253,6 +253,16 @@ fn choices(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     peak.record(r, "peak", params, &y).unwrap();
 }
 
+/// Layers that do not attend.
+fn states(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
+    let (tokens, channels, taps) = (sizes.chunk, 96, 64);
+    let (frame, conv) = (frame(gpu, sizes, tokens), zeros(gpu, &[channels * taps]));
+    let (mix, y) = (zeros(gpu, &[tokens, 3 * channels]), zeros(gpu, &[tokens, channels]));
+    let history = zeros(gpu, &[tokens + taps, channels]);
+    let op = block_on(ShortConv::new(gpu, true)).unwrap();
+    op.record(r, "short_conv", taps, [&frame, &mix, &conv, &history, &y]).unwrap();
+}
+
 pub(super) fn everything(gpu: &Gpu, sizes: &Sizes) -> Recording {
     let mut recording = Recording::default();
     products(gpu, sizes, &mut recording);
@@ -262,6 +272,7 @@ pub(super) fn everything(gpu: &Gpu, sizes: &Sizes) -> Recording {
         heads(gpu, sizes, head_dim, &mut recording);
     }
     choices(gpu, sizes, &mut recording);
+    states(gpu, sizes, &mut recording);
     recording
 }
 

@@ -33,10 +33,13 @@ mod shards;
 mod snapshot;
 #[cfg(feature = "cli")]
 mod soak;
+mod states;
 mod stop;
 #[cfg(feature = "cli")]
 mod stream;
 pub(crate) mod support;
+#[cfg(feature = "chat")]
+mod templates;
 mod text;
 mod tiny;
 mod tuning;

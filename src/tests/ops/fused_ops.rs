@@ -50,7 +50,7 @@ pub(super) fn check_normed_with(
     let biased = epilogue == Epilogue::Store || rows % 4 == 2;
     let bias = if biased { noise(33, rows) } else { vec![] };
     let mut xn = vec![0.0; cols];
-    let params = NormParams { cols: cols as u32, has_bias: 0, eps: EPS };
+    let params = NormParams { cols: cols as u32, has_bias: 0, eps: EPS, scale: 1.0 };
     reference::norm(NormKind::Rms, params, [x, as_multiplied, &[]], &mut xn);
     let width = epilogue.outputs(rows);
     let mut expected = vec![f32::NAN; width];

@@ -8,6 +8,8 @@ use pollster::block_on;
 
 /// large enough to matter: with 1e-6 a kernel that forgets it passes
 const EPS: f32 = 0.1;
+/// Of what is added up.
+const SCALE: f32 = 0.75;
 
 const KINDS: [NormKind; 2] = [NormKind::Rms, NormKind::Layer];
 
@@ -33,7 +35,8 @@ fn check_norm(gpu: &Gpu, sums: Sums, kind: NormKind) {
     // one column; a row that does not fill a workgroup; one over; real sizes; by turns with and without a bias
     let shapes = [(1, 1), (3, 7), (2, 65), (1, 2048), (5, 4096)];
     for ((rows, cols), biased) in shapes.into_iter().zip([true, false, true, false, true]) {
-        let params = NormParams { cols: cols as u32, has_bias: u32::from(biased), eps: EPS };
+        let has_bias = u32::from(biased);
+        let params = NormParams { cols: cols as u32, has_bias, eps: EPS, scale: SCALE };
         // One row more than there are tokens: it is left alone.
         let (x, atol) = self::rows(kind, 1, (rows + 1) * cols);
         let (w, b, start) = (noise(2, cols), noise(3, cols), noise(4, (rows + 1) * cols));
@@ -48,7 +51,7 @@ fn check_norm(gpu: &Gpu, sums: Sums, kind: NormKind) {
         let (mut r, bias) = (Recording::default(), biased.then_some(&b));
         op.record(&mut r, "test", EPS, [&frame, &x, &w, &y], bias).unwrap();
         op.record_last(&mut r, "test", EPS, [&frame, &x, &w, &last], bias).unwrap();
-        op.record_added(&mut r, "test", EPS, [&frame, &x, &w, &added], bias).unwrap();
+        op.record_added(&mut r, "test", [EPS, SCALE], [&frame, &x, &w, &added], bias).unwrap();
         run(gpu, r);
 
         let what = format!("{kind:?} norm {sums:?} {rows}x{cols}");
@@ -60,7 +63,8 @@ fn check_norm(gpu: &Gpu, sums: Sums, kind: NormKind) {
         let of_last = &expected[(rows - 1) * cols..];
         assert_close(&format!("{what}, the last"), &found, of_last, atol, 1e-5);
         let found: Vec<f32> = block_on(added.read(gpu)).unwrap();
-        let sum: Vec<f32> = start.iter().zip(&expected).map(|(start, y)| start + y).collect();
+        let sum: Vec<f32> =
+            start.iter().zip(&expected).map(|(start, y)| (start + y) * SCALE).collect();
         let (found, beyond) = found.split_at(rows * cols);
         assert_close(&format!("{what}, added"), found, &sum, atol, 1e-5);
         assert_eq!(beyond, &start[rows * cols..], "{what} added beyond");
@@ -80,7 +84,7 @@ fn norm_refuses_a_wrong_shape() {
     let tensors = [&frame, &x, &eight, &y];
     let error = op.record(recording, "test", 1e-6, tensors, Some(&seven)).unwrap_err();
     assert_eq!(error.to_string(), "norm: w has shape [7], expected [8]");
-    let error = op.record_added(recording, "test", 1e-6, tensors, None).unwrap_err();
+    let error = op.record_added(recording, "test", [1e-6, 1.0], tensors, None).unwrap_err();
     assert!(error.to_string().contains("adds its result"), "{error}");
 }
 
