@@ -2,7 +2,7 @@
 use super::config::{
     Caps, Experts, HeadNorms, LayerKind, MOST, Mixer, Norms, Positions, Softmax, need_tensor,
 };
-use super::family::{Family, LocalRope, Parallel, PositionRule, Unturned, WindowRule};
+use super::family::{Family, LocalRope, MixerRule, Parallel, PositionRule, Unturned, WindowRule};
 use super::states::Mixers;
 use super::{Config, Rope, RopeScaling, Scales, tensors};
 use crate::format::{Array, Gguf, Value, shown};
@@ -163,6 +163,8 @@ impl Config {
             },
             layers,
             conv_taps: mixers.conv_taps,
+            delta_net: mixers.delta_net,
+            gated_heads: family.mixers == MixerRule::DeltaNet,
             scales: Scales::read(gguf, family, &key, [n_layer, n_embd, n_head, head_dim])?,
             most_capacity: match positive("attention.temperature_scale")? {
                 Some(_) => Some(size("rope.scaling.original_context_length")?),

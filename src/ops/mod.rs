@@ -4,10 +4,12 @@ mod add_position;
 mod argmax;
 mod attention;
 mod attention_one;
+mod delta_net;
 mod epilogue;
 mod experts;
 mod formats;
 mod fused;
+mod gate;
 mod get_rows;
 mod head_norm;
 mod head_terms;
@@ -37,10 +39,12 @@ pub use attention::{
 #[cfg(test)]
 pub(crate) use attention_one::Plan;
 pub use attention_one::{AttentionOne, splits};
+pub use delta_net::{DeltaNet, DeltaNetParams, MOST_KEY_DIM};
 pub use epilogue::{Epilogue, Product};
 pub use experts::{ExpertWeights, Experts, ExpertsParams};
 pub use formats::ForFormats;
 pub use fused::{Fused, Normed, NormedParams, ResidualParams, most_partials};
+pub use gate::{Gate, GateParams};
 pub use get_rows::{GetRows, GetRowsParams};
 pub use head_norm::{HeadNorm, HeadNormParams};
 pub use head_terms::{Start, head_terms};
@@ -103,6 +107,9 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         AttentionOne::SUBGROUP,
         AttentionOne::JOIN,
         Argmax::SOURCE,
+        DeltaNet::SOURCE,
+        Gate::SOURCE,
+        Gate::SUBGROUP,
         HeadNorm::SOURCE,
         HeadNorm::SUBGROUP,
         Nll::SOURCE,

@@ -207,6 +207,8 @@ fn cost(name: &str, layers: usize) -> u64 {
         "qwen3" => [6, 3],
         // three convolutions of five, and attention of six
         "lfm2" => [5, 4],
+        // three states of seven, and attention of eight
+        "qwen35" => [7, 4],
         "falcon" | "phi2" => [6, 4],
         "gemma" | "gptneox" | "mpt" | "falcon40" | "stablelm" | "starcoder2" => [7, 4],
         "bloom" => [7, 5],
@@ -274,7 +276,8 @@ families!(
     mistral3,
     gptoss,
     gptoss_mxfp4,
-    lfm2
+    lfm2,
+    qwen35
 );
 
 /// What other files of these families say, against the oracle that is told the same.
