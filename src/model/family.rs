@@ -160,7 +160,7 @@ const GEMMA2: Family = Family {
     ..NEOX
 };
 
-const FAMILIES: [Family; 26] = [
+const FAMILIES: &[Family] = &[
     // Mixtral is called so, too.
     Family { experts: true, ..LLAMA },
     Family { name: "qwen2", ..NEOX },
@@ -266,7 +266,7 @@ impl Family {
     pub(super) fn of(gguf: &Gguf) -> Result<&'static Self> {
         let name = gguf.need_str("general.architecture")?;
         FAMILIES.iter().find(|family| family.name == name).ok_or_else(|| {
-            let all = FAMILIES.each_ref().map(|family| family.name).join(", ");
+            let all = FAMILIES.iter().map(|family| family.name).collect::<Vec<_>>().join(", ");
             let found = shown(name, 80);
             Error::Unsupported(format!(
                 "the model's architecture is {found}; this version runs {all}"

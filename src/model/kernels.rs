@@ -1,5 +1,6 @@
 //! Every kernel that a model's passes need, compiled side by side.
 use super::config::{HeadNorms, NormPlaces};
+use super::grouped::Grouped;
 use super::tensors::Products;
 use super::{Activations, Cache, Config, KernelSettings, KvType, Positions, RopeLayout};
 use crate::Result;
@@ -24,6 +25,8 @@ pub(crate) struct Kernels {
     pub(super) softcap: Option<Softcap>,
     /// Where a token goes to some of several feed-forwards.
     pub(super) experts: Option<(Route, Experts)>,
+    /// The same of many tokens.
+    pub(super) grouped: Option<Grouped>,
     /// Where layers have a convolution.
     pub(super) short_conv: Option<ShortConv>,
     /// Where they have states, and how what these give is normed.
@@ -103,9 +106,12 @@ impl Kernels {
             wanted(c.positions == Positions::Learned, AddPosition::new(gpu)),
             wanted(c.caps.logits.or(c.caps.qkv).is_some(), Softcap::new(gpu)),
         );
-        let routed = wanted(
-            !experts.is_empty(),
-            try_join(Route::new(gpu), Experts::new(gpu, variant.sums, experts)),
+        let routed = try_join(
+            wanted(
+                !experts.is_empty(),
+                try_join(Route::new(gpu), Experts::new(gpu, variant.sums, experts)),
+            ),
+            wanted(!experts.is_empty(), Grouped::new(gpu, experts)),
         );
         // Nothing is awaited before everything is begun: the weights stream from the first pause on.
         let (
@@ -116,7 +122,7 @@ impl Kernels {
                 (
                     (fused, add_bias),
                     ((short_conv, delta_net, gate), head_norm, add_position, softcap),
-                    experts,
+                    (experts, grouped),
                 ),
             ),
             (rope_store, attention, argmax, sample),
@@ -148,6 +154,7 @@ impl Kernels {
             short_conv,
             delta_net,
             gate,
+            grouped,
             rope_store,
             attention,
             argmax,

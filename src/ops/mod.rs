@@ -7,10 +7,12 @@ mod attention_one;
 mod delta_net;
 mod epilogue;
 mod experts;
+mod experts_many;
 mod formats;
 mod fused;
 mod gate;
 mod get_rows;
+mod group_experts;
 mod head_norm;
 mod head_terms;
 mod int8;
@@ -28,6 +30,7 @@ mod shift;
 mod short_conv;
 mod softcap;
 mod subgroup;
+mod sum_experts;
 mod variant;
 
 pub use add_bias::{AddBias, AddBiasParams};
@@ -42,10 +45,12 @@ pub use attention_one::{AttentionOne, splits};
 pub use delta_net::{DeltaNet, DeltaNetParams, MOST_KEY_DIM};
 pub use epilogue::{Epilogue, Product};
 pub use experts::{ExpertWeights, Experts, ExpertsParams};
+pub use experts_many::{ExpertTiles, ExpertsMany, ExpertsManyParams};
 pub use formats::ForFormats;
 pub use fused::{Fused, Normed, NormedParams, ResidualParams, most_partials};
 pub use gate::{Gate, GateParams};
 pub use get_rows::{GetRows, GetRowsParams};
+pub use group_experts::{GroupExperts, GroupExpertsParams};
 pub use head_norm::{HeadNorm, HeadNormParams};
 pub use head_terms::{Start, head_terms};
 pub use int8::ActivationType;
@@ -64,6 +69,7 @@ pub use shift::{Shift, ShiftParams};
 pub use short_conv::{ShortConv, ShortConvParams};
 pub use softcap::{Softcap, SoftcapParams};
 pub use subgroup::Sums;
+pub use sum_experts::{SumExperts, SumExpertsParams};
 pub use variant::{Choice, Origin, Variant};
 
 use head_terms::HEAD_TERMS;
@@ -91,6 +97,8 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         Fused::GET_ROWS,
         Experts::SOURCES,
         Experts::SUBGROUP,
+        ExpertsMany::ROWS,
+        ExpertsMany::TILES,
     ];
     let bytes = [int8::MATVEC, int8::NORMED, int8::RESIDUAL].into_iter().flatten();
     let by_format: Vec<_> = by_format.into_iter().chain(bytes).collect();
@@ -110,6 +118,7 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         DeltaNet::SOURCE,
         Gate::SOURCE,
         Gate::SUBGROUP,
+        GroupExperts::SOURCE,
         HeadNorm::SOURCE,
         HeadNorm::SUBGROUP,
         Nll::SOURCE,
@@ -118,6 +127,7 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         Shift::SOURCE,
         ShortConv::SOURCE,
         Softcap::SOURCE,
+        SumExperts::SOURCE,
         Shares::SOURCE,
         crate::gpu::SUBGROUP_CHECK,
         crate::gpu::HALF_CHECK,
