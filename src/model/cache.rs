@@ -283,7 +283,11 @@ impl Cache {
         let no_room = |window: u64| Error::NoRoom {
             what: format!("a cache of {} + {} tokens", ring.sinks, ring.slots),
             needed: size.of(&of_layers) + rings.states.map_or(0, |ring| config.state_bytes(ring)),
-            tries: size.tries(window, settings.kv),
+            tries: config
+                .chunk_to_try(&settings)
+                .into_iter()
+                .chain(size.tries(window, settings.kv))
+                .collect(),
         };
         // What a buffer takes is known before. What a device has is not: then half of what was asked for may fit.
         let limit = gpu.tier.max_binding.min(gpu.tier.max_buffer);

@@ -342,6 +342,12 @@ fn refuse_variants(gguf: &Gguf, family: &Family, key: &impl Fn(&str) -> String) 
         (true, "embedding_length_per_layer_input", "embeddings of every layer"),
         (true, "attention.shared_kv_layers", "layers that share keys and values"),
     ];
+    if gguf.bool(&key("attention.causal"))? == Some(false) {
+        let key = key("attention.causal");
+        return Err(Error::Unsupported(format!(
+            "tokens of the model see what follows them ({key})"
+        )));
+    }
     for (_, name, what) in variants.into_iter().filter(|(refused, ..)| *refused) {
         if gguf.get(&key(name)).and_then(Value::number).is_some_and(|n| n != 0.0) {
             let key = key(name);

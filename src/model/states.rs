@@ -215,6 +215,12 @@ impl Config {
         params.map(|params| params.states())
     }
 
+    /// A smaller chunk, where layers keep as much as a pass takes back.
+    pub(super) fn chunk_to_try(&self, settings: &CacheSettings) -> Option<(&'static str, String)> {
+        let less = settings.chunk / 2;
+        (self.has_states() && less > 0).then(|| ("chunk", less.to_string()))
+    }
+
     /// Bytes that all layers keep that do not attend.
     pub(super) fn state_bytes(&self, ring: RingParams) -> u64 {
         let of_layer = |&kind: &LayerKind| {

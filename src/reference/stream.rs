@@ -327,9 +327,7 @@ impl Oracle {
                 x.iter_mut().for_each(|x| *x *= f64::from(scale));
             }
         }
-        // LFM2 calls the last norm the embedding's.
-        let last = self.weights.contains_key("output_norm.weight");
-        let xn = self.norm(if last { "output_norm" } else { "token_embd_norm" }, &x);
+        let xn = self.norm(self.last_norm(), &x);
         let output = if c.tied { "token_embd" } else { "output" };
         let out = self.linear(output, &xn);
         out.into_iter().map(|logit| capped(logit / logits, c.caps.logits)).collect()

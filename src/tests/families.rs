@@ -161,6 +161,22 @@ impl Tiny {
             }
         }
         assert_eq!(next(poisoned), expected, "{}: poison", self.name);
+        // A state goes on from the last token; else from the last one that was kept.
+        for lost in [false, true] {
+            let poisoned = full();
+            let cache = poisoned.cache();
+            for layer in 0..model.config.n_layer {
+                let Some(states) = cache.states(layer) else { continue };
+                let [kept, words] = states.shape[..] else { panic!("states are rows") };
+                let slots = cache.ring(layer).slots as usize;
+                let step = slots / (kept - 1);
+                let used = if lost { 1 + fed / step * step % slots / step } else { 0 };
+                let row = vec![1e30f32.to_bits(); words];
+                let unused = (0..kept).filter(|&index| index != used);
+                unused.for_each(|index| states.write(gpu, index * words, &row));
+            }
+            assert_eq!(next(poisoned), expected, "{}: states, lost {lost}", self.name);
+        }
 
         let saved = block_on(full().snapshot(None, "")).unwrap();
         let mut restored = session(model, saved.settings());

@@ -23,6 +23,12 @@ fn sigmoid(x: f64) -> f64 {
 }
 
 impl Oracle {
+    /// LFM2 calls the last norm the embedding's.
+    pub(super) fn last_norm(&self) -> &'static str {
+        let last = self.weights.contains_key("output_norm.weight");
+        if last { "output_norm" } else { "token_embd_norm" }
+    }
+
     /// A causal convolution over the channels of this token and those before it; `weights`: a row of taps a channel.
     fn convolved(&mut self, layer: usize, tensor: &str, z: Vec<f64>) -> Vec<f64> {
         let taps = self.config.conv_taps;
