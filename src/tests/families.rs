@@ -161,6 +161,22 @@ impl Tiny {
             }
         }
         assert_eq!(next(poisoned), expected, "{}: poison", self.name);
+        // A state goes on from the last token; else from the last one that was kept.
+        for lost in [false, true] {
+            let poisoned = full();
+            let cache = poisoned.cache();
+            for layer in 0..model.config.n_layer {
+                let Some(states) = cache.states(layer) else { continue };
+                let [kept, words] = states.shape[..] else { panic!("states are rows") };
+                let slots = cache.ring(layer).slots as usize;
+                let step = slots / (kept - 1);
+                let used = if lost { 1 + fed / step * step % slots / step } else { 0 };
+                let row = vec![1e30f32.to_bits(); words];
+                let unused = (0..kept).filter(|&index| index != used);
+                unused.for_each(|index| states.write(gpu, index * words, &row));
+            }
+            assert_eq!(next(poisoned), expected, "{}: states, lost {lost}", self.name);
+        }
 
         let saved = block_on(full().snapshot(None, "")).unwrap();
         let mut restored = session(model, saved.settings());
@@ -212,6 +228,8 @@ fn cost(name: &str, layers: usize) -> u64 {
         "qwen3" => [6, 3],
         // three convolutions of five, and attention of six
         "lfm2" => [5, 4],
+        // three states of seven, and attention of eight
+        "qwen35" => [7, 3],
         "falcon" | "phi2" | "gptneox" | "mpt" | "falcon40" | "starcoder2" => [5, 3],
         // The embedding's norm, and the one after it; learned positions, and the norm after them.
         "bloom" | "gpt2" => [5, 5],
@@ -282,7 +300,8 @@ families!(
     mistral3,
     gptoss,
     gptoss_mxfp4,
-    lfm2
+    lfm2,
+    qwen35
 );
 
 /// What other files of these families say, against the oracle that is told the same.

@@ -286,6 +286,36 @@ fn states(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     let history = zeros(gpu, &[tokens + taps, channels]);
     let op = block_on(ShortConv::new(gpu, true)).unwrap();
     op.record(r, "short_conv", taps, [&frame, &mix, &conv, &history, &y]).unwrap();
+    for &key_dim in sizes.head_dims {
+        let slots = (tokens as u32 + 31).next_multiple_of(32);
+        let (heads, value_dim) = (2, 48);
+        let width = 2 * key_dim as u32 + heads * (value_dim + 2);
+        let params = DeltaNetParams {
+            key_heads: 1,
+            heads,
+            key_dim: key_dim as u32,
+            value_dim,
+            width,
+            slots,
+            step: 32,
+            first: 0,
+            span: 0,
+            eps: 1e-6,
+        };
+        let (rows, terms) = (zeros(gpu, &[slots as usize, width as usize]), zeros(gpu, &[4]));
+        let (states, o) = (zeros(gpu, &params.states()), zeros(gpu, &[tokens, 96]));
+        let op = block_on(DeltaNet::new(gpu, key_dim)).unwrap();
+        op.record(r, "delta_net", params, [&frame, &rows, &terms, &states, &o]).unwrap();
+        let z = zeros(gpu, &[tokens, 2 * key_dim]);
+        let gain = zeros(gpu, &[key_dim]);
+        let size = key_dim as u32;
+        let params = GateParams { heads: 2, size, stride: 2 * size, first: 0, eps: 1e-6 };
+        for (sums, normed) in [(Sums::Shared, true), (Sums::of(gpu), true), (Sums::Shared, false)] {
+            let op = block_on(Gate::new(gpu, sums, normed)).unwrap();
+            op.record(r, "gate", params, [&frame, &z, &gain, &zeros(gpu, &[tokens, 2 * key_dim])])
+                .unwrap();
+        }
+    }
 }
 
 pub(super) fn everything(gpu: &Gpu, sizes: &Sizes) -> Recording {
