@@ -65,6 +65,7 @@ static FILES: &[File] = include_files![
     "sample_select.wgsl",
     "shares.wgsl",
     "shift.wgsl",
+    "short_conv.wgsl",
     "softcap.wgsl",
     "subgroup_check.wgsl",
     "lib/advance.wgsl",

@@ -164,22 +164,28 @@ struct Stored {
     turns: usize,
 }
 
-/// The rings of a cache: the policy's, and that of layers with a window of their own.
+/// The rings of a cache: the policy's, that of layers with a window of their own, and that of layers with a state.
 ///
-/// Slots of the longer ring are a multiple of the shorter one's, so that one position, reduced to fit the longer, has its
-/// place in both: nothing on the device counts twice.
+/// Slots of the longest ring are a multiple of the others', so that one position, reduced to fit the longer, has its
+/// place in each: nothing on the device counts twice.
 #[derive(Clone, Copy)]
 struct Rings {
     policy: RingParams,
     own: Option<RingParams>,
+    states: Option<RingParams>,
 }
 
 impl Rings {
     fn of(settings: &CacheSettings, config: &Config) -> Result<Self> {
         let mut policy = settings.geometry()?;
+        // No model has layers of both kinds besides.
+        if let Some(states) = config.state_ring(settings) {
+            policy.slots = policy.slots.next_multiple_of(states.slots);
+            return Ok(Self { policy, own: None, states: Some(states) });
+        }
         let Some(window) = config.own_window().filter(|_| config.keeps_own_window(settings.window))
         else {
-            return Ok(Self { policy, own: None });
+            return Ok(Self { policy, own: None, states: None });
         };
         let window = u32::try_from(window).unwrap_or(u32::MAX);
         let least = window.saturating_add(settings.chunk as u32);
@@ -195,7 +201,7 @@ impl Rings {
             true => policy.slots = policy.slots.next_multiple_of(own.slots),
             false => own.slots = own.slots.next_multiple_of(policy.slots),
         }
-        Ok(Self { policy, own: Some(own) })
+        Ok(Self { policy, own: Some(own), states: None })
     }
 
     /// The ring that positions are reduced to fit.
@@ -205,8 +211,9 @@ impl Rings {
     }
 
     fn of_layer(self, kind: LayerKind) -> RingParams {
-        match (kind.window, self.own) {
-            (Some(_), Some(own)) => own,
+        match (kind.window, self.own, self.states) {
+            (_, _, Some(states)) if !kind.attends() => states,
+            (Some(_), Some(own), _) => own,
             _ => self.policy,
         }
     }
@@ -261,7 +268,8 @@ impl Cache {
             KvType::F32 => kind.n_head_kv * kind.head_dim,
         };
         let layer = |&kind: &LayerKind| (rings.of_layer(kind), 4 * words(kind) as u64);
-        let of_layers: Vec<_> = config.layers.iter().map(layer).collect();
+        let of_layers = config.layers.iter().filter(|kind| kind.attends());
+        let of_layers: Vec<_> = of_layers.map(layer).collect();
         let turned = (0..config.n_layer).map(|layer| config.rope_dim(layer) as u64);
         let phase = 8 * turned.max().unwrap_or(0) / 2;
         let widest = |has: &dyn Fn(RingParams) -> bool| {
@@ -272,7 +280,7 @@ impl Cache {
         let (size, any) = (widest(&|of| of == ring), widest(&|_| true));
         let no_room = |window: u64| Error::NoRoom {
             what: format!("a cache of {} + {} tokens", ring.sinks, ring.slots),
-            needed: size.of(&of_layers),
+            needed: size.of(&of_layers) + rings.states.map_or(0, |ring| config.state_bytes(ring)),
             tries: size.tries(window, settings.kv),
         };
         // What a buffer takes is known before. What a device has is not: then half of what was asked for may fit.
@@ -292,11 +300,14 @@ impl Cache {
         };
         let store = |(layer, &kind): (usize, &LayerKind)| {
             let ring = rings.of_layer(kind);
-            let shape = [(ring.sinks + ring.slots) as usize, words(kind)];
-            let make = |name: &str| Tensor::zeros(gpu, format!("kv.{layer}.{name}"), &shape);
+            let rows = (ring.sinks + ring.slots) as usize;
+            let [k, v] = if kind.attends() { [words(kind); 2] } else { config.state_words() };
+            let make = |name: &str, words| {
+                Tensor::zeros(gpu, format!("kv.{layer}.{name}"), &[rows, words])
+            };
             let own = kind.window.is_some() && rings.own.is_some();
             let turns = usize::from(kind.window.is_some() && local.is_some());
-            Ok(Stored { ring, k: make("k")?, v: make("v")?, own, turns })
+            Ok(Stored { ring, k: make("k", k)?, v: make("v", v)?, own, turns })
         };
         let layers = config.layers.iter().enumerate().map(store);
         let layers = layers.collect::<Result<Vec<_>>>().map_err(whole)?;
@@ -360,8 +371,8 @@ impl Cache {
         &self.layers[layer].v
     }
 
-    /// Every tensor of keys and values, a layer's after the other's.
-    fn stored(&self) -> impl Iterator<Item = &Tensor> {
+    /// Every tensor of keys and values, a layer's after the other's; of a layer that does not attend, what it keeps instead.
+    pub(crate) fn stored(&self) -> impl Iterator<Item = &Tensor> {
         self.layers.iter().flat_map(|layer| [&layer.k, &layer.v])
     }
 

@@ -89,9 +89,20 @@ pub struct Caps {
     pub qkv: Option<f32>,
 }
 
-/// What the attention of a layer looks back on, how it knows where, and with which heads.
+/// What mixes the tokens of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mixer {
+    /// Softmax attention over the cache.
+    Attention,
+    /// A gated convolution over the last [`Config::conv_taps`] tokens.
+    ShortConv,
+}
+
+/// What a layer looks back on, how it knows where, and with which heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerKind {
+    /// What mixes its tokens.
+    pub mixer: Mixer,
     /// The window that the layer was trained with, the current token included; none where the policy has its way.
     pub window: Option<usize>,
     /// Whether queries and keys are turned.
@@ -106,6 +117,13 @@ impl LayerKind {
     /// Whether another has as many key heads, of the same size.
     fn same_heads(self, other: Self) -> bool {
         (self.n_head_kv, self.head_dim) == (other.n_head_kv, other.head_dim)
+    }
+}
+
+impl LayerKind {
+    /// Whether it has keys and values; others have a state.
+    pub fn attends(&self) -> bool {
+        self.mixer == Mixer::Attention
     }
 }
 
@@ -150,6 +168,8 @@ pub struct Config {
     pub local_rope: Option<Rope>,
     /// Each layer's kind.
     pub layers: Vec<LayerKind>,
+    /// Tokens that convolutions see, the current one included; 0 where there are none.
+    pub conv_taps: usize,
     /// What activations are multiplied with.
     pub scales: Scales,
     /// More tokens in sight would scale queries by their position, which is not done.
@@ -224,6 +244,11 @@ impl Config {
                 "layers of this model have a window of their own, which half-discard would move; streaming works".into(),
             );
         }
+        if policy == Policy::HalfDiscard && self.layers.iter().any(|kind| !kind.attends()) {
+            return wrong(
+                "layers of this model have a state, out of which no token can be taken; streaming works".into(),
+            );
+        }
         let learned = self.positions == Positions::Learned;
         if learned && !matches!(policy, Policy::Dense | Policy::Recompute) {
             return wrong(format!(
@@ -248,8 +273,9 @@ impl Config {
     pub fn kinds(&self) -> String {
         let Self { architecture, n_layer, layers, .. } = self;
         let own = layers.iter().filter(|kind| kind.window.is_some()).count();
-        let unturned = layers.iter().filter(|kind| !kind.turns).count();
+        let unturned = layers.iter().filter(|kind| kind.attends() && !kind.turns).count();
         let mut text = architecture.clone();
+        text += &self.states_text();
         if let Some(window) = self.own_window() {
             text += &format!(
                 "; {own} of {n_layer} layers have a window of {window} tokens of their own"

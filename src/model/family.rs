@@ -49,6 +49,8 @@ pub(super) struct Family {
     pub(super) local_rope: LocalRope,
     /// Whether the ends of YaRN's ramp are whole pairs.
     pub(super) yarn_rounded: bool,
+    /// What its layers have where they do not attend.
+    pub(super) mixers: MixerRule,
     /// What its files call parts of a model that have another name elsewhere: ours, theirs; the first that is there counts.
     pub(super) names: &'static [(&'static str, &'static str)],
 }
@@ -105,6 +107,14 @@ pub(super) enum LocalRope {
     Base,
 }
 
+/// What mixes the tokens of a layer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum MixerRule {
+    Attention,
+    /// A convolution, where `attention.head_count_kv` is 0 for a layer.
+    ShortConv,
+}
+
 const LLAMA: Family = Family {
     name: "llama",
     layout: RopeLayout::Norm,
@@ -127,6 +137,7 @@ const LLAMA: Family = Family {
     unturned: Unturned::None,
     local_rope: LocalRope::Same,
     yarn_rounded: true,
+    mixers: MixerRule::Attention,
     names: &[],
 };
 
@@ -146,7 +157,7 @@ const GEMMA2: Family = Family {
     ..NEOX
 };
 
-const FAMILIES: [Family; 23] = [
+const FAMILIES: &[Family] = &[
     // Mixtral is called so, too.
     Family { experts: true, ..LLAMA },
     Family { name: "qwen2", ..NEOX },
@@ -166,6 +177,7 @@ const FAMILIES: [Family; 23] = [
         ..GPT
     },
     Family { name: "bloom", positions: PositionRule::Alibi(Some(8.0)), ..GPT },
+    Family { name: "gemma", feed_forward: Epilogue::GeGluTanh, root_embedding: true, ..NEOX },
     GEMMA2,
     Family {
         name: "gemma3",
@@ -230,6 +242,13 @@ const FAMILIES: [Family; 23] = [
         names: &[("ffn_norm", "post_attention_norm")],
         ..NEOX
     },
+    Family {
+        name: "lfm2",
+        head_norms: Some(HeadNorms::Heads),
+        mixers: MixerRule::ShortConv,
+        names: &[("output_norm", "token_embd_norm")],
+        ..NEOX
+    },
 ];
 
 impl Family {
@@ -237,7 +256,7 @@ impl Family {
     pub(super) fn of(gguf: &Gguf) -> Result<&'static Self> {
         let name = gguf.need_str("general.architecture")?;
         FAMILIES.iter().find(|family| family.name == name).ok_or_else(|| {
-            let all = FAMILIES.each_ref().map(|family| family.name).join(", ");
+            let all = FAMILIES.iter().map(|family| family.name).collect::<Vec<_>>().join(", ");
             let found = shown(name, 80);
             Error::Unsupported(format!(
                 "the model's architecture is {found}; this version runs {all}"

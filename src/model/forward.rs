@@ -1,17 +1,25 @@
 //! The forward pass: a layer, once, for one token and for many.
-use super::config::{LayerKind, NormPlaces};
+use super::config::{LayerKind, Mixer, NormPlaces};
 use super::pass::Recorder;
 use super::weights::{Layer, Matrix};
 use super::{Cache, Config, Kernels, Model};
 use crate::Result;
 use crate::gpu::{Gpu, Program, Tensor};
-use crate::ops::{Epilogue, FRAME, Shares, carried, most_partials, splits};
+use crate::ops::{Epilogue, FRAME, carried, most_partials, splits};
 
 /// A layer of the model, over the residual stream x [T, D].
-fn layer<'a>(p: &mut Recorder<'a>, c: &Config, w: &'a Layer) -> Result<()> {
+fn layer<'a>(p: &mut Recorder<'a>, c: &Config, kind: LayerKind, w: &'a Layer) -> Result<()> {
     let xn = p.normed("attn_norm", w.attn_norm.as_ref())?;
-    p.linear("attn_qkv", Epilogue::Store, xn, &w.attn_qkv, &p.heads().qkv)?; // qkv [T, (H + 2 KV) HD]
-    let att = p.attend(w)?; // att [T, H HD]: Q and K normed and turned, stored, attended to
+    let att = match kind.mixer {
+        Mixer::Attention => {
+            p.linear("attn_qkv", Epilogue::Store, xn, &w.attn_qkv, &p.heads().qkv)?; // qkv [T, (H + 2 KV) HD]
+            p.attend(w)? // att [T, H HD]: Q and K normed and turned, stored, attended to
+        }
+        Mixer::ShortConv => {
+            p.linear("attn_qkv", Epilogue::Store, xn, &w.attn_qkv, &p.act.mix)?; // mix [T, 3 D]: b, c, u
+            p.short_conv(w)? // mixed [T, D]: c times the convolution of b u
+        }
+    };
     let post = ("post_attention_norm", w.post_attention_norm.as_ref());
     let xn = if c.parallel {
         // Both blocks read the stream as it was; one norm may serve both.
@@ -69,8 +77,10 @@ pub(crate) struct Activations {
     pub(crate) tokens: Tensor,
     /// [4] n: the first token's position, reduced; tokens: how many of T are there; sinks kept; step
     pub(crate) frame: Tensor,
-    pub(super) x: Tensor,  // [T, D]
-    pub(super) xn: Tensor, // [T, D]
+    pub(super) x: Tensor,     // [T, D]
+    pub(super) xn: Tensor,    // [T, D]
+    pub(super) mix: Tensor,   // [T, 3 D], what enters a layer's convolution; where there are some
+    pub(super) mixed: Tensor, // [T, D], what leaves it
     /// Those of attention, for each of [`Config::heads`].
     pub(super) heads: Vec<HeadActivations>,
     pub(super) h: Tensor, // [T, F], F padded to a multiple of 32; [T, K, F] with experts
@@ -133,6 +143,7 @@ impl Activations {
             None => vec![tokens, width],
             Some(_) => vec![tokens, used, width],
         };
+        let [mix, mixed] = c.mix_widths();
         let make =
             |name: &str, shape: &[usize]| Tensor::zeros(gpu, format!("act.{name}.{tokens}"), shape);
         Ok(Self {
@@ -140,6 +151,8 @@ impl Activations {
             frame: make("frame", &[FRAME])?,
             x: make("x", &[tokens, c.n_embd])?,
             xn: make("xn", &[tokens, c.n_embd])?,
+            mix: make("mix", &[tokens, mix])?,
+            mixed: make("mixed", &[tokens, mixed])?,
             heads: HeadActivations::new(gpu, c, cache, tokens)?,
             h: make("h", &hidden)?,
             routes: make("routes", &[tokens, experts])?,
@@ -155,8 +168,9 @@ impl Activations {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        let Self { tokens, frame, x, xn, heads, h, routes, chosen, last, squares } = self;
-        let all = [tokens, frame, x, xn, h, routes, chosen, last, squares];
+        let Self { tokens, frame, x, xn, mix, mixed, heads, h, routes, chosen, last, squares } =
+            self;
+        let all = [tokens, frame, x, xn, mix, mixed, h, routes, chosen, last, squares];
         // The others lie where the first do.
         let heads = heads
             .iter()
@@ -202,7 +216,7 @@ pub(super) fn layers<'a>(p: &mut Recorder<'a>, model: &'a Model) -> Result<()> {
     p.embed()?;
     for (i, w) in model.weights.layers.iter().enumerate() {
         p.begin(i);
-        layer(p, &model.config, w)?;
+        layer(p, &model.config, model.config.layers[i], w)?;
     }
     p.finish_layers()
 }
@@ -214,7 +228,7 @@ pub(crate) fn watched(
     kernels: &Kernels,
     cache: &Cache,
     act: &Activations,
-    look: (&[Shares], &Tensor),
+    look: (&[crate::ops::Shares], &Tensor),
 ) -> Result<Program> {
     let mut p = Recorder::new(model, kernels, cache, act, Some(look));
     layers(&mut p, model)?;

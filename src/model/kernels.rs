@@ -6,8 +6,8 @@ use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::ops::{
     AddBias, AddPosition, Argmax, Attention, AttentionOne, ChunkAttention, Experts, Fused, GetRows,
-    HeadNorm, HeadShape, MatMul, Norm, NormKind, RopeStore, Route, Sample, SamplerState, Softcap,
-    Sums, Variant,
+    HeadNorm, HeadShape, MatMul, Norm, NormKind, RopeStore, Route, Sample, SamplerState, ShortConv,
+    Softcap, Sums, Variant,
 };
 use futures_util::future::{try_join, try_join_all, try_join3, try_join4};
 
@@ -24,6 +24,8 @@ pub(crate) struct Kernels {
     pub(super) softcap: Option<Softcap>,
     /// Where a token goes to some of several feed-forwards.
     pub(super) experts: Option<(Route, Experts)>,
+    /// Where layers have a convolution.
+    pub(super) short_conv: Option<ShortConv>,
     pub(super) rope_store: RopeStore,
     /// Of one token and of many, for each of [`Config::heads`].
     pub(super) attention: Vec<(AttentionOne, Attention)>,
@@ -82,7 +84,8 @@ impl Kernels {
             wanted(folds, Fused::new(gpu, &all, embedding, variant)),
             wanted(folds && *residual_bias, AddBias::new(gpu)),
         );
-        let few = try_join3(
+        let few = try_join4(
+            wanted(c.conv_taps > 0, ShortConv::new(gpu, true)),
             wanted(c.head_norms.is_some(), HeadNorm::new(gpu, sums, head_norm)),
             wanted(c.positions == Positions::Learned, AddPosition::new(gpu)),
             wanted(c.caps.logits.or(c.caps.qkv).is_some(), Softcap::new(gpu)),
@@ -97,7 +100,7 @@ impl Kernels {
                 get_rows,
                 norm,
                 matmul,
-                ((fused, add_bias), (head_norm, add_position, softcap), experts),
+                ((fused, add_bias), (short_conv, head_norm, add_position, softcap), experts),
             ),
             (rope_store, attention, argmax, sample),
         ) = try_join(
@@ -125,6 +128,7 @@ impl Kernels {
             add_position,
             softcap,
             experts,
+            short_conv,
             rope_store,
             attention,
             argmax,

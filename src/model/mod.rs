@@ -23,12 +23,13 @@ pub mod rope;
 #[cfg(feature = "cli")]
 mod score;
 mod shift;
+mod states;
 mod tensors;
 mod weights;
 
 pub use cache::{Cache, CacheSettings, KvType, Policy, reduce};
 pub use config::{
-    Caps, Config, Experts, HeadNorms, LayerKind, NormPlaces, Norms, Positions, Softmax,
+    Caps, Config, Experts, HeadNorms, LayerKind, Mixer, NormPlaces, Norms, Positions, Softmax,
 };
 pub use family::Scales;
 #[cfg(feature = "cli")]

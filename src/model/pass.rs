@@ -283,6 +283,18 @@ impl<'a> Recorder<'a> {
         Ok(att)
     }
 
+    /// The gated convolution of `act.mix`, of which the layer's state keeps what comes next: mixed [T, D].
+    pub(super) fn short_conv(&mut self, layer: &'a Layer) -> Result<&'a Tensor> {
+        let Self { kernels, cache, act, .. } = *self;
+        let (Some(op), Some(conv)) = (&kernels.short_conv, &layer.conv) else {
+            return Ok(&act.mixed);
+        };
+        let tensors = [&act.frame, &act.mix, conv, cache.k(self.layer), &act.mixed];
+        let (label, taps) = (self.label("short_conv"), self.config().conv_taps);
+        op.record(&mut self.r, label, taps, tensors)?;
+        Ok(&act.mixed)
+    }
+
     /// The logits of the last token: logits [1, V].
     pub(super) fn head(&mut self, logits: &Tensor) -> Result<()> {
         let Self { model, kernels, act, .. } = *self;

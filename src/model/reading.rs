@@ -1,8 +1,9 @@
 //! What a file says of its model.
 use super::config::{
-    Caps, Experts, HeadNorms, LayerKind, MOST, Norms, Positions, Softmax, need_tensor,
+    Caps, Experts, HeadNorms, LayerKind, MOST, Mixer, Norms, Positions, Softmax, need_tensor,
 };
 use super::family::{Family, LocalRope, Parallel, PositionRule, Unturned, WindowRule};
+use super::states::Mixers;
 use super::{Config, Rope, RopeScaling, Scales, tensors};
 use crate::format::{Array, Gguf, Value, shown};
 use crate::ops::NormKind;
@@ -96,11 +97,14 @@ impl Config {
             NormKind::Layer => "attention.layer_norm_epsilon",
         };
         let found = |name: &str| gguf.tensor(&format!("blk.0.{name}.weight")).is_some();
-        let kv_heads = match gguf.get(&key("attention.head_count_kv")) {
-            Some(_) => each("attention.head_count_kv")?,
-            None => vec![n_head; n_layer],
+        let mixers = Mixers::read(gguf, family, &key, n_layer)?;
+        let kv_heads = match (mixers.kv_heads.clone(), gguf.get(&key("attention.head_count_kv"))) {
+            (Some(heads), _) => heads,
+            (None, Some(_)) => each("attention.head_count_kv")?,
+            (None, None) => vec![n_head; n_layer],
         };
         let mut layers = layer_kinds(gguf, family, &key, &kv_heads, [head_dim, local_dim])?;
+        mixers.set(&mut layers);
         // So Granite says that no layer turns anything.
         let unturned = family.scales && gguf.bool(&key("rope.scaling.finetuned"))? == Some(false);
         if unturned || positions != Positions::Rope {
@@ -123,7 +127,9 @@ impl Config {
                 kind: family.norm,
                 eps: gguf.need_f32(&key(eps))?,
                 places: family.places,
-                embedding: gguf.tensor("token_embd_norm.weight").is_some(),
+                // Some call the last norm so.
+                embedding: gguf.tensor("token_embd_norm.weight").is_some()
+                    && !family.names.contains(&("output_norm", "token_embd_norm")),
             },
             parallel: match family.parallel {
                 Parallel::Never => false,
@@ -156,6 +162,7 @@ impl Config {
                     .transpose()?,
             },
             layers,
+            conv_taps: mixers.conv_taps,
             scales: Scales::read(gguf, family, &key, [n_layer, n_embd, n_head, head_dim])?,
             most_capacity: match positive("attention.temperature_scale")? {
                 Some(_) => Some(size("rope.scaling.original_context_length")?),
@@ -244,6 +251,7 @@ fn layer_kinds(
     let kinds = kv_heads.iter().enumerate().map(|(layer, &n_head_kv)| {
         let window = own.filter(|_| local(layer)).map(|window| window as usize);
         LayerKind {
+            mixer: Mixer::Attention,
             window,
             n_head_kv,
             head_dim: if window.is_some() { local_dim } else { head_dim },

@@ -1,12 +1,13 @@
 //! The tensors of a model, stated once: what a file is held to, what is loaded, and what products there will be.
 mod experts;
 mod products;
+mod states;
 
 pub(crate) use products::Products;
 
 use super::config::{HeadNorms, LayerKind, NormPlaces, need_tensor};
 use super::family::Family;
-use super::{Config, Positions};
+use super::{Config, Mixer, Positions};
 use crate::format::{DType, Gguf, TensorInfo, shown};
 use crate::ops::{Epilogue, Join, NormKind, same_type};
 use crate::{Error, Result};
@@ -196,15 +197,11 @@ impl List<'_> {
         self.gguf.tensor(&format!("{name}.weight")).is_some()
     }
 
-    fn layer(&mut self, c: &Config, i: usize) {
-        let [d, f] = [c.n_embd, c.n_ff].map(|n| n as u64);
+    /// Queries, keys and values, and what belongs to them.
+    fn attention(&mut self, c: &Config, i: usize) {
+        let (d, layer) = (c.n_embd as u64, Some(i));
         let LayerKind { n_head_kv, head_dim, .. } = c.layers[i];
         let [q, kv] = [c.n_head, n_head_kv].map(|heads| (heads * head_dim) as u64);
-        let (layer, kind) = (Some(i), c.norms.kind);
-        let before = c.norms.places != NormPlaces::After;
-        if before {
-            self.norm(layer, "attn_norm", d, kind);
-        }
         let attn_qkv = (Role::Product(Epilogue::Store), Join::Concat);
         match self.has(&format!("blk.{i}.attn_qkv")) {
             true => self.fused(
@@ -236,16 +233,35 @@ impl List<'_> {
             let label = format!("blk.{i}.head_norms");
             self.add(label, Role::Vector, Join::Concat, parts.map(piece).into());
         }
+        if self.family.learned_sinks {
+            self.alone(layer, "attn_sinks", Role::Host, &[c.n_head as u64]);
+        }
+    }
+
+    fn layer(&mut self, c: &Config, i: usize) {
+        let [d, f] = [c.n_embd, c.n_ff].map(|n| n as u64);
+        let q = (c.n_head * c.layers[i].head_dim) as u64;
+        let (layer, kind) = (Some(i), c.norms.kind);
+        let before = c.norms.places != NormPlaces::After;
+        if before {
+            self.norm(layer, "attn_norm", d, kind);
+        }
+        match c.layers[i].mixer {
+            Mixer::Attention => self.attention(c, i),
+            Mixer::ShortConv => self.short_conv_in(c, i),
+        }
         // What a norm comes after is not added as it is.
         let added = match c.norms.places {
             NormPlaces::Before => Epilogue::Add,
             NormPlaces::After | NormPlaces::Both => Epilogue::Store,
         };
         let add = (Role::Product(added), Join::Concat);
-        if self.family.learned_sinks {
-            self.alone(layer, "attn_sinks", Role::Host, &[c.n_head as u64]);
+        match c.layers[i].mixer {
+            Mixer::Attention => self.product(layer, "attn_output", add, q, &[("attn_output", d)]),
+            Mixer::ShortConv => {
+                self.product(layer, "attn_output", add, d, &[("shortconv.out_proj", d)]);
+            }
         }
-        self.product(layer, "attn_output", add, q, &[("attn_output", d)]);
         if c.norms.places != NormPlaces::Before {
             self.norm(layer, "post_attention_norm", d, kind);
             self.norm(layer, "post_ffw_norm", d, kind);

@@ -25,10 +25,11 @@ pub(crate) struct NormWeights {
 /// The weights of one layer. What a family has not is not there.
 pub(crate) struct Layer {
     pub(crate) attn_norm: Option<NormWeights>,
-    pub(crate) attn_qkv: Matrix, // [(H + 2 KV) HD, D]: attn_q, attn_k, attn_v
+    pub(crate) attn_qkv: Matrix, // [(H + 2 KV) HD, D]: attn_q, attn_k, attn_v; of a convolution [3 D, D]
+    pub(crate) conv: Option<Tensor>, // [C, L]: a convolution's taps
     pub(crate) head_norms: Option<Tensor>, // attn_q_norm, then attn_k_norm
     pub(crate) attn_terms: Tensor, // [H, 4]: what each head adds to its scores
-    pub(crate) attn_output: Matrix, // [D, H HD]
+    pub(crate) attn_output: Matrix, // [D, H HD]; of a convolution [D, D]
     pub(crate) post_attention_norm: Option<NormWeights>,
     pub(crate) ffn_norm: Option<NormWeights>,
     pub(crate) ffn_gate_inp: Option<Matrix>, // [E, D]: the router of experts, whose matrices the next two are then
@@ -151,6 +152,7 @@ impl Found {
             layers.push(Layer {
                 attn_norm: self.norm(&n("attn_norm")),
                 attn_qkv: self.matrix(&n("attn_qkv")),
+                conv: self.vectors.remove(&n("conv")),
                 head_norms: self.vectors.remove(&n("head_norms")),
                 attn_terms: self.terms(gpu, config, i)?,
                 attn_output: self.matrix(&n("attn_output")),
@@ -268,7 +270,9 @@ impl Weights {
         });
         let norms = norms.chain([&self.token_embd_norm]).flatten().chain([&self.output_norm]);
         let norms = norms.flat_map(|norm| [Some(&norm.gain), norm.bias.as_ref()]);
-        let heads = self.layers.iter().flat_map(|l| [l.head_norms.as_ref(), Some(&l.attn_terms)]);
+        let heads = self.layers.iter().flat_map(|layer| {
+            [layer.conv.as_ref(), layer.head_norms.as_ref(), Some(&layer.attn_terms)]
+        });
         let biases = self.products().map(|matrix| matrix.bias.as_ref());
         let vectors = norms.chain(heads).chain(biases).chain([self.position_embd.as_ref()]);
         vectors.flatten().map(Tensor::size).sum::<u64>()

@@ -23,6 +23,7 @@ mod route;
 mod sample;
 mod shares;
 mod shift;
+mod short_conv;
 mod softcap;
 mod subgroup;
 mod variant;
@@ -56,6 +57,7 @@ pub use route::{MOST_EXPERTS, MOST_USED, Route, RouteParams};
 pub use sample::{Sample, SampleParams, SampleSelectParams, SamplerState};
 pub use shares::{Shares, SharesParams};
 pub use shift::{Shift, ShiftParams};
+pub use short_conv::{ShortConv, ShortConvParams};
 pub use softcap::{Softcap, SoftcapParams};
 pub use subgroup::Sums;
 pub use variant::{Choice, Origin, Variant};
@@ -107,6 +109,7 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         Peak::SOURCE,
         Route::SOURCE,
         Shift::SOURCE,
+        ShortConv::SOURCE,
         Softcap::SOURCE,
         Shares::SOURCE,
         crate::gpu::SUBGROUP_CHECK,

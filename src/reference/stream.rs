@@ -1,11 +1,13 @@
 //! The oracle: a whole model in `f64`, its attention as the paper writes it. Raw keys are kept in a
 //! list and every one is turned anew at every step, at its place inside the cache. No ring, no phases.
+mod states;
+
 use super::{gelu, gelu_tanh, silu, swiglu_clamped};
 use crate::Result;
 use crate::format::{Gguf, Source, dequantize};
 use crate::model::{
-    Config, Experts, HeadNorms, LayerKind, NormPlaces, Norms, Positions, RopeLayout, RopeScaling,
-    Softmax,
+    Config, Experts, HeadNorms, LayerKind, Mixer, NormPlaces, Norms, Positions, RopeLayout,
+    RopeScaling, Softmax,
 };
 use crate::ops::{Epilogue, NormKind};
 use std::collections::HashMap;
@@ -22,6 +24,8 @@ pub struct Oracle {
     halves: bool,
     /// Raw keys and values of the tokens that can still be seen, by layer: [HD KV] each.
     seen: Vec<Vec<(Vec<f64>, Vec<f64>)>>,
+    /// Of layers that do not attend.
+    states: Vec<states::State>,
     /// What the last token gave to each of them, by layer and head.
     shares: Vec<Vec<Vec<f64>>>,
 }
@@ -113,7 +117,8 @@ impl Oracle {
         let turns = turns.collect();
         let seen = vec![Vec::new(); config.n_layer];
         let shares = vec![Vec::new(); config.n_layer];
-        Self { config, weights, turns, sinks, window, halves: false, seen, shares }
+        let states = vec![states::State::default(); config.n_layer];
+        Self { config, weights, turns, sinks, window, halves: false, seen, states, shares }
     }
 
     /// The same that throws half of its window away whenever it is full.
@@ -124,6 +129,7 @@ impl Oracle {
     /// Begins anew, with nothing seen.
     pub fn restart(&mut self) {
         self.seen.iter_mut().for_each(Vec::clear);
+        self.states.fill_with(states::State::default);
     }
 
     fn weight(&self, name: &str) -> &[f32] {
@@ -275,7 +281,7 @@ impl Oracle {
             [scales.embedding, scales.residual, scales.logits].map(f64::from);
         let embedded = row(self.weight("token_embd.weight")).into_iter();
         let x: Vec<f64> = embedded.map(|weight| embedding * f64::from(weight)).collect();
-        let mut x = self.norm("token_embd_norm", &x);
+        let mut x = if c.norms.embedding { self.norm("token_embd_norm", &x) } else { x };
         if c.positions == Positions::Learned {
             let at = self.seen[0].len() * c.n_embd;
             let learned = &self.weight("position_embd.weight")[at..][..c.n_embd];
@@ -296,10 +302,15 @@ impl Oracle {
                 _ => name("ffn_norm"),
             };
             let xn = self.norm(&attn_norm, &x);
-            let [q, k, v] = self.qkv(layer, &xn);
-            self.see(layer, k, v);
-            let att = self.attend(layer, &q);
-            let out = self.linear(&name("attn_output"), &att);
+            let out = match c.layers[layer].mixer {
+                Mixer::Attention => {
+                    let [q, k, v] = self.qkv(layer, &xn);
+                    self.see(layer, k, v);
+                    let att = self.attend(layer, &q);
+                    self.linear(&name("attn_output"), &att)
+                }
+                Mixer::ShortConv => self.short_conv(layer, &xn),
+            };
             let out = self.norm(&name(post), &out);
             let before = x.clone();
             x.iter_mut().zip(out).for_each(|(x, out)| *x += residual * out);
@@ -312,7 +323,9 @@ impl Oracle {
                 x.iter_mut().for_each(|x| *x *= f64::from(scale));
             }
         }
-        let xn = self.norm("output_norm", &x);
+        // LFM2 calls the last norm the embedding's.
+        let last = self.weights.contains_key("output_norm.weight");
+        let xn = self.norm(if last { "output_norm" } else { "token_embd_norm" }, &x);
         let output = if c.tied { "token_embd" } else { "output" };
         let out = self.linear(output, &xn);
         out.into_iter().map(|logit| capped(logit / logits, c.caps.logits)).collect()

@@ -203,13 +203,15 @@ fn holds(name: &'static str) {
 /// is not folded into the output, output, choice, and what few models have.
 fn cost(name: &str, layers: usize) -> u64 {
     let [each, besides] = match name {
-        "qwen2" | "phi3" | "smollm3" | "granite" => [5, 3],
+        "qwen2" | "phi3" | "smollm3" | "granite" | "mistral3" => [5, 3],
         "qwen3" => [6, 3],
+        // three convolutions of five, and attention of six
+        "lfm2" => [5, 4],
         "falcon" | "phi2" => [6, 4],
-        "gptneox" | "mpt" | "falcon40" | "stablelm" | "starcoder2" => [7, 4],
+        "gemma" | "gptneox" | "mpt" | "falcon40" | "stablelm" | "starcoder2" => [7, 4],
         "bloom" => [7, 5],
         "olmo2" | "olmo3" | "exaone4" => [8, 4],
-        "glm4" | "gptoss" | "gptoss_mxfp4" => [9, 4],
+        "glm4" | "gptoss" | "gptoss_mxfp4" | "mixtral" => [9, 4],
         "gemma2" => [9, 5],
         "gemma4" => [10, 5],
         "gemma3" | "qwen3moe" => [10, 4],
@@ -253,6 +255,7 @@ families!(
     falcon,
     falcon40,
     bloom,
+    gemma,
     gemma2,
     gemma3,
     gemma4,
@@ -267,8 +270,11 @@ families!(
     glm4,
     exaone4,
     qwen3moe,
+    mixtral,
+    mistral3,
     gptoss,
-    gptoss_mxfp4
+    gptoss_mxfp4,
+    lfm2
 );
 
 /// What other files of these families say, against the oracle that is told the same.

@@ -215,6 +215,16 @@ fn choices(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     peak.record(r, "peak", params, &y).unwrap();
 }
 
+/// Layers that do not attend.
+fn states(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
+    let (tokens, channels, taps) = (sizes.chunk, 96, 64);
+    let (frame, conv) = (frame(gpu, sizes, tokens), zeros(gpu, &[channels * taps]));
+    let (mix, y) = (zeros(gpu, &[tokens, 3 * channels]), zeros(gpu, &[tokens, channels]));
+    let history = zeros(gpu, &[tokens + taps, channels]);
+    let op = block_on(ShortConv::new(gpu, true)).unwrap();
+    op.record(r, "short_conv", taps, [&frame, &mix, &conv, &history, &y]).unwrap();
+}
+
 pub(super) fn everything(gpu: &Gpu, sizes: &Sizes) -> Recording {
     let mut recording = Recording::default();
     products(gpu, sizes, &mut recording);
@@ -223,6 +233,7 @@ pub(super) fn everything(gpu: &Gpu, sizes: &Sizes) -> Recording {
         heads(gpu, sizes, head_dim, &mut recording);
     }
     choices(gpu, sizes, &mut recording);
+    states(gpu, sizes, &mut recording);
     recording
 }
 

@@ -34,6 +34,7 @@ mod shards;
 mod snapshot;
 #[cfg(feature = "cli")]
 mod soak;
+mod states;
 mod stop;
 #[cfg(feature = "cli")]
 mod stream;

@@ -12,6 +12,7 @@ mod row_ops;
 mod sample_op;
 mod shift_op;
 mod softmax_start;
+mod state_ops;
 mod weight_ops;
 
 use crate::format::DType;
