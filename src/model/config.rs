@@ -379,11 +379,14 @@ impl Config {
     /// An error unless the kernels can run these dimensions.
     pub(super) fn check(&self) -> Result<()> {
         let wrong = |text: String| Err(Error::Unsupported(text));
-        let Self { rope, .. } = self;
         self.layers.iter().try_for_each(|&kind| self.check_kind(kind))?;
-        for base in [Some(rope.base), self.local_rope.map(|rope| rope.base)].into_iter().flatten() {
+        for Rope { base, dim, .. } in [Some(self.rope), self.local_rope].into_iter().flatten() {
             if !(base.is_finite() && base > 1.0) {
                 return wrong(format!("a rotary base of {base}"));
+            }
+            // Whether or not a layer is turned by it.
+            if dim > MOST_HEAD_DIM {
+                return wrong(format!("{dim} dimensions of a head are to be turned"));
             }
         }
         if !(self.norms.eps.is_finite() && self.norms.eps >= 0.0) {

@@ -5,7 +5,7 @@ use super::support::{gpu, noise};
 use super::tiny::{hold_to_oracle, session, streaming, text};
 use crate::format::{Array, DType, Gguf, Value};
 use crate::gpu::Gpu;
-use crate::model::{Config, KvType, LoadSettings, Model, Policy};
+use crate::model::{Config, KvType, Model, Policy};
 use crate::reference::Oracle;
 use crate::session::Session;
 use pollster::block_on;
@@ -73,12 +73,11 @@ impl Made {
         ] {
             file = file.with(&format!("gemma4.{key}"), Value::U32(value as u32));
         }
-        let of_layers = |array| Value::Array(array);
         let kv_heads = self.layers.iter().map(|(_, kv_heads, _)| *kv_heads as i32).collect();
         let local = self.layers.iter().map(|(local, ..)| *local).collect();
         file = file
-            .with("gemma4.attention.head_count_kv", of_layers(Array::I32(kv_heads)))
-            .with("gemma4.attention.sliding_window_pattern", of_layers(Array::Bool(local)));
+            .with("gemma4.attention.head_count_kv", Value::Array(Array::I32(kv_heads)))
+            .with("gemma4.attention.sliding_window_pattern", Value::Array(Array::Bool(local)));
         self.put_tensors(&mut file);
         file
     }
@@ -93,7 +92,7 @@ impl Made {
         };
         put("token_embd".into(), &[D, VOCAB], 0.0, 1.0);
         put("output_norm".into(), &[D], 1.0, 0.3);
-        // One of the pairs is turned, the others are hardly.
+        // Each pair is turned at a pace of its own.
         put("rope_freqs".into(), &[self.rope_dims[0] / 2], 3.0, 2.0);
         for (i, &(local, kv_heads, values)) in self.layers.iter().enumerate() {
             let head = self.head_dims[usize::from(local)];
@@ -124,13 +123,11 @@ impl Made {
         }
     }
 
-    fn model(&self, gpu: &Arc<Gpu>, change: impl Fn(&mut Config)) -> Arc<Model> {
+    fn model(&self, gpu: &Arc<Gpu>) -> Arc<Model> {
         let source = self.file().source();
         let gguf = block_on(Gguf::read(&source)).unwrap();
-        let mut config = Config::from_gguf(&gguf).unwrap();
-        change(&mut config);
-        let (settings, mut unheard) = (LoadSettings::new(config), |_, _| ());
-        let model = Model::with_settings(gpu.clone(), &source, &gguf, settings, &mut unheard);
+        let mut unheard = |_, _| ();
+        let model = Model::load(gpu.clone(), &source, &gguf, &mut unheard);
         Arc::new(block_on(model).unwrap())
     }
 
@@ -153,11 +150,14 @@ impl Made {
 fn heads_of_two_sizes_stream_as_the_paper_does() {
     let gpu = Arc::new(gpu());
     for (what, made) in [("a global layer first", FIRST), ("a global layer last", LAST)] {
-        let model = made.model(&gpu, |_| ());
+        let model = made.model(&gpu);
         made.streams(what, &model, 1, KvType::F32);
         made.streams(what, &model, 7, KvType::F32);
-        made.streams(what, &model, 20, KvType::F16);
+        let [global, local] = made.head_dims;
+        let heads = format!("and heads of {local} dimensions, the others of {global}");
+        assert!(model.config.kinds().ends_with(&heads), "{}", model.config.kinds());
     }
+    FIRST.streams("in half precision", &FIRST.model(&gpu), 20, KvType::F16);
 }
 
 /// Layers that all have a window, one that is longer than the policy's, or none.
@@ -173,7 +173,7 @@ fn layers_of_one_kind_keep_what_their_kind_has() {
         ("no windows", GLOBAL, 9),
     ] {
         let made = Made { layers, n_head: 2, head_dims: [64, 32], window, ..FIRST };
-        let model = made.model(&gpu, |_| ());
+        let model = made.model(&gpu);
         made.streams(what, &model, 1, KvType::F32);
         made.streams(what, &model, 7, KvType::F32);
     }
@@ -185,14 +185,14 @@ fn key_heads_differ_alone() {
     let gpu = Arc::new(gpu());
     const LAYERS: &[Layer] = &[(false, 4, true), (false, 1, true), (false, 2, true)];
     let made = Made { layers: LAYERS, head_dims: [32, 32], rope_dims: [32, 32], ..FIRST };
-    made.streams("key heads", &made.model(&gpu, |_| ()), 7, KvType::F32);
+    made.streams("key heads", &made.model(&gpu), 7, KvType::F32);
 }
 
 /// Rows of keys and values are as wide as their layer's, in a file, too.
 #[test]
 fn rows_of_two_widths_are_saved_and_moved_on() {
     let gpu = Arc::new(gpu());
-    let (model, tokens) = (FIRST.model(&gpu, |_| ()), text(6, 80));
+    let (model, tokens) = (FIRST.model(&gpu), text(6, 80));
     let full = || {
         let mut session = session(&model, streaming(3, 17, 7, KvType::F16));
         block_on(session.feed(&tokens)).unwrap();
@@ -224,7 +224,7 @@ fn rows_of_two_widths_are_saved_and_moved_on() {
 #[test]
 fn a_scan_sees_heads_of_two_sizes() {
     use crate::eval::sinks::SinkScan;
-    let model = FIRST.model(&Arc::new(gpu()), |_| ());
+    let model = FIRST.model(&Arc::new(gpu()));
     let mut scan = block_on(SinkScan::new(model.clone(), 40, KvType::F32)).unwrap();
     let tokens = text(7, 40);
     block_on(scan.feed(&tokens, 39)).unwrap();
@@ -268,11 +268,16 @@ fn what_gemma_4_has_and_does_not_run_is_refused_by_name() {
         ("expert_count", "a mixture of experts (gemma4.expert_count)"),
         ("attention.scale", "a scale of attention of its own (gemma4.attention.scale)"),
         ("attention.value_length_swa", "keys have 32 dimensions and values 2"),
-        ("rope.dimension_count_swa", ""),
     ] {
         refused(with(key, Value::U32(2)), expected);
     }
     refused(with("rope.dimension_count_swa", Value::U32(64)), "64 of 32 dimensions");
+    // Where no layer turns by it, a table would be made all the same.
+    let mut unused = with("rope.dimension_count", Value::U32(1 << 20));
+    unused.metadata.retain(|(key, _)| !key.ends_with("sliding_window_pattern"));
+    let all = Value::Array(Array::Bool(vec![true; 4]));
+    let unused = unused.with("gemma4.attention.sliding_window_pattern", all);
+    refused(unused, "1048576 dimensions of a head are to be turned");
     refused(with("attention.sliding_window", Value::U32(0)), "gemma4.attention.sliding_window");
     let wide = Value::Array(Array::I32(vec![96, 96, 192, 192]));
     refused(with("feed_forward_length", wide), "is 96 in layer 0 and 192 in layer 2");
