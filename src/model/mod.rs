@@ -17,6 +17,7 @@ mod family;
 mod folded;
 mod forward;
 mod grouped;
+mod heads;
 mod identity;
 mod kernels;
 mod pass;

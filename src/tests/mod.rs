@@ -11,6 +11,7 @@ mod config;
 mod experts;
 mod families;
 mod faults;
+mod gemma4;
 mod gguf;
 mod gguf_file;
 mod golden;
