@@ -175,12 +175,20 @@ impl Chat {
         };
         let fed = self.session.feed_while(&ids, go_on).await?;
         if fed < ids.len() {
-            self.take_back(fed as u64, before).await?;
-            return Ok(false);
+            self.turn = None;
+            return match self.take_back(fed as u64, before).await {
+                Ok(()) => Ok(false),
+                Err(error) if error.is_usage() => Err(Error::Usage(format!(
+                    "the model has read {fed} of the message's {} tokens, which cannot be taken back: the \
+                     conversation goes on from there",
+                    ids.len()
+                ))),
+                Err(error) => Err(error),
+            };
         }
         self.fed += fed as u64;
         let position = self.session.position();
-        self.sight.begin(Role::User, start);
+        self.sight.begin(Role::User, self.behind_head(start));
         self.sight.reach(position);
         self.turn = Some(Turn { start, before, answer: position, prompt });
         self.begin(answer)?;
@@ -197,6 +205,11 @@ impl Chat {
                 Ok(turn)
             }
         }
+    }
+
+    /// Where a message begins whose turn does here: the head is nobody's.
+    fn behind_head(&self, start: u64) -> u64 {
+        if start == 0 { self.script.head().len() as u64 } else { start }
     }
 
     async fn take_back(&mut self, tokens: u64, before: Option<u32>) -> Result<()> {
@@ -325,13 +338,13 @@ impl Chat {
             from = at;
         }
         self.clear();
+        self.sight = Sight::after(2 * from as u64);
         if let (Some(first), Some([user, _])) = (ids.front_mut(), turns.get(from)) {
             first[0] = self.script.first(&user.content)?;
         }
         for turn in ids {
-            let start = self.session.position();
             for (role, ids) in [Role::User, Role::Assistant].into_iter().zip(turn) {
-                self.sight.begin(role, self.session.position());
+                self.sight.begin(role, self.behind_head(self.session.position()));
                 let fed = self.session.feed_while(&ids, &mut go_on).await?;
                 self.fed += fed as u64;
                 self.sight.reach(self.session.position());
@@ -340,7 +353,6 @@ impl Chat {
                     return Ok(messages.len());
                 }
             }
-            debug_assert!(self.session.position() >= start);
         }
         Ok(2 * from)
     }

@@ -51,7 +51,6 @@ impl Script {
         let mut script =
             Self { tokenizer, template, system, tools, thinking: None, head, tags, thinks };
         script.expect_system()?;
-        script.head = script.find_head()?;
         script.tags = script.find_tags();
         script.set_thinking(None)?;
         Ok(script)
@@ -93,10 +92,11 @@ impl Script {
         !self.switches().is_empty()
     }
 
-    /// Whether the model should think first; none as the template has it.
+    /// Whether the model should think first; none as the template has it. Of some templates the head says so, too.
     pub fn set_thinking(&mut self, thinking: Option<bool>) -> Result<()> {
         self.thinking = thinking;
-        let Some(Tags { open, close }) = &self.tags else { return Ok(()) };
+        self.head = self.find_head()?;
+        let Some(Tags { open, close, .. }) = &self.tags else { return Ok(()) };
         let prompt = self.delta(SENTINEL)?;
         let prompt = &prompt[prompt.rfind(SENTINEL).unwrap_or(0)..];
         self.thinks = prompt.rfind(open).is_some_and(|at| !prompt[at..].contains(close));
@@ -180,39 +180,36 @@ impl Script {
             thoughts: BTreeMap<&'static str, &'static str>,
         }
         const THOUGHT: &str = "\u{fdd2}";
+        let tools = || self.tools.clone();
+        let render = |messages, generation_prompt| {
+            let conversation =
+                Conversation { messages, tools: tools(), generation_prompt, settings: None };
+            self.template.render(&conversation).ok()
+        };
+        let user = Thinking { role: "user", content: "x", thoughts: BTreeMap::new() };
+        let prompt = render(Json::of([&user]), true)?;
         let found = |field: &'static str| {
-            let thoughts = BTreeMap::from([(field, THOUGHT)]);
-            let user = Thinking { role: "user", content: "x", thoughts: BTreeMap::new() };
-            let answer = |thoughts| Thinking { role: "assistant", content: SENTINEL, thoughts };
-            let render = |answer| {
-                let messages = Json::of([&user, &answer]);
-                let tools = self.tools.clone();
-                let conversation =
-                    Conversation { messages, tools, generation_prompt: false, settings: None };
-                self.template.render(&conversation).ok()
+            let answered = |thoughts| {
+                let answer = Thinking { role: "assistant", content: SENTINEL, thoughts };
+                render(Json::of([&user, &answer]), false)
             };
-            let (with, without) = (render(answer(thoughts))?, render(answer(BTreeMap::new()))?);
+            let with = answered(BTreeMap::from([(field, THOUGHT)]))?;
             let (thought, content) = (with.find(THOUGHT)?, with.rfind(SENTINEL)?);
-            let before = &without[..without.find(SENTINEL)?];
-            let same = with.char_indices().zip(before.chars()).find(|((_, a), b)| a != b);
-            let same = same.map_or(before.len(), |((at, _), _)| at).min(thought);
-            let open = with[same..thought].trim();
-            // Where both have the tag, of which the thoughts are empty, it stands last before them.
-            let open = if open.is_empty() {
-                with[..thought].trim_end().rsplit('\n').next()?
-            } else {
-                open
-            };
+            let open = tag(behind(&with[..thought], &prompt), &with[..thought])?;
             let close = with.get(thought + THOUGHT.len()..content)?.trim();
-            let sound = !open.is_empty() && !close.is_empty();
-            sound.then(|| Tags { open: open.to_owned(), close: close.to_owned() })
+            let without = answered(BTreeMap::new())?;
+            let plain = &without[..without.find(SENTINEL)?];
+            let plain = behind(plain, &prompt).trim();
+            let plain = if plain.contains(open) || plain.len() > LONGEST_TAG { "" } else { plain };
+            let [open, close, plain] = [open, close, plain].map(str::to_owned);
+            (!close.is_empty()).then_some(Tags { open, close, plain })
         };
         let tags = ["reasoning_content", "thinking", "reasoning"].into_iter().find_map(found);
         tags.or_else(|| {
             let (open, close) = ("<think>", "</think>");
             let known =
                 self.tokenizer.id(close).is_some() || self.template.source().contains(close);
-            known.then(|| Tags { open: open.to_owned(), close: close.to_owned() })
+            known.then(|| Tags::of(open, close))
         })
     }
 
@@ -264,6 +261,34 @@ pub fn encoded(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
         ids.insert(0, bos);
     }
     Ok(ids)
+}
+
+/// Longer texts before a thought are no tag.
+const LONGEST_TAG: usize = 64;
+
+/// What a text has behind the part that a prompt has as well, no tag cut in two.
+fn behind<'a>(text: &'a str, prompt: &str) -> &'a str {
+    let mut pairs = text.char_indices().zip(prompt.chars());
+    let other = pairs.find(|((_, a), b)| a != b).map(|((at, _), _)| at);
+    let same = other.unwrap_or(text.len().min(prompt.len()));
+    let start = text[..same].rfind('<').filter(|&at| !text[at..same].contains('>'));
+    &text[start.unwrap_or(same)..]
+}
+
+/// The tag that a thought stands behind: what is there and not in the prompt, or what the prompt itself ends with.
+fn tag<'a>(own: &'a str, before: &'a str) -> Option<&'a str> {
+    let (own, before) = (own.trim(), before.trim_end());
+    let last = match before.chars().next_back()? {
+        '>' => &before[before.rfind('<')?..],
+        ']' => &before[before.rfind('[')?..],
+        _ => before.rsplit('\n').next()?,
+    };
+    match own.len() {
+        0 => Some(last),
+        1..=LONGEST_TAG => Some(own),
+        // The prompt is another where there are thoughts.
+        _ => Some(last).filter(|last| last.to_lowercase().contains("think")),
+    }
 }
 
 fn leaves_out(what: &str) -> Error {

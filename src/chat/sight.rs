@@ -77,6 +77,11 @@ pub(super) struct Sight {
 }
 
 impl Sight {
+    /// Where so many messages are gone before the first.
+    pub(super) fn after(gone: u64) -> Self {
+        Self { gone, spans: VecDeque::new() }
+    }
+
     /// A message that begins here.
     pub(super) fn begin(&mut self, role: Role, first: u64) {
         self.spans.push_back(Span { first, tokens: 0, role });

@@ -16,12 +16,20 @@ pub struct Tags {
     pub open: String,
     /// Behind them.
     pub close: String,
+    /// Before an answer without thoughts; often nothing.
+    pub plain: String,
 }
 
 impl Tags {
+    /// Two that stand around thoughts.
+    pub fn of(open: &str, close: &str) -> Self {
+        Self { open: open.to_owned(), close: close.to_owned(), plain: String::new() }
+    }
+
     /// Whether a token is a part of one.
     pub(super) fn mentions(&self, piece: &str) -> bool {
-        !piece.is_empty() && (self.open.contains(piece) || self.close.contains(piece))
+        !piece.is_empty()
+            && [&self.open, &self.close, &self.plain].iter().any(|tag| tag.contains(piece))
     }
 }
 
@@ -56,7 +64,9 @@ impl Splitter {
 
     /// Takes text and gives what is known to be said.
     pub fn push(&mut self, text: &str, mut say: impl FnMut(Said)) {
-        let Some(Tags { open, close }) = self.tags.clone() else { return tell(text, false, say) };
+        let Some(Tags { open, close, plain }) = self.tags.clone() else {
+            return tell(text, false, say);
+        };
         self.held.push_str(text);
         loop {
             let after_space = self.held.trim_start();
@@ -68,6 +78,11 @@ impl Splitter {
                     self.place = Place::Opened;
                 }
                 Place::Start | Place::Opened if open.starts_with(after_space) => return,
+                Place::Start if !plain.is_empty() && after_space.starts_with(&plain) => {
+                    self.held.drain(..space + plain.len());
+                    self.place = Place::Behind;
+                }
+                Place::Start if plain.starts_with(after_space) => return,
                 Place::Start => self.place = Place::Answer,
                 Place::Opened => {
                     self.held.drain(..space);

@@ -91,12 +91,22 @@ fn ids(session: &Session) -> Vec<u32> {
 
 #[test]
 fn three_and_seven_a_turn_feeds_its_own_tokens_and_memory_is_flat() {
+    turns_alike(120);
+}
+
+#[test]
+#[ignore = "10,000 turns"]
+fn seven_memory_is_flat_over_ten_thousand_turns() {
+    turns_alike(10_000);
+}
+
+fn turns_alike(turns: u64) {
     let gpu = Arc::new(gpu());
     let (model, tokenizer) = tiny(&gpu);
     let mut chat = chat(&model, &tokenizer, 96);
     let delta = chat.script().next("the rain").unwrap().len() as u64;
-    let (mut after_two, mut most) = (None, 0);
-    for at in 1..=120u64 {
+    let (mut after_twenty, mut most) = (None, 0);
+    for at in 1..=turns {
         let before = (chat.fed(), chat.session().recent().next_back());
         turn(&mut chat, "the rain", &answer(3, at));
         let fed = chat.fed() - before.0;
@@ -109,10 +119,10 @@ fn three_and_seven_a_turn_feeds_its_own_tokens_and_memory_is_flat() {
         most = most.max(window.messages.len());
         assert_eq!(window.gone + window.messages.len() as u64, 2 * at, "every message is told of");
         if at == 20 {
-            after_two = Some((gpu.counters.held(), most));
+            after_twenty = Some(gpu.counters.held());
         }
     }
-    assert_eq!(after_two.unwrap().0, gpu.counters.held(), "no device memory is taken");
+    assert_eq!(after_twenty.unwrap(), gpu.counters.held(), "no device memory is taken");
     assert!(most <= 96 / 3, "messages that are seen at all: {most}");
     let window = chat.window();
     assert!(window.forgotten > 0 && window.gone > 200);
@@ -184,9 +194,12 @@ fn eight_no_end_token_is_fed_twice_and_none_is_missing() {
     let start = tokenizer.id("<|im_start|>").unwrap();
     let mut ends = [0; 3];
     let mut chat = chat(&model, &tokenizer, 256);
-    for seed in 0..60 {
+    for seed in 0..30 {
         chat.clear();
-        turn(&mut chat, "the rain", &answer(40, seed));
+        // So hot that every token is as likely as another, ends among them.
+        let mut hot = answer(60, seed);
+        hot.sampling = SamplerSettings { temperature: 1e5, top_p: 1.0, min_p: 0.0, ..hot.sampling };
+        turn(&mut chat, "the rain", &hot);
         let last = chat.session().recent().next_back();
         match last {
             Some(last) if last == im_end => ends[0] += 1,
@@ -264,7 +277,7 @@ fn a_turn_is_regenerated_edited_and_told_anew() {
     let left_out = block_on(chat.retell(&messages, || true)).unwrap();
     assert!(left_out > 0 && left_out.is_multiple_of(2));
     let window = chat.window();
-    assert_eq!(window.messages.len(), 40 - left_out);
+    assert_eq!((window.messages.len(), window.gone), (40 - left_out, left_out as u64));
     assert!(window.messages.iter().all(|m| m.seen == Seen::Whole), "{window:?}");
     assert!(ids(chat.session()).starts_with(chat.script().head()));
     assert!(block_on(chat.retell(&[Message::new("assistant", "x")], || true)).is_err());

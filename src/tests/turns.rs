@@ -5,7 +5,9 @@ use crate::chat::{Message, Said, Script, Splitter, Tags, encoded};
 use crate::model::{CacheSettings, Policy};
 use crate::session::Session;
 use crate::text::{Conversation, Json, Template, Tokenizer};
+use chrono::NaiveDateTime;
 use pollster::block_on;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -57,6 +59,46 @@ fn one_a_chat_that_fits_has_exactly_the_ids_of_llama_cpp() {
         assert_eq!(ids, expected);
         assert_eq!(ids[..script.head().len()], *script.head());
     }
+}
+
+/// Holds ten turns with each template of a folder to llama.cpp's ids of the whole conversation, and gives how many.
+fn ten_turns(folder: &Path) -> usize {
+    let (tokenizer, _) = default_model();
+    let end = tokenizer.id("<|im_end|>").unwrap();
+    let text = std::fs::read_to_string(folder.join("llamacpp_ten_turns.json")).unwrap();
+    let expected: BTreeMap<String, Vec<u32>> = serde_json::from_str(&text).unwrap();
+    let now = NaiveDateTime::parse_from_str("2026-07-26 12:34:56", "%Y-%m-%d %H:%M:%S").unwrap();
+    let again =
+        TURNS.map(|(user, answer)| [format!("{} Again?", user.trim()), format!("{answer} Yes.")]);
+    let first = TURNS.map(|(user, answer)| (user.trim(), answer));
+    let turns: Vec<(&str, &str)> =
+        first.into_iter().chain(again.iter().map(|[user, answer]| (&**user, &**answer))).collect();
+    for (name, expected) in &expected {
+        let source = std::fs::read_to_string(folder.join(name).with_extension("jinja"));
+        // A name may have dots of its own.
+        let source =
+            source.or_else(|_| std::fs::read_to_string(folder.join(format!("{name}.jinja"))));
+        let template = Template::with_clock(&source.unwrap(), "<s>", "</s>", move || now).unwrap();
+        let script = Script::new(tokenizer.clone(), template, Some(SYSTEM.into()), None).unwrap();
+        let ids = lived(&script, &turns, end);
+        // Theirs ends where the last answer would begin.
+        let answer = script.answer(turns[9].1).unwrap().len();
+        assert!(ids[..ids.len() - answer] == *expected, "{name}");
+    }
+    expected.len()
+}
+
+#[test]
+fn one_ten_turns_have_the_ids_of_llama_cpp() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/chat");
+    assert!(ten_turns(&folder) >= 3);
+}
+
+#[test]
+#[ignore = "needs a folder of templates and llamacpp_ten_turns.json in BROOKLET_TEMPLATES"]
+fn one_ten_turns_of_a_folder_have_the_ids_of_llama_cpp() {
+    let folder = std::env::var_os("BROOKLET_TEMPLATES").expect("BROOKLET_TEMPLATES=FOLDER");
+    eprintln!("{} templates", ten_turns(Path::new(&folder)));
 }
 
 /// Every template of a folder, by its name.
@@ -185,9 +227,39 @@ fn six_what_looks_like_a_control_token_in_a_users_text_is_text() {
     }
 }
 
+#[test]
+fn tags_of_thoughts_are_found_in_templates() {
+    let (tokenizer, _) = default_model();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/chat");
+    let found: BTreeMap<String, (Option<Tags>, bool)> = templates(&folder)
+        .into_iter()
+        .map(|(name, source)| {
+            let template = Template::new(&source, "<s>", "</s>").unwrap();
+            let script = Script::new(tokenizer.clone(), template, None, None).unwrap();
+            (name, (script.tags().cloned(), script.thinks()))
+        })
+        .collect();
+    let think = Some(Tags::of("<think>", "</think>"));
+    assert_eq!(found["Qwen-Qwen3-0.6B"], (think.clone(), false));
+    assert_eq!(found["deepseek-ai-DeepSeek-R1-Distill-Qwen-32B"], (think, false));
+    assert_eq!(found["Qwen-Qwen2.5-7B-Instruct"], (None, false));
+    let (tags, thinks) = &found["openai-gpt-oss-120b"];
+    let tags = tags.as_ref().unwrap();
+    assert_eq!(tags.open, "<|channel|>analysis<|message|>");
+    assert_eq!(tags.close, "<|end|><|start|>assistant<|channel|>final<|message|>");
+    assert_eq!(tags.plain, "<|channel|>final<|message|>");
+    assert!(!thinks);
+    let mut said = String::new();
+    let mut splitter = Splitter::new(Some(tags.clone()), false);
+    for piece in ["<|channel|>", "final", "<|message|>", "4"] {
+        splitter.push(piece, |s| said += &s.text);
+    }
+    assert_eq!(said, "4");
+}
+
 /// What is said of an answer that comes in such pieces.
 fn split(pieces: &[&str], thinks: bool) -> (String, String) {
-    let tags = Tags { open: "<think>".into(), close: "</think>".into() };
+    let tags = Tags::of("<think>", "</think>");
     let mut splitter = Splitter::new(Some(tags), thinks);
     let (mut thought, mut answer) = (String::new(), String::new());
     let mut say =
