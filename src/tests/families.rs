@@ -229,7 +229,7 @@ fn cost(name: &str, layers: usize) -> u64 {
         // three convolutions of five, and attention of six
         "lfm2" => [5, 4],
         // three states of seven, and attention of eight
-        "qwen35" => [7, 3],
+        "qwen35" => [7, 4],
         "falcon" | "phi2" | "gptneox" | "mpt" | "falcon40" | "starcoder2" => [5, 3],
         // The embedding's norm, and the one after it; learned positions, and the norm after them.
         "bloom" | "gpt2" => [5, 5],
