@@ -5,7 +5,7 @@ use super::weights::{Layer, Matrix};
 use super::{Cache, Config, Kernels, Model};
 use crate::Result;
 use crate::gpu::{Gpu, Program, Tensor};
-use crate::ops::{Epilogue, FRAME, carried, most_partials, splits};
+use crate::ops::{Epilogue, ExpertTiles, FRAME, carried, most_partials, splits};
 
 /// A layer of the model, over the residual stream x [T, D].
 fn layer<'a>(p: &mut Recorder<'a>, c: &Config, kind: LayerKind, w: &'a Layer) -> Result<()> {
@@ -87,6 +87,9 @@ pub(crate) struct Activations {
     /// Of each token for each expert, and its experts with their shares: where there are some.
     pub(super) routes: Tensor, // [T, E]
     pub(super) chosen: Tensor, // [T, K, 2]
+    /// Of many tokens: these by their experts, and what each expert gives.
+    pub(super) groups: Tensor, // [tiles, 2 + TILE]
+    pub(super) given: Tensor, // [T, K, D]
     pub(super) last: Tensor, // [1, D]
     /// Partial sums of the squares of x, for one token alone.
     pub(super) squares: Tensor, // [about D/4]
@@ -144,6 +147,13 @@ impl Activations {
             Some(_) => vec![tokens, used, width],
         };
         let [mix, mixed] = c.mix_widths();
+        let (groups, given) = match tokens {
+            1 => ([0, 1], [0, used, c.n_embd]),
+            _ => {
+                let groups = ExpertTiles::of(gpu).groups([tokens, used, experts]);
+                (groups, [tokens, used, c.n_embd])
+            }
+        };
         let make =
             |name: &str, shape: &[usize]| Tensor::zeros(gpu, format!("act.{name}.{tokens}"), shape);
         Ok(Self {
@@ -157,6 +167,8 @@ impl Activations {
             h: make("h", &hidden)?,
             routes: make("routes", &[tokens, experts])?,
             chosen: make("chosen", &[tokens, used, 2])?,
+            groups: make("groups", &groups)?,
+            given: make("given", &given)?,
             last: make("last", &[1, c.n_embd])?,
             squares: make("squares", &[most_partials(c.n_embd, model.weights.most_parts())])?,
         })
@@ -168,15 +180,16 @@ impl Activations {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        let Self { tokens, frame, x, xn, mix, mixed, heads, h, routes, chosen, last, squares } =
-            self;
-        let all = [tokens, frame, x, xn, mix, mixed, h, routes, chosen, last, squares];
+        let Self { tokens, frame, x, xn, mix, mixed, heads, h, last, squares, .. } = self;
+        let Self { routes, chosen, groups, given, .. } = self;
+        let all = [tokens, frame, x, xn, mix, mixed, h, last, squares];
+        let all = all.into_iter().chain([routes, chosen, groups, given]);
         // The others lie where the first do.
         let heads = heads
             .iter()
             .take(1)
             .flat_map(|HeadActivations { qkv, q, att, carry, parts }| [qkv, q, att, carry, parts]);
-        all.into_iter().chain(heads).map(Tensor::size).sum()
+        all.chain(heads).map(Tensor::size).sum()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Every kernel that a model's passes need, compiled side by side.
 use super::config::{HeadNorms, NormPlaces};
+use super::grouped::Grouped;
 use super::tensors::Products;
 use super::{Activations, Cache, Config, KernelSettings, KvType, Positions, RopeLayout};
 use crate::Result;
@@ -26,6 +27,8 @@ pub(crate) struct Kernels {
     pub(super) experts: Option<(Route, Experts)>,
     /// Where layers have a convolution.
     pub(super) short_conv: Option<ShortConv>,
+    /// The same of many tokens.
+    pub(super) grouped: Option<Grouped>,
     pub(super) rope_store: RopeStore,
     /// Of one token and of many, for each of [`Config::heads`].
     pub(super) attention: Vec<(AttentionOne, Attention)>,
@@ -90,9 +93,12 @@ impl Kernels {
             wanted(c.positions == Positions::Learned, AddPosition::new(gpu)),
             wanted(c.caps.logits.or(c.caps.qkv).is_some(), Softcap::new(gpu)),
         );
-        let routed = wanted(
-            !experts.is_empty(),
-            try_join(Route::new(gpu), Experts::new(gpu, variant.sums, experts)),
+        let routed = try_join(
+            wanted(
+                !experts.is_empty(),
+                try_join(Route::new(gpu), Experts::new(gpu, variant.sums, experts)),
+            ),
+            wanted(!experts.is_empty(), Grouped::new(gpu, experts)),
         );
         // Nothing is awaited before everything is begun: the weights stream from the first pause on.
         let (
@@ -100,7 +106,11 @@ impl Kernels {
                 get_rows,
                 norm,
                 matmul,
-                ((fused, add_bias), (short_conv, head_norm, add_position, softcap), experts),
+                (
+                    (fused, add_bias),
+                    (short_conv, head_norm, add_position, softcap),
+                    (experts, grouped),
+                ),
             ),
             (rope_store, attention, argmax, sample),
         ) = try_join(
@@ -129,6 +139,7 @@ impl Kernels {
             softcap,
             experts,
             short_conv,
+            grouped,
             rope_store,
             attention,
             argmax,

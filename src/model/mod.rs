@@ -15,6 +15,7 @@ mod cache;
 pub mod config;
 mod family;
 mod forward;
+mod grouped;
 mod heads;
 mod identity;
 mod kernels;

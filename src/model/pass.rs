@@ -218,7 +218,16 @@ impl<'a> Recorder<'a> {
         let [count, used] = [experts.count, experts.used].map(|n| n as u32);
         let params = RouteParams { experts: count, used, scale: experts.scale };
         let label = self.label("route");
-        op.record(&mut self.r, label, params, [&act.frame, &act.routes, &act.chosen])
+        op.record(&mut self.r, label, params, [&act.frame, &act.routes, &act.chosen])?;
+        self.group(experts.count)
+    }
+
+    /// Many tokens by their experts: groups [tiles, 2 + TILE].
+    fn group(&mut self, experts: usize) -> Result<()> {
+        let Self { kernels, act, .. } = *self;
+        let Some(op) = kernels.grouped.as_ref().filter(|_| !act.one()) else { return Ok(()) };
+        let label = self.label("group_experts");
+        op.group.record(&mut self.r, label, experts, [&act.frame, &act.chosen, &act.groups])
     }
 
     /// Products of tokens with the matrices of their experts, into `out` or added to it.
@@ -237,6 +246,9 @@ impl<'a> Recorder<'a> {
         let Matrix { w, bias } = matrix;
         let weights = ExpertWeights { w, bias: bias.as_ref(), experts: experts.count };
         let label = self.label(name);
+        if let Some(op) = kernels.grouped.as_ref().filter(|_| !act.one()) {
+            return op.record(&mut self.r, &label, epilogue, act, [from, out], weights);
+        }
         op.record(&mut self.r, label, epilogue, [&act.frame, from, &act.chosen, out], weights)
     }
 

@@ -6,9 +6,11 @@ mod attention;
 mod attention_one;
 mod epilogue;
 mod experts;
+mod experts_many;
 mod formats;
 mod fused;
 mod get_rows;
+mod group_experts;
 mod head_norm;
 mod head_terms;
 mod int8;
@@ -26,6 +28,7 @@ mod shift;
 mod short_conv;
 mod softcap;
 mod subgroup;
+mod sum_experts;
 mod variant;
 
 pub use add_bias::{AddBias, AddBiasParams};
@@ -39,9 +42,11 @@ pub(crate) use attention_one::Plan;
 pub use attention_one::{AttentionOne, splits};
 pub use epilogue::{Epilogue, Product};
 pub use experts::{ExpertWeights, Experts, ExpertsParams};
+pub use experts_many::{ExpertTiles, ExpertsMany, ExpertsManyParams};
 pub use formats::ForFormats;
 pub use fused::{Fused, Normed, NormedParams, ResidualParams, most_partials};
 pub use get_rows::{GetRows, GetRowsParams};
+pub use group_experts::{GroupExperts, GroupExpertsParams};
 pub use head_norm::{HeadNorm, HeadNormParams};
 pub use head_terms::{Start, head_terms};
 pub use int8::ActivationType;
@@ -60,6 +65,7 @@ pub use shift::{Shift, ShiftParams};
 pub use short_conv::{ShortConv, ShortConvParams};
 pub use softcap::{Softcap, SoftcapParams};
 pub use subgroup::Sums;
+pub use sum_experts::{SumExperts, SumExpertsParams};
 pub use variant::{Choice, Origin, Variant};
 
 use head_terms::HEAD_TERMS;
@@ -87,6 +93,8 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         Fused::GET_ROWS,
         Experts::SOURCES,
         Experts::SUBGROUP,
+        ExpertsMany::ROWS,
+        ExpertsMany::TILES,
     ];
     let bytes = [int8::MATVEC, int8::NORMED, int8::RESIDUAL].into_iter().flatten();
     let by_format: Vec<_> = by_format.into_iter().chain(bytes).collect();
@@ -103,6 +111,7 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         AttentionOne::SUBGROUP,
         AttentionOne::JOIN,
         Argmax::SOURCE,
+        GroupExperts::SOURCE,
         HeadNorm::SOURCE,
         HeadNorm::SUBGROUP,
         Nll::SOURCE,
@@ -111,6 +120,7 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         Shift::SOURCE,
         ShortConv::SOURCE,
         Softcap::SOURCE,
+        SumExperts::SOURCE,
         Shares::SOURCE,
         crate::gpu::SUBGROUP_CHECK,
         crate::gpu::HALF_CHECK,

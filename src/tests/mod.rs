@@ -39,6 +39,8 @@ mod stop;
 #[cfg(feature = "cli")]
 mod stream;
 pub(crate) mod support;
+#[cfg(feature = "chat")]
+mod templates;
 mod text;
 mod tiny;
 mod tuning;

@@ -4,6 +4,7 @@ mod decode_ops;
 mod epilogue_ops;
 mod expert_ops;
 mod fused_ops;
+mod grouped_ops;
 mod int8_ops;
 #[cfg(feature = "cli")]
 mod memory;
