@@ -94,6 +94,21 @@ pub enum Mixer {
     Attention,
     /// A gated convolution over the last [`Config::conv_taps`] tokens.
     ShortConv,
+    /// The gated delta rule, behind such a convolution: [`Config::delta_net`].
+    DeltaNet,
+}
+
+/// Heads of layers whose states follow the gated delta rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeltaHeads {
+    /// G, of queries and of keys.
+    pub key_heads: usize,
+    /// How many of values and of states: a multiple of G.
+    pub heads: usize,
+    /// DK, dimensions of a key.
+    pub key_dim: usize,
+    /// DV, dimensions of a value.
+    pub value_dim: usize,
 }
 
 /// What a layer looks back on, how it knows where, and with which heads.
@@ -161,6 +176,10 @@ pub struct Config {
     pub layers: Vec<LayerKind>,
     /// Tokens that convolutions see, the current one included; 0 where there are none.
     pub conv_taps: usize,
+    /// Heads of layers with the gated delta rule.
+    pub delta_net: Option<DeltaHeads>,
+    /// Whether what a head of attention gives goes through a gate, which comes with its query.
+    pub gated_heads: bool,
     /// What activations are multiplied with.
     pub scales: Scales,
     /// More tokens in sight would scale queries by their position, which is not done.

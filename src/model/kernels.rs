@@ -6,9 +6,9 @@ use super::{Activations, Cache, Config, KernelSettings, KvType, Positions, RopeL
 use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::ops::{
-    AddBias, AddPosition, Argmax, Attention, AttentionOne, ChunkAttention, Experts, Fused, GetRows,
-    HeadNorm, HeadShape, MatMul, Norm, NormKind, RopeStore, Route, Sample, SamplerState, ShortConv,
-    Softcap, Sums, Variant,
+    AddPosition, Argmax, Attention, AttentionOne, ChunkAttention, DeltaNet, Experts, Fused, Gate,
+    GetRows, HeadNorm, HeadShape, MatMul, Norm, NormAdded, NormKind, RopeStore, Route, Sample,
+    SamplerState, ShortConv, Softcap, Sums, Variant,
 };
 use futures_util::future::{try_join, try_join_all, try_join3, try_join4};
 
@@ -16,19 +16,24 @@ use futures_util::future::{try_join, try_join_all, try_join3, try_join4};
 pub(crate) struct Kernels {
     pub(super) get_rows: GetRows,
     pub(super) norm: Norm,
+    /// Where what a block gives is normalised.
+    pub(super) norm_added: Option<NormAdded>,
     pub(super) matmul: MatMul,
     /// Where norms fold into the products of one token.
     pub(super) fused: Option<Fused>,
-    pub(super) add_bias: Option<AddBias>,
     pub(super) head_norm: Option<HeadNorm>,
     pub(super) add_position: Option<AddPosition>,
     pub(super) softcap: Option<Softcap>,
     /// Where a token goes to some of several feed-forwards.
     pub(super) experts: Option<(Route, Experts)>,
-    /// Where layers have a convolution.
-    pub(super) short_conv: Option<ShortConv>,
     /// The same of many tokens.
     pub(super) grouped: Option<Grouped>,
+    /// Where layers have a convolution.
+    pub(super) short_conv: Option<ShortConv>,
+    /// Where they have states, and how what these give is normed.
+    pub(super) delta_net: Option<(DeltaNet, Gate)>,
+    /// Where heads of attention have gates.
+    pub(super) gate: Option<Gate>,
     pub(super) rope_store: RopeStore,
     /// Of one token and of many, for each of [`Config::heads`].
     pub(super) attention: Vec<(AttentionOne, Attention)>,
@@ -70,7 +75,7 @@ impl Kernels {
     /// Compiles them side by side.
     pub(crate) async fn new(gpu: &Gpu, needs: Needs<'_>) -> Result<Self> {
         let Needs { config: c, heads, kv_f16, products, variant } = needs;
-        let Products { embedding, layers, experts, output, residual_bias } = products;
+        let Products { embedding, layers, experts, output, .. } = products;
         let (folds, neox) = (c.folds(), c.rope.layout == RopeLayout::Neox);
         let all = [&layers[..], output].concat();
         // A chunk gives the logits of its last token alone; one token has products of its own where norms fold.
@@ -83,12 +88,24 @@ impl Kernels {
         }));
         let centred = c.head_norms == Some(HeadNorms::OwnGains);
         let head_norm = if centred { NormKind::Layer } else { NormKind::Rms };
-        let folded = try_join(
-            wanted(folds, Fused::new(gpu, &all, embedding, variant)),
-            wanted(folds && *residual_bias, AddBias::new(gpu)),
+        let folded =
+            wanted(folds, Fused::new(gpu, &all, embedding, variant, c.fold_kind(products)));
+        let after = c.norms.places != NormPlaces::Before;
+        let norms = try_join(
+            Norm::new(gpu, sums, c.norms.kind),
+            wanted(after, NormAdded::new(gpu, sums, c.norms.kind)),
+        );
+        let key_dim = c.delta_net.map_or(0, |heads| heads.key_dim);
+        let mixers = try_join3(
+            wanted(c.conv_taps > 0, ShortConv::new(gpu, c.delta_net.is_none())),
+            wanted(
+                c.delta_net.is_some(),
+                try_join(DeltaNet::new(gpu, key_dim), Gate::new(gpu, sums, true)),
+            ),
+            wanted(c.gated_heads, Gate::new(gpu, sums, false)),
         );
         let few = try_join4(
-            wanted(c.conv_taps > 0, ShortConv::new(gpu, true)),
+            mixers,
             wanted(c.head_norms.is_some(), HeadNorm::new(gpu, sums, head_norm)),
             wanted(c.positions == Positions::Learned, AddPosition::new(gpu)),
             wanted(c.caps.logits.or(c.caps.qkv).is_some(), Softcap::new(gpu)),
@@ -96,7 +113,7 @@ impl Kernels {
         let routed = try_join(
             wanted(
                 !experts.is_empty(),
-                try_join(Route::new(gpu), Experts::new(gpu, variant.sums, experts)),
+                try_join(Route::new(gpu), Experts::new(gpu, variant.sums, experts, folds)),
             ),
             wanted(!experts.is_empty(), Grouped::new(gpu, experts)),
         );
@@ -104,11 +121,11 @@ impl Kernels {
         let (
             (
                 get_rows,
-                norm,
+                (norm, norm_added),
                 matmul,
                 (
-                    (fused, add_bias),
-                    (short_conv, head_norm, add_position, softcap),
+                    fused,
+                    ((short_conv, delta_net, gate), head_norm, add_position, softcap),
                     (experts, grouped),
                 ),
             ),
@@ -116,7 +133,7 @@ impl Kernels {
         ) = try_join(
             try_join4(
                 GetRows::new(gpu, embedding),
-                Norm::new(gpu, sums, c.norms.kind, c.norms.places != NormPlaces::Before),
+                norms,
                 MatMul::new(gpu, one, layers, variant),
                 try_join3(folded, few, routed),
             ),
@@ -131,14 +148,16 @@ impl Kernels {
         Ok(Self {
             get_rows,
             norm,
+            norm_added,
             matmul,
             fused,
-            add_bias,
             head_norm,
             add_position,
             softcap,
             experts,
             short_conv,
+            delta_net,
+            gate,
             grouped,
             rope_store,
             attention,

@@ -1,9 +1,10 @@
 //! What each kernel should compute, said in the plainest Rust: scalar loops, `f64` sums.
-mod add_bias;
 mod add_position;
 mod argmax;
 mod attention;
+mod delta_net;
 mod experts;
+mod gate;
 mod gelu;
 mod get_rows;
 mod group_experts;
@@ -25,11 +26,12 @@ mod stream;
 mod subgroup_check;
 mod sum_experts;
 
-pub use add_bias::add_bias;
 pub use add_position::add_position;
 pub use argmax::argmax;
 pub use attention::attention;
+pub use delta_net::delta_net;
 pub use experts::experts;
+pub use gate::gate;
 pub use gelu::{gelu, gelu_tanh, silu, swiglu_clamped};
 pub use get_rows::get_rows;
 pub use group_experts::group_experts;

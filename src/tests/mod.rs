@@ -6,6 +6,8 @@
 mod blocks;
 #[cfg(feature = "cli")]
 mod chart;
+#[cfg(feature = "chat")]
+mod chat;
 mod classes;
 mod config;
 mod experts;
@@ -44,4 +46,6 @@ mod templates;
 mod text;
 mod tiny;
 mod tuning;
+#[cfg(feature = "chat")]
+mod turns;
 mod vocabularies;
