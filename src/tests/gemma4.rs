@@ -160,6 +160,18 @@ fn heads_of_two_sizes_stream_as_the_paper_does() {
     FIRST.streams("in half precision", &FIRST.model(&gpu), 20, KvType::F16);
 }
 
+/// As large as those of the 31B, whose kernels are others.
+#[test]
+#[ignore = "half a minute"]
+fn heads_of_256_and_512_stream_as_the_paper_does() {
+    const LAYERS: &[Layer] = &[(true, 4, true), (false, 1, false)];
+    let (head_dims, rope_dims) = ([512, 256], [512, 256]);
+    let made = Made { layers: LAYERS, head_dims, rope_dims, ..FIRST };
+    let model = made.model(&Arc::new(gpu()));
+    made.streams("large heads", &model, 1, KvType::F32);
+    made.streams("large heads", &model, 16, KvType::F32);
+}
+
 /// Layers that all have a window, one that is longer than the policy's, or none.
 #[test]
 fn layers_of_one_kind_keep_what_their_kind_has() {
