@@ -1,6 +1,5 @@
 // norm — y[r, i] = (x[s, i] - m) * w[i] / sqrt(mean_i((x[s, i] - m)^2) + eps) (+ b[i]);
-//        s = r, or the last token's row with LAST; m = 0, or mean_i(x[s, i]) with CENTRED;
-//        with ADD that is added to y[r, i], and the sum multiplied with scale
+//        s = r, or the last token's row with LAST; m = 0, or mean_i(x[s, i]) with CENTRED
 //
 //   binding  name    access   type   shape          unit
 //   0        params  read     Params
@@ -8,7 +7,7 @@
 //   2        x       read     f32    [rows, cols]   activations
 //   3        w       read     f32    [cols]         gain
 //   4        b       read     f32    [cols] or [1]  added where has_bias
-//   5        y       write    f32    [rows, cols]   activations ([1, cols] with LAST); with ADD, what was there counts
+//   5        y       write    f32    [rows, cols]   activations ([1, cols] with LAST)
 //
 //   grid:      [rows, 1, 1] workgroups, one workgroup a row; rows >= tokens are left alone
 //   requires:  WG a power of two; any cols
@@ -19,7 +18,6 @@ struct Params {
     cols: u32,
     has_bias: u32,
     eps: f32,
-    scale: f32,  // of the sum, with ADD
 }
 
 @group(0) @binding(0) var<storage, read> params: Params;
@@ -34,8 +32,6 @@ override WG: u32 = 64u;
 override LAST: bool = false;
 /// The mean is subtracted first: a LayerNorm.
 override CENTRED: bool = false;
-/// y is added to.
-override ADD: bool = false;
 
 @compute @workgroup_size(WG)
 fn main(
@@ -70,9 +66,6 @@ fn main(
         var v = (x[source + i] - mean) * scale * w[i];
         if params.has_bias != 0u {
             v += b[i];
-        }
-        if ADD {
-            v = (v + y[row + i]) * params.scale;
         }
         y[row + i] = v;
     }

@@ -37,7 +37,6 @@ macro_rules! include_files {
 /// Every file but the formats' own, which the table of formats includes.
 static FILES: &[File] = include_files![
     "enable/subgroups.wgsl",
-    "add_bias.wgsl",
     "add_position.wgsl",
     "argmax.wgsl",
     "attention.wgsl",
@@ -63,6 +62,7 @@ static FILES: &[File] = include_files![
     "matvec_residual.wgsl",
     "nll.wgsl",
     "norm.wgsl",
+    "norm_added.wgsl",
     "peak.wgsl",
     "rope_store.wgsl",
     "route.wgsl",
@@ -78,6 +78,7 @@ static FILES: &[File] = include_files![
     "lib/attention_params.wgsl",
     "lib/block.wgsl",
     "lib/epilogue.wgsl",
+    "lib/folded.wgsl",
     "lib/four_rows.wgsl",
     "lib/four_rows_floats.wgsl",
     "lib/grouped.wgsl",

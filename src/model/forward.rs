@@ -33,7 +33,7 @@ fn layer<'a>(p: &mut Recorder<'a>, c: &Config, kind: LayerKind, w: &'a Layer) ->
     let xn = if c.parallel {
         // Both blocks read the stream as it was; one norm may serve both.
         let xn = if w.ffn_norm.is_some() { p.normed("ffn_norm", w.ffn_norm.as_ref())? } else { xn };
-        p.linear_residual("attn_output", att, &w.attn_output, post)?; // x += [T, D]
+        p.linear_beside("attn_output", att, &w.attn_output, post)?; // x += [T, D]
         p.border();
         xn
     } else {
@@ -70,28 +70,19 @@ fn experts<'a>(
     p.experts("ffn_down", Epilogue::Add, &p.act.h, &w.ffn_down, &p.act.x) // x += [T, D], by their shares
 }
 
-impl Config {
-    /// Whether the norms of one token fold into the products around them.
-    pub(crate) fn folds(&self) -> bool {
-        let plain = self.norms.places == NormPlaces::Before && !self.norms.embedding;
-        let rms = self.norms.kind == crate::ops::NormKind::Rms;
-        let one = !self.parallel && self.experts.is_none();
-        plain && rms && one && self.feed_forward == Epilogue::SwiGlu
-    }
-}
-
 /// What flows between the ops of a pass of at most T tokens.
 pub(crate) struct Activations {
     /// `[T]` ids of this pass
     pub(crate) tokens: Tensor,
     /// [4] n: the first token's position, reduced; tokens: how many of T are there; sinks kept; step
     pub(crate) frame: Tensor,
-    pub(super) x: Tensor,  // [T, D]
-    pub(super) xn: Tensor, // [T, D]
+    pub(super) x: Tensor,     // [T, D]
+    pub(super) xn: Tensor,    // [T, D]
+    pub(super) block: Tensor, // [T, D], what a block gave, where that is normalised
     /// What enters the mixer of a layer that does not attend, and what leaves it.
     pub(super) mix: Tensor, // [T, 3 D], or [T, 2 G DK + 2 H DV + 2 H]
     pub(super) mixed: Tensor, // [T, D], or [T, H DV]
-    pub(super) gate: Tensor, // [T, H HD], where heads of attention have gates
+    pub(super) gate: Tensor,  // [T, H HD], where heads of attention have gates
     /// Those of attention, for each of [`Config::heads`].
     pub(super) heads: Vec<HeadActivations>,
     pub(super) h: Tensor, // [T, F], F padded to a multiple of 32; [T, K, F] with experts
@@ -102,8 +93,8 @@ pub(crate) struct Activations {
     pub(super) groups: Tensor, // [tiles, 2 + TILE]
     pub(super) given: Tensor, // [T, K, D]
     pub(super) last: Tensor, // [1, D]
-    /// Partial sums of the squares of x, for one token alone.
-    pub(super) squares: Tensor, // [about D/4]
+    /// Partial sums of x and of its squares, for one token alone.
+    pub(super) sums: Tensor, // [about D/4], or three times as many
 }
 
 /// What flows between the ops of attention, with key heads of one number and size. Those of others lie in the same memory.
@@ -157,6 +148,8 @@ impl Activations {
             None => vec![tokens, width],
             Some(_) => vec![tokens, used, width],
         };
+        let partials = most_partials(c.n_embd, model.weights.most_parts());
+        let block = if c.norms.places == NormPlaces::Before { 0 } else { c.n_embd };
         let ([mix, mixed], gates) = (c.mix_widths(), c.gate_width());
         let (groups, given) = match tokens {
             1 => ([0, 1], [0, used, c.n_embd]),
@@ -172,6 +165,7 @@ impl Activations {
             frame: make("frame", &[FRAME])?,
             x: make("x", &[tokens, c.n_embd])?,
             xn: make("xn", &[tokens, c.n_embd])?,
+            block: make("block", &[tokens, block])?,
             mix: make("mix", &[tokens, mix])?,
             mixed: make("mixed", &[tokens, mixed])?,
             gate: make("gate", &[tokens, gates])?,
@@ -182,7 +176,7 @@ impl Activations {
             groups: make("groups", &groups)?,
             given: make("given", &given)?,
             last: make("last", &[1, c.n_embd])?,
-            squares: make("squares", &[most_partials(c.n_embd, model.weights.most_parts())])?,
+            sums: make("sums", &[partials * c.norms.kind.sums()])?,
         })
     }
 
@@ -192,10 +186,10 @@ impl Activations {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        let Self { tokens, frame, x, xn, mix, mixed, gate, heads, h, last, squares, .. } = self;
-        let Self { routes, chosen, groups, given, .. } = self;
-        let all = [tokens, frame, x, xn, mix, mixed, gate, h, last, squares];
-        let all = all.into_iter().chain([routes, chosen, groups, given]);
+        let Self { tokens, frame, x, xn, mix, mixed, gate, heads, h, last, sums, .. } = self;
+        let Self { routes, chosen, groups, given, block, .. } = self;
+        let all = [tokens, frame, x, xn, mix, mixed, gate, h, last, sums];
+        let all = all.into_iter().chain([routes, chosen, groups, given, block]);
         // The others lie where the first do.
         let heads = heads
             .iter()

@@ -6,8 +6,8 @@ use super::{Activations, Cache, Config, KernelSettings, KvType, Positions, RopeL
 use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::ops::{
-    AddBias, AddPosition, Argmax, Attention, AttentionOne, ChunkAttention, DeltaNet, Experts,
-    Fused, Gate, GetRows, HeadNorm, HeadShape, MatMul, Norm, NormKind, RopeStore, Route, Sample,
+    AddPosition, Argmax, Attention, AttentionOne, ChunkAttention, DeltaNet, Experts, Fused, Gate,
+    GetRows, HeadNorm, HeadShape, MatMul, Norm, NormAdded, NormKind, RopeStore, Route, Sample,
     SamplerState, ShortConv, Softcap, Sums, Variant,
 };
 use futures_util::future::{try_join, try_join_all, try_join3, try_join4};
@@ -16,10 +16,11 @@ use futures_util::future::{try_join, try_join_all, try_join3, try_join4};
 pub(crate) struct Kernels {
     pub(super) get_rows: GetRows,
     pub(super) norm: Norm,
+    /// Where what a block gives is normalised.
+    pub(super) norm_added: Option<NormAdded>,
     pub(super) matmul: MatMul,
     /// Where norms fold into the products of one token.
     pub(super) fused: Option<Fused>,
-    pub(super) add_bias: Option<AddBias>,
     pub(super) head_norm: Option<HeadNorm>,
     pub(super) add_position: Option<AddPosition>,
     pub(super) softcap: Option<Softcap>,
@@ -74,7 +75,7 @@ impl Kernels {
     /// Compiles them side by side.
     pub(crate) async fn new(gpu: &Gpu, needs: Needs<'_>) -> Result<Self> {
         let Needs { config: c, heads, kv_f16, products, variant } = needs;
-        let Products { embedding, layers, experts, output, residual_bias } = products;
+        let Products { embedding, layers, experts, output, .. } = products;
         let (folds, neox) = (c.folds(), c.rope.layout == RopeLayout::Neox);
         let all = [&layers[..], output].concat();
         // A chunk gives the logits of its last token alone; one token has products of its own where norms fold.
@@ -87,9 +88,12 @@ impl Kernels {
         }));
         let centred = c.head_norms == Some(HeadNorms::OwnGains);
         let head_norm = if centred { NormKind::Layer } else { NormKind::Rms };
-        let folded = try_join(
-            wanted(folds, Fused::new(gpu, &all, embedding, variant)),
-            wanted(folds && *residual_bias, AddBias::new(gpu)),
+        let folded =
+            wanted(folds, Fused::new(gpu, &all, embedding, variant, c.fold_kind(products)));
+        let after = c.norms.places != NormPlaces::Before;
+        let norms = try_join(
+            Norm::new(gpu, sums, c.norms.kind),
+            wanted(after, NormAdded::new(gpu, sums, c.norms.kind)),
         );
         let key_dim = c.delta_net.map_or(0, |heads| heads.key_dim);
         let mixers = try_join3(
@@ -109,7 +113,7 @@ impl Kernels {
         let routed = try_join(
             wanted(
                 !experts.is_empty(),
-                try_join(Route::new(gpu), Experts::new(gpu, variant.sums, experts)),
+                try_join(Route::new(gpu), Experts::new(gpu, variant.sums, experts, folds)),
             ),
             wanted(!experts.is_empty(), Grouped::new(gpu, experts)),
         );
@@ -117,10 +121,10 @@ impl Kernels {
         let (
             (
                 get_rows,
-                norm,
+                (norm, norm_added),
                 matmul,
                 (
-                    (fused, add_bias),
+                    fused,
                     ((short_conv, delta_net, gate), head_norm, add_position, softcap),
                     (experts, grouped),
                 ),
@@ -129,7 +133,7 @@ impl Kernels {
         ) = try_join(
             try_join4(
                 GetRows::new(gpu, embedding),
-                Norm::new(gpu, sums, c.norms.kind, c.norms.places != NormPlaces::Before),
+                norms,
                 MatMul::new(gpu, one, layers, variant),
                 try_join3(folded, few, routed),
             ),
@@ -144,9 +148,9 @@ impl Kernels {
         Ok(Self {
             get_rows,
             norm,
+            norm_added,
             matmul,
             fused,
-            add_bias,
             head_norm,
             add_position,
             softcap,

@@ -14,8 +14,10 @@
 mod cache;
 pub mod config;
 mod family;
+mod folded;
 mod forward;
 mod grouped;
+mod heads;
 mod identity;
 mod kernels;
 mod pass;
@@ -48,7 +50,8 @@ use crate::Result;
 use crate::format::{Gguf, Source};
 use crate::gpu::Gpu;
 use crate::ops::{ActivationType, Choice, Origin, Variant};
-use futures_util::future::try_join;
+use folded::Folding;
+use futures_util::future::try_join3;
 use kernels::Needs;
 use std::sync::Arc;
 use std::time::Duration;
@@ -178,13 +181,17 @@ impl Model {
         };
         let needs = Needs::new(&config, &products, variant.variant, settings);
         let kernels = Kernels::new(&gpu, needs);
+        let folding = Folding::new(&gpu, &config, &products, variant.variant);
+        let keeps = config.keeps_vectors(&products);
         let weights = async {
-            let weights = Weights::load(&gpu, source, gguf, &config, &mut arrived).await?;
+            let weights = Weights::load(&gpu, source, gguf, &config, keeps, &mut arrived).await?;
             Ok((weights, start.elapsed()))
         };
         // Kernels first: they are begun, and the weights are streamed while others compile.
-        let (kernels, (weights, streamed)) = try_join(kernels, weights).await?;
+        let (kernels, folding, (mut weights, streamed)) =
+            try_join3(kernels, folding, weights).await?;
         gpu.check()?;
+        weights.fold(&gpu, &config, &products, folding.as_ref())?;
         let identity = Identity::of(&gpu, gguf, &weights.output_norm.gain).await?;
         let compiled = gpu.last_compiled().map_or(Duration::ZERO, |at| at - start);
         let times = LoadTimes { weights: streamed, kernels: compiled };

@@ -12,6 +12,8 @@ use std::collections::HashMap;
 pub(crate) struct Matrix {
     pub(crate) w: Linear,
     pub(crate) bias: Option<Tensor>,
+    /// What norms of one token fold into: [2, M] as `Fused::record_normed` has it, or [2, D] as its `record_residual` has.
+    pub(super) folded: Option<Tensor>,
 }
 
 /// A norm of the residual stream.
@@ -49,6 +51,9 @@ pub(crate) struct Weights {
     pub(crate) layers: Vec<Layer>,            // n_layer
     pub(crate) output_norm: NormWeights,
     pub(crate) output: Option<Matrix>, // [V, D]; token_embd where tied
+    pub(super) output_folded: Option<Tensor>, // [2, V], where a LayerNorm folds into it
+    /// Vectors on the host, by label, until they have been folded.
+    pub(super) kept: HashMap<String, Vec<f32>>,
     /// Divisors of the rotary frequencies, [R/2], on the host: by the names of their tensors.
     pub(crate) divisors: HashMap<String, Vec<f32>>,
 }
@@ -99,6 +104,7 @@ struct Found {
     vectors: HashMap<String, Tensor>,
     /// What stays on the host.
     host: HashMap<String, Vec<f32>>,
+    kept: HashMap<String, Vec<f32>>,
 }
 
 const LOADED: &str = "every weight that is wanted was loaded";
@@ -109,7 +115,8 @@ impl Found {
     }
 
     fn matrix(&mut self, label: &str) -> Matrix {
-        Matrix { w: self.linear(label), bias: self.vectors.remove(&format!("{label}.bias")) }
+        let bias = self.vectors.remove(&format!("{label}.bias"));
+        Matrix { w: self.linear(label), bias, folded: None }
     }
 
     /// A matrix that not every layer has.
@@ -177,6 +184,8 @@ impl Found {
             position_embd: self.vectors.remove("position_embd"),
             output_norm: self.norm("output_norm").expect(LOADED),
             output: if config.tied { None } else { Some(self.matrix("output")) },
+            output_folded: None,
+            kept: self.kept,
             divisors: self.host,
         })
     }
@@ -184,12 +193,13 @@ impl Found {
 
 impl Weights {
     /// Streams every tensor to the GPU, in the order of the file. `progress` is told of bytes as they
-    /// arrive there.
+    /// arrive there. `keeps_vectors`: on the host as well.
     pub(crate) async fn load(
         gpu: &Gpu,
         source: &impl Source,
         gguf: &Gguf,
         config: &Config,
+        keeps_vectors: bool,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self> {
         let mut wanted = Vec::new();
@@ -223,7 +233,11 @@ impl Weights {
                         "position_embd" => vec![config.n_ctx, config.n_embd],
                         _ => vec![values.len()],
                     };
-                    found.vectors.insert(label, Tensor::upload(gpu, name, &shape, &values)?);
+                    let tensor = Tensor::upload(gpu, name, &shape, &values)?;
+                    if keeps_vectors && shape.len() == 1 {
+                        found.kept.insert(label.clone(), values);
+                    }
+                    found.vectors.insert(label, tensor);
                 }
             }
             gpu.check()?;
@@ -234,7 +248,7 @@ impl Weights {
     /// The matrix of the logits, and its bias.
     pub(crate) fn output(&self) -> (&Linear, Option<&Tensor>) {
         match &self.output {
-            Some(Matrix { w, bias }) => (w, bias.as_ref()),
+            Some(Matrix { w, bias, .. }) => (w, bias.as_ref()),
             None => (&self.token_embd, None),
         }
     }
@@ -283,8 +297,9 @@ impl Weights {
                 .into_iter()
                 .chain([Some(attn_terms)])
         });
-        let biases = self.products().map(|matrix| matrix.bias.as_ref());
-        let vectors = norms.chain(heads).chain(biases).chain([self.position_embd.as_ref()]);
+        let biases = self.products().flat_map(|m| [m.bias.as_ref(), m.folded.as_ref()]);
+        let few = [self.position_embd.as_ref(), self.output_folded.as_ref()];
+        let vectors = norms.chain(heads).chain(biases).chain(few);
         vectors.flatten().map(Tensor::size).sum::<u64>()
             + self.matrices().map(Linear::bytes).sum::<u64>()
     }

@@ -1,5 +1,4 @@
 //! One file an op: its `Params`, its kernel, its `record`.
-mod add_bias;
 mod add_position;
 mod argmax;
 mod attention;
@@ -20,6 +19,7 @@ mod linear;
 mod matmul;
 mod nll;
 mod norm;
+mod norm_added;
 mod peak;
 mod ring;
 mod rope_store;
@@ -33,7 +33,6 @@ mod subgroup;
 mod sum_experts;
 mod variant;
 
-pub use add_bias::{AddBias, AddBiasParams};
 pub use add_position::{AddPosition, AddPositionParams};
 pub use argmax::{Argmax, ArgmaxParams, NO_TOKEN};
 pub use attention::{
@@ -47,7 +46,7 @@ pub use epilogue::{Epilogue, Product};
 pub use experts::{ExpertWeights, Experts, ExpertsParams};
 pub use experts_many::{ExpertTiles, ExpertsMany, ExpertsManyParams};
 pub use formats::ForFormats;
-pub use fused::{Fused, Normed, NormedParams, ResidualParams, most_partials};
+pub use fused::{Folds, Fused, Normed, NormedParams, ResidualParams, most_partials};
 pub use gate::{Gate, GateParams};
 pub use get_rows::{GetRows, GetRowsParams};
 pub use group_experts::{GroupExperts, GroupExpertsParams};
@@ -59,6 +58,7 @@ pub use linear::{Join, Linear, Part};
 pub use matmul::{MatMul, MatMulParams};
 pub use nll::{Nll, NllParams};
 pub use norm::{Norm, NormKind, NormParams};
+pub use norm_added::{Added, Next, NormAdded, NormAddedParams};
 pub use peak::{Peak, PeakParams};
 pub use ring::{FRAME, RingParams};
 pub use rope_store::RopeStore;
@@ -106,7 +106,6 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
     let others = [Norm::SOURCE, Norm::SUBGROUP, RopeStore::SOURCE, Attention::SOURCE];
     let one = [
         Sample::SELECT,
-        AddBias::SOURCE,
         AddPosition::SOURCE,
         Sample::SOURCE,
         Attention::TILES,
@@ -122,6 +121,8 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         HeadNorm::SOURCE,
         HeadNorm::SUBGROUP,
         Nll::SOURCE,
+        NormAdded::SOURCE,
+        NormAdded::SUBGROUP,
         Peak::SOURCE,
         Route::SOURCE,
         Shift::SOURCE,

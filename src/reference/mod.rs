@@ -1,5 +1,4 @@
 //! What each kernel should compute, said in the plainest Rust: scalar loops, `f64` sums.
-mod add_bias;
 mod add_position;
 mod argmax;
 mod attention;
@@ -27,7 +26,6 @@ mod stream;
 mod subgroup_check;
 mod sum_experts;
 
-pub use add_bias::add_bias;
 pub use add_position::add_position;
 pub use argmax::argmax;
 pub use attention::attention;

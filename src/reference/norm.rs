@@ -14,7 +14,7 @@ pub(super) fn normed(kind: NormKind, eps: f32, x: &[f32]) -> Vec<f64> {
 }
 
 /// The twin of `shaders/norm.wgsl`: every row of `x` [T, D] into `y` [T, D]. `w`: `[D]`; `b`: `[D]`, or whatever where
-/// there is no bias. Nothing is added to what is there: `scale` has no say.
+/// there is no bias.
 pub fn norm(kind: NormKind, params: NormParams, [x, w, b]: [&[f32]; 3], y: &mut [f32]) {
     let cols = params.cols as usize;
     for (x, y) in x.chunks_exact(cols).zip(y.chunks_exact_mut(cols)) {
