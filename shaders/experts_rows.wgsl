@@ -41,23 +41,20 @@ struct Params {
 override WG: u32 = 8u;
 override ROWS: u32 = 32u;
 
-/// [ROWS, 8, WG]
-var<workgroup> sum_scratch: array<f32, 8u * ROWS * WG>;
+/// [ROWS, 2, WG]: of each lane, the sums of a row for the first four choices and for the last.
+var<workgroup> sum_scratch: array<vec4<f32>, 2u * ROWS * WG>;
 
 /// Where the row of x begins that the choice number i of a tile reads, or the last one.
 fn begins(tile: u32, i: u32, last: u32) -> u32 {
     return input_at(choice_at(tile, min(i, last))) * params.units;
 }
 
-fn add(at: u32, sum: f32) {
-    sum_scratch[at] += sum;
-}
-
-/// What all lanes have found, of which each has its own.
-fn total(at: u32) -> f32 {
+/// What all lanes have found for a row and a choice.
+fn total(row: u32, choice: u32) -> f32 {
+    let at = (2u * row + choice / 4u) * WG;
     var sum = 0.0;
     for (var lane = 0u; lane < WG; lane++) {
-        sum += sum_scratch[at * WG + lane];
+        sum += sum_scratch[at + lane][choice % 4u];
     }
     return sum;
 }
@@ -68,14 +65,17 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let tile = tile_at(group.y);
-    let first = ROWS * group.x;
-    let end = min(first + ROWS, params.each);
-    // Of these rows those of this part.
     let start = tile.expert * params.each;
-    let begin = max(start + first, params.row0);
-    let rows = max(min(start + end, params.row0 + params.rows), begin) - begin;
-    if tile.count == 0u || rows == 0u {
+    // Of the workgroup's rows those of this part.
+    let begin = max(start + ROWS * group.x, params.row0);
+    let end = min(start + min(ROWS * (group.x + 1u), params.each), params.row0 + params.rows);
+    if tile.count == 0u || begin >= end {
         return;
+    }
+    let rows = end - begin;
+    let first = (begin - params.row0) * params.units;
+    for (var i = 0u; i < 2u * rows; i++) {
+        sum_scratch[i * WG + lane] = vec4(0.0);
     }
     let last = tile.count - 1u;
     let at0 = begins(group.y, 0u, last);
@@ -86,10 +86,20 @@ fn main(
     let at5 = begins(group.y, 5u, last);
     let at6 = begins(group.y, 6u, last);
     let at7 = begins(group.y, 7u, last);
-    for (var i = 0u; i < 8u * rows; i++) {
-        sum_scratch[i * WG + lane] = 0.0;
+    // One of the two loops has nothing to do. A software driver goes through all that an if leaves out.
+    let few = select(0u, params.units, tile.count <= 4u);
+    for (var unit = lane; unit < few; unit += WG) {
+        let x0 = inputs(at0 + unit);
+        let x1 = inputs(at1 + unit);
+        let x2 = inputs(at2 + unit);
+        let x3 = inputs(at3 + unit);
+        for (var row = 0u; row < rows; row++) {
+            let w = weights(first + row * params.units + unit);
+            sum_scratch[2u * row * WG + lane] +=
+                vec4(block_dot(w, x0), block_dot(w, x1), block_dot(w, x2), block_dot(w, x3));
+        }
     }
-    for (var unit = lane; unit < params.units; unit += WG) {
+    for (var unit = few + lane; unit < params.units; unit += WG) {
         let x0 = inputs(at0 + unit);
         let x1 = inputs(at1 + unit);
         let x2 = inputs(at2 + unit);
@@ -99,16 +109,12 @@ fn main(
         let x6 = inputs(at6 + unit);
         let x7 = inputs(at7 + unit);
         for (var row = 0u; row < rows; row++) {
-            let w = weights((begin - params.row0 + row) * params.units + unit);
-            let at = 8u * row * WG + lane;
-            add(at, block_dot(w, x0));
-            add(at + WG, block_dot(w, x1));
-            add(at + 2u * WG, block_dot(w, x2));
-            add(at + 3u * WG, block_dot(w, x3));
-            add(at + 4u * WG, block_dot(w, x4));
-            add(at + 5u * WG, block_dot(w, x5));
-            add(at + 6u * WG, block_dot(w, x6));
-            add(at + 7u * WG, block_dot(w, x7));
+            let w = weights(first + row * params.units + unit);
+            let at = 2u * row * WG + lane;
+            sum_scratch[at] +=
+                vec4(block_dot(w, x0), block_dot(w, x1), block_dot(w, x2), block_dot(w, x3));
+            sum_scratch[at + WG] +=
+                vec4(block_dot(w, x4), block_dot(w, x5), block_dot(w, x6), block_dot(w, x7));
         }
     }
     workgroupBarrier();
@@ -116,9 +122,9 @@ fn main(
     for (var i = lane; i < pairs * tile.count; i += WG) {
         let row = 2u * (i / tile.count);
         let choice = i % tile.count;
-        let next = min(row + 1u, rows - 1u);
-        let even = total(8u * row + choice);
-        let odd = total(8u * next + choice);
+        // A row that is not there is dropped.
+        let even = total(row, choice);
+        let odd = total(min(row + 1u, rows - 1u), choice);
         deliver(choice_at(group.y, choice), tile.expert, begin - start + row, even, odd);
     }
 }

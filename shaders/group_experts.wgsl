@@ -96,8 +96,14 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         var place = 0u;
         if i < choices {
             place = atomicLoad(&expert_scratch[expert]);
-            for (var other = 0u; other < lane; other++) {
-                place += u32(choice_scratch[other] == expert);
+            for (var four = 0u; four < lane; four += 4u) {
+                let others = vec4(four) + vec4(0u, 1u, 2u, 3u);
+                let its = vec4(
+                    choice_scratch[four], choice_scratch[four + 1u],
+                    choice_scratch[four + 2u], choice_scratch[four + 3u],
+                );
+                let before = (its == vec4(expert)) & (others < vec4(lane));
+                place += countOneBits(dot(vec4<u32>(before), vec4(1u, 2u, 4u, 8u)));
             }
         }
         workgroupBarrier(); // places move on

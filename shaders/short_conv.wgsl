@@ -1,5 +1,6 @@
 // short_conv — y[t, i] = c[t, i] * sum_j conv[i, L-1-j] * z[t - j, i] with z = b * u, of a gated layer whose input is b, c, u
-//              side by side; else y = silu of that sum with z = input. What was before the stream is 0
+//              side by side; else y = silu of that sum with z = input, into a ring as well, where the K columns of the input
+//              behind the C channels come as they are. What was before the stream is 0
 //
 //   binding  name     access   type   shape        unit
 //   0        params   read     Params
@@ -7,10 +8,10 @@
 //   2        mix      read     f32    [T, stride]  activations: b, c, u, or z, and the rest
 //   3        conv     read     f32    [C, L]       the last tap is the current token's
 //   4        history  write    f32    [N, C]       z of recent tokens: of token n in slot n mod N
-//   5        y        write    f32    [T, C]       activations
+//   5        y        write    f32    [T, C]       activations; not gated: [N, C + K], of token n in slot n mod N
 //
-//   grid:      [ceil(C/WG), T, 1] workgroups, one channel of a token a lane
-//   requires:  N >= L - 1 + T once the ring goes round; stride >= C, or 3 C where gated
+//   grid:      [ceil((C + K)/WG), T, 1] workgroups, one channel of a token a lane
+//   requires:  N >= L - 1 + T once the ring goes round; stride >= C + K, or 3 C where gated, and then K = 0
 //   uses:      nothing
 //   twin:      src/reference/short_conv.rs
 //
@@ -18,6 +19,7 @@
 
 struct Params {
     channels: u32,  // C
+    kept: u32,      // K
     stride: u32,    // of a row of the input
     taps: u32,      // L
     slots: u32,     // N
@@ -49,10 +51,16 @@ fn main(
 ) {
     let i = group.x * WG + lane;
     let token = group.y;
-    if token >= frame[1] || i >= params.channels {
+    let width = params.channels + params.kept;
+    if token >= frame[1] || i >= width {
         return;
     }
     let n = frame[0] + token;
+    let slot = n % params.slots;
+    if !GATED && i >= params.channels {
+        y[slot * width + i] = mix[token * params.stride + i];
+        return;
+    }
     let now = input(token, i);
     let last_tap = (i + 1u) * params.taps - 1u;
     var sum = conv[last_tap] * now;
@@ -65,10 +73,10 @@ fn main(
         }
         sum += conv[last_tap - back] * z;
     }
-    history[(n % params.slots) * params.channels + i] = now;
-    var out = sum / (1.0 + exp(-sum));
+    history[slot * params.channels + i] = now;
     if GATED {
-        out = sum * mix[token * params.stride + params.channels + i];
+        y[token * width + i] = sum * mix[token * params.stride + params.channels + i];
+    } else {
+        y[slot * width + i] = sum / (1.0 + exp(-sum));
     }
-    y[token * params.channels + i] = out;
 }

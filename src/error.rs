@@ -72,6 +72,9 @@ pub enum Error {
     /// The tokenizer could not be built or used.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
+    /// A chat template cannot be read, or refuses a conversation.
+    #[error("chat template: {0}")]
+    Template(String),
     /// What a model computes is infinite or not a number. The sentence begins with what.
     #[error("{0}: the model's file is damaged, or its numbers are beyond this engine")]
     NotNumbers(String),

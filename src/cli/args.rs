@@ -29,6 +29,9 @@ pub(crate) enum Command {
     /// Stream text from a model until told to stop.
     #[command(after_help = RUN_EXAMPLES)]
     Run(Box<RunArgs>),
+    /// Talk with a model: a conversation that never has to end.
+    #[command(after_help = super::chat::EXAMPLES)]
+    Chat(Box<super::chat::ChatArgs>),
     /// List the adapters and what each can do.
     Devices(DevicesArgs),
     /// Show a model file: metadata, tensors, and whether it can run here.

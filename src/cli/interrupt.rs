@@ -26,6 +26,11 @@ pub(crate) fn only_asks() -> bool {
     STAGE.swap(ASKS, Ordering::Relaxed) != PRESSED
 }
 
+/// From now on Ctrl-C ends the process again.
+pub(crate) fn ends() {
+    STAGE.store(ENDS, Ordering::Relaxed);
+}
+
 /// Whether the work should end.
 pub(crate) fn pressed() -> bool {
     STAGE.load(Ordering::Relaxed) == PRESSED

@@ -3,6 +3,7 @@
 mod activations;
 mod args;
 mod bench;
+mod chat;
 mod interrupt;
 mod look;
 mod model;
@@ -32,6 +33,7 @@ pub(crate) fn main() -> ExitCode {
     let mut command = cli.command;
     let result = sinks::look_up(&mut command).and_then(|()| match command {
         Command::Run(args) => run::run(args, &given(&matches)),
+        Command::Chat(args) => chat::run(&args, &given(&matches)),
         Command::Soak(args) => soak::run(&args, &given(&matches)),
         Command::Devices(args) => look::devices(args),
         Command::Inspect(args) => look::inspect(args),

@@ -21,7 +21,7 @@ const MAX_TEXT: u64 = 256 << 20;
 pub(crate) struct File {
     pub(crate) source: Shards<FileSource>,
     pub(crate) gguf: Gguf,
-    pub(crate) tokenizer: Tokenizer,
+    pub(crate) tokenizer: Arc<Tokenizer>,
     /// Whether tokens come by their numbers.
     ids: bool,
 }
@@ -58,7 +58,7 @@ impl File {
             false => tokenizer?,
         };
         warn(tokenizer.warnings());
-        Ok(Self { source, gguf, tokenizer, ids })
+        Ok(Self { source, gguf, tokenizer: Arc::new(tokenizer), ids })
     }
 
     /// What the file says of its model, held to its tokenizer where that is asked.
@@ -138,6 +138,14 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
     let file =
         std::fs::File::open(path).map_err(|source| Error::Io { path: name.clone(), source })?;
     read_all(name, file)
+}
+
+/// The same, or standard input for `-`.
+pub(crate) fn read_input(path: &Path) -> Result<String> {
+    match path.as_os_str() == "-" {
+        true => read_all("standard input".to_owned(), std::io::stdin()),
+        false => read_text(path),
+    }
 }
 
 fn read_all(name: String, from: impl Read) -> Result<String> {

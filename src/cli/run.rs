@@ -5,8 +5,8 @@ use super::model::{File, prompt_ids, text};
 use super::output::{Output, human};
 use super::saved::{self, Keeper, Kept};
 use brooklet::ops::ActivationType;
-use brooklet::session::{Generation, Session};
-use brooklet::text::{Detokenizer, SamplerSettings, Tokenizer};
+use brooklet::session::{Ended, Read, Reading, Session};
+use brooklet::text::{Detokenizer, SamplerSettings, StopTexts, Tokenizer};
 use brooklet::{Error, Result};
 use pollster::block_on;
 use serde::Serialize;
@@ -165,13 +165,14 @@ pub(crate) fn run(args: Box<RunArgs>, given: &[String]) -> Result<()> {
         if !ids.is_empty() && !args.json {
             output.text(detokenizer.finish())?;
         }
+        let ends = if stop_at_eos { file.tokenizer.eog() } else { &[] };
+        let limit = args.n.or_else(|| u64::MAX);
+        let reading = Reading::new(generation, ends, StopTexts::default(), limit);
         let mut stream = Stream {
             args: &args,
             tokenizer: &file.tokenizer,
-            stop_at_eos,
             session: &mut session,
-            generation,
-            detokenizer,
+            reading: reading.going_on(detokenizer),
             output: &mut output,
             keeper: keeper.as_mut(),
         };
@@ -207,10 +208,8 @@ pub(crate) fn run(args: Box<RunArgs>, given: &[String]) -> Result<()> {
 struct Stream<'a> {
     args: &'a RunArgs,
     tokenizer: &'a Tokenizer,
-    stop_at_eos: bool,
     session: &'a mut Session,
-    generation: Generation,
-    detokenizer: Detokenizer,
+    reading: Reading,
     output: &'a mut Output,
     keeper: Option<&'a mut Keeper>,
 }
@@ -229,34 +228,30 @@ impl Stream<'_> {
         }
         // What is held back is in the file, for the text to go on with.
         if ended.is_ok() && !self.args.json && self.keeper.is_none() {
-            self.output.text(self.detokenizer.finish())?;
+            self.output.text(&self.reading.finish())?;
         }
         ended
     }
 
     async fn tokens(&mut self, generated: &mut u64, times: &mut Times) -> Result<&'static str> {
-        let limit = self.args.n.or_else(|| u64::MAX);
         loop {
-            if *generated == limit {
-                return Ok("length");
-            }
-            if interrupt::pressed() {
+            // What has come to its end is not interrupted.
+            if interrupt::pressed() && self.args.n.or_else(|| u64::MAX) > *generated {
                 return Ok("interrupted");
             }
-            let Some(token) = self.generation.next(self.session).await? else {
-                return Ok("cache full");
+            let (token, text) = match self.reading.next(self.session, self.tokenizer).await? {
+                Read::Token { token, text } => (token, text),
+                Read::End(Ended::CacheFull) => return Ok("cache full"),
+                Read::End(Ended::EndOfText) => return Ok("end of text"),
+                Read::End(_) => return Ok("length"),
             };
-            if self.stop_at_eos && self.tokenizer.eog().contains(&token) {
-                return Ok("end of text");
-            }
             times.last = Instant::now();
             times.first.get_or_insert(times.last);
             *generated += 1;
-            let text = self.detokenizer.push(self.tokenizer, token);
             match self.args.json {
-                true => self.output.json(&TokenLine { token, text })?,
+                true => self.output.json(&TokenLine { token, text: &text })?,
                 false if text.is_empty() => {}
-                false => self.output.text(text)?,
+                false => self.output.text(&text)?,
             }
             if self.keeper.as_ref().is_some_and(|keeper| keeper.due(*generated)) {
                 self.save().await?;
@@ -267,8 +262,8 @@ impl Stream<'_> {
     async fn save(&mut self) -> Result<()> {
         match &mut self.keeper {
             Some(keeper) => {
-                let note = saved::note(&self.detokenizer);
-                keeper.save(self.session, &self.generation, note).await
+                let note = saved::note(self.reading.detokenizer());
+                keeper.save(self.session, self.reading.generation(), note).await
             }
             None => Ok(()),
         }

@@ -59,9 +59,12 @@ fn cache(command: &mut Command) -> Option<(&ModelArgs, &mut ShapeArgs, bool)> {
         Command::Ppl(args) => Some((&args.model, &mut args.shape, args.json)),
         Command::Soak(args) => Some((&args.model, &mut args.cache.shape, args.json)),
         Command::Streameval(args) => Some((&args.model, &mut args.cache.shape, args.json)),
-        Command::Devices(_) | Command::Inspect(_) | Command::Tokenize(_) | Command::Sinkscan(_) => {
-            None
-        }
+        // The sinks of a conversation are its system prompt.
+        Command::Chat(_)
+        | Command::Devices(_)
+        | Command::Inspect(_)
+        | Command::Tokenize(_)
+        | Command::Sinkscan(_) => None,
     }
 }
 

@@ -158,6 +158,8 @@ struct Stored {
     ring: RingParams,
     k: Tensor,
     v: Tensor,
+    /// Where a layer has states that are not of one token.
+    states: Option<Tensor>,
     /// Whether sinks are forgotten when they leave the window: it is the layer's own.
     own: bool,
     /// Which rope table is the layer's.
@@ -281,7 +283,11 @@ impl Cache {
         let no_room = |window: u64| Error::NoRoom {
             what: format!("a cache of {} + {} tokens", ring.sinks, ring.slots),
             needed: size.of(&of_layers) + rings.states.map_or(0, |ring| config.state_bytes(ring)),
-            tries: size.tries(window, settings.kv),
+            tries: config
+                .chunk_to_try(&settings)
+                .into_iter()
+                .chain(size.tries(window, settings.kv))
+                .collect(),
         };
         // What a buffer takes is known before. What a device has is not: then half of what was asked for may fit.
         let limit = gpu.tier.max_binding.min(gpu.tier.max_buffer);
@@ -307,7 +313,11 @@ impl Cache {
             };
             let own = kind.window.is_some() && rings.own.is_some();
             let turns = usize::from(kind.window.is_some() && local.is_some());
-            Ok(Stored { ring, k: make("k", k)?, v: make("v", v)?, own, turns })
+            let states = config.states_shape(kind, ring);
+            let states = states
+                .map(|shape| Tensor::zeros(gpu, format!("kv.{layer}.states"), &shape))
+                .transpose()?;
+            Ok(Stored { ring, k: make("k", k)?, v: make("v", v)?, states, own, turns })
         };
         let layers = config.layers.iter().enumerate().map(store);
         let layers = layers.collect::<Result<Vec<_>>>().map_err(whole)?;
@@ -371,9 +381,14 @@ impl Cache {
         &self.layers[layer].v
     }
 
+    /// States of a layer that has some, each in one row.
+    pub(crate) fn states(&self, layer: usize) -> Option<&Tensor> {
+        self.layers[layer].states.as_ref()
+    }
+
     /// Every tensor of keys and values, a layer's after the other's; of a layer that does not attend, what it keeps instead.
     pub(crate) fn stored(&self) -> impl Iterator<Item = &Tensor> {
-        self.layers.iter().flat_map(|layer| [&layer.k, &layer.v])
+        self.layers.iter().flat_map(|layer| [&layer.k, &layer.v].into_iter().chain(&layer.states))
     }
 
     /// Bytes that K, V and the tables hold on the device.

@@ -1,10 +1,8 @@
 //! What a model is. Every difference between models is a field here.
 use super::{Rope, Scales};
 use crate::format::{Gguf, TensorInfo};
-use crate::model::{KvType, Policy};
-use crate::ops::{
-    Epilogue, HeadShape, MOST_EXPERTS, MOST_HEAD_DIM, MOST_USED, NormKind, RingParams,
-};
+use crate::model::Policy;
+use crate::ops::{Epilogue, MOST_EXPERTS, MOST_HEAD_DIM, MOST_USED, NormKind, RingParams};
 use crate::{Error, Result};
 
 /// Where in a layer the residual stream is normalised.
@@ -96,6 +94,21 @@ pub enum Mixer {
     Attention,
     /// A gated convolution over the last [`Config::conv_taps`] tokens.
     ShortConv,
+    /// The gated delta rule, behind such a convolution: [`Config::delta_net`].
+    DeltaNet,
+}
+
+/// Heads of layers whose states follow the gated delta rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeltaHeads {
+    /// G, of queries and of keys.
+    pub key_heads: usize,
+    /// How many of values and of states: a multiple of G.
+    pub heads: usize,
+    /// DK, dimensions of a key.
+    pub key_dim: usize,
+    /// DV, dimensions of a value.
+    pub value_dim: usize,
 }
 
 /// What a layer looks back on, how it knows where, and with which heads.
@@ -111,13 +124,6 @@ pub struct LayerKind {
     pub n_head_kv: usize,
     /// HD
     pub head_dim: usize,
-}
-
-impl LayerKind {
-    /// Whether another has as many key heads, of the same size.
-    fn same_heads(self, other: Self) -> bool {
-        (self.n_head_kv, self.head_dim) == (other.n_head_kv, other.head_dim)
-    }
 }
 
 impl LayerKind {
@@ -170,6 +176,10 @@ pub struct Config {
     pub layers: Vec<LayerKind>,
     /// Tokens that convolutions see, the current one included; 0 where there are none.
     pub conv_taps: usize,
+    /// Heads of layers with the gated delta rule.
+    pub delta_net: Option<DeltaHeads>,
+    /// Whether what a head of attention gives goes through a gate, which comes with its query.
+    pub gated_heads: bool,
     /// What activations are multiplied with.
     pub scales: Scales,
     /// More tokens in sight would scale queries by their position, which is not done.
@@ -315,75 +325,17 @@ impl Config {
         self.norms.eps / self.scales.residual.powi(2)
     }
 
-    /// One layer of each kind of heads, in their order: a number and size of key heads comes once.
-    pub(crate) fn heads(&self) -> Vec<LayerKind> {
-        let mut heads: Vec<LayerKind> = Vec::new();
-        for &kind in &self.layers {
-            if !heads.iter().any(|other| other.same_heads(kind)) {
-                heads.push(kind);
-            }
-        }
-        heads
-    }
-
-    /// Which of [`Config::heads`] a layer has.
-    pub(crate) fn heads_of(&self, layer: usize) -> usize {
-        let kind = self.layers[layer];
-        self.heads().iter().position(|other| other.same_heads(kind)).unwrap_or(0)
-    }
-
-    /// What kernels of attention are compiled for: of each of [`Config::heads`].
-    pub(crate) fn head_shapes(&self, kv: KvType) -> Vec<HeadShape> {
-        let shape = |LayerKind { n_head_kv, head_dim, .. }| HeadShape {
-            head_dim,
-            sharing: self.n_head / n_head_kv,
-            kv_f16: kv == KvType::F16,
-            alibi: matches!(self.positions, Positions::Alibi(_)),
-            capped: self.caps.attention.is_some(),
-        };
-        self.heads().into_iter().map(shape).collect()
-    }
-
-    /// An error unless the kernels can run a layer of this kind.
-    fn check_kind(&self, kind: LayerKind) -> Result<()> {
-        let wrong = |text: String| Err(Error::Unsupported(text));
-        let (Self { n_embd, n_head, .. }, LayerKind { n_head_kv, head_dim, .. }) = (self, kind);
-        if !head_dim.is_multiple_of(8) || head_dim == 0 || head_dim > MOST_HEAD_DIM {
-            return wrong(format!(
-                "heads of {head_dim} dimensions; 8 to {MOST_HEAD_DIM} in steps of 8 work"
-            ));
-        }
-        if !n_head.is_multiple_of(n_head_kv) {
-            return wrong(format!(
-                "{n_head} query heads do not share {n_head_kv} key heads evenly"
-            ));
-        }
-        if n_head.checked_mul(head_dim).is_none_or(|width| width > MOST as usize) {
-            return wrong(format!(
-                "{n_head} heads of {head_dim} dimensions, wider than any model: at most {MOST} in all"
-            ));
-        }
-        if !n_embd.is_multiple_of(32) || !(n_head * head_dim).is_multiple_of(32) {
-            return wrong(format!(
-                "an embedding of {n_embd} and {n_head} heads of {head_dim}; both widths must be \
-                 multiples of 32"
-            ));
-        }
-        let turned = self.rope_of(kind).dim;
-        if !turned.is_multiple_of(2) || turned > head_dim {
-            return wrong(format!("{turned} of {head_dim} dimensions are to be turned"));
-        }
-        Ok(())
-    }
-
     /// An error unless the kernels can run these dimensions.
     pub(super) fn check(&self) -> Result<()> {
         let wrong = |text: String| Err(Error::Unsupported(text));
-        let Self { rope, .. } = self;
         self.layers.iter().try_for_each(|&kind| self.check_kind(kind))?;
-        for base in [Some(rope.base), self.local_rope.map(|rope| rope.base)].into_iter().flatten() {
+        for Rope { base, dim, .. } in [Some(self.rope), self.local_rope].into_iter().flatten() {
             if !(base.is_finite() && base > 1.0) {
                 return wrong(format!("a rotary base of {base}"));
+            }
+            // Whether or not a layer is turned by it.
+            if dim > MOST_HEAD_DIM {
+                return wrong(format!("{dim} dimensions of a head are to be turned"));
             }
         }
         if !(self.norms.eps.is_finite() && self.norms.eps >= 0.0) {

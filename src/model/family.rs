@@ -113,6 +113,9 @@ pub(super) enum MixerRule {
     Attention,
     /// A convolution, where `attention.head_count_kv` is 0 for a layer.
     ShortConv,
+    /// The gated delta rule, but in layers that `attention.recurrent_layers` leaves out, or the last of so many; these
+    /// attend, with gated heads.
+    DeltaNet,
 }
 
 const LLAMA: Family = Family {
@@ -247,6 +250,13 @@ const FAMILIES: &[Family] = &[
         head_norms: Some(HeadNorms::Heads),
         mixers: MixerRule::ShortConv,
         names: &[("output_norm", "token_embd_norm")],
+        ..NEOX
+    },
+    Family {
+        name: "qwen35",
+        head_norms: Some(HeadNorms::Heads),
+        mixers: MixerRule::DeltaNet,
+        names: &[("ffn_norm", "post_attention_norm")],
         ..NEOX
     },
 ];

@@ -13,11 +13,20 @@ fn layer<'a>(p: &mut Recorder<'a>, c: &Config, kind: LayerKind, w: &'a Layer) ->
     let att = match kind.mixer {
         Mixer::Attention => {
             p.linear("attn_qkv", Epilogue::Store, xn, &w.attn_qkv, &p.heads().qkv)?; // qkv [T, (H + 2 KV) HD]
-            p.attend(w)? // att [T, H HD]: Q and K normed and turned, stored, attended to
+            let att = p.attend(w)?; // att [T, H HD]: Q and K normed and turned, stored, attended to
+            if let Some(gate) = &w.attn_gate {
+                p.linear("attn_gate", Epilogue::Store, xn, gate, &p.act.gate)?; // gate [T, H HD]
+                p.gate(att)?; // att *= sigmoid(gate)
+            }
+            att
         }
         Mixer::ShortConv => {
             p.linear("attn_qkv", Epilogue::Store, xn, &w.attn_qkv, &p.act.mix)?; // mix [T, 3 D]: b, c, u
             p.short_conv(w)? // mixed [T, D]: c times the convolution of b u
+        }
+        Mixer::DeltaNet => {
+            p.linear("attn_qkv", Epilogue::Store, xn, &w.attn_qkv, &p.act.mix)?; // mix [T, …]: q, k, v, alpha, beta, z
+            p.delta_net(w)? // mixed [T, H DV]: what states make of convolved q, k, v, normed and gated
         }
     };
     let post = ("post_attention_norm", w.post_attention_norm.as_ref());
@@ -70,8 +79,10 @@ pub(crate) struct Activations {
     pub(super) x: Tensor,     // [T, D]
     pub(super) xn: Tensor,    // [T, D]
     pub(super) block: Tensor, // [T, D], what a block gave, where that is normalised
-    pub(super) mix: Tensor,   // [T, 3 D], what enters a layer's convolution; where there are some
-    pub(super) mixed: Tensor, // [T, D], what leaves it
+    /// What enters the mixer of a layer that does not attend, and what leaves it.
+    pub(super) mix: Tensor, // [T, 3 D], or [T, 2 G DK + 2 H DV + 2 H]
+    pub(super) mixed: Tensor, // [T, D], or [T, H DV]
+    pub(super) gate: Tensor,  // [T, H HD], where heads of attention have gates
     /// Those of attention, for each of [`Config::heads`].
     pub(super) heads: Vec<HeadActivations>,
     pub(super) h: Tensor, // [T, F], F padded to a multiple of 32; [T, K, F] with experts
@@ -139,7 +150,7 @@ impl Activations {
         };
         let partials = most_partials(c.n_embd, model.weights.most_parts());
         let block = if c.norms.places == NormPlaces::Before { 0 } else { c.n_embd };
-        let [mix, mixed] = c.mix_widths();
+        let ([mix, mixed], gates) = (c.mix_widths(), c.gate_width());
         let (groups, given) = match tokens {
             1 => ([0, 1], [0, used, c.n_embd]),
             _ => {
@@ -157,6 +168,7 @@ impl Activations {
             block: make("block", &[tokens, block])?,
             mix: make("mix", &[tokens, mix])?,
             mixed: make("mixed", &[tokens, mixed])?,
+            gate: make("gate", &[tokens, gates])?,
             heads: HeadActivations::new(gpu, c, cache, tokens)?,
             h: make("h", &hidden)?,
             routes: make("routes", &[tokens, experts])?,
@@ -174,9 +186,9 @@ impl Activations {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        let Self { tokens, frame, x, xn, mix, mixed, heads, h, last, sums, .. } = self;
+        let Self { tokens, frame, x, xn, mix, mixed, gate, heads, h, last, sums, .. } = self;
         let Self { routes, chosen, groups, given, block, .. } = self;
-        let all = [tokens, frame, x, xn, mix, mixed, h, last, sums];
+        let all = [tokens, frame, x, xn, mix, mixed, gate, h, last, sums];
         let all = all.into_iter().chain([routes, chosen, groups, given, block]);
         // The others lie where the first do.
         let heads = heads

@@ -6,9 +6,9 @@ use super::{Activations, Cache, Config, KernelSettings, KvType, Positions, RopeL
 use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::ops::{
-    AddPosition, Argmax, Attention, AttentionOne, ChunkAttention, Experts, Fused, GetRows,
-    HeadNorm, HeadShape, MatMul, Norm, NormAdded, NormKind, RopeStore, Route, Sample, SamplerState,
-    ShortConv, Softcap, Sums, Variant,
+    AddPosition, Argmax, Attention, AttentionOne, ChunkAttention, DeltaNet, Experts, Fused, Gate,
+    GetRows, HeadNorm, HeadShape, MatMul, Norm, NormAdded, NormKind, RopeStore, Route, Sample,
+    SamplerState, ShortConv, Softcap, Sums, Variant,
 };
 use futures_util::future::{try_join, try_join_all, try_join3, try_join4};
 
@@ -26,10 +26,14 @@ pub(crate) struct Kernels {
     pub(super) softcap: Option<Softcap>,
     /// Where a token goes to some of several feed-forwards.
     pub(super) experts: Option<(Route, Experts)>,
-    /// Where layers have a convolution.
-    pub(super) short_conv: Option<ShortConv>,
     /// The same of many tokens.
     pub(super) grouped: Option<Grouped>,
+    /// Where layers have a convolution.
+    pub(super) short_conv: Option<ShortConv>,
+    /// Where they have states, and how what these give is normed.
+    pub(super) delta_net: Option<(DeltaNet, Gate)>,
+    /// Where heads of attention have gates.
+    pub(super) gate: Option<Gate>,
     pub(super) rope_store: RopeStore,
     /// Of one token and of many, for each of [`Config::heads`].
     pub(super) attention: Vec<(AttentionOne, Attention)>,
@@ -91,8 +95,17 @@ impl Kernels {
             Norm::new(gpu, sums, c.norms.kind),
             wanted(after, NormAdded::new(gpu, sums, c.norms.kind)),
         );
+        let key_dim = c.delta_net.map_or(0, |heads| heads.key_dim);
+        let mixers = try_join3(
+            wanted(c.conv_taps > 0, ShortConv::new(gpu, c.delta_net.is_none())),
+            wanted(
+                c.delta_net.is_some(),
+                try_join(DeltaNet::new(gpu, key_dim), Gate::new(gpu, sums, true)),
+            ),
+            wanted(c.gated_heads, Gate::new(gpu, sums, false)),
+        );
         let few = try_join4(
-            wanted(c.conv_taps > 0, ShortConv::new(gpu, true)),
+            mixers,
             wanted(c.head_norms.is_some(), HeadNorm::new(gpu, sums, head_norm)),
             wanted(c.positions == Positions::Learned, AddPosition::new(gpu)),
             wanted(c.caps.logits.or(c.caps.qkv).is_some(), Softcap::new(gpu)),
@@ -110,7 +123,11 @@ impl Kernels {
                 get_rows,
                 (norm, norm_added),
                 matmul,
-                (fused, (short_conv, head_norm, add_position, softcap), (experts, grouped)),
+                (
+                    fused,
+                    ((short_conv, delta_net, gate), head_norm, add_position, softcap),
+                    (experts, grouped),
+                ),
             ),
             (rope_store, attention, argmax, sample),
         ) = try_join(
@@ -139,6 +156,8 @@ impl Kernels {
             softcap,
             experts,
             short_conv,
+            delta_net,
+            gate,
             grouped,
             rope_store,
             attention,

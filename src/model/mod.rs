@@ -17,6 +17,7 @@ mod family;
 mod folded;
 mod forward;
 mod grouped;
+mod heads;
 mod identity;
 mod kernels;
 mod pass;
@@ -31,7 +32,8 @@ mod weights;
 
 pub use cache::{Cache, CacheSettings, KvType, Policy, reduce};
 pub use config::{
-    Caps, Config, Experts, HeadNorms, LayerKind, Mixer, NormPlaces, Norms, Positions, Softmax,
+    Caps, Config, DeltaHeads, Experts, HeadNorms, LayerKind, Mixer, NormPlaces, Norms, Positions,
+    Softmax,
 };
 pub use family::Scales;
 #[cfg(feature = "cli")]

@@ -7,8 +7,8 @@ use super::{Activations, Cache, Config, Kernels, Model};
 use crate::Result;
 use crate::gpu::{Recording, Tensor};
 use crate::ops::{
-    Added, AttentionParams, Epilogue, ExpertWeights, HeadNormParams, Linear, Next, Normed,
-    RouteParams, Shares,
+    Added, AttentionParams, Epilogue, ExpertWeights, GateParams, HeadNormParams, Linear, Next,
+    Normed, RouteParams, Shares,
 };
 
 /// Records the ops of one pass. The residual stream is `act.x` [T, D]; between two blocks nothing else is left.
@@ -301,6 +301,47 @@ impl<'a> Recorder<'a> {
         let (label, taps) = (self.label("short_conv"), self.config().conv_taps);
         op.record(&mut self.r, label, taps, tensors)?;
         Ok(&act.mixed)
+    }
+
+    /// Gates on what the heads of attention give.
+    pub(super) fn gate(&mut self, att: &'a Tensor) -> Result<()> {
+        let Self { kernels, act, .. } = *self;
+        let Some(op) = &kernels.gate else { return Ok(()) };
+        let (c, label) = (self.config(), self.label("gate"));
+        let [heads, size] = [c.n_head, c.layers[self.layer].head_dim].map(|n| n as u32);
+        let params = GateParams { heads, size, stride: heads * size, first: 0, eps: 0.0 };
+        op.record(&mut self.r, label, params, [&act.frame, &act.gate, &act.gate, att])
+    }
+
+    /// The gated delta rule over `act.mix`: a convolution, states, a norm and gates; mixed [T, H DV].
+    pub(super) fn delta_net(&mut self, layer: &'a Layer) -> Result<&'a Tensor> {
+        let Self { kernels, cache, act, layer: i, .. } = *self;
+        let Activations { frame, mix, mixed, .. } = act;
+        let c = self.config();
+        let (Some(conv), Some((delta_net, gate))) = (&kernels.short_conv, &kernels.delta_net)
+        else {
+            return Ok(mixed);
+        };
+        let (Some(params), Some(states)) = (c.delta_params(cache.ring(i)), cache.states(i)) else {
+            return Ok(mixed);
+        };
+        let (Some(taps), Some(terms), Some(gain)) =
+            (&layer.conv, &layer.ssm_terms, &layer.ssm_norm)
+        else {
+            return Ok(mixed);
+        };
+        let (history, rows) = (cache.k(i), cache.v(i));
+        let label = self.label("short_conv");
+        conv.record(&mut self.r, label, c.conv_taps, [frame, mix, taps, history, rows])?; // rows [N, 2 G DK + H DV + 2 H]
+        let label = self.label("delta_net");
+        delta_net.record(&mut self.r, &label, params, [frame, rows, terms, states, mixed])?;
+        let (heads, size) = (params.heads, params.value_dim);
+        let stride = mix.shape[1] as u32;
+        let first = stride - heads * size;
+        let params = GateParams { heads, size, stride, first, eps: c.norms.eps };
+        let label = self.label("gate");
+        gate.record(&mut self.r, label, params, [frame, mix, gain, mixed])?;
+        Ok(mixed)
     }
 
     /// The logits of the last token: logits [1, V].

@@ -2,7 +2,7 @@
 use super::config::{
     Caps, Experts, HeadNorms, LayerKind, MOST, Mixer, Norms, Positions, Softmax, need_tensor,
 };
-use super::family::{Family, LocalRope, Parallel, PositionRule, Unturned, WindowRule};
+use super::family::{Family, LocalRope, MixerRule, Parallel, PositionRule, Unturned, WindowRule};
 use super::states::Mixers;
 use super::{Config, Rope, RopeScaling, Scales, tensors};
 use crate::format::{Array, Gguf, Value, shown};
@@ -163,6 +163,8 @@ impl Config {
             },
             layers,
             conv_taps: mixers.conv_taps,
+            delta_net: mixers.delta_net,
+            gated_heads: family.mixers == MixerRule::DeltaNet,
             scales: Scales::read(gguf, family, &key, [n_layer, n_embd, n_head, head_dim])?,
             most_capacity: match positive("attention.temperature_scale")? {
                 Some(_) => Some(size("rope.scaling.original_context_length")?),
@@ -340,6 +342,12 @@ fn refuse_variants(gguf: &Gguf, family: &Family, key: &impl Fn(&str) -> String) 
         (true, "embedding_length_per_layer_input", "embeddings of every layer"),
         (true, "attention.shared_kv_layers", "layers that share keys and values"),
     ];
+    if gguf.bool(&key("attention.causal"))? == Some(false) {
+        let key = key("attention.causal");
+        return Err(Error::Unsupported(format!(
+            "tokens of the model see what follows them ({key})"
+        )));
+    }
     for (_, name, what) in variants.into_iter().filter(|(refused, ..)| *refused) {
         if gguf.get(&key(name)).and_then(Value::number).is_some_and(|n| n != 0.0) {
             let key = key(name);

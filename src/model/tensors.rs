@@ -204,6 +204,7 @@ impl List<'_> {
         let [q, kv] = [c.n_head, n_head_kv].map(|heads| (heads * head_dim) as u64);
         let attn_qkv = (Role::Product(Epilogue::Store), Join::Concat);
         match self.has(&format!("blk.{i}.attn_qkv")) {
+            _ if c.gated_heads => self.gated_heads(c, i),
             true => self.fused(
                 i,
                 ("attn_qkv", "attn_qkv"),
@@ -249,6 +250,7 @@ impl List<'_> {
         match c.layers[i].mixer {
             Mixer::Attention => self.attention(c, i),
             Mixer::ShortConv => self.short_conv_in(c, i),
+            Mixer::DeltaNet => self.delta_net_in(c, i),
         }
         // What a norm comes after is not added as it is.
         let added = match c.norms.places {
@@ -260,6 +262,10 @@ impl List<'_> {
             Mixer::Attention => self.product(layer, "attn_output", add, q, &[("attn_output", d)]),
             Mixer::ShortConv => {
                 self.product(layer, "attn_output", add, d, &[("shortconv.out_proj", d)]);
+            }
+            Mixer::DeltaNet => {
+                let [_, cols] = c.mix_widths();
+                self.product(layer, "attn_output", add, cols as u64, &[("ssm_out", d)]);
             }
         }
         if c.norms.places != NormPlaces::Before {

@@ -27,11 +27,14 @@ pub(crate) struct NormWeights {
 /// The weights of one layer. What a family has not is not there.
 pub(crate) struct Layer {
     pub(crate) attn_norm: Option<NormWeights>,
-    pub(crate) attn_qkv: Matrix, // [(H + 2 KV) HD, D]: attn_q, attn_k, attn_v; of a convolution [3 D, D]
+    pub(crate) attn_qkv: Matrix, // [(H + 2 KV) HD, D]: attn_q, attn_k, attn_v; all that enters another mixer
+    pub(crate) attn_gate: Option<Matrix>, // [H HD, D]: gates of what heads of attention give
     pub(crate) conv: Option<Tensor>, // [C, L]: a convolution's taps
+    pub(crate) ssm_terms: Option<Tensor>, // [H, 2]: ssm_a and ssm_dt of each state
+    pub(crate) ssm_norm: Option<Tensor>, // [DV]
     pub(crate) head_norms: Option<Tensor>, // attn_q_norm, then attn_k_norm
     pub(crate) attn_terms: Tensor, // [H, 4]: what each head adds to its scores
-    pub(crate) attn_output: Matrix, // [D, H HD]; of a convolution [D, D]
+    pub(crate) attn_output: Matrix, // [D, H HD], or what leaves another mixer
     pub(crate) post_attention_norm: Option<NormWeights>,
     pub(crate) ffn_norm: Option<NormWeights>,
     pub(crate) ffn_gate_inp: Option<Matrix>, // [E, D]: the router of experts, whose matrices the next two are then
@@ -116,8 +119,8 @@ impl Found {
         Matrix { w: self.linear(label), bias, folded: None }
     }
 
-    /// The router of a layer, where it has experts.
-    fn router(&mut self, label: &str) -> Option<Matrix> {
+    /// A matrix that not every layer has.
+    fn optional(&mut self, label: &str) -> Option<Matrix> {
         self.matrices.contains_key(label).then(|| self.matrix(label))
     }
 
@@ -159,13 +162,16 @@ impl Found {
             layers.push(Layer {
                 attn_norm: self.norm(&n("attn_norm")),
                 attn_qkv: self.matrix(&n("attn_qkv")),
+                attn_gate: self.optional(&n("attn_gate")),
                 conv: self.vectors.remove(&n("conv")),
+                ssm_terms: self.vectors.remove(&n("ssm_terms")),
+                ssm_norm: self.vectors.remove(&n("ssm_norm")),
                 head_norms: self.vectors.remove(&n("head_norms")),
                 attn_terms: self.terms(gpu, config, i)?,
                 attn_output: self.matrix(&n("attn_output")),
                 post_attention_norm: self.norm(&n("post_attention_norm")),
                 ffn_norm: self.norm(&n("ffn_norm")),
-                ffn_gate_inp: self.router(&n("ffn_gate_inp")),
+                ffn_gate_inp: self.optional(&n("ffn_gate_inp")),
                 ffn_gate_up: self.matrix(&n("ffn_gate_up")),
                 ffn_down: self.matrix(&n("ffn_down")),
                 post_ffw_norm: self.last_norm(i),
@@ -256,7 +262,7 @@ impl Weights {
     fn products(&self) -> impl Iterator<Item = &Matrix> {
         let layers = self.layers.iter().flat_map(|layer| {
             let all = [&layer.attn_qkv, &layer.attn_output, &layer.ffn_gate_up, &layer.ffn_down];
-            all.into_iter().chain(&layer.ffn_gate_inp)
+            all.into_iter().chain(&layer.attn_gate).chain(&layer.ffn_gate_inp)
         });
         layers.chain(&self.output)
     }
@@ -285,7 +291,11 @@ impl Weights {
         let norms = norms.chain([&self.token_embd_norm]).flatten().chain([&self.output_norm]);
         let norms = norms.flat_map(|norm| [Some(&norm.gain), norm.bias.as_ref()]);
         let heads = self.layers.iter().flat_map(|layer| {
-            [layer.conv.as_ref(), layer.head_norms.as_ref(), Some(&layer.attn_terms)]
+            let Layer { conv, ssm_terms, ssm_norm, head_norms, attn_terms, .. } = layer;
+            [conv, ssm_terms, ssm_norm, head_norms]
+                .map(Option::as_ref)
+                .into_iter()
+                .chain([Some(attn_terms)])
         });
         let biases = self.products().flat_map(|m| [m.bias.as_ref(), m.folded.as_ref()]);
         let few = [self.position_embd.as_ref(), self.output_folded.as_ref()];

@@ -66,9 +66,10 @@ impl GroupExperts {
         }
         let [experts, used, tile, tiles] = [experts, used, tile, tiles].map(|n| n as u32);
         let (tokens, lanes) = (tokens as u32, self.kernel.lanes());
+        // A choice is counted, and then its place found.
         let (each, rounds) = (experts.div_ceil(lanes), (tokens * used).div_ceil(lanes));
         let counted = each * (3 + tokens.div_ceil(tile)) + lanes + tiles.div_ceil(lanes);
-        let iterations = u64::from(counted + rounds * (1 + lanes));
+        let iterations = u64::from(counted + rounds * (2 + lanes.div_ceil(4)));
         let params = GroupExpertsParams { experts, used, tile, tiles };
         let work = Work { grid: [1, 1, 1], iterations };
         recording.dispatch(label, &self.kernel, params, &[frame, chosen, groups], work)

@@ -3,11 +3,13 @@ mod add_position;
 mod argmax;
 mod attention;
 mod attention_one;
+mod delta_net;
 mod epilogue;
 mod experts;
 mod experts_many;
 mod formats;
 mod fused;
+mod gate;
 mod get_rows;
 mod group_experts;
 mod head_norm;
@@ -39,11 +41,13 @@ pub use attention::{
 #[cfg(test)]
 pub(crate) use attention_one::Plan;
 pub use attention_one::{AttentionOne, splits};
+pub use delta_net::{DeltaNet, DeltaNetParams, MOST_KEY_DIM};
 pub use epilogue::{Epilogue, Product};
 pub use experts::{ExpertWeights, Experts, ExpertsParams};
 pub use experts_many::{ExpertTiles, ExpertsMany, ExpertsManyParams};
 pub use formats::ForFormats;
 pub use fused::{Folds, Fused, Normed, NormedParams, ResidualParams, most_partials};
+pub use gate::{Gate, GateParams};
 pub use get_rows::{GetRows, GetRowsParams};
 pub use group_experts::{GroupExperts, GroupExpertsParams};
 pub use head_norm::{HeadNorm, HeadNormParams};
@@ -110,6 +114,9 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         AttentionOne::SUBGROUP,
         AttentionOne::JOIN,
         Argmax::SOURCE,
+        DeltaNet::SOURCE,
+        Gate::SOURCE,
+        Gate::SUBGROUP,
         GroupExperts::SOURCE,
         HeadNorm::SOURCE,
         HeadNorm::SUBGROUP,

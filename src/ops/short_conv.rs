@@ -9,6 +9,8 @@ use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work, wgs
 pub struct ShortConvParams {
     /// C
     pub channels: u32,
+    /// K: columns of the input behind the channels, that come through as they are.
+    pub kept: u32,
     /// Elements of a row of the input.
     pub stride: u32,
     /// L: tokens that are seen, the current one included.
@@ -40,28 +42,35 @@ impl ShortConv {
         Ok(Self { kernel: Kernel::new(gpu, Self::SOURCE, overrides).await?, gated })
     }
 
-    /// Records the convolution of `from` [T, stride] into `y` [T, C]. `frame`: `[4]`; `conv`: [C L]; `history`: [N, C].
+    /// Records the convolution of `mix` [T, stride] into `y` [T, C], or [N, C + K] where it is not gated. `frame`: `[4]`;
+    /// `conv`: [C L]; `history`: [N, C].
     pub fn record(
         &self,
         recording: &mut Recording,
         label: impl Into<String>,
         taps: usize,
-        [frame, from, conv, history, y]: [&Tensor; 5],
+        [frame, mix, conv, history, y]: [&Tensor; 5],
     ) -> Result<()> {
         const OP: &str = "short_conv";
-        let [tokens, stride] = from.dims(OP)?;
+        let [tokens, stride] = mix.dims(OP)?;
         let [slots, channels] = history.dims(OP)?;
         frame.expect(OP, [FRAME])?;
         conv.expect(OP, [channels * taps])?;
-        y.expect(OP, [tokens, channels])?;
-        let read = if self.gated { 3 * channels } else { channels };
+        let [_, width] = y.dims(OP)?;
+        let (rows, read) = match self.gated {
+            true => (tokens, 3 * channels),
+            false => (slots, width),
+        };
+        y.expect(OP, [rows, if self.gated { channels } else { width.max(channels) }])?;
         if stride < read {
-            return Err(from.misfit(OP, format!("[{tokens}, {read}] or wider")));
+            return Err(mix.misfit(OP, format!("[{tokens}, {read}] or wider")));
         }
-        let [channels, stride, taps, slots] = [channels, stride, taps, slots].map(|n| n as u32);
-        let params = ShortConvParams { channels, stride, taps, slots };
-        let grid = [channels.div_ceil(self.kernel.lanes()), tokens as u32, 1];
+        let kept = width - channels;
+        let [channels, kept, stride, taps, slots] =
+            [channels, kept, stride, taps, slots].map(|n| n as u32);
+        let params = ShortConvParams { channels, kept, stride, taps, slots };
+        let grid = [(channels + kept).div_ceil(self.kernel.lanes()), tokens as u32, 1];
         let work = Work { grid, iterations: u64::from(taps.saturating_sub(1)) };
-        recording.dispatch(label, &self.kernel, params, &[frame, from, conv, history, y], work)
+        recording.dispatch(label, &self.kernel, params, &[frame, mix, conv, history, y], work)
     }
 }

@@ -2,7 +2,7 @@ use super::silu;
 use crate::ops::ShortConvParams;
 
 /// The twin of `shaders/short_conv.wgsl`: of tokens from the first of a stream on. `from` [T, stride], `conv` [C, L]; gives
-/// what enters the convolution [T, C], and what comes out of it [T, C].
+/// what enters the convolution [T, C], and what comes out of it [T, C + K].
 pub fn short_conv(
     params: ShortConvParams,
     gated: bool,
@@ -26,6 +26,7 @@ pub fn short_conv(
             let gate = || f64::from(row[channels + i]);
             out.push(if gated { sum * gate() } else { silu(sum) } as f32);
         }
+        out.extend(&row[channels..channels + params.kept as usize]);
     }
     [kept, out]
 }

@@ -194,6 +194,7 @@ impl Oracle {
                 .map(|(first, rows)| self.linear_rows(&fused, xn, first, rows)),
             false => ["attn_q", "attn_k", values].map(|part| self.linear(&name(part), xn)),
         };
+        let q = self.ungated(layer, q);
         let clamped = |values: Vec<f64>| match self.config.caps.qkv.map(f64::from) {
             Some(cap) => values.into_iter().map(|value| value.clamp(-cap, cap)).collect(),
             None => values,
@@ -297,7 +298,9 @@ impl Oracle {
             let post =
                 if c.norms.places == NormPlaces::Before { "" } else { "post_attention_norm" };
             let ffn_norm = match self.weights.contains_key(&name("ffn_norm.weight")) {
-                false if c.softmax == Softmax::Learned => name("post_attention_norm"),
+                false if c.softmax == Softmax::Learned || c.gated_heads => {
+                    name("post_attention_norm")
+                }
                 false if c.norms.places != NormPlaces::After => name("attn_norm"),
                 _ => name("ffn_norm"),
             };
@@ -307,9 +310,10 @@ impl Oracle {
                     let [q, k, v] = self.qkv(layer, &xn);
                     self.see(layer, k, v);
                     let att = self.attend(layer, &q);
-                    self.linear(&name("attn_output"), &att)
+                    self.linear(&name("attn_output"), &self.heads_gated(layer, &xn, att))
                 }
                 Mixer::ShortConv => self.short_conv(layer, &xn),
+                Mixer::DeltaNet => self.delta_net(layer, &xn),
             };
             let out = self.norm(&name(post), &out);
             let before = x.clone();
@@ -323,9 +327,7 @@ impl Oracle {
                 x.iter_mut().for_each(|x| *x *= f64::from(scale));
             }
         }
-        // LFM2 calls the last norm the embedding's.
-        let last = self.weights.contains_key("output_norm.weight");
-        let xn = self.norm(if last { "output_norm" } else { "token_embd_norm" }, &x);
+        let xn = self.norm(self.last_norm(), &x);
         let output = if c.tied { "token_embd" } else { "output" };
         let out = self.linear(output, &xn);
         out.into_iter().map(|logit| capped(logit / logits, c.caps.logits)).collect()

@@ -7,7 +7,7 @@ use crate::gpu::{Counts, Gpu};
 use crate::model::{
     CacheSettings, Config, Experts, KvType, LoadSettings, Model, Policy, Positions, Softmax,
 };
-use crate::ops::RingParams;
+use crate::ops::{ExpertTiles, GroupExperts, RingParams};
 use crate::reference::Oracle;
 use crate::session::Session;
 use crate::text::{SamplerSettings, Tokenizer, Vocab};
@@ -161,6 +161,22 @@ impl Tiny {
             }
         }
         assert_eq!(next(poisoned), expected, "{}: poison", self.name);
+        // A state goes on from the last token; else from the last one that was kept.
+        for lost in [false, true] {
+            let poisoned = full();
+            let cache = poisoned.cache();
+            for layer in 0..model.config.n_layer {
+                let Some(states) = cache.states(layer) else { continue };
+                let [kept, words] = states.shape[..] else { panic!("states are rows") };
+                let slots = cache.ring(layer).slots as usize;
+                let step = slots / (kept - 1);
+                let used = if lost { 1 + fed / step * step % slots / step } else { 0 };
+                let row = vec![1e30f32.to_bits(); words];
+                let unused = (0..kept).filter(|&index| index != used);
+                unused.for_each(|index| states.write(gpu, index * words, &row));
+            }
+            assert_eq!(next(poisoned), expected, "{}: states, lost {lost}", self.name);
+        }
 
         let saved = block_on(full().snapshot(None, "")).unwrap();
         let mut restored = session(model, saved.settings());
@@ -212,6 +228,8 @@ fn cost(name: &str, layers: usize) -> u64 {
         "qwen3" => [6, 3],
         // three convolutions of five, and attention of six
         "lfm2" => [5, 4],
+        // three states of seven, and attention of eight
+        "qwen35" => [7, 3],
         "falcon" | "phi2" | "gptneox" | "mpt" | "falcon40" | "starcoder2" => [5, 3],
         // The embedding's norm, and the one after it; learned positions, and the norm after them.
         "bloom" | "gpt2" => [5, 5],
@@ -282,7 +300,8 @@ families!(
     mistral3,
     gptoss,
     gptoss_mxfp4,
-    lfm2
+    lfm2,
+    qwen35
 );
 
 /// What other files of these families say, against the oracle that is told the same.
@@ -313,6 +332,32 @@ fn other_files_stream_as_the_paper_does_too() {
     let clamped = tiny.model(&gpu, |config| config.caps.qkv = Some(0.7));
     let step = step(&gpu, &tiny, streamed(&clamped));
     assert_eq!(step.dispatches, cost("mpt, clamped", clamped.config.n_layer));
+}
+
+/// A chunk reads the weights of an expert once for each tile of its tokens, and not once for each token.
+#[test]
+fn a_chunk_reads_the_weights_of_experts_once_for_many_tokens() {
+    let (tiny, gpu) = (Tiny::of("qwen3moe"), Arc::new(gpu()));
+    let tile = ExpertTiles::of(&gpu).tokens();
+    // To two of the eight experts, as the model has it; to all of them.
+    for (used, tiles) in [(2, GroupExperts::most_tiles([64, 2, 8], tile)), (8, 8 * 64 / tile)] {
+        let model = tiny.model(&gpu, |config| config.experts.as_mut().unwrap().used = used);
+        let mut session = session(&model, streaming(4, 70, 64, KvType::F32));
+        session.submit_within(Duration::from_secs(1 << 20));
+        let before = gpu.counters.snapshot();
+        block_on(session.feed(&tiny.sequence("long").tokens[..64])).unwrap();
+        let chunk = gpu.counters.snapshot() - before;
+        let (_, gguf) = tiny.opened();
+        let of_experts = gguf.tensors.iter().filter(|t| t.name.ends_with("_exps.weight"));
+        let each = of_experts.map(|tensor| tensor.size).sum::<u64>() / 8;
+        // Of other products of a chunk it is not noted what they read; the last token's logits are a product of one.
+        let head = gguf.tensors.iter().find(|t| t.name == "output.weight").unwrap().size;
+        assert!(tiles < 64 * used, "fewer tiles than tokens");
+        assert_eq!(chunk.weight_bytes, tiles as u64 * each + head, "to {used}");
+        // Of a layer: two norms, Q, K and V, their norms, their turning, attention, output, router, choice, groups, two
+        // products, a sum; besides: embedding, last norm, logits.
+        assert_eq!(chunk.dispatches, 13 * 2 + 3);
+    }
 }
 
 /// Of all experts a token reads those that it goes to.

@@ -34,14 +34,14 @@ fn golden(engine: &str) -> Golden {
 }
 
 /// The default model. Its absence is a failure, not a skip.
-fn opened() -> (FileSource, Gguf) {
+pub(super) fn opened() -> (FileSource, Gguf) {
     let path = crate::format::default_model().unwrap();
     let source = FileSource::open(&path).expect("run ./build.sh setup to get the default model");
     let gguf = block_on(Gguf::read(&source)).unwrap();
     (source, gguf)
 }
 
-fn load(source: &FileSource, gguf: &Gguf) -> Arc<Model> {
+pub(super) fn load(source: &FileSource, gguf: &Gguf) -> Arc<Model> {
     let mut unheard = |_, _| ();
     let model = Model::load(Arc::new(gpu()), source, gguf, &mut unheard);
     Arc::new(block_on(model).unwrap())

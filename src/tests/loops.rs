@@ -167,6 +167,44 @@ fn experts(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     }
 }
 
+/// The experts of a chunk, as many as there may be.
+fn grouped(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
+    const ROWS: usize = 96;
+    let (width, tokens, experts) = (sizes.width, sizes.chunk, MOST_EXPERTS);
+    let frame = frame(gpu, sizes, tokens);
+    let group = block_on(GroupExperts::new(gpu)).unwrap();
+    let chosen = |used: usize| {
+        let of_token = |token: usize| (0..used).flat_map(move |slot| [(token + slot) as u32, 0]);
+        let words: Vec<u32> = (0..tokens).map(|token| token % 2).flat_map(of_token).collect();
+        Tensor::upload(gpu, "chosen", &[tokens, used, 2], &words).unwrap()
+    };
+    let first = sizes.dtypes[0];
+    let stored = sizes.dtypes.iter().map(|&dtype| (Epilogue::Store, dtype));
+    let products: Vec<Product> = stored.chain([(Epilogue::SwiGlu, first)]).collect();
+    let (x, y) = (zeros(gpu, &[tokens, width]), zeros(gpu, &[tokens, 1, ROWS]));
+    let h = zeros(gpu, &[tokens, 1, ROWS / 2]);
+    for tiles in [ExpertTiles::Rows, ExpertTiles::Tiles] {
+        for used in [MOST_USED, 1] {
+            let groups = zeros(gpu, &tiles.groups([tokens, used, experts]));
+            let tensors = [&frame, &chosen(used), &groups];
+            group.record(r, "group_experts", experts, tensors).unwrap();
+        }
+        let op = block_on(ExpertsMany::new(gpu, tiles, &products)).unwrap();
+        let groups = zeros(gpu, &tiles.groups([tokens, 1, 2]));
+        group.record(r, "group_experts", 2, [&frame, &chosen(1), &groups]).unwrap();
+        for &(epilogue, dtype) in &products {
+            let w = Linear::zeros(gpu, "w", dtype, [2 * ROWS, width]).unwrap();
+            let weights = ExpertWeights { w: &w, bias: None, experts: 2 };
+            let y = if epilogue.gated() { &h } else { &y };
+            op.record(r, "experts_many", epilogue, [&x, &groups, y], weights).unwrap();
+        }
+    }
+    let used = MOST_USED;
+    let (given, x) = (zeros(gpu, &[tokens, used, ROWS]), zeros(gpu, &[tokens, ROWS]));
+    let op = block_on(SumExperts::new(gpu)).unwrap();
+    op.record(r, "sum_experts", [&frame, &given, &chosen(used), &x]).unwrap();
+}
+
 /// Attention and what belongs to the cache, of heads of one size.
 fn heads(gpu: &Gpu, sizes: &Sizes, head_dim: usize, r: &mut Recording) {
     let (ring, tokens) = (sizes.ring(), sizes.chunk);
@@ -248,12 +286,43 @@ fn states(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     let history = zeros(gpu, &[tokens + taps, channels]);
     let op = block_on(ShortConv::new(gpu, true)).unwrap();
     op.record(r, "short_conv", taps, [&frame, &mix, &conv, &history, &y]).unwrap();
+    for &key_dim in sizes.head_dims {
+        let slots = (tokens as u32 + 31).next_multiple_of(32);
+        let (heads, value_dim) = (2, 48);
+        let width = 2 * key_dim as u32 + heads * (value_dim + 2);
+        let params = DeltaNetParams {
+            key_heads: 1,
+            heads,
+            key_dim: key_dim as u32,
+            value_dim,
+            width,
+            slots,
+            step: 32,
+            first: 0,
+            span: 0,
+            eps: 1e-6,
+        };
+        let (rows, terms) = (zeros(gpu, &[slots as usize, width as usize]), zeros(gpu, &[4]));
+        let (states, o) = (zeros(gpu, &params.states()), zeros(gpu, &[tokens, 96]));
+        let op = block_on(DeltaNet::new(gpu, key_dim)).unwrap();
+        op.record(r, "delta_net", params, [&frame, &rows, &terms, &states, &o]).unwrap();
+        let z = zeros(gpu, &[tokens, 2 * key_dim]);
+        let gain = zeros(gpu, &[key_dim]);
+        let size = key_dim as u32;
+        let params = GateParams { heads: 2, size, stride: 2 * size, first: 0, eps: 1e-6 };
+        for (sums, normed) in [(Sums::Shared, true), (Sums::of(gpu), true), (Sums::Shared, false)] {
+            let op = block_on(Gate::new(gpu, sums, normed)).unwrap();
+            op.record(r, "gate", params, [&frame, &z, &gain, &zeros(gpu, &[tokens, 2 * key_dim])])
+                .unwrap();
+        }
+    }
 }
 
 pub(super) fn everything(gpu: &Gpu, sizes: &Sizes) -> Recording {
     let mut recording = Recording::default();
     products(gpu, sizes, &mut recording);
     experts(gpu, sizes, &mut recording);
+    grouped(gpu, sizes, &mut recording);
     for &head_dim in sizes.head_dims {
         heads(gpu, sizes, head_dim, &mut recording);
     }

@@ -6,11 +6,14 @@
 mod blocks;
 #[cfg(feature = "cli")]
 mod chart;
+#[cfg(feature = "chat")]
+mod chat;
 mod classes;
 mod config;
 mod experts;
 mod families;
 mod faults;
+mod gemma4;
 mod gguf;
 mod gguf_file;
 mod golden;
@@ -38,7 +41,11 @@ mod stop;
 #[cfg(feature = "cli")]
 mod stream;
 pub(crate) mod support;
+#[cfg(feature = "chat")]
+mod templates;
 mod text;
 mod tiny;
 mod tuning;
+#[cfg(feature = "chat")]
+mod turns;
 mod vocabularies;

@@ -20,8 +20,8 @@ const SPACE: char = '\u{2581}';
 /// The tokenizer of one model.
 pub struct Tokenizer {
     /// Finds special tokens, and for byte-level BPE does all the rest.
-    inner: tokenizers::Tokenizer,
-    merging: Merging,
+    pub(super) inner: tokenizers::Tokenizer,
+    pub(super) merging: Merging,
     tokens: Vec<String>,
     /// What each token prints; control tokens print nothing.
     bytes: Vec<Vec<u8>>,
@@ -32,11 +32,13 @@ pub struct Tokenizer {
     after: Option<u32>,
     /// Every id that ends a text or a turn.
     eog: Vec<u32>,
+    /// Whether each id is no part of anybody's text.
+    control: Vec<bool>,
     warnings: Vec<String>,
 }
 
 /// What merges the text between special tokens.
-enum Merging {
+pub(super) enum Merging {
     /// All of it is what [`tokenizers`] does.
     ByteLevel,
     /// By scores.
@@ -98,6 +100,7 @@ impl Tokenizer {
             before: vocab.bos.filter(|_| vocab.add_bos.unwrap_or(add_bos)),
             after: vocab.eos.filter(|_| vocab.add_eos.unwrap_or(false)),
             eog,
+            control: vocab.types.iter().map(|kind| matches!(*kind, CONTROL | UNKNOWN)).collect(),
             tokens: vocab.tokens,
             warnings,
         })
@@ -112,26 +115,13 @@ impl Tokenizer {
         if let Merging::ByteLevel = self.merging {
             ids.extend(self.inner.encode_fast(text, false).map_err(split)?.get_ids());
         } else {
-            let (added, model) = (self.inner.get_added_vocabulary(), self.inner.get_model());
+            let added = self.inner.get_added_vocabulary();
             let parts = added.extract_and_normalize(self.inner.get_normalizer(), text);
             let parts = parts.get_splits(OffsetReferential::Normalized, OffsetType::None);
             for (text, _, special) in parts {
-                let id = |text: &str| model.token_to_id(text);
-                match (special, &self.merging) {
-                    (Some(tokens), _) => ids.extend(tokens.iter().map(|token| token.id)),
-                    (None, Merging::Scores(pieces)) => pieces.encode(text, id, &mut ids),
-                    (None, _) => {
-                        for piece in line_pieces(text) {
-                            // A run of line ends that is a token need not come of merging.
-                            match id(piece).filter(|_| piece.starts_with('\n')) {
-                                Some(id) => ids.push(id),
-                                None => {
-                                    let tokens = model.tokenize(piece).map_err(split)?;
-                                    ids.extend(tokens.iter().map(|token| token.id));
-                                }
-                            }
-                        }
-                    }
+                match special {
+                    Some(tokens) => ids.extend(tokens.iter().map(|token| token.id)),
+                    None => self.merge(text, &mut ids)?,
                 }
             }
         }
@@ -139,6 +129,28 @@ impl Tokenizer {
         ids.retain(|&id| (id as usize) < self.len());
         ids.extend(wanted(self.after));
         Ok(ids)
+    }
+
+    /// The ids of a text without special tokens, normalised, where `tokenizers` does not do all of it.
+    pub(super) fn merge(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+        let model = self.inner.get_model();
+        let id = |text: &str| model.token_to_id(text);
+        if let Merging::Scores(pieces) = &self.merging {
+            pieces.encode(text, id, ids);
+            return Ok(());
+        }
+        for piece in line_pieces(text) {
+            // A run of line ends that is a token need not come of merging.
+            match id(piece).filter(|_| piece.starts_with('\n')) {
+                Some(id) => ids.push(id),
+                None => {
+                    let split = |e| wrong(format!("the text cannot be split: {e}"));
+                    let tokens = model.tokenize(piece).map_err(split)?;
+                    ids.extend(tokens.iter().map(|token| token.id));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The ids of a text that a stream begins with. Those of an empty one are BOS, where the model has one.
@@ -193,6 +205,21 @@ impl Tokenizer {
     /// Every id that ends a text or a turn, in order.
     pub fn eog(&self) -> &[u32] {
         &self.eog
+    }
+
+    /// Whether a token stands for what nobody writes: a control token, or the unknown one.
+    pub fn is_control(&self, id: u32) -> bool {
+        self.control.get(id as usize).is_some_and(|&control| control)
+    }
+
+    /// The id of a token, as the vocabulary writes it.
+    pub fn id(&self, piece: &str) -> Option<u32> {
+        self.inner.token_to_id(piece).filter(|&id| (id as usize) < self.len())
+    }
+
+    /// The id that a text has to start with, if the file asks for one.
+    pub fn begins_with(&self) -> Option<u32> {
+        self.before
     }
 
     /// The id a text starts with, if the model has one.

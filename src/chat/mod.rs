@@ -1,0 +1,378 @@
+//! A conversation over a session that never has to end.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `script` | what the model's template makes of it, turn by turn, without the history |
+//! | `thoughts` | thoughts told apart from the answer |
+//! | `sight` | which messages the model can still look back on |
+//! | `saved` | a conversation as bytes |
+//!
+//! The system prompt is the sinks and never leaves; everything after it flows through the ring. A turn feeds its own
+//! tokens and nothing else, however long the conversation is. The texts of messages are not kept here: they are the
+//! front end's. `docs/chat.md` has the rules.
+mod saved;
+mod script;
+mod sight;
+mod thoughts;
+
+use crate::model::{CacheSettings, Model, Policy};
+use crate::session::{Ended, Pace, Read, Reading, Session};
+use crate::text::{SamplerSettings, StopTexts};
+use crate::{Error, Result};
+pub use script::{Message, Script, encoded};
+use sight::Sight;
+pub use sight::{Role, Seen, Sighted, Window};
+use std::collections::VecDeque;
+use std::sync::Arc;
+pub use thoughts::{Said, Splitter, Tags};
+
+/// The tokens of a conversation that are seen at once, where nobody has a wish of his own.
+const USUAL_CAPACITY: usize = 4096;
+/// The least number of sinks: with fewer of them streams are known to break.
+const LEAST_SINKS: usize = 4;
+
+/// How an answer is made.
+#[derive(Clone, Debug)]
+pub struct AnswerSettings {
+    /// How its tokens are chosen.
+    pub sampling: SamplerSettings,
+    /// It has so many tokens at most.
+    pub tokens: u64,
+    /// Texts that end it.
+    pub stop: Vec<String>,
+    /// How far the device may work ahead.
+    pub pace: Pace,
+}
+
+impl Default for AnswerSettings {
+    fn default() -> Self {
+        let (sampling, pace) = (SamplerSettings::default(), Pace::default());
+        Self { sampling, tokens: u64::MAX, stop: Vec::new(), pace }
+    }
+}
+
+/// The last turn: where it and its answer begin, and which tokens come before them.
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
+struct Turn {
+    start: u64,
+    before: Option<u32>,
+    answer: u64,
+    prompt: u32,
+}
+
+/// A conversation with a model.
+pub struct Chat {
+    script: Script,
+    session: Session,
+    sight: Sight,
+    turn: Option<Turn>,
+    reading: Option<Reading>,
+    splitter: Splitter,
+    /// What is known to be said, and was not given out yet.
+    said: VecDeque<Said>,
+    ended: Option<Ended>,
+    /// Tokens that were fed, not generated.
+    fed: u64,
+}
+
+impl Chat {
+    /// The cache of a conversation: the script's head as sinks, and a window that fills `capacity` with them; without
+    /// one, what the model was trained on, up to 4096. `chunk`, `kv` and `activations` are those of `settings`.
+    pub fn cache(
+        script: &Script,
+        settings: CacheSettings,
+        capacity: Option<usize>,
+        trained: usize,
+    ) -> Result<CacheSettings> {
+        let capacity = capacity.unwrap_or(trained.min(USUAL_CAPACITY));
+        let (head, sinks) = (script.head().len(), script.head().len().max(LEAST_SINKS));
+        if sinks > capacity / 2 {
+            return Err(Error::Usage(format!(
+                "the system prompt has {head} tokens, and the cache holds {capacity}, of which half is the most that \
+                 is kept for it: make the cache larger or the system prompt shorter"
+            )));
+        }
+        let window = capacity - sinks;
+        // An answer can be taken back as far as the ring is longer than the window.
+        let spare = settings.chunk.max((window / 4).min(256));
+        let ring = settings.ring.unwrap_or(window + spare);
+        Ok(CacheSettings { policy: Policy::Streaming, sinks, window, ring: Some(ring), ..settings })
+    }
+
+    /// Makes room for a conversation. `settings` are what [`Chat::cache`] gave.
+    pub async fn new(model: Arc<Model>, script: Script, settings: CacheSettings) -> Result<Self> {
+        let session = Session::new(model, settings).await?;
+        Ok(Self::over(session, script))
+    }
+
+    /// A conversation over a session in which nothing was said yet.
+    pub fn over(session: Session, script: Script) -> Self {
+        Self {
+            script,
+            session,
+            sight: Sight::default(),
+            turn: None,
+            reading: None,
+            splitter: Splitter::default(),
+            said: VecDeque::new(),
+            ended: None,
+            fed: 0,
+        }
+    }
+
+    /// What the template makes of it.
+    pub fn script(&self) -> &Script {
+        &self.script
+    }
+
+    /// Whether the model should think first, from the next turn on; none as its template has it.
+    pub fn set_thinking(&mut self, thinking: Option<bool>) -> Result<()> {
+        self.script.set_thinking(thinking)
+    }
+
+    /// The session it goes through.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The same, to set it: whoever feeds it breaks the conversation.
+    pub fn session_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    /// Tokens that were fed since the conversation began, not generated.
+    pub fn fed(&self) -> u64 {
+        self.fed
+    }
+
+    /// Starts anew, with the same system prompt.
+    pub fn clear(&mut self) {
+        self.stop();
+        self.session.reset();
+        (self.sight, self.turn, self.ended, self.fed) = (Sight::default(), None, None, 0);
+    }
+
+    /// Says something to the model and gets ready to read its answer with [`Chat::next`]. An answer that is not
+    /// finished ends where it is. `go_on` is asked before each submission: where it says no, the turn is taken back and
+    /// false comes of it.
+    pub async fn send(
+        &mut self,
+        text: &str,
+        answer: &AnswerSettings,
+        go_on: impl FnMut() -> bool,
+    ) -> Result<bool> {
+        answer.sampling.check()?;
+        self.stop();
+        let last = self.session.recent().next_back();
+        let ids = match last {
+            None => self.script.first(text)?,
+            Some(last) => self.lacking(last, self.script.next(text)?).await?,
+        };
+        let (start, before) = (self.session.position(), self.session.recent().next_back());
+        let Some(&prompt) = ids.last() else {
+            let why = "it makes nothing of a message; give another with --chat-template";
+            return Err(Error::Template(why.into()));
+        };
+        let fed = self.session.feed_while(&ids, go_on).await?;
+        if fed < ids.len() {
+            self.turn = None;
+            return match self.take_back(fed as u64, before).await {
+                Ok(()) => Ok(false),
+                Err(error) if error.is_usage() => Err(Error::Usage(format!(
+                    "the model has read {fed} of the message's {} tokens, which cannot be taken back: the \
+                     conversation goes on from there",
+                    ids.len()
+                ))),
+                Err(error) => Err(error),
+            };
+        }
+        self.fed += fed as u64;
+        let position = self.session.position();
+        self.sight.begin(Role::User, self.behind_head(start));
+        self.sight.reach(position);
+        self.turn = Some(Turn { start, before, answer: position, prompt });
+        self.begin(answer)?;
+        Ok(true)
+    }
+
+    /// What of a turn's ids the stream lacks. An end token that is not the turn's own is taken out of the stream.
+    async fn lacking(&mut self, last: u32, mut turn: Vec<u32>) -> Result<Vec<u32>> {
+        match self.script.lacks(last, &turn) {
+            Some(at) => Ok(turn.split_off(at)),
+            None => {
+                let before = self.session.recent().rev().nth(1);
+                self.take_back(1, before).await?;
+                Ok(turn)
+            }
+        }
+    }
+
+    /// Where a message begins whose turn does here: the head is nobody's.
+    fn behind_head(&self, start: u64) -> u64 {
+        if start == 0 { self.script.head().len() as u64 } else { start }
+    }
+
+    async fn take_back(&mut self, tokens: u64, before: Option<u32>) -> Result<()> {
+        match before {
+            _ if tokens == 0 => {}
+            Some(before) => self.session.rewind(tokens, before).await?,
+            None => self.session.reset(),
+        }
+        self.sight.cut(self.session.position());
+        Ok(())
+    }
+
+    fn begin(&mut self, answer: &AnswerSettings) -> Result<()> {
+        let mut generation = self.session.generate(answer.sampling.clone(), &[])?;
+        generation.set_pace(answer.pace);
+        // Penalties are for all that is remembered, whoever said it.
+        self.session.recent().for_each(|id| generation.accept(id));
+        let stop = StopTexts::new(answer.stop.iter().cloned());
+        let ends = self.script.tokenizer().eog();
+        self.reading = Some(Reading::new(generation, ends, stop, answer.tokens));
+        self.splitter = Splitter::new(self.script.tags().cloned(), self.script.thinks());
+        self.said.clear();
+        self.ended = None;
+        self.sight.begin(Role::Assistant, self.session.position());
+        Ok(())
+    }
+
+    /// The next piece of the answer; none when it has ended. Its future can be dropped at any time.
+    pub async fn next(&mut self) -> Result<Option<Said>> {
+        loop {
+            if let Some(said) = self.said.pop_front() {
+                return Ok(Some(said));
+            }
+            let Some(reading) = &mut self.reading else { return Ok(None) };
+            let tokenizer = self.script.tokenizer();
+            let read = reading.next(&mut self.session, tokenizer).await?;
+            self.sight.reach(self.session.position());
+            match read {
+                Read::Token { token, text } => {
+                    let said = &mut self.said;
+                    let mut say = |piece| said.push_back(piece);
+                    // Control tokens print nothing; those that are a tag's own matter.
+                    let piece = tokenizer.piece(token);
+                    let tag = self.script.tags().is_some_and(|tags| tags.mentions(piece));
+                    if tag && tokenizer.bytes(token).is_empty() {
+                        self.splitter.push(piece, &mut say);
+                    }
+                    self.splitter.push(&text, say);
+                }
+                Read::End(why) => self.end(why),
+            }
+        }
+    }
+
+    fn end(&mut self, why: Ended) {
+        let Some(mut reading) = self.reading.take() else { return };
+        let said = &mut self.said;
+        self.splitter.push(&reading.finish(), |piece| said.push_back(piece));
+        self.splitter.finish(|piece| said.push_back(piece));
+        self.ended = Some(why);
+        let ring = self.session.cache().longest();
+        let kept = u64::from(ring.sinks + ring.slots);
+        self.sight.reach(self.session.position());
+        self.sight.forget(self.session.position().saturating_sub(kept));
+    }
+
+    /// Ends the answer where it is. What was held back can still be read with [`Chat::next`].
+    pub fn stop(&mut self) {
+        self.end(Ended::Stopped);
+    }
+
+    /// Why the last answer has ended; none while it goes on.
+    pub fn ended(&self) -> Option<Ended> {
+        self.ended
+    }
+
+    /// Takes the last answer back and gets ready to read another. An error where the ring has lost what it would have
+    /// to see, or where nothing was said yet: [`Chat::retell`] goes on from the texts.
+    pub async fn regenerate(&mut self, answer: &AnswerSettings) -> Result<()> {
+        answer.sampling.check()?;
+        let turn = self.last_turn()?;
+        let tokens = self.session.position().saturating_sub(turn.answer);
+        self.take_back(tokens, Some(turn.prompt)).await?;
+        self.sight.cut(turn.answer);
+        self.begin(answer)
+    }
+
+    /// Takes the last turn and its answer back, as if it had never been said. An error as of [`Chat::regenerate`].
+    pub async fn undo(&mut self) -> Result<()> {
+        let turn = self.last_turn()?;
+        let tokens = self.session.position().saturating_sub(turn.start);
+        self.take_back(tokens, turn.before).await?;
+        self.turn = None;
+        Ok(())
+    }
+
+    fn last_turn(&mut self) -> Result<Turn> {
+        self.stop();
+        self.said.clear();
+        let none = || Error::Usage("there is no turn to take back: say something first".into());
+        self.turn.ok_or_else(none)
+    }
+
+    /// Starts anew and tells the model what was said before: the head, and as many of the last messages as fit into
+    /// the window with room for an answer, whole turns of a user's message and its answer. Gives how many messages were
+    /// left out. `messages` are the conversation's without its system prompt, the user's and the model's in turn; where
+    /// the last is a user's, it is left for [`Chat::send`].
+    pub async fn retell(
+        &mut self,
+        messages: &[Message],
+        mut go_on: impl FnMut() -> bool,
+    ) -> Result<usize> {
+        let turns: Vec<[&Message; 2]> = told(messages)?;
+        let window = self.session.cache().geometry().window as usize;
+        let room = window.saturating_sub(window / 4);
+        let (mut from, mut tokens) = (turns.len(), 0);
+        let mut ids: VecDeque<[Vec<u32>; 2]> = VecDeque::new();
+        while let Some(at) = from.checked_sub(1) {
+            let [user, answer] = turns[at];
+            let turn = [self.script.next(&user.content)?, self.script.answer(&answer.content)?];
+            tokens += turn.iter().map(Vec::len).sum::<usize>();
+            if tokens > room {
+                break;
+            }
+            ids.push_front(turn);
+            from = at;
+        }
+        self.clear();
+        self.sight = Sight::after(2 * from as u64);
+        if let (Some(first), Some([user, _])) = (ids.front_mut(), turns.get(from)) {
+            first[0] = self.script.first(&user.content)?;
+        }
+        for turn in ids {
+            for (role, ids) in [Role::User, Role::Assistant].into_iter().zip(turn) {
+                self.sight.begin(role, self.behind_head(self.session.position()));
+                let fed = self.session.feed_while(&ids, &mut go_on).await?;
+                self.fed += fed as u64;
+                self.sight.reach(self.session.position());
+                if fed < ids.len() {
+                    self.clear();
+                    return Ok(messages.len());
+                }
+            }
+        }
+        Ok(2 * from)
+    }
+
+    /// What the model can look back on now.
+    pub fn window(&self) -> Window {
+        let ring = self.session.cache().geometry();
+        let [pinned, window] = [ring.sinks, ring.window].map(u64::from);
+        self.sight.window(pinned, window, self.session.position(), self.session.evicted())
+    }
+}
+
+/// Pairs of a user's message and its answer.
+fn told(messages: &[Message]) -> Result<Vec<[&Message; 2]>> {
+    let pairs = messages.chunks(2).map(|pair| match pair {
+        [user, answer] if user.role == "user" && answer.role == "assistant" => Ok(Some([user, answer])),
+        [user] if user.role == "user" => Ok(None),
+        _ => Err(Error::Usage(
+            "a conversation is told as messages of the user and the assistant in turn, the user's first".into(),
+        )),
+    });
+    pairs.filter_map(Result::transpose).collect()
+}
