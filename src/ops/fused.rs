@@ -1,6 +1,5 @@
-//! The decode step's products with the norms folded in: whoever writes the residual stream also writes it times the
-//! next norm's gain, and partial sums; whoever reads that divides its result by the root of the mean of the squares, or
-//! takes the mean off it too.
+//! The decode step's products with the norms folded in: whoever writes the residual stream also writes it times the next
+//! norm's gain, and partial sums; whoever reads that divides its result by the norm, and takes the mean off it too.
 use super::epilogue::ByEpilogue;
 use super::formats::{ByFormat, ForFormats, for_formats};
 use super::matmul::{Rows, expect_product, one_token_iterations, reads};
