@@ -3,7 +3,9 @@
 //
 //   binding  name     access  type       shape             unit
 //   0        params   read    Params
-//   1        frame    read    u32        [4]               n: position of the first token, tokens: their number
+//   1        frame    read    u32        [4]               n: position of the first token, tokens: their number; with NORMED
+//                                                          [>= partials], the bits of partial sums of the squares of one
+//                                                          token's activations, by the root of whose mean x is divided
 //   2        x        read    vec4<f32>  [T, C/4]          activations of C columns ([T, K, C/4] where results are added)
 //   3        choices  read    vec2<u32>  [T, K]            experts of each token, and the bits of their shares
 //   4        quants   read    vec4<u32>  [rows, by type]   weights of this part of all experts' rows
@@ -30,6 +32,9 @@ struct Params {
     lanes: u32,     // of a set
     each: u32,      // M
     used: u32,      // K
+    partials: u32,  // how many of squares there are
+    cols: f32,      // elements that their mean is of
+    eps: f32,
 }
 
 @group(0) @binding(0) var<storage, read> params: Params;
@@ -42,6 +47,8 @@ struct Params {
 @group(0) @binding(7) var<storage, read_write> y: array<f32>;
 
 override WG: u32 = 64u;
+/// x is one token's, times the gain of a norm that is folded in.
+override NORMED: bool = false;
 
 const FOUR: vec4<u32> = vec4(0u, 1u, 2u, 3u);
 
@@ -50,6 +57,18 @@ fn here(row: u32, first: u32) -> vec4<bool> {
     let own = vec4(row) + FOUR < vec4(params.each);
     // What is before the part wraps round to a large number.
     return own & (vec4(first - params.row0) + FOUR < vec4(params.rows));
+}
+
+/// One over the norm.
+var<private> scale: f32;
+
+fn inverse_norm(lane: u32) -> f32 {
+    var square = 0.0;
+    for (var i = lane; i < params.partials; i += WG) {
+        square += bitcast<f32>(frame[i]);
+    }
+    note(lane, square);
+    return 1.0 / sqrt(noted() / params.cols + params.eps);
 }
 
 /// This lane's share of the products of four rows with row `input` of x, and of their biases.
@@ -65,6 +84,9 @@ fn partial(own: u32, first: u32, input: u32) -> vec4<f32> {
         sums.z += unit_dot(at.z + unit, part);
         sums.w += unit_dot(at.w + unit, part);
     }
+    if NORMED {
+        sums *= scale;
+    }
     if own == 0u {
         sums = vec4(
             biased(rows.x, sums.x), biased(rows.y, sums.y), biased(rows.z, sums.z), biased(rows.w, sums.w),
@@ -79,7 +101,9 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let token = group.z;
-    if token >= frame[1] {
+    if NORMED {
+        scale = inverse_norm(lane);
+    } else if token >= frame[1] {
         return;
     }
     let own = lane % params.lanes;

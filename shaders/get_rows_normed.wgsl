@@ -8,11 +8,12 @@
 //   4        gain     read     vec4<f32>  [D/4]            of the norm that comes next
 //   5        x        write    vec4<f32>  [1, D/4]         the residual stream
 //   6        xn       write    vec4<f32>  [1, D/4]         x times gain
-//   7        squares  write    f32        [>= D/32]        x squared, summed over each unit
+//   7        sums     write    f32        [>= D/32]        x squared, summed over each unit; with CENTRED [>= 3 D/32]: its
+//                                                          number, its mean, the squares of what is off it, summed
 //
 //   grid:      [1, 1, 1], one workgroup
 //   requires:  D a multiple of 32
-//   uses:      lib/block.wgsl, one lib/<type>.wgsl
+//   uses:      lib/folded.wgsl, lib/block.wgsl, one lib/<type>.wgsl
 //   twin:      src/reference/get_rows.rs
 
 struct Params {
@@ -29,7 +30,7 @@ struct Params {
 @group(0) @binding(4) var<storage, read> gain: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> x: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> xn: array<vec4<f32>>;
-@group(0) @binding(7) var<storage, read_write> squares: array<f32>;
+@group(0) @binding(7) var<storage, read_write> sums: array<f32>;
 
 override WG: u32 = 64u;
 
@@ -57,6 +58,15 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         put(at + 5u, row.f);
         put(at + 6u, row.g);
         put(at + 7u, row.h);
-        squares[unit] = params.scale * params.scale * block_dot(row, row);
+        if CENTRED {
+            let halves = block_sums(row);
+            let mean = (halves.x + halves.y) / 32.0;
+            let off = block_scaled(row, vec2(1.0), vec2(-mean));
+            sums[3u * unit] = 32.0;
+            sums[3u * unit + 1u] = params.scale * mean;
+            sums[3u * unit + 2u] = params.scale * params.scale * block_dot(off, off);
+        } else {
+            sums[unit] = params.scale * params.scale * block_dot(row, row);
+        }
     }
 }

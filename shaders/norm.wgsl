@@ -7,7 +7,7 @@
 //   2        x       read     f32    [rows, cols]   activations
 //   3        w       read     f32    [cols]         gain
 //   4        b       read     f32    [cols] or [1]  added where has_bias
-//   5        y       write    f32    [rows, cols]   activations ([1, cols] with LAST); what was there is kept with ADD
+//   5        y       write    f32    [rows, cols]   activations ([1, cols] with LAST)
 //
 //   grid:      [rows, 1, 1] workgroups, one workgroup a row; rows >= tokens are left alone
 //   requires:  WG a power of two; any cols
@@ -32,8 +32,6 @@ override WG: u32 = 64u;
 override LAST: bool = false;
 /// The mean is subtracted first: a LayerNorm.
 override CENTRED: bool = false;
-/// y is added to.
-override ADD: bool = false;
 
 @compute @workgroup_size(WG)
 fn main(
@@ -68,9 +66,6 @@ fn main(
         var v = (x[source + i] - mean) * scale * w[i];
         if params.has_bias != 0u {
             v += b[i];
-        }
-        if ADD {
-            v += y[row + i];
         }
         y[row + i] = v;
     }

@@ -4,7 +4,8 @@
 // Gives:                  reduce_sum4(lane, values), reduce_max4(lane, values) -> the totals, in every lane
 //                         reduce_set4(lane, lanes, values) -> the totals over so many neighbouring lanes, a power of
 //                         two, in the first of them
-//                         note(lane, value), before: a sum that noted() gives, after; every lane must call it
+//                         note(lane, value), before: a sum that noted() gives, after; every lane must call it; so
+//                         do note_pair and noted_pair with two
 //
 // Every lane of the workgroup must call them; again and again, if need be. In two stages: a few lanes add up eight each,
 // then every lane what these have found. No lane adds up all.
@@ -77,4 +78,15 @@ fn note(lane: u32, value: f32) {
 
 fn noted() -> f32 {
     return reduce_sum4(noted_lane, vec4(noted_value, 0.0, 0.0, 0.0)).x;
+}
+
+var<private> noted_pair_value: vec2<f32>;
+
+fn note_pair(lane: u32, values: vec2<f32>) {
+    noted_pair_value = values;
+    noted_lane = lane;
+}
+
+fn noted_pair() -> vec2<f32> {
+    return reduce_sum4(noted_lane, vec4(noted_pair_value, 0.0, 0.0)).xy;
 }

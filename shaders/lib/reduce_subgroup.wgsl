@@ -2,7 +2,7 @@
 //
 // Gives:  reduce_sum(lane, value), reduce_sum4(lane, values), reduce_max4(lane, values) -> the totals, in every lane
 //         reduce_set4(lane, lanes, values) -> the totals over so many neighbouring lanes, a power of two
-//         note(lane, value), before: a sum that noted() gives, after
+//         note(lane, value), before: a sum that noted() gives, after; so do note_pair and noted_pair with two
 //
 // No barrier and no workgroup memory, which lib/reduce.wgsl and lib/reduce4.wgsl need.
 
@@ -37,4 +37,14 @@ fn note(lane: u32, value: f32) {
 
 fn noted() -> f32 {
     return noted_value;
+}
+
+var<private> noted_pair_value: vec2<f32>;
+
+fn note_pair(lane: u32, values: vec2<f32>) {
+    noted_pair_value = subgroupAdd(values);
+}
+
+fn noted_pair() -> vec2<f32> {
+    return noted_pair_value;
 }

@@ -174,7 +174,7 @@ fn report(
 fn picture(Report { subject, seen, .. }: &Report) -> Result<String> {
     let of_head = |head: &Vec<f64>| head[..SHOWN].iter().sum();
     let row = |heads: &Vec<Vec<f64>>| heads.iter().map(of_head).collect();
-    let heads = seen.shares.first().map_or(0, Vec::len);
+    let heads = seen.shares.iter().map(Vec::len).max().unwrap_or(0);
     heat_map(&HeatMap {
         title: format!("Share of attention on the first {SHOWN} tokens, {}", subject.name()),
         x: "head".into(),
@@ -185,6 +185,7 @@ fn picture(Report { subject, seen, .. }: &Report) -> Result<String> {
             .shares
             .iter()
             .enumerate()
+            .filter(|(_, heads)| !heads.is_empty())
             .map(|(l, heads)| (l.to_string(), row(heads)))
             .collect(),
     })
@@ -214,7 +215,8 @@ fn table(report: &Report) -> String {
         let [a, b, c, d] = [1, 2, 4, FIRST].map(|tokens| percent(of(tokens)));
         let _ = writeln!(text, "{name:>5} {a:>10} {b:>10} {c:>10} {d:>10} {heads:>22}");
     };
-    for (layer, heads) in seen.shares.iter().enumerate() {
+    // Others do not attend.
+    for (layer, heads) in seen.shares.iter().enumerate().filter(|(_, heads)| !heads.is_empty()) {
         let of = heads.iter().map(|head| head[..SHOWN].iter().sum::<f64>());
         let (least, most) = of.fold((1.0, 0.0), |(l, m): (f64, f64), s| (l.min(s), m.max(s)));
         let heads = format!("{} to {}", percent(least), percent(most));

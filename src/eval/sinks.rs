@@ -1,8 +1,9 @@
 //! How much attention the first tokens draw, by layer and head: whether a model has sinks, and how many.
 use crate::gpu::{Program, Readback, Tensor};
-use crate::model::{Activations, Cache, CacheSettings, KvType, Model, Policy, watched};
+use crate::model::{Activations, Cache, CacheSettings, KvType, LayerKind, Model, Policy, watched};
 use crate::ops::Shares;
 use crate::{Error, Result};
+use futures_util::future::try_join_all;
 use std::sync::Arc;
 
 /// How many of the first tokens are looked at.
@@ -34,7 +35,7 @@ pub struct Seen {
     pub queries: u64,
     /// What each token would get if all that a query sees were alike.
     pub fair: f64,
-    /// The mean share of each of the first tokens, by layer and head. [L, H, FIRST]
+    /// The mean share of each of the first tokens, by layer and head: none of a layer that does not attend. [L, H, FIRST]
     pub shares: Vec<Vec<Vec<f64>>>,
 }
 
@@ -60,7 +61,8 @@ impl SinkScan {
         };
         let cache = Cache::new(gpu, c, settings, &model.weights.divisors)?;
         let kernels = model.kernels((&settings).into()).await?;
-        let shares = Shares::new(gpu, c.heads(kv)).await?;
+        let shapes = c.head_shapes(kv);
+        let shares = try_join_all(shapes.into_iter().map(|shape| Shares::new(gpu, shape))).await?;
         let seen = Tensor::zeros(gpu, "act.seen", &[c.n_layer, CHUNK, c.n_head, FIRST])?;
         let act = Activations::new(gpu, &model, &cache, CHUNK)?;
         let body = watched(&model, &kernels, &cache, &act, (&shares, &seen))?;
@@ -130,12 +132,16 @@ impl SinkScan {
     pub fn seen(&self) -> Option<Seen> {
         let mean = |sum: f64| sum / self.queries as f64;
         let head = |sums: &[f64]| sums.iter().map(|&sum| mean(sum)).collect();
-        let layer = |sums: &[f64]| sums.chunks_exact(FIRST).map(head).collect();
-        let row = self.model.config.n_head * FIRST;
+        let config = &self.model.config;
+        let row = config.n_head * FIRST;
+        let layer = |(kind, sums): (&LayerKind, &[f64])| match kind.attends() {
+            true => sums.chunks_exact(FIRST).map(head).collect(),
+            false => Vec::new(),
+        };
         (self.queries > 0).then(|| Seen {
             queries: self.queries,
             fair: mean(self.fair),
-            shares: self.sums.chunks_exact(row).map(layer).collect(),
+            shares: config.layers.iter().zip(self.sums.chunks_exact(row)).map(layer).collect(),
         })
     }
 }
@@ -149,7 +155,7 @@ impl Seen {
     /// The mean share of the first `tokens` together, of a layer's heads.
     pub fn of_layer(&self, layer: usize, tokens: usize) -> f64 {
         let heads = &self.shares[layer];
-        heads.iter().flat_map(|head| &head[..tokens]).sum::<f64>() / heads.len() as f64
+        heads.iter().flat_map(|head| &head[..tokens]).sum::<f64>() / heads.len().max(1) as f64
     }
 
     /// The mean share of each of the first tokens, over all layers and heads.

@@ -11,12 +11,18 @@ pub struct Tensor {
     /// In elements of four bytes.
     pub shape: Vec<usize>,
     pub(super) buffer: wgpu::Buffer,
+    held: Arc<Held>,
+}
+
+/// Bytes on the device, for as long as a tensor has them.
+struct Held {
+    bytes: u64,
     counters: Arc<Counters>,
 }
 
-impl Drop for Tensor {
+impl Drop for Held {
     fn drop(&mut self) {
-        self.counters.held.fetch_sub(self.buffer.size(), std::sync::atomic::Ordering::Relaxed);
+        self.counters.held.fetch_sub(self.bytes, std::sync::atomic::Ordering::Relaxed);
     }
 }
 
@@ -43,7 +49,22 @@ impl Tensor {
         let buffer = gpu.make(&label, size, || gpu.device.create_buffer(&descriptor))?;
         Counters::add(&gpu.counters.objects, 1);
         Counters::add(&gpu.counters.held, buffer.size());
-        Ok(Self { label, shape: shape.to_vec(), buffer, counters: gpu.counters.clone() })
+        let held = Held { bytes: buffer.size(), counters: gpu.counters.clone() };
+        Ok(Self { label, shape: shape.to_vec(), buffer, held: Arc::new(held) })
+    }
+
+    /// Tensors of these shapes, of which one at a time is in use: they lie in the same memory.
+    pub fn in_turn(gpu: &Gpu, label: &str, shapes: &[Vec<usize>]) -> Result<Vec<Self>> {
+        let elements = |shape: &&Vec<usize>| shape.iter().product::<usize>();
+        let largest = shapes.iter().max_by_key(elements).map_or(&[][..], Vec::as_slice);
+        let Self { buffer, held, .. } = Self::zeros(gpu, label, largest)?;
+        let view = |shape: &Vec<usize>| Self {
+            label: label.to_owned(),
+            shape: shape.clone(),
+            buffer: buffer.clone(),
+            held: held.clone(),
+        };
+        Ok(shapes.iter().map(view).collect())
     }
 
     /// A tensor holding `data`, which must fill the shape.

@@ -149,7 +149,7 @@ pub struct Cache {
     settings: CacheSettings,
     rings: Rings,
     layers: Vec<Stored>,
-    /// cos and sin of every phase: [S + 2N, R/2, 2]. Where layers have a window of their own, theirs come second.
+    /// cos and sin of every phase: [S + 2N, R/2, 2]. Where layers with a window of their own have another, it comes second.
     turns: Vec<Tensor>,
 }
 
@@ -158,26 +158,36 @@ struct Stored {
     ring: RingParams,
     k: Tensor,
     v: Tensor,
+    /// Where a layer has states that are not of one token.
+    states: Option<Tensor>,
     /// Whether sinks are forgotten when they leave the window: it is the layer's own.
     own: bool,
+    /// Which rope table is the layer's.
+    turns: usize,
 }
 
-/// The rings of a cache: the policy's, and that of layers with a window of their own.
+/// The rings of a cache: the policy's, that of layers with a window of their own, and that of layers with a state.
 ///
-/// Slots of the longer ring are a multiple of the shorter one's, so that one position, reduced to fit the longer, has its
-/// place in both: nothing on the device counts twice.
+/// Slots of the longest ring are a multiple of the others', so that one position, reduced to fit the longer, has its
+/// place in each: nothing on the device counts twice.
 #[derive(Clone, Copy)]
 struct Rings {
     policy: RingParams,
     own: Option<RingParams>,
+    states: Option<RingParams>,
 }
 
 impl Rings {
     fn of(settings: &CacheSettings, config: &Config) -> Result<Self> {
         let mut policy = settings.geometry()?;
+        // No model has layers of both kinds besides.
+        if let Some(states) = config.state_ring(settings) {
+            policy.slots = policy.slots.next_multiple_of(states.slots);
+            return Ok(Self { policy, own: None, states: Some(states) });
+        }
         let Some(window) = config.own_window().filter(|_| config.keeps_own_window(settings.window))
         else {
-            return Ok(Self { policy, own: None });
+            return Ok(Self { policy, own: None, states: None });
         };
         let window = u32::try_from(window).unwrap_or(u32::MAX);
         let least = window.saturating_add(settings.chunk as u32);
@@ -193,7 +203,7 @@ impl Rings {
             true => policy.slots = policy.slots.next_multiple_of(own.slots),
             false => own.slots = own.slots.next_multiple_of(policy.slots),
         }
-        Ok(Self { policy, own: Some(own) })
+        Ok(Self { policy, own: Some(own), states: None })
     }
 
     /// The ring that positions are reduced to fit.
@@ -203,14 +213,15 @@ impl Rings {
     }
 
     fn of_layer(self, kind: LayerKind) -> RingParams {
-        match (kind.window, self.own) {
-            (Some(_), Some(own)) => own,
+        match (kind.window, self.own, self.states) {
+            (_, _, Some(states)) if !kind.attends() => states,
+            (Some(_), Some(own), _) => own,
             _ => self.policy,
         }
     }
 }
 
-/// Bytes of one row of keys or of values, and of one phase of the rope table.
+/// Bytes of the widest row of keys or of values, and of one phase of the widest rope table.
 #[derive(Clone, Copy)]
 struct Size {
     row: u64,
@@ -218,11 +229,12 @@ struct Size {
 }
 
 impl Size {
-    /// All that a cache takes.
-    fn of(self, rings: &[RingParams]) -> u64 {
+    /// All that a cache takes: of each layer its ring, and the bytes of a row.
+    fn of(self, layers: &[(RingParams, u64)]) -> u64 {
         let stored = |ring: &RingParams| u64::from(ring.sinks) + u64::from(ring.slots);
-        let phases = rings.iter().map(|ring| ring.phases() as u64).max().unwrap_or(0);
-        2 * rings.iter().map(stored).sum::<u64>() * self.row + phases * self.phase
+        let phases = layers.iter().map(|(ring, _)| ring.phases() as u64).max().unwrap_or(0);
+        let rows = layers.iter().map(|(ring, row)| stored(ring) * row);
+        2 * rows.sum::<u64>() + phases * self.phase
     }
 
     /// The largest window with the same sinks and as many slots beside it, of which no tensor passes `limit`.
@@ -253,33 +265,61 @@ impl Cache {
         let rings = Rings::of(&settings, config)?;
         let ring = rings.policy;
         config.expect_capacity(settings.policy, ring)?;
-        let elements = config.n_head_kv as u64 * config.head_dim as u64;
-        let words = if settings.kv == KvType::F16 { elements / 2 } else { elements };
-        let size = Size { row: 4 * words, phase: 8 * config.rope.dim as u64 / 2 };
-        let of_layers: Vec<_> = config.layers.iter().map(|&kind| rings.of_layer(kind)).collect();
+        let words = |kind: LayerKind| match settings.kv {
+            KvType::F16 => kind.n_head_kv * kind.head_dim / 2,
+            KvType::F32 => kind.n_head_kv * kind.head_dim,
+        };
+        let layer = |&kind: &LayerKind| (rings.of_layer(kind), 4 * words(kind) as u64);
+        let of_layers = config.layers.iter().filter(|kind| kind.attends());
+        let of_layers: Vec<_> = of_layers.map(layer).collect();
+        let turned = (0..config.n_layer).map(|layer| config.rope_dim(layer) as u64);
+        let phase = 8 * turned.max().unwrap_or(0) / 2;
+        let widest = |has: &dyn Fn(RingParams) -> bool| {
+            let rows = of_layers.iter().filter(|(ring, _)| has(*ring)).map(|(_, row)| *row);
+            Size { row: rows.max().unwrap_or(0), phase }
+        };
+        // How long the policy's window may be, only those layers decide that it is for.
+        let (size, any) = (widest(&|of| of == ring), widest(&|_| true));
         let no_room = |window: u64| Error::NoRoom {
             what: format!("a cache of {} + {} tokens", ring.sinks, ring.slots),
-            needed: size.of(&of_layers),
-            tries: size.tries(window, settings.kv),
+            needed: size.of(&of_layers) + rings.states.map_or(0, |ring| config.state_bytes(ring)),
+            tries: config
+                .chunk_to_try(&settings)
+                .into_iter()
+                .chain(size.tries(window, settings.kv))
+                .collect(),
         };
         // What a buffer takes is known before. What a device has is not: then half of what was asked for may fit.
         let limit = gpu.tier.max_binding.min(gpu.tier.max_buffer);
         let fits = size.window(ring, limit);
-        if u64::from(ring.window) > fits || size.window(rings.longest(), limit) == 0 {
+        if u64::from(ring.window) > fits || any.window(rings.longest(), limit) == 0 {
             return Err(no_room(fits));
         }
         let whole = |error| match error {
             Error::OutOfMemory { .. } => no_room(u64::from(ring.window) / 2),
             other => other,
         };
-        let words = words as usize;
-        let store = |(layer, (&ring, kind)): (usize, (&RingParams, &LayerKind))| {
-            let shape = [(ring.sinks + ring.slots) as usize, words];
-            let make = |name: &str| Tensor::zeros(gpu, format!("kv.{layer}.{name}"), &shape);
-            let own = kind.window.is_some() && rings.own.is_some();
-            Ok(Stored { ring, k: make("k")?, v: make("v")?, own })
+        // Where the policy has its way in all layers, theirs may still be turned in another way.
+        let local = match (rings.own, config.local_rope) {
+            (None, None) => None,
+            (own, rope) => Some((rope.unwrap_or(config.rope), own.unwrap_or(ring))),
         };
-        let layers = of_layers.iter().zip(&config.layers).enumerate().map(store);
+        let store = |(layer, &kind): (usize, &LayerKind)| {
+            let ring = rings.of_layer(kind);
+            let rows = (ring.sinks + ring.slots) as usize;
+            let [k, v] = if kind.attends() { [words(kind); 2] } else { config.state_words() };
+            let make = |name: &str, words| {
+                Tensor::zeros(gpu, format!("kv.{layer}.{name}"), &[rows, words])
+            };
+            let own = kind.window.is_some() && rings.own.is_some();
+            let turns = usize::from(kind.window.is_some() && local.is_some());
+            let states = config.states_shape(kind, ring);
+            let states = states
+                .map(|shape| Tensor::zeros(gpu, format!("kv.{layer}.states"), &shape))
+                .transpose()?;
+            Ok(Stored { ring, k: make("k", k)?, v: make("v", v)?, states, own, turns })
+        };
+        let layers = config.layers.iter().enumerate().map(store);
         let layers = layers.collect::<Result<Vec<_>>>().map_err(whole)?;
         let factors = match config.rope.scaling {
             RopeScaling::Long { n_ctx_orig, .. } if ring.capacity() > u64::from(n_ctx_orig) => {
@@ -289,14 +329,14 @@ impl Cache {
             _ => divisors.get("rope_freqs"),
         };
         let factors = factors.map(Vec::as_slice);
-        let local = rings.own.map(|own| (config.local_rope.unwrap_or(config.rope), own));
-        let table = |(rope, ring): (Rope, RingParams)| {
+        let table = |((rope, ring), factors): ((Rope, RingParams), Option<&[f32]>)| {
             let (frequencies, scale) = rope.frequencies(factors);
             let table = phase_table(&frequencies, scale, ring.phases());
             let shape = [ring.phases(), frequencies.len(), 2];
             Tensor::upload(gpu, "turns", &shape, &table).map_err(whole)
         };
-        let turns = [(config.rope, ring)].into_iter().chain(local).map(table);
+        let local = local.map(|local| (local, config.local_factors(factors)));
+        let turns = [((config.rope, ring), factors)].into_iter().chain(local).map(table);
         let turns = turns.collect::<Result<_>>()?;
         Ok(Self { settings, rings, layers, turns })
     }
@@ -328,7 +368,7 @@ impl Cache {
 
     /// cos and sin of every phase of a layer's ring.
     pub(super) fn turns(&self, layer: usize) -> &Tensor {
-        &self.turns[usize::from(self.layers[layer].own)]
+        &self.turns[self.layers[layer].turns]
     }
 
     /// Stored keys of a layer.
@@ -341,9 +381,14 @@ impl Cache {
         &self.layers[layer].v
     }
 
-    /// Every tensor of keys and values, a layer's after the other's.
-    fn stored(&self) -> impl Iterator<Item = &Tensor> {
-        self.layers.iter().flat_map(|layer| [&layer.k, &layer.v])
+    /// States of a layer that has some, each in one row.
+    pub(crate) fn states(&self, layer: usize) -> Option<&Tensor> {
+        self.layers[layer].states.as_ref()
+    }
+
+    /// Every tensor of keys and values, a layer's after the other's; of a layer that does not attend, what it keeps instead.
+    pub(crate) fn stored(&self) -> impl Iterator<Item = &Tensor> {
+        self.layers.iter().flat_map(|layer| [&layer.k, &layer.v].into_iter().chain(&layer.states))
     }
 
     /// Bytes that K, V and the tables hold on the device.

@@ -1,10 +1,8 @@
 //! What a model is. Every difference between models is a field here.
 use super::{Rope, Scales};
 use crate::format::{Gguf, TensorInfo};
-use crate::model::{KvType, Policy};
-use crate::ops::{
-    Epilogue, HeadShape, MOST_EXPERTS, MOST_HEAD_DIM, MOST_USED, NormKind, RingParams,
-};
+use crate::model::Policy;
+use crate::ops::{Epilogue, MOST_EXPERTS, MOST_HEAD_DIM, MOST_USED, NormKind, RingParams};
 use crate::{Error, Result};
 
 /// Where in a layer the residual stream is normalised.
@@ -31,11 +29,13 @@ pub struct Norms {
     pub embedding: bool,
 }
 
-/// How queries and keys are normalised before they are turned (`attn_q_norm`, `attn_k_norm`).
+/// How queries and keys are normalised before they are turned (`attn_q_norm`, `attn_k_norm`), and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadNorms {
     /// Each head by itself, all with the same gains.
     Heads,
+    /// Likewise, and each head of values too, without gains.
+    WithValues,
     /// Each head by itself, with gains of its own, by mean and variance.
     OwnGains,
     /// All heads of a token together.
@@ -87,13 +87,50 @@ pub struct Caps {
     pub qkv: Option<f32>,
 }
 
-/// What the attention of a layer looks back on, and how it knows where.
+/// What mixes the tokens of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mixer {
+    /// Softmax attention over the cache.
+    Attention,
+    /// A gated convolution over the last [`Config::conv_taps`] tokens.
+    ShortConv,
+    /// The gated delta rule, behind such a convolution: [`Config::delta_net`].
+    DeltaNet,
+}
+
+/// Heads of layers whose states follow the gated delta rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeltaHeads {
+    /// G, of queries and of keys.
+    pub key_heads: usize,
+    /// How many of values and of states: a multiple of G.
+    pub heads: usize,
+    /// DK, dimensions of a key.
+    pub key_dim: usize,
+    /// DV, dimensions of a value.
+    pub value_dim: usize,
+}
+
+/// What a layer looks back on, how it knows where, and with which heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerKind {
+    /// What mixes its tokens.
+    pub mixer: Mixer,
     /// The window that the layer was trained with, the current token included; none where the policy has its way.
     pub window: Option<usize>,
     /// Whether queries and keys are turned.
     pub turns: bool,
+    /// KV
+    pub n_head_kv: usize,
+    /// HD
+    pub head_dim: usize,
+}
+
+impl LayerKind {
+    /// Whether it has keys and values; others have a state.
+    pub fn attends(&self) -> bool {
+        self.mixer == Mixer::Attention
+    }
 }
 
 /// The model's dimensions and constants. Letters as in [`crate::model`].
@@ -109,10 +146,6 @@ pub struct Config {
     pub n_embd: usize,
     /// H
     pub n_head: usize,
-    /// KV
-    pub n_head_kv: usize,
-    /// HD
-    pub head_dim: usize,
     /// F; with experts, of each of them
     pub n_ff: usize,
     /// V
@@ -141,6 +174,12 @@ pub struct Config {
     pub local_rope: Option<Rope>,
     /// Each layer's kind.
     pub layers: Vec<LayerKind>,
+    /// Tokens that convolutions see, the current one included; 0 where there are none.
+    pub conv_taps: usize,
+    /// Heads of layers with the gated delta rule.
+    pub delta_net: Option<DeltaHeads>,
+    /// Whether what a head of attention gives goes through a gate, which comes with its query.
+    pub gated_heads: bool,
     /// What activations are multiplied with.
     pub scales: Scales,
     /// More tokens in sight would scale queries by their position, which is not done.
@@ -176,9 +215,21 @@ impl Config {
         }
     }
 
+    /// What turns queries and keys in layers of a kind that turns them.
+    pub(crate) fn rope_of(&self, kind: LayerKind) -> Rope {
+        self.local_rope.filter(|_| kind.window.is_some()).unwrap_or(self.rope)
+    }
+
+    /// The model's own divisors of frequencies that hold in layers with a window of their own, too: those of a model that
+    /// turns all layers in one way.
+    pub(crate) fn local_factors<'a>(&self, factors: Option<&'a [f32]>) -> Option<&'a [f32]> {
+        factors.filter(|_| self.local_rope.is_none())
+    }
+
     /// R in a layer: 0 in one that knows no positions.
     pub(crate) fn rope_dim(&self, layer: usize) -> usize {
-        if self.layers[layer].turns { self.rope.dim } else { 0 }
+        let kind = self.layers[layer];
+        if kind.turns { self.rope_of(kind).dim } else { 0 }
     }
 
     /// The window that some of the layers have of their own.
@@ -201,6 +252,11 @@ impl Config {
         if policy == Policy::HalfDiscard && self.own_window().is_some() {
             return wrong(
                 "layers of this model have a window of their own, which half-discard would move; streaming works".into(),
+            );
+        }
+        if policy == Policy::HalfDiscard && self.layers.iter().any(|kind| !kind.attends()) {
+            return wrong(
+                "layers of this model have a state, out of which no token can be taken; streaming works".into(),
             );
         }
         let learned = self.positions == Positions::Learned;
@@ -227,12 +283,20 @@ impl Config {
     pub fn kinds(&self) -> String {
         let Self { architecture, n_layer, layers, .. } = self;
         let own = layers.iter().filter(|kind| kind.window.is_some()).count();
-        let unturned = layers.iter().filter(|kind| !kind.turns).count();
+        let unturned = layers.iter().filter(|kind| kind.attends() && !kind.turns).count();
         let mut text = architecture.clone();
+        text += &self.states_text();
         if let Some(window) = self.own_window() {
             text += &format!(
                 "; {own} of {n_layer} layers have a window of {window} tokens of their own"
             );
+        }
+        let size = |own: bool| layers.iter().find(|kind| kind.window.is_some() == own);
+        if let [Some(local), Some(global)] = [true, false].map(size)
+            && local.head_dim != global.head_dim
+        {
+            let [local, global] = [local, global].map(|kind| kind.head_dim);
+            text += &format!(" and heads of {local} dimensions, the others of {global}");
         }
         if let Some(Experts { count, used, .. }) = self.experts {
             text += &format!("; a token goes to {used} of {count} experts");
@@ -261,51 +325,17 @@ impl Config {
         self.norms.eps / self.scales.residual.powi(2)
     }
 
-    /// What kernels of attention are compiled for.
-    pub(crate) fn heads(&self, kv: KvType) -> HeadShape {
-        HeadShape {
-            head_dim: self.head_dim,
-            sharing: self.n_head / self.n_head_kv,
-            kv_f16: kv == KvType::F16,
-            alibi: matches!(self.positions, Positions::Alibi(_)),
-            capped: self.caps.attention.is_some(),
-        }
-    }
-
     /// An error unless the kernels can run these dimensions.
-    pub(super) fn check(&self, value_dim: usize) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         let wrong = |text: String| Err(Error::Unsupported(text));
-        let Self { n_embd, n_head, n_head_kv, head_dim, rope, .. } = self;
-        if value_dim != *head_dim {
-            return wrong(format!("keys have {head_dim} dimensions and values {value_dim}"));
-        }
-        if !head_dim.is_multiple_of(8) || *head_dim == 0 || *head_dim > MOST_HEAD_DIM {
-            return wrong(format!(
-                "heads of {head_dim} dimensions; 8 to {MOST_HEAD_DIM} in steps of 8 work"
-            ));
-        }
-        if !n_head.is_multiple_of(*n_head_kv) {
-            return wrong(format!(
-                "{n_head} query heads do not share {n_head_kv} key heads evenly"
-            ));
-        }
-        if n_head.checked_mul(*head_dim).is_none_or(|width| width > MOST as usize) {
-            return wrong(format!(
-                "{n_head} heads of {head_dim} dimensions, wider than any model: at most {MOST} in all"
-            ));
-        }
-        if !n_embd.is_multiple_of(32) || !(n_head * head_dim).is_multiple_of(32) {
-            return wrong(format!(
-                "an embedding of {n_embd} and {n_head} heads of {head_dim}; both widths must be \
-                 multiples of 32"
-            ));
-        }
-        if !rope.dim.is_multiple_of(2) || rope.dim > *head_dim {
-            return wrong(format!("{} of {head_dim} dimensions are to be turned", rope.dim));
-        }
-        for base in [Some(rope.base), self.local_rope.map(|rope| rope.base)].into_iter().flatten() {
+        self.layers.iter().try_for_each(|&kind| self.check_kind(kind))?;
+        for Rope { base, dim, .. } in [Some(self.rope), self.local_rope].into_iter().flatten() {
             if !(base.is_finite() && base > 1.0) {
                 return wrong(format!("a rotary base of {base}"));
+            }
+            // Whether or not a layer is turned by it.
+            if dim > MOST_HEAD_DIM {
+                return wrong(format!("{dim} dimensions of a head are to be turned"));
             }
         }
         if !(self.norms.eps.is_finite() && self.norms.eps >= 0.0) {

@@ -19,6 +19,8 @@ pub(super) struct Family {
     pub(super) parallel: Parallel,
     /// How queries and keys are normalised before they are turned.
     pub(super) head_norms: Option<HeadNorms>,
+    /// Where a layer has no `attn_v`, values are the products of keys, before anything else becomes of these.
+    pub(super) keys_for_values: bool,
     /// What becomes of the feed-forward's first product; a gate is in it or not.
     pub(super) feed_forward: Epilogue,
     /// Its models may have experts, as `expert_count` says; in other families they are refused.
@@ -31,6 +33,10 @@ pub(super) struct Family {
     pub(super) scales: bool,
     /// Rows of the embedding are multiplied with the root of their length.
     pub(super) root_embedding: bool,
+    /// Products of queries and keys are taken as they are.
+    pub(super) unscaled: bool,
+    /// A layer may multiply the stream when all has been added (`layer_output_scale`).
+    pub(super) layer_scales: bool,
     /// Models of so many layers scale attention by embedding and heads, not by a head's dimensions.
     pub(super) wide: Option<usize>,
     /// Which layers have a window of their own, where a file gives its length.
@@ -43,6 +49,8 @@ pub(super) struct Family {
     pub(super) local_rope: LocalRope,
     /// Whether the ends of YaRN's ramp are whole pairs.
     pub(super) yarn_rounded: bool,
+    /// What its layers have where they do not attend.
+    pub(super) mixers: MixerRule,
     /// What its files call parts of a model that have another name elsewhere: ours, theirs; the first that is there counts.
     pub(super) names: &'static [(&'static str, &'static str)],
 }
@@ -95,8 +103,19 @@ pub(super) enum LocalRope {
     Same,
     /// The same without scaling.
     Unscaled,
-    /// That of `rope.freq_base_swa`, 10,000 where it is missing; without scaling.
+    /// That of `rope.freq_base_swa`, 10,000 where it is missing, and of `rope.dimension_count_swa`; without scaling.
     Base,
+}
+
+/// What mixes the tokens of a layer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum MixerRule {
+    Attention,
+    /// A convolution, where `attention.head_count_kv` is 0 for a layer.
+    ShortConv,
+    /// The gated delta rule, but in layers that `attention.recurrent_layers` leaves out, or the last of so many; these
+    /// attend, with gated heads.
+    DeltaNet,
 }
 
 const LLAMA: Family = Family {
@@ -106,18 +125,22 @@ const LLAMA: Family = Family {
     places: NormPlaces::Before,
     parallel: Parallel::Never,
     head_norms: None,
+    keys_for_values: false,
     feed_forward: Epilogue::SwiGlu,
     experts: false,
     learned_sinks: false,
     positions: PositionRule::Rope,
     scales: false,
     root_embedding: false,
+    unscaled: false,
+    layer_scales: false,
     wide: None,
     window: WindowRule::Refused,
     window_of: None,
     unturned: Unturned::None,
     local_rope: LocalRope::Same,
     yarn_rounded: true,
+    mixers: MixerRule::Attention,
     names: &[],
 };
 
@@ -137,7 +160,7 @@ const GEMMA2: Family = Family {
     ..NEOX
 };
 
-const FAMILIES: [Family; 22] = [
+const FAMILIES: &[Family] = &[
     // Mixtral is called so, too.
     Family { experts: true, ..LLAMA },
     Family { name: "qwen2", ..NEOX },
@@ -157,11 +180,23 @@ const FAMILIES: [Family; 22] = [
         ..GPT
     },
     Family { name: "bloom", positions: PositionRule::Alibi(Some(8.0)), ..GPT },
+    Family { name: "gemma", feed_forward: Epilogue::GeGluTanh, root_embedding: true, ..NEOX },
     GEMMA2,
     Family {
         name: "gemma3",
         head_norms: Some(HeadNorms::Heads),
         wide: Some(62),
+        window: WindowRule::AllBut(6),
+        local_rope: LocalRope::Base,
+        ..GEMMA2
+    },
+    Family {
+        name: "gemma4",
+        head_norms: Some(HeadNorms::WithValues),
+        keys_for_values: true,
+        unscaled: true,
+        layer_scales: true,
+        wide: None,
         window: WindowRule::AllBut(6),
         local_rope: LocalRope::Base,
         ..GEMMA2
@@ -210,6 +245,20 @@ const FAMILIES: [Family; 22] = [
         names: &[("ffn_norm", "post_attention_norm")],
         ..NEOX
     },
+    Family {
+        name: "lfm2",
+        head_norms: Some(HeadNorms::Heads),
+        mixers: MixerRule::ShortConv,
+        names: &[("output_norm", "token_embd_norm")],
+        ..NEOX
+    },
+    Family {
+        name: "qwen35",
+        head_norms: Some(HeadNorms::Heads),
+        mixers: MixerRule::DeltaNet,
+        names: &[("ffn_norm", "post_attention_norm")],
+        ..NEOX
+    },
 ];
 
 impl Family {
@@ -217,7 +266,7 @@ impl Family {
     pub(super) fn of(gguf: &Gguf) -> Result<&'static Self> {
         let name = gguf.need_str("general.architecture")?;
         FAMILIES.iter().find(|family| family.name == name).ok_or_else(|| {
-            let all = FAMILIES.each_ref().map(|family| family.name).join(", ");
+            let all = FAMILIES.iter().map(|family| family.name).collect::<Vec<_>>().join(", ");
             let found = shown(name, 80);
             Error::Unsupported(format!(
                 "the model's architecture is {found}; this version runs {all}"
@@ -231,7 +280,8 @@ impl Family {
     }
 }
 
-/// Constants that activations are multiplied with; 1, and 1 / sqrt(HD) for attention, unless the file has others.
+/// Constants that activations are multiplied with; 1, and 1 / sqrt(HD) for attention, unless the file or its family has
+/// others.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scales {
     /// Rows of the embedding, before the first layer.
@@ -261,11 +311,12 @@ impl Scales {
         };
         let wide = family.wide == Some(n_layer);
         let each = if wide { n_embd / n_head } else { head_dim };
+        let scores = if family.unscaled { 1.0 } else { (1.0 / (each as f64).sqrt()) as f32 };
         let root = if family.root_embedding { (n_embd as f32).sqrt() } else { 1.0 };
         Ok(Self {
             embedding: number("embedding_scale", root)?,
             residual: number("residual_scale", 1.0)?,
-            attention: number("attention.scale", (1.0 / (each as f64).sqrt()) as f32)?,
+            attention: number("attention.scale", scores)?,
             logits: number("logit_scale", 1.0)?,
         })
     }

@@ -1,22 +1,39 @@
 //! The forward pass: a layer, once, for one token and for many.
-use super::config::NormPlaces;
-use super::pass::{Recorder, params};
+use super::config::{LayerKind, Mixer, NormPlaces};
+use super::pass::Recorder;
 use super::weights::{Layer, Matrix};
 use super::{Cache, Config, Kernels, Model};
 use crate::Result;
 use crate::gpu::{Gpu, Program, Tensor};
-use crate::ops::{Epilogue, FRAME, Shares, most_partials, splits};
+use crate::ops::{Epilogue, ExpertTiles, FRAME, carried, most_partials, splits};
 
 /// A layer of the model, over the residual stream x [T, D].
-fn layer<'a>(p: &mut Recorder<'a>, c: &Config, w: &'a Layer) -> Result<()> {
+fn layer<'a>(p: &mut Recorder<'a>, c: &Config, kind: LayerKind, w: &'a Layer) -> Result<()> {
     let xn = p.normed("attn_norm", w.attn_norm.as_ref())?;
-    p.linear("attn_qkv", Epilogue::Store, xn, &w.attn_qkv, &p.act.qkv)?; // qkv [T, (H + 2 KV) HD]
-    let att = p.attend(w)?; // att [T, H HD]: Q and K normed and turned, stored, attended to
+    let att = match kind.mixer {
+        Mixer::Attention => {
+            p.linear("attn_qkv", Epilogue::Store, xn, &w.attn_qkv, &p.heads().qkv)?; // qkv [T, (H + 2 KV) HD]
+            let att = p.attend(w)?; // att [T, H HD]: Q and K normed and turned, stored, attended to
+            if let Some(gate) = &w.attn_gate {
+                p.linear("attn_gate", Epilogue::Store, xn, gate, &p.act.gate)?; // gate [T, H HD]
+                p.gate(att)?; // att *= sigmoid(gate)
+            }
+            att
+        }
+        Mixer::ShortConv => {
+            p.linear("attn_qkv", Epilogue::Store, xn, &w.attn_qkv, &p.act.mix)?; // mix [T, 3 D]: b, c, u
+            p.short_conv(w)? // mixed [T, D]: c times the convolution of b u
+        }
+        Mixer::DeltaNet => {
+            p.linear("attn_qkv", Epilogue::Store, xn, &w.attn_qkv, &p.act.mix)?; // mix [T, …]: q, k, v, alpha, beta, z
+            p.delta_net(w)? // mixed [T, H DV]: what states make of convolved q, k, v, normed and gated
+        }
+    };
     let post = ("post_attention_norm", w.post_attention_norm.as_ref());
     let xn = if c.parallel {
         // Both blocks read the stream as it was; one norm may serve both.
         let xn = if w.ffn_norm.is_some() { p.normed("ffn_norm", w.ffn_norm.as_ref())? } else { xn };
-        p.linear_residual("attn_output", att, &w.attn_output, post)?; // x += [T, D]
+        p.linear_beside("attn_output", att, &w.attn_output, post)?; // x += [T, D]
         p.border();
         xn
     } else {
@@ -53,16 +70,6 @@ fn experts<'a>(
     p.experts("ffn_down", Epilogue::Add, &p.act.h, &w.ffn_down, &p.act.x) // x += [T, D], by their shares
 }
 
-impl Config {
-    /// Whether the norms of one token fold into the products around them.
-    pub(crate) fn folds(&self) -> bool {
-        let plain = self.norms.places == NormPlaces::Before && !self.norms.embedding;
-        let rms = self.norms.kind == crate::ops::NormKind::Rms;
-        let one = !self.parallel && self.experts.is_none();
-        plain && rms && one && self.feed_forward == Epilogue::SwiGlu
-    }
-}
-
 /// What flows between the ops of a pass of at most T tokens.
 pub(crate) struct Activations {
     /// `[T]` ids of this pass
@@ -71,32 +78,85 @@ pub(crate) struct Activations {
     pub(crate) frame: Tensor,
     pub(super) x: Tensor,     // [T, D]
     pub(super) xn: Tensor,    // [T, D]
+    pub(super) block: Tensor, // [T, D], what a block gave, where that is normalised
+    /// What enters the mixer of a layer that does not attend, and what leaves it.
+    pub(super) mix: Tensor, // [T, 3 D], or [T, 2 G DK + 2 H DV + 2 H]
+    pub(super) mixed: Tensor, // [T, D], or [T, H DV]
+    pub(super) gate: Tensor,  // [T, H HD], where heads of attention have gates
+    /// Those of attention, for each of [`Config::heads`].
+    pub(super) heads: Vec<HeadActivations>,
+    pub(super) h: Tensor, // [T, F], F padded to a multiple of 32; [T, K, F] with experts
+    /// Of each token for each expert, and its experts with their shares: where there are some.
+    pub(super) routes: Tensor, // [T, E]
+    pub(super) chosen: Tensor, // [T, K, 2]
+    /// Of many tokens: these by their experts, and what each expert gives.
+    pub(super) groups: Tensor, // [tiles, 2 + TILE]
+    pub(super) given: Tensor, // [T, K, D]
+    pub(super) last: Tensor, // [1, D]
+    /// Partial sums of x and of its squares, for one token alone.
+    pub(super) sums: Tensor, // [about D/4], or three times as many
+}
+
+/// What flows between the ops of attention, with key heads of one number and size. Those of others lie in the same memory.
+pub(super) struct HeadActivations {
     pub(super) qkv: Tensor,   // [T, (H + 2 KV) HD]
     pub(super) q: Tensor,     // [T, 3, H HD]
     pub(super) att: Tensor,   // [T, H HD]
     pub(super) carry: Tensor, // [T, H, 2 ceil(HD/256)], between the spans of a long cache
-    pub(super) h: Tensor,     // [T, F], F padded to a multiple of 32; [T, K, F] with experts
-    /// Of each token for each expert, and its experts with their shares: where there are some.
-    pub(super) routes: Tensor, // [T, E]
-    pub(super) chosen: Tensor, // [T, K, 2]
-    pub(super) last: Tensor,  // [1, D]
-    /// Partial sums of the squares of x, for one token alone.
-    pub(super) squares: Tensor, // [about D/4]
     /// What each split of the cache gives, for one token alone.
     pub(super) parts: Tensor, // [splits, H, HD + 4]
+}
+
+impl HeadActivations {
+    /// Of `tokens` tokens, for each of [`Config::heads`].
+    fn new(gpu: &Gpu, c: &Config, cache: &Cache, tokens: usize) -> Result<Vec<Self>> {
+        let heads = c.heads();
+        let splits = splits(cache.longest()) as usize;
+        let make = |name: &str, shape: &dyn Fn(LayerKind) -> Vec<usize>| {
+            let shapes: Vec<_> = heads.iter().map(|&kind| shape(kind)).collect();
+            Tensor::in_turn(gpu, &format!("act.{name}.{tokens}"), &shapes).map(Vec::into_iter)
+        };
+        let parts = |kind: LayerKind| match tokens {
+            1 => vec![splits, c.n_head, kind.head_dim + 4],
+            _ => vec![1; 3],
+        };
+        let mut qkv =
+            make("qkv", &|kind| vec![tokens, (c.n_head + 2 * kind.n_head_kv) * kind.head_dim])?;
+        let mut q = make("q", &|kind| vec![tokens, 3, c.n_head * kind.head_dim])?;
+        let mut att = make("att", &|kind| vec![tokens, c.n_head * kind.head_dim])?;
+        let mut carry = make("carry", &|kind| vec![tokens, c.n_head, carried(kind.head_dim)])?;
+        let mut parts = make("parts", &parts)?;
+        let one = || {
+            Some(Self {
+                qkv: qkv.next()?,
+                q: q.next()?,
+                att: att.next()?,
+                carry: carry.next()?,
+                parts: parts.next()?,
+            })
+        };
+        Ok(std::iter::from_fn(one).collect())
+    }
 }
 
 impl Activations {
     pub(crate) fn new(gpu: &Gpu, model: &Model, cache: &Cache, tokens: usize) -> Result<Self> {
         let c = &model.config;
-        let q_rows = c.n_head * c.head_dim;
-        let kv_rows = c.n_head_kv * c.head_dim;
-        let parts = [splits(cache.longest()) as usize, c.n_head, c.head_dim + 4];
         let width = c.n_ff.next_multiple_of(32);
         let (experts, used) = c.experts.map_or((0, 0), |experts| (experts.count, experts.used));
         let hidden = match c.experts {
             None => vec![tokens, width],
             Some(_) => vec![tokens, used, width],
+        };
+        let partials = most_partials(c.n_embd, model.weights.most_parts());
+        let block = if c.norms.places == NormPlaces::Before { 0 } else { c.n_embd };
+        let ([mix, mixed], gates) = (c.mix_widths(), c.gate_width());
+        let (groups, given) = match tokens {
+            1 => ([0, 1], [0, used, c.n_embd]),
+            _ => {
+                let groups = ExpertTiles::of(gpu).groups([tokens, used, experts]);
+                (groups, [tokens, used, c.n_embd])
+            }
         };
         let make =
             |name: &str, shape: &[usize]| Tensor::zeros(gpu, format!("act.{name}.{tokens}"), shape);
@@ -105,16 +165,18 @@ impl Activations {
             frame: make("frame", &[FRAME])?,
             x: make("x", &[tokens, c.n_embd])?,
             xn: make("xn", &[tokens, c.n_embd])?,
-            qkv: make("qkv", &[tokens, q_rows + 2 * kv_rows])?,
-            q: make("q", &[tokens, 3, q_rows])?,
-            att: make("att", &[tokens, q_rows])?,
-            carry: make("carry", &[tokens, c.n_head, params(c, cache, 0).carried()])?,
+            block: make("block", &[tokens, block])?,
+            mix: make("mix", &[tokens, mix])?,
+            mixed: make("mixed", &[tokens, mixed])?,
+            gate: make("gate", &[tokens, gates])?,
+            heads: HeadActivations::new(gpu, c, cache, tokens)?,
             h: make("h", &hidden)?,
             routes: make("routes", &[tokens, experts])?,
             chosen: make("chosen", &[tokens, used, 2])?,
+            groups: make("groups", &groups)?,
+            given: make("given", &given)?,
             last: make("last", &[1, c.n_embd])?,
-            parts: make("parts", &if tokens == 1 { parts } else { [1, 1, 1] })?,
-            squares: make("squares", &[most_partials(c.n_embd, model.weights.most_parts())])?,
+            sums: make("sums", &[partials * c.norms.kind.sums()])?,
         })
     }
 
@@ -124,12 +186,16 @@ impl Activations {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        let Self { tokens, frame, x, xn, qkv, q, att, carry, h, last, squares, parts, .. } = self;
-        let Self { routes, chosen, .. } = self;
-        [tokens, frame, x, xn, qkv, q, att, carry, h, routes, chosen, last, squares, parts]
-            .map(Tensor::size)
+        let Self { tokens, frame, x, xn, mix, mixed, gate, heads, h, last, sums, .. } = self;
+        let Self { routes, chosen, groups, given, block, .. } = self;
+        let all = [tokens, frame, x, xn, mix, mixed, gate, h, last, sums];
+        let all = all.into_iter().chain([routes, chosen, groups, given, block]);
+        // The others lie where the first do.
+        let heads = heads
             .iter()
-            .sum()
+            .take(1)
+            .flat_map(|HeadActivations { qkv, q, att, carry, parts }| [qkv, q, att, carry, parts]);
+        all.chain(heads).map(Tensor::size).sum()
     }
 }
 
@@ -169,7 +235,7 @@ pub(super) fn layers<'a>(p: &mut Recorder<'a>, model: &'a Model) -> Result<()> {
     p.embed()?;
     for (i, w) in model.weights.layers.iter().enumerate() {
         p.begin(i);
-        layer(p, &model.config, w)?;
+        layer(p, &model.config, model.config.layers[i], w)?;
     }
     p.finish_layers()
 }
@@ -181,7 +247,7 @@ pub(crate) fn watched(
     kernels: &Kernels,
     cache: &Cache,
     act: &Activations,
-    look: (&Shares, &Tensor),
+    look: (&[crate::ops::Shares], &Tensor),
 ) -> Result<Program> {
     let mut p = Recorder::new(model, kernels, cache, act, Some(look));
     layers(&mut p, model)?;

@@ -1,32 +1,42 @@
 //! Every kernel that a model's passes need, compiled side by side.
 use super::config::{HeadNorms, NormPlaces};
+use super::grouped::Grouped;
 use super::tensors::Products;
-use super::{Activations, Cache, Config, KernelSettings, Positions, RopeLayout};
+use super::{Activations, Cache, Config, KernelSettings, KvType, Positions, RopeLayout};
 use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::ops::{
-    AddBias, AddPosition, Argmax, Attention, AttentionOne, ChunkAttention, Experts, Fused, GetRows,
-    HeadNorm, HeadShape, MatMul, Norm, NormKind, RopeStore, Route, Sample, SamplerState, Softcap,
-    Sums, Variant,
+    AddPosition, Argmax, Attention, AttentionOne, ChunkAttention, DeltaNet, Experts, Fused, Gate,
+    GetRows, HeadNorm, HeadShape, MatMul, Norm, NormAdded, NormKind, RopeStore, Route, Sample,
+    SamplerState, ShortConv, Softcap, Sums, Variant,
 };
-use futures_util::future::{try_join, try_join3, try_join4};
+use futures_util::future::{try_join, try_join_all, try_join3, try_join4};
 
 /// Every kernel that a pass needs, compiled once for a session.
 pub(crate) struct Kernels {
     pub(super) get_rows: GetRows,
     pub(super) norm: Norm,
+    /// Where what a block gives is normalised.
+    pub(super) norm_added: Option<NormAdded>,
     pub(super) matmul: MatMul,
     /// Where norms fold into the products of one token.
     pub(super) fused: Option<Fused>,
-    pub(super) add_bias: Option<AddBias>,
     pub(super) head_norm: Option<HeadNorm>,
     pub(super) add_position: Option<AddPosition>,
     pub(super) softcap: Option<Softcap>,
     /// Where a token goes to some of several feed-forwards.
     pub(super) experts: Option<(Route, Experts)>,
+    /// The same of many tokens.
+    pub(super) grouped: Option<Grouped>,
+    /// Where layers have a convolution.
+    pub(super) short_conv: Option<ShortConv>,
+    /// Where they have states, and how what these give is normed.
+    pub(super) delta_net: Option<(DeltaNet, Gate)>,
+    /// Where heads of attention have gates.
+    pub(super) gate: Option<Gate>,
     pub(super) rope_store: RopeStore,
-    pub(super) attention: Attention,
-    pub(super) attention_one: AttentionOne,
+    /// Of one token and of many, for each of [`Config::heads`].
+    pub(super) attention: Vec<(AttentionOne, Attention)>,
     argmax: Argmax,
     sample: Sample,
     pub(super) variant: Variant,
@@ -40,7 +50,9 @@ async fn wanted<T>(wanted: bool, made: impl Future<Output = Result<T>>) -> Resul
 /// What kernels are compiled for: all of it is known before the weights have come.
 pub(crate) struct Needs<'a> {
     config: &'a Config,
-    heads: HeadShape,
+    /// Of each of [`Config::heads`].
+    heads: Vec<HeadShape>,
+    kv_f16: bool,
     products: &'a Products,
     variant: Variant,
 }
@@ -54,57 +66,79 @@ impl<'a> Needs<'a> {
     ) -> Self {
         let KernelSettings { kv, activations, tiles } = settings;
         let variant = Variant { activations, tiles: tiles && variant.tiles, ..variant };
-        Self { config, heads: config.heads(kv), products, variant }
+        let (heads, kv_f16) = (config.head_shapes(kv), kv == KvType::F16);
+        Self { config, heads, kv_f16, products, variant }
     }
 }
 
 impl Kernels {
     /// Compiles them side by side.
     pub(crate) async fn new(gpu: &Gpu, needs: Needs<'_>) -> Result<Self> {
-        let Needs { config: c, heads, products, variant } = needs;
-        let Products { embedding, layers, experts, output, residual_bias } = products;
+        let Needs { config: c, heads, kv_f16, products, variant } = needs;
+        let Products { embedding, layers, experts, output, .. } = products;
         let (folds, neox) = (c.folds(), c.rope.layout == RopeLayout::Neox);
         let all = [&layers[..], output].concat();
         // A chunk gives the logits of its last token alone; one token has products of its own where norms fold.
         let one = if folds { output } else { &all };
         // The variant is one of products; here what counts is what the device can do.
         let sums = Sums::of(gpu);
-        let way = ChunkAttention::of(gpu, heads, sums, variant.tiles);
-        let attention =
-            try_join(AttentionOne::new(gpu, heads, neox, sums), Attention::new(gpu, heads, way));
+        let attention = try_join_all(heads.into_iter().map(|shape| {
+            let way = ChunkAttention::of(gpu, shape, sums, variant.tiles);
+            try_join(AttentionOne::new(gpu, shape, neox, sums), Attention::new(gpu, shape, way))
+        }));
         let centred = c.head_norms == Some(HeadNorms::OwnGains);
         let head_norm = if centred { NormKind::Layer } else { NormKind::Rms };
-        let folded = try_join(
-            wanted(folds, Fused::new(gpu, &all, embedding, variant)),
-            wanted(folds && *residual_bias, AddBias::new(gpu)),
+        let folded =
+            wanted(folds, Fused::new(gpu, &all, embedding, variant, c.fold_kind(products)));
+        let after = c.norms.places != NormPlaces::Before;
+        let norms = try_join(
+            Norm::new(gpu, sums, c.norms.kind),
+            wanted(after, NormAdded::new(gpu, sums, c.norms.kind)),
         );
-        let few = try_join3(
+        let key_dim = c.delta_net.map_or(0, |heads| heads.key_dim);
+        let mixers = try_join3(
+            wanted(c.conv_taps > 0, ShortConv::new(gpu, c.delta_net.is_none())),
+            wanted(
+                c.delta_net.is_some(),
+                try_join(DeltaNet::new(gpu, key_dim), Gate::new(gpu, sums, true)),
+            ),
+            wanted(c.gated_heads, Gate::new(gpu, sums, false)),
+        );
+        let few = try_join4(
+            mixers,
             wanted(c.head_norms.is_some(), HeadNorm::new(gpu, sums, head_norm)),
             wanted(c.positions == Positions::Learned, AddPosition::new(gpu)),
             wanted(c.caps.logits.or(c.caps.qkv).is_some(), Softcap::new(gpu)),
         );
-        let routed = wanted(
-            !experts.is_empty(),
-            try_join(Route::new(gpu), Experts::new(gpu, variant.sums, experts)),
+        let routed = try_join(
+            wanted(
+                !experts.is_empty(),
+                try_join(Route::new(gpu), Experts::new(gpu, variant.sums, experts, folds)),
+            ),
+            wanted(!experts.is_empty(), Grouped::new(gpu, experts)),
         );
         // Nothing is awaited before everything is begun: the weights stream from the first pause on.
         let (
             (
                 get_rows,
-                norm,
+                (norm, norm_added),
                 matmul,
-                ((fused, add_bias), (head_norm, add_position, softcap), experts),
+                (
+                    fused,
+                    ((short_conv, delta_net, gate), head_norm, add_position, softcap),
+                    (experts, grouped),
+                ),
             ),
-            (rope_store, (attention_one, attention), argmax, sample),
+            (rope_store, attention, argmax, sample),
         ) = try_join(
             try_join4(
                 GetRows::new(gpu, embedding),
-                Norm::new(gpu, sums, c.norms.kind, c.norms.places != NormPlaces::Before),
+                norms,
                 MatMul::new(gpu, one, layers, variant),
                 try_join3(folded, few, routed),
             ),
             try_join4(
-                RopeStore::new(gpu, neox, heads.kv_f16),
+                RopeStore::new(gpu, neox, kv_f16),
                 attention,
                 Argmax::new(gpu),
                 Sample::new(gpu),
@@ -114,16 +148,19 @@ impl Kernels {
         Ok(Self {
             get_rows,
             norm,
+            norm_added,
             matmul,
             fused,
-            add_bias,
             head_norm,
             add_position,
             softcap,
             experts,
+            short_conv,
+            delta_net,
+            gate,
+            grouped,
             rope_store,
             attention,
-            attention_one,
             argmax,
             sample,
             variant,
@@ -140,12 +177,13 @@ impl Kernels {
         if self.variant.columns { 6 } else { 1 }
     }
 
-    /// How often a pass of so many tokens reads each key and value that is stored.
+    /// How often a pass of so many tokens reads each key and value that is stored, in the layers that do so most.
     pub(crate) fn cache_readers(&self, tokens: usize) -> usize {
-        match tokens {
-            1 => self.attention_one.readers(),
-            _ => self.attention.readers(tokens),
-        }
+        let readers = self.attention.iter().map(|(one, many)| match tokens {
+            1 => one.readers(),
+            _ => many.readers(tokens),
+        });
+        readers.max().unwrap_or(0)
     }
 
     /// The program that turns `logits` [1, V], less those in `banned` [ceil(V/32)] bits, into the

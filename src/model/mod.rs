@@ -14,7 +14,10 @@
 mod cache;
 pub mod config;
 mod family;
+mod folded;
 mod forward;
+mod grouped;
+mod heads;
 mod identity;
 mod kernels;
 mod pass;
@@ -23,12 +26,14 @@ pub mod rope;
 #[cfg(feature = "cli")]
 mod score;
 mod shift;
+mod states;
 mod tensors;
 mod weights;
 
 pub use cache::{Cache, CacheSettings, KvType, Policy, reduce};
 pub use config::{
-    Caps, Config, Experts, HeadNorms, LayerKind, NormPlaces, Norms, Positions, Softmax,
+    Caps, Config, DeltaHeads, Experts, HeadNorms, LayerKind, Mixer, NormPlaces, Norms, Positions,
+    Softmax,
 };
 pub use family::Scales;
 #[cfg(feature = "cli")]
@@ -45,7 +50,8 @@ use crate::Result;
 use crate::format::{Gguf, Source};
 use crate::gpu::Gpu;
 use crate::ops::{ActivationType, Choice, Origin, Variant};
-use futures_util::future::try_join;
+use folded::Folding;
+use futures_util::future::try_join3;
 use kernels::Needs;
 use std::sync::Arc;
 use std::time::Duration;
@@ -166,21 +172,26 @@ impl Model {
             Some(variant) => variant,
             None => Choice { variant: Variant::of(&gpu), origin: Origin::Class },
         };
-        let total = gguf.tensors.iter().map(|tensor| tensor.size).sum();
+        let total: u64 = gguf.tensors.iter().map(|tensor| tensor.size).sum();
         let mut done = 0;
         let mut arrived = |bytes| {
-            done += bytes;
+            // Rows that serve twice come twice.
+            done = total.min(done + bytes);
             progress(done, total);
         };
         let needs = Needs::new(&config, &products, variant.variant, settings);
         let kernels = Kernels::new(&gpu, needs);
+        let folding = Folding::new(&gpu, &config, &products, variant.variant);
+        let keeps = config.keeps_vectors(&products);
         let weights = async {
-            let weights = Weights::load(&gpu, source, gguf, &config, &mut arrived).await?;
+            let weights = Weights::load(&gpu, source, gguf, &config, keeps, &mut arrived).await?;
             Ok((weights, start.elapsed()))
         };
         // Kernels first: they are begun, and the weights are streamed while others compile.
-        let (kernels, (weights, streamed)) = try_join(kernels, weights).await?;
+        let (kernels, folding, (mut weights, streamed)) =
+            try_join3(kernels, folding, weights).await?;
         gpu.check()?;
+        weights.fold(&gpu, &config, &products, folding.as_ref())?;
         let identity = Identity::of(&gpu, gguf, &weights.output_norm.gain).await?;
         let compiled = gpu.last_compiled().map_or(Duration::ZERO, |at| at - start);
         let times = LoadTimes { weights: streamed, kernels: compiled };

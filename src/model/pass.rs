@@ -1,43 +1,36 @@
 //! A pass on its way into a list of ops: what a layer asks for, and how it is computed for one token and for many.
-use super::config::HeadNorms;
+use super::config::{HeadNorms, LayerKind};
+use super::folded::Folded;
+use super::forward::HeadActivations;
 use super::weights::{Layer, Matrix, NormWeights};
 use super::{Activations, Cache, Config, Kernels, Model};
 use crate::Result;
 use crate::gpu::{Recording, Tensor};
 use crate::ops::{
-    AttentionParams, Epilogue, ExpertWeights, HeadNormParams, Linear, Normed, RouteParams, Shares,
+    Added, AttentionParams, Epilogue, ExpertWeights, GateParams, HeadNormParams, Linear, Next,
+    Normed, RouteParams, Shares,
 };
 
 /// Records the ops of one pass. The residual stream is `act.x` [T, D]; between two blocks nothing else is left.
 ///
 /// Of one token, norms before a block fold into the products around them where [`Config::folds`]: whoever adds to the
-/// stream also writes it times the gain of the norm that reads it next. So what adds waits until that norm is known.
+/// stream also writes it times the gain of the norm that reads it next. Where what a block gives is normalised, whoever
+/// adds that also writes the norm that comes next. So what adds waits until that norm is known.
 pub(super) struct Recorder<'a> {
     pub(super) r: Recording,
-    model: &'a Model,
-    kernels: &'a Kernels,
+    pub(super) model: &'a Model,
+    pub(super) kernels: &'a Kernels,
     cache: &'a Cache,
     pub(super) act: &'a Activations,
     /// A look at every layer's attention.
-    look: Option<(&'a Shares, &'a Tensor)>,
+    look: Option<(&'a [Shares], &'a Tensor)>,
     layer: usize,
-    folded: Option<Folded<'a>>,
-}
-
-/// Where norms fold into products.
-#[derive(Default)]
-struct Folded<'a> {
-    /// What is to be added to the stream, as soon as the next norm is known: the embedding, or a product of these.
-    waits: Option<Waits<'a>>,
-    /// Partial sums of the squares of the stream.
-    partials: u32,
-    /// Whether a layer begins after what waits.
-    border: bool,
-}
-
-enum Waits<'a> {
-    Embedding,
-    Product { label: String, from: &'a Tensor, matrix: &'a Matrix },
+    pub(super) folded: Option<Folded<'a>>,
+    /// What a block gave, [T, D] in `act.block`, is to be normalised and added to the stream as soon as the next norm is
+    /// known: its label and its weights.
+    post: Option<(String, &'a NormWeights)>,
+    /// Whether `act.xn` is the stream, normalised for the output.
+    ready: bool,
 }
 
 impl<'a> Recorder<'a> {
@@ -47,14 +40,15 @@ impl<'a> Recorder<'a> {
         kernels: &'a Kernels,
         cache: &'a Cache,
         act: &'a Activations,
-        look: Option<(&'a Shares, &'a Tensor)>,
+        look: Option<(&'a [Shares], &'a Tensor)>,
     ) -> Self {
         let one = act.one() && look.is_none();
         let folded = (one && kernels.fused.is_some()).then(Folded::default);
-        Self { r: Recording::default(), model, kernels, cache, act, look, layer: 0, folded }
+        let r = Recording::default();
+        Self { r, model, kernels, cache, act, look, layer: 0, folded, post: None, ready: false }
     }
 
-    fn label(&self, op: &str) -> String {
+    pub(super) fn label(&self, op: &str) -> String {
         format!("blk.{}/{op}", self.layer)
     }
 
@@ -62,12 +56,18 @@ impl<'a> Recorder<'a> {
         &self.model.config
     }
 
+    /// Activations of this layer's heads.
+    pub(super) fn heads(&self) -> &'a HeadActivations {
+        &self.act.heads[self.config().heads_of(self.layer)]
+    }
+
     /// The rows of the tokens into the stream: x [T, D].
     pub(super) fn embed(&mut self) -> Result<()> {
         let Self { model, kernels, act, .. } = *self;
         let (c, w) = (&model.config, &model.weights);
-        if let Some(folded) = &mut self.folded {
-            folded.waits = Some(Waits::Embedding);
+        if let Some(folded) = &mut self.folded
+            && folded.wait_for_embedding(c)
+        {
             return Ok(());
         }
         let rows = if w.token_embd_norm.is_some() { &act.xn } else { &act.x };
@@ -86,7 +86,7 @@ impl<'a> Recorder<'a> {
     pub(super) fn norm(
         &mut self,
         label: impl Into<String>,
-        NormWeights { gain, bias }: &NormWeights,
+        NormWeights { gain, bias, .. }: &NormWeights,
         [x, to]: [&Tensor; 2],
     ) -> Result<()> {
         let (eps, tensors) = (self.config().norm_eps(), [&self.act.frame, x, gain, to]);
@@ -103,34 +103,6 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// Writes what waits to be added to the stream, for the norm of `gain` to be read next.
-    fn settle(&mut self, gain: &Tensor) -> Result<()> {
-        let Self { model, kernels, act, .. } = *self;
-        let (Some(folded), Some(fused)) = (&mut self.folded, &kernels.fused) else { return Ok(()) };
-        let (r, w) = (&mut self.r, &model.weights);
-        match folded.waits.take() {
-            Some(Waits::Embedding) => {
-                let embedding = [&act.tokens, gain, &act.x, &act.xn, &act.squares];
-                let scale = model.config.embedding_scale();
-                folded.partials =
-                    fused.record_get_rows(r, "token_embd", scale, embedding, &w.token_embd)?;
-            }
-            Some(Waits::Product { label, from, matrix }) => {
-                // The kernel has no room for a bias.
-                if let (Some(op), Some(bias)) = (&kernels.add_bias, &matrix.bias) {
-                    op.record(r, format!("{label}_bias"), [bias, &act.x])?;
-                }
-                let out = [from, gain, &act.x, &act.xn, &act.squares];
-                folded.partials = fused.record_residual(r, &label, out, &matrix.w)?;
-            }
-            None => {}
-        }
-        if std::mem::take(&mut folded.border) {
-            r.border();
-        }
-        Ok(())
-    }
-
     /// The stream, normalised: what a block reads. Where there is no norm it is the stream itself.
     pub(super) fn normed(
         &mut self,
@@ -138,12 +110,31 @@ impl<'a> Recorder<'a> {
         norm: Option<&'a NormWeights>,
     ) -> Result<&'a Tensor> {
         let act = self.act;
-        let Some(norm) = norm else { return Ok(&act.x) };
-        match self.folded {
-            Some(_) => self.settle(&norm.gain)?,
-            None => self.norm(self.label(name), norm, [&act.x, &act.xn])?, // xn [T, D]
+        let Some(norm) = norm else {
+            self.add_post(None)?;
+            return Ok(&act.x);
+        };
+        if self.folded.is_some() {
+            self.settle(self.label(name), norm)?;
+        } else if !self.add_post(Some(norm))? {
+            self.norm(self.label(name), norm, [&act.x, &act.xn])?; // xn [T, D]
         }
         Ok(&act.xn)
+    }
+
+    /// Adds what a block gave, normalised; whether the norm that comes next is then there, too: xn [T, D].
+    fn add_post(&mut self, next: Option<&NormWeights>) -> Result<bool> {
+        let (Some((label, norm)), Some(op)) = (self.post.take(), &self.kernels.norm_added) else {
+            return Ok(false);
+        };
+        let (act, eps) = (self.act, self.config().norm_eps());
+        let next = next.filter(|next| op.has_next() && next.bias.is_none());
+        let next = next.map(|next| Next { gain: &next.gain, eps, yn: &act.xn });
+        let NormWeights { gain, bias, scale } = norm;
+        let eps = self.config().norms.eps;
+        let added = Added { x: &act.block, gain, bias: bias.as_ref(), eps, scale: *scale };
+        op.record(&mut self.r, label, [&act.frame, &act.x], added, next)?; // x += [T, D]
+        Ok(next.is_some())
     }
 
     /// A product of what a norm gave, into `out`.
@@ -156,7 +147,8 @@ impl<'a> Recorder<'a> {
         out: &'a Tensor,
     ) -> Result<()> {
         let label = self.label(name);
-        self.product(&label, epilogue, from, (&matrix.w, matrix.bias.as_ref()), out)
+        let biases = [matrix.bias.as_ref(), matrix.folded.as_ref()];
+        self.product(&label, epilogue, from, (&matrix.w, biases), out)
     }
 
     /// The same with a label of its own. Where norms fold, `from` is what a norm is still to divide.
@@ -165,15 +157,16 @@ impl<'a> Recorder<'a> {
         label: &str,
         epilogue: Epilogue,
         from: &Tensor,
-        (w, bias): (&Linear, Option<&Tensor>),
+        (w, [bias, folded]): (&Linear, [Option<&Tensor>; 2]),
         out: &Tensor,
     ) -> Result<()> {
         let Self { model, kernels, act, .. } = *self;
         let r = &mut self.r;
         match (&self.folded, &kernels.fused) {
             (Some(Folded { partials, .. }), Some(fused)) => {
-                let (eps, partials) = (model.config.norm_eps(), *partials);
-                let input = Normed { xn: from, squares: &act.squares, partials };
+                let (eps, partials) = (model.config.norm_eps(), partials.unwrap_or(0));
+                let input = Normed { xn: from, sums: &act.sums, partials };
+                let bias = if partials > 0 { folded.or(bias) } else { bias };
                 fused.record_normed(r, label, epilogue, eps, input, out, w, bias)
             }
             _ => kernels.matmul.record(r, label, epilogue, [&act.frame, from, out], w, bias),
@@ -188,19 +181,17 @@ impl<'a> Recorder<'a> {
         matrix: &'a Matrix,
         post: (&str, Option<&'a NormWeights>),
     ) -> Result<()> {
-        let Self { model, kernels, act, .. } = *self;
-        let label = self.label(name);
+        let act = self.act;
         if let Some(folded) = &mut self.folded {
-            folded.waits = Some(Waits::Product { label, from, matrix });
+            folded.wait(format!("blk.{}/{name}", self.layer), from, matrix);
             return Ok(());
         }
-        let (post_name, Some(NormWeights { gain, bias })) = post else {
+        let (post_name, Some(norm)) = post else {
             return self.linear(name, Epilogue::Add, from, matrix, &act.x);
         };
-        self.linear(name, Epilogue::Store, from, matrix, &act.xn)?;
-        let (eps, label) = (model.config.norms.eps, self.label(post_name));
-        let tensors = [&act.frame, &act.xn, gain, &act.x];
-        kernels.norm.record_added(&mut self.r, label, eps, tensors, bias.as_ref()) // x += [T, D]
+        self.linear(name, Epilogue::Store, from, matrix, &act.block)?;
+        self.post = Some((self.label(post_name), norm));
+        Ok(())
     }
 
     /// Which experts each token goes to: chosen [T, K].
@@ -212,7 +203,16 @@ impl<'a> Recorder<'a> {
         let [count, used] = [experts.count, experts.used].map(|n| n as u32);
         let params = RouteParams { experts: count, used, scale: experts.scale };
         let label = self.label("route");
-        op.record(&mut self.r, label, params, [&act.frame, &act.routes, &act.chosen])
+        op.record(&mut self.r, label, params, [&act.frame, &act.routes, &act.chosen])?;
+        self.group(experts.count)
+    }
+
+    /// Many tokens by their experts: groups [tiles, 2 + TILE].
+    fn group(&mut self, experts: usize) -> Result<()> {
+        let Self { kernels, act, .. } = *self;
+        let Some(op) = kernels.grouped.as_ref().filter(|_| !act.one()) else { return Ok(()) };
+        let label = self.label("group_experts");
+        op.group.record(&mut self.r, label, experts, [&act.frame, &act.chosen, &act.groups])
     }
 
     /// Products of tokens with the matrices of their experts, into `out` or added to it.
@@ -228,10 +228,24 @@ impl<'a> Recorder<'a> {
         let (Some((_, op)), Some(experts)) = (&kernels.experts, self.config().experts) else {
             return Ok(());
         };
-        let Matrix { w, bias } = matrix;
+        let Matrix { w, bias, .. } = matrix;
         let weights = ExpertWeights { w, bias: bias.as_ref(), experts: experts.count };
-        let label = self.label(name);
-        op.record(&mut self.r, label, epilogue, [&act.frame, from, &act.chosen, out], weights)
+        let (label, eps) = (self.label(name), self.config().norm_eps());
+        if let Some(op) = kernels.grouped.as_ref().filter(|_| !act.one()) {
+            return op.record(&mut self.r, &label, epilogue, act, [from, out], weights);
+        }
+        let (r, chosen) = (&mut self.r, &act.chosen);
+        match &mut self.folded {
+            Some(folded) if epilogue != Epilogue::Add => {
+                let partials = folded.partials.unwrap_or(0);
+                let input = Normed { xn: from, sums: &act.sums, partials };
+                return op.record_normed(r, label, epilogue, eps, input, [chosen, out], weights);
+            }
+            // The stream is another then.
+            Some(folded) => folded.partials = None,
+            None => {}
+        }
+        op.record(r, label, epilogue, [&act.frame, from, chosen, out], weights)
     }
 
     /// A place where a pass of many tokens may be submitted in two.
@@ -241,11 +255,13 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// Attention of `act.qkv`, which comes into the cache, over what is there: att [T, H HD].
+    /// Attention of the layer's qkv, which comes into the cache, over what is there: att [T, H HD].
     pub(super) fn attend(&mut self, layer: &'a Layer) -> Result<&'a Tensor> {
         let Self { kernels, cache, act, .. } = *self;
-        let Activations { frame, qkv, q, att, carry, parts, .. } = act;
-        let (c, i) = (self.config(), self.layer);
+        let HeadActivations { qkv, q, att, carry, parts } = self.heads();
+        let (c, i, frame) = (self.config(), self.layer, &act.frame);
+        let heads = c.heads_of(i);
+        let (attention_one, attention) = &kernels.attention[heads];
         let (k, v, turns, terms) = (cache.k(i), cache.v(i), cache.turns(i), &layer.attn_terms);
         if let (Some(op), Some(cap)) = (&kernels.softcap, c.caps.qkv) {
             let label = self.label("clamp_kqv");
@@ -255,45 +271,99 @@ impl<'a> Recorder<'a> {
             (&kernels.head_norm, c.head_norms, &layer.head_norms)
         {
             let label = self.label("head_norm");
-            op.record(&mut self.r, label, head_norms(c, norms), [frame, gain, qkv])?; // qkv [T, (H + 2 KV) HD]
+            op.record(&mut self.r, label, head_norms(c, i, norms), [frame, gain, qkv])?; // qkv [T, (H + 2 KV) HD]
         }
         let params = params(c, cache, i);
         if act.one() && self.look.is_none() {
             let tensors = [frame, qkv, turns, k, v, parts, att, terms];
             let label = self.label("attention");
-            kernels.attention_one.record(&mut self.r, &label, params, tensors)?; // att [1, H HD]
+            attention_one.record(&mut self.r, &label, params, tensors)?; // att [1, H HD]
             return Ok(att);
         }
         let label = self.label("rope_store");
         kernels.rope_store.record(&mut self.r, label, params, [frame, qkv, turns, q, k, v])?; // q [T, 3, H HD]
         let label = self.label("attention");
-        kernels.attention.record(
-            &mut self.r,
-            label,
-            params,
-            [frame, q, k, v, att, carry, terms],
-        )?; // att [T, H HD]
+        attention.record(&mut self.r, label, params, [frame, q, k, v, att, carry, terms])?; // att [T, H HD]
         if let Some((shares, seen)) = self.look {
             let label = self.label("shares");
-            shares.record(&mut self.r, label, params, i, [frame, q, k, v, seen, terms])?; // seen [L, T, H, FIRST]
+            shares[heads].record(&mut self.r, label, params, i, [frame, q, k, v, seen, terms])?; // seen [L, T, H, FIRST]
         }
         Ok(att)
+    }
+
+    /// The gated convolution of `act.mix`, of which the layer's state keeps what comes next: mixed [T, D].
+    pub(super) fn short_conv(&mut self, layer: &'a Layer) -> Result<&'a Tensor> {
+        let Self { kernels, cache, act, .. } = *self;
+        let (Some(op), Some(conv)) = (&kernels.short_conv, &layer.conv) else {
+            return Ok(&act.mixed);
+        };
+        let tensors = [&act.frame, &act.mix, conv, cache.k(self.layer), &act.mixed];
+        let (label, taps) = (self.label("short_conv"), self.config().conv_taps);
+        op.record(&mut self.r, label, taps, tensors)?;
+        Ok(&act.mixed)
+    }
+
+    /// Gates on what the heads of attention give.
+    pub(super) fn gate(&mut self, att: &'a Tensor) -> Result<()> {
+        let Self { kernels, act, .. } = *self;
+        let Some(op) = &kernels.gate else { return Ok(()) };
+        let (c, label) = (self.config(), self.label("gate"));
+        let [heads, size] = [c.n_head, c.layers[self.layer].head_dim].map(|n| n as u32);
+        let params = GateParams { heads, size, stride: heads * size, first: 0, eps: 0.0 };
+        op.record(&mut self.r, label, params, [&act.frame, &act.gate, &act.gate, att])
+    }
+
+    /// The gated delta rule over `act.mix`: a convolution, states, a norm and gates; mixed [T, H DV].
+    pub(super) fn delta_net(&mut self, layer: &'a Layer) -> Result<&'a Tensor> {
+        let Self { kernels, cache, act, layer: i, .. } = *self;
+        let Activations { frame, mix, mixed, .. } = act;
+        let c = self.config();
+        let (Some(conv), Some((delta_net, gate))) = (&kernels.short_conv, &kernels.delta_net)
+        else {
+            return Ok(mixed);
+        };
+        let (Some(params), Some(states)) = (c.delta_params(cache.ring(i)), cache.states(i)) else {
+            return Ok(mixed);
+        };
+        let (Some(taps), Some(terms), Some(gain)) =
+            (&layer.conv, &layer.ssm_terms, &layer.ssm_norm)
+        else {
+            return Ok(mixed);
+        };
+        let (history, rows) = (cache.k(i), cache.v(i));
+        let label = self.label("short_conv");
+        conv.record(&mut self.r, label, c.conv_taps, [frame, mix, taps, history, rows])?; // rows [N, 2 G DK + H DV + 2 H]
+        let label = self.label("delta_net");
+        delta_net.record(&mut self.r, &label, params, [frame, rows, terms, states, mixed])?;
+        let (heads, size) = (params.heads, params.value_dim);
+        let stride = mix.shape[1] as u32;
+        let first = stride - heads * size;
+        let params = GateParams { heads, size, stride, first, eps: c.norms.eps };
+        let label = self.label("gate");
+        gate.record(&mut self.r, label, params, [frame, mix, gain, mixed])?;
+        Ok(mixed)
     }
 
     /// The logits of the last token: logits [1, V].
     pub(super) fn head(&mut self, logits: &Tensor) -> Result<()> {
         let Self { model, kernels, act, .. } = *self;
         let (w, eps) = (&model.weights, model.config.norm_eps());
-        let last = match self.folded {
-            Some(_) => &act.xn,
-            None => {
-                let NormWeights { gain, bias } = &w.output_norm;
+        let last = match &mut self.folded {
+            Some(Folded { partials: Some(_), .. }) => &act.xn,
+            None if self.ready => &act.xn,
+            folded => {
+                if let Some(folded) = folded {
+                    folded.partials = Some(0);
+                }
+                let NormWeights { gain, bias, .. } = &w.output_norm;
                 let norm = [&act.frame, &act.x, gain, &act.last];
                 kernels.norm.record_last(&mut self.r, "output_norm", eps, norm, bias.as_ref())?; // last [1, D]
                 &act.last
             }
         };
-        self.product("output", Epilogue::Store, last, w.output(), logits)?;
+        let (output, bias) = w.output();
+        let biases = [bias, w.output_folded.as_ref()];
+        self.product("output", Epilogue::Store, last, (output, biases), logits)?;
         self.cap(logits)
     }
 
@@ -307,13 +377,20 @@ impl<'a> Recorder<'a> {
 
     /// What is left to be added after the last layer.
     pub(super) fn finish_layers(&mut self) -> Result<()> {
-        self.settle(&self.model.weights.output_norm.gain)
+        let norm = &self.model.weights.output_norm;
+        if self.folded.as_ref().is_some_and(Folded::waits) {
+            self.settle("output_norm".into(), norm)?;
+        }
+        // Of many tokens, who asks for the norm wants it of one, or after a border.
+        self.ready = self.add_post(self.act.one().then_some(norm))?;
+        Ok(())
     }
 }
 
 /// What every op around the cache is told.
 pub(super) fn params(c: &Config, cache: &Cache, layer: usize) -> AttentionParams {
-    let [heads, kv_heads, head_dim] = [c.n_head, c.n_head_kv, c.head_dim].map(|n| n as u32);
+    let LayerKind { n_head_kv, head_dim, .. } = c.layers[layer];
+    let [heads, kv_heads, head_dim] = [c.n_head, n_head_kv, head_dim].map(|n| n as u32);
     AttentionParams {
         heads,
         kv_heads,
@@ -328,9 +405,10 @@ pub(super) fn params(c: &Config, cache: &Cache, layer: usize) -> AttentionParams
     }
 }
 
-/// How queries and keys are normalised, which are what a product gives and not the residual stream.
-fn head_norms(c: &Config, norms: HeadNorms) -> HeadNormParams {
-    let [heads, kv_heads, head_dim] = [c.n_head, c.n_head_kv, c.head_dim].map(|n| n as u32);
+/// How queries, keys and values are normalised, which are what a product gives and not the residual stream.
+fn head_norms(c: &Config, layer: usize, norms: HeadNorms) -> HeadNormParams {
+    let LayerKind { n_head_kv, head_dim, .. } = c.layers[layer];
+    let [heads, kv_heads, head_dim] = [c.n_head, n_head_kv, head_dim].map(|n| n as u32);
     let whole = norms == HeadNorms::Rows;
     HeadNormParams {
         stride: (heads + 2 * kv_heads) * head_dim,
@@ -338,7 +416,7 @@ fn head_norms(c: &Config, norms: HeadNorms) -> HeadNormParams {
         q_size: if whole { heads * head_dim } else { head_dim },
         k_norms: if whole { 1 } else { kv_heads },
         k_size: if whole { kv_heads * head_dim } else { head_dim },
-        v_norms: 0,
+        v_norms: if norms == HeadNorms::WithValues { kv_heads } else { 0 },
         own: u32::from(norms == HeadNorms::OwnGains),
         eps: c.norms.eps,
     }

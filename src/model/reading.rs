@@ -1,8 +1,9 @@
 //! What a file says of its model.
 use super::config::{
-    Caps, Experts, HeadNorms, LayerKind, MOST, Norms, Positions, Softmax, need_tensor,
+    Caps, Experts, HeadNorms, LayerKind, MOST, Mixer, Norms, Positions, Softmax, need_tensor,
 };
-use super::family::{Family, LocalRope, Parallel, PositionRule, Unturned, WindowRule};
+use super::family::{Family, LocalRope, MixerRule, Parallel, PositionRule, Unturned, WindowRule};
+use super::states::Mixers;
 use super::{Config, Rope, RopeScaling, Scales, tensors};
 use crate::format::{Array, Gguf, Value, shown};
 use crate::ops::NormKind;
@@ -31,17 +32,41 @@ impl Config {
                 return Err(Error::Unsupported(text));
             }
         };
-        let of_layers = |name: &str| match gguf.get(&key(name)) {
-            Some(Value::Array(sizes)) => same_in_layers(gguf, &key(name), sizes, n_layer),
-            _ => size(name),
+        if n_layer > gguf.tensors.len() {
+            let found = gguf.tensors.len();
+            return Err(Error::Unsupported(format!(
+                "{n_layer} layers in a file of {found} tensors"
+            )));
+        }
+        // A size may be given layer by layer.
+        let each = |name: &str| match gguf.get(&key(name)) {
+            Some(Value::Array(sizes)) => in_layers(gguf, &key(name), sizes, n_layer),
+            _ => Ok(vec![size(name)?; n_layer]),
         };
+        let of_layers = |name: &str| same_in_layers(&key(name), &each(name)?);
         let optional = |name: &str, default: usize| match gguf.get(&key(name)) {
             Some(_) => of_layers(name),
             None => Ok(default),
         };
         let (n_embd, n_head) = (size("embedding_length")?, of_layers("attention.head_count")?);
         let head_dim = optional("attention.key_length", n_embd / n_head)?;
-        let value_dim = optional("attention.value_length", head_dim)?;
+        let local_dim = optional("attention.key_length_swa", head_dim)?;
+        for (keys, values) in [(head_dim, "value_length"), (local_dim, "value_length_swa")] {
+            let values = optional(&format!("attention.{values}"), keys)?;
+            if values != keys {
+                let text = format!("keys have {keys} dimensions and values {values}");
+                return Err(Error::Unsupported(text));
+            }
+        }
+        // Elsewhere the scale of attention would differ, too.
+        if local_dim != head_dim && !family.unscaled {
+            return Err(Error::Unsupported(format!(
+                "heads of {head_dim} dimensions, and of {local_dim} where layers have a window ({}), \
+                 which does not run for {}",
+                key("attention.key_length_swa"),
+                family.name
+            )));
+        }
         let embedding = need_tensor(gguf, "token_embd.weight")?;
         let positive = |name: &str| match gguf.f32(&key(name))? {
             None | Some(0.0) => Ok(None),
@@ -72,7 +97,14 @@ impl Config {
             NormKind::Layer => "attention.layer_norm_epsilon",
         };
         let found = |name: &str| gguf.tensor(&format!("blk.0.{name}.weight")).is_some();
-        let mut layers = layer_kinds(gguf, family, &key, n_layer)?;
+        let mixers = Mixers::read(gguf, family, &key, n_layer)?;
+        let kv_heads = match (mixers.kv_heads.clone(), gguf.get(&key("attention.head_count_kv"))) {
+            (Some(heads), _) => heads,
+            (None, Some(_)) => each("attention.head_count_kv")?,
+            (None, None) => vec![n_head; n_layer],
+        };
+        let mut layers = layer_kinds(gguf, family, &key, &kv_heads, [head_dim, local_dim])?;
+        mixers.set(&mut layers);
         // So Granite says that no layer turns anything.
         let unturned = family.scales && gguf.bool(&key("rope.scaling.finetuned"))? == Some(false);
         if unturned || positions != Positions::Rope {
@@ -88,8 +120,6 @@ impl Config {
             n_layer,
             n_embd,
             n_head,
-            n_head_kv: optional("attention.head_count_kv", n_head)?,
-            head_dim,
             n_ff: of_layers(if expert_size { of_experts } else { "feed_forward_length" })?,
             n_vocab: usize::try_from(embedding.rows()).unwrap_or(usize::MAX),
             n_ctx: size("context_length")?,
@@ -97,7 +127,9 @@ impl Config {
                 kind: family.norm,
                 eps: gguf.need_f32(&key(eps))?,
                 places: family.places,
-                embedding: gguf.tensor("token_embd_norm.weight").is_some(),
+                // Some call the last norm so.
+                embedding: gguf.tensor("token_embd_norm.weight").is_some()
+                    && !family.names.contains(&("output_norm", "token_embd_norm")),
             },
             parallel: match family.parallel {
                 Parallel::Never => false,
@@ -124,11 +156,15 @@ impl Config {
                 LocalRope::Base => windows
                     .then(|| {
                         let base = gguf.f32(&key("rope.freq_base_swa"))?.unwrap_or(10_000.0);
-                        Ok::<_, Error>(Rope { base, ..unscaled })
+                        let dim = optional("rope.dimension_count_swa", rope.dim)?;
+                        Ok::<_, Error>(Rope { base, dim, ..unscaled })
                     })
                     .transpose()?,
             },
             layers,
+            conv_taps: mixers.conv_taps,
+            delta_net: mixers.delta_net,
+            gated_heads: family.mixers == MixerRule::DeltaNet,
             scales: Scales::read(gguf, family, &key, [n_layer, n_embd, n_head, head_dim])?,
             most_capacity: match positive("attention.temperature_scale")? {
                 Some(_) => Some(size("rope.scaling.original_context_length")?),
@@ -138,42 +174,47 @@ impl Config {
             ignored_layers,
             architecture: family.name.to_owned(),
         };
-        config.check(value_dim)?;
+        config.check()?;
         tensors::check(&config, gguf)?;
         Ok(config)
     }
 }
 
-/// A size that a file gives for each of its layers: one that holds for all of them.
-fn same_in_layers(gguf: &Gguf, key: &str, sizes: &Array, n_layer: usize) -> Result<usize> {
+/// A size that a file gives for each of its layers.
+fn in_layers(gguf: &Gguf, key: &str, sizes: &Array, n_layer: usize) -> Result<Vec<usize>> {
     let sizes = sizes.i32s().unwrap_or_default();
-    let wrong = |text: String| Err(Error::Unsupported(text));
-    match sizes.first() {
-        _ if sizes.len() != n_layer => {
-            let count = sizes.len();
-            Err(gguf.fault(0, format!("the key {key} has {count} sizes for {n_layer} layers")))
-        }
-        Some(&size) if size < 1 || size > MOST as i32 => {
-            wrong(format!("{key} is {size}; 1 to {MOST} would do"))
-        }
-        Some(&size) => match sizes.iter().position(|&other| other != size) {
-            None => Ok(size as usize),
-            Some(layer) => wrong(format!(
-                "{key} is {size} in layer 0 and {} in layer {layer}; layers of different sizes do not run",
-                sizes[layer]
-            )),
-        },
-        None => Err(gguf.fault(0, format!("the key {key} has no sizes"))),
+    if sizes.len() != n_layer {
+        let count = sizes.len();
+        return Err(gguf.fault(0, format!("the key {key} has {count} sizes for {n_layer} layers")));
+    }
+    let size = |&size: &i32| match size {
+        1.. if size <= MOST as i32 => Ok(size as usize),
+        _ => Err(Error::Unsupported(format!("{key} is {size}; 1 to {MOST} would do"))),
+    };
+    sizes.iter().map(size).collect()
+}
+
+/// A size of layers: one that holds for all of them.
+fn same_in_layers(key: &str, sizes: &[usize]) -> Result<usize> {
+    let size = sizes[0];
+    match sizes.iter().position(|&other| other != size) {
+        None => Ok(size),
+        Some(layer) => Err(Error::Unsupported(format!(
+            "{key} is {size} in layer 0 and {} in layer {layer}; layers of different sizes do not run",
+            sizes[layer]
+        ))),
     }
 }
 
-/// The kind of every layer.
+/// The kind of every layer, of which each has so many key heads, of one size or, with a window of its own, of another.
 fn layer_kinds(
     gguf: &Gguf,
     family: &Family,
     key: &impl Fn(&str) -> String,
-    n_layer: usize,
+    kv_heads: &[usize],
+    [head_dim, local_dim]: [usize; 2],
 ) -> Result<Vec<LayerKind>> {
+    let n_layer = kv_heads.len();
     // A window that no stream comes to is how some files say that there is none.
     let own =
         gguf.u32(&key("attention.sliding_window"))?.filter(|window| (1..MOST).contains(window));
@@ -201,10 +242,21 @@ fn layer_kinds(
         },
     };
     let windows = own.is_some() && (0..n_layer).any(local);
-    let kinds = (0..n_layer).map(|layer| {
+    if own.is_none() && local_dim != head_dim {
+        let [heads, window] = ["key_length_swa", "sliding_window"];
+        return Err(Error::Unsupported(format!(
+            "{} gives heads of their own to layers with a window, which {} does not give them",
+            key(&format!("attention.{heads}")),
+            key(&format!("attention.{window}"))
+        )));
+    }
+    let kinds = kv_heads.iter().enumerate().map(|(layer, &n_head_kv)| {
         let window = own.filter(|_| local(layer)).map(|window| window as usize);
         LayerKind {
+            mixer: Mixer::Attention,
             window,
+            n_head_kv,
+            head_dim: if window.is_some() { local_dim } else { head_dim },
             turns: match family.unturned {
                 Unturned::None => true,
                 Unturned::Every(every) => !(layer + 1).is_multiple_of(every),
@@ -287,7 +339,15 @@ fn refuse_variants(gguf: &Gguf, family: &Family, key: &impl Fn(&str) -> String) 
         (!family.experts, "expert_count", "a mixture of experts"),
         (no_windows, "attention.sliding_window", "attention trained with a sliding window"),
         (no_alibi, "attention.max_alibi_bias", "ALiBi"),
+        (true, "embedding_length_per_layer_input", "embeddings of every layer"),
+        (true, "attention.shared_kv_layers", "layers that share keys and values"),
     ];
+    if gguf.bool(&key("attention.causal"))? == Some(false) {
+        let key = key("attention.causal");
+        return Err(Error::Unsupported(format!(
+            "tokens of the model see what follows them ({key})"
+        )));
+    }
     for (_, name, what) in variants.into_iter().filter(|(refused, ..)| *refused) {
         if gguf.get(&key(name)).and_then(Value::number).is_some_and(|n| n != 0.0) {
             let key = key(name);

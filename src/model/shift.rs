@@ -23,8 +23,12 @@ impl Shifter {
             return Ok(None);
         }
         let (neox, f16) = (c.rope.layout == RopeLayout::Neox, settings.kv == KvType::F16);
-        let op = Shift::new(&model.gpu, c.head_dim, neox, f16).await?;
-        let half = |layer| ShiftParams::half(ring, c.n_head_kv as u32, c.rope_dim(layer) as u32);
+        // Heads differ in size only where some have a window, which this policy is not for.
+        let op = Shift::new(&model.gpu, c.layers[0].head_dim, neox, f16).await?;
+        let half = |layer: usize| {
+            let kv_heads = c.layers[layer].n_head_kv as u32;
+            ShiftParams::half(ring, kv_heads, c.rope_dim(layer) as u32)
+        };
         let mut recording = Recording::default();
         for layer in 0..c.n_layer {
             let params = half(layer);

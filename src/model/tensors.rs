@@ -1,12 +1,13 @@
 //! The tensors of a model, stated once: what a file is held to, what is loaded, and what products there will be.
 mod experts;
 mod products;
+mod states;
 
 pub(crate) use products::Products;
 
-use super::config::{HeadNorms, NormPlaces, need_tensor};
+use super::config::{HeadNorms, LayerKind, NormPlaces, need_tensor};
 use super::family::Family;
-use super::{Config, Positions};
+use super::{Config, Mixer, Positions};
 use crate::format::{DType, Gguf, TensorInfo, shown};
 use crate::ops::{Epilogue, Join, NormKind, same_type};
 use crate::{Error, Result};
@@ -196,16 +197,14 @@ impl List<'_> {
         self.gguf.tensor(&format!("{name}.weight")).is_some()
     }
 
-    fn layer(&mut self, c: &Config, i: usize) {
-        let [d, f] = [c.n_embd, c.n_ff].map(|n| n as u64);
-        let [q, kv] = [c.n_head, c.n_head_kv].map(|heads| (heads * c.head_dim) as u64);
-        let (layer, kind) = (Some(i), c.norms.kind);
-        let before = c.norms.places != NormPlaces::After;
-        if before {
-            self.norm(layer, "attn_norm", d, kind);
-        }
+    /// Queries, keys and values, and what belongs to them.
+    fn attention(&mut self, c: &Config, i: usize) {
+        let (d, layer) = (c.n_embd as u64, Some(i));
+        let LayerKind { n_head_kv, head_dim, .. } = c.layers[i];
+        let [q, kv] = [c.n_head, n_head_kv].map(|heads| (heads * head_dim) as u64);
         let attn_qkv = (Role::Product(Epilogue::Store), Join::Concat);
         match self.has(&format!("blk.{i}.attn_qkv")) {
+            _ if c.gated_heads => self.gated_heads(c, i),
             true => self.fused(
                 i,
                 ("attn_qkv", "attn_qkv"),
@@ -215,23 +214,43 @@ impl List<'_> {
                 &["attn_q", "attn_k", "attn_v"],
             ),
             false => {
-                let parts = [("attn_q", q), ("attn_k", kv), ("attn_v", kv)];
+                let own = self.has(&format!("blk.{i}.attn_v")) || !self.family.keys_for_values;
+                let values = if own { "attn_v" } else { "attn_k" };
+                let parts = [("attn_q", q), ("attn_k", kv), (values, kv)];
                 self.product(layer, "attn_qkv", attn_qkv, d, &parts);
             }
         }
         if let Some(norms) = c.head_norms {
-            let head = c.head_dim as u64;
+            let head = head_dim as u64;
             let dims = |heads: usize| match norms {
-                HeadNorms::Heads => vec![head],
+                HeadNorms::Heads | HeadNorms::WithValues => vec![head],
                 HeadNorms::OwnGains => vec![head, heads as u64],
                 HeadNorms::Rows => vec![heads as u64 * head],
             };
-            let parts = [("attn_q_norm", c.n_head), ("attn_k_norm", c.n_head_kv)];
+            let parts = [("attn_q_norm", c.n_head), ("attn_k_norm", n_head_kv)];
             let piece = |(name, heads): (&str, usize)| {
                 Piece::whole(&self.label(layer, name), "weight", &dims(heads))
             };
             let label = format!("blk.{i}.head_norms");
             self.add(label, Role::Vector, Join::Concat, parts.map(piece).into());
+        }
+        if self.family.learned_sinks {
+            self.alone(layer, "attn_sinks", Role::Host, &[c.n_head as u64]);
+        }
+    }
+
+    fn layer(&mut self, c: &Config, i: usize) {
+        let [d, f] = [c.n_embd, c.n_ff].map(|n| n as u64);
+        let q = (c.n_head * c.layers[i].head_dim) as u64;
+        let (layer, kind) = (Some(i), c.norms.kind);
+        let before = c.norms.places != NormPlaces::After;
+        if before {
+            self.norm(layer, "attn_norm", d, kind);
+        }
+        match c.layers[i].mixer {
+            Mixer::Attention => self.attention(c, i),
+            Mixer::ShortConv => self.short_conv_in(c, i),
+            Mixer::DeltaNet => self.delta_net_in(c, i),
         }
         // What a norm comes after is not added as it is.
         let added = match c.norms.places {
@@ -239,13 +258,22 @@ impl List<'_> {
             NormPlaces::After | NormPlaces::Both => Epilogue::Store,
         };
         let add = (Role::Product(added), Join::Concat);
-        if self.family.learned_sinks {
-            self.alone(layer, "attn_sinks", Role::Host, &[c.n_head as u64]);
+        match c.layers[i].mixer {
+            Mixer::Attention => self.product(layer, "attn_output", add, q, &[("attn_output", d)]),
+            Mixer::ShortConv => {
+                self.product(layer, "attn_output", add, d, &[("shortconv.out_proj", d)]);
+            }
+            Mixer::DeltaNet => {
+                let [_, cols] = c.mix_widths();
+                self.product(layer, "attn_output", add, cols as u64, &[("ssm_out", d)]);
+            }
         }
-        self.product(layer, "attn_output", add, q, &[("attn_output", d)]);
         if c.norms.places != NormPlaces::Before {
             self.norm(layer, "post_attention_norm", d, kind);
             self.norm(layer, "post_ffw_norm", d, kind);
+        }
+        if self.family.layer_scales && self.has(&format!("blk.{i}.layer_output_scale")) {
+            self.alone(layer, "layer_output_scale", Role::Host, &[1]);
         }
         // What reads the same stream may read it through the same norm.
         let ffn_norm = self.name(layer, "ffn_norm");
@@ -302,10 +330,6 @@ pub(super) fn list(config: &Config, gguf: &Gguf) -> Vec<Weight> {
 
 /// An error that names the first tensor which is missing, of a wrong shape or type, or unknown.
 pub(super) fn check(config: &Config, gguf: &Gguf) -> Result<()> {
-    if config.n_layer > gguf.tensors.len() {
-        let (layers, found) = (config.n_layer, gguf.tensors.len());
-        return Err(Error::Unsupported(format!("{layers} layers in a file of {found} tensors")));
-    }
     let weights = list(config, gguf);
     let mut known = HashSet::new();
     for weight in &weights {

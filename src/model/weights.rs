@@ -12,21 +12,29 @@ use std::collections::HashMap;
 pub(crate) struct Matrix {
     pub(crate) w: Linear,
     pub(crate) bias: Option<Tensor>,
+    /// What norms of one token fold into: [2, M] as `Fused::record_normed` has it, or [2, D] as its `record_residual` has.
+    pub(super) folded: Option<Tensor>,
 }
 
 /// A norm of the residual stream.
 pub(crate) struct NormWeights {
     pub(crate) gain: Tensor,         // [D]
     pub(crate) bias: Option<Tensor>, // [D]
+    /// Of one that is added to the stream: what the sum is multiplied with.
+    pub(crate) scale: f32,
 }
 
 /// The weights of one layer. What a family has not is not there.
 pub(crate) struct Layer {
     pub(crate) attn_norm: Option<NormWeights>,
-    pub(crate) attn_qkv: Matrix, // [(H + 2 KV) HD, D]: attn_q, attn_k, attn_v
+    pub(crate) attn_qkv: Matrix, // [(H + 2 KV) HD, D]: attn_q, attn_k, attn_v; all that enters another mixer
+    pub(crate) attn_gate: Option<Matrix>, // [H HD, D]: gates of what heads of attention give
+    pub(crate) conv: Option<Tensor>, // [C, L]: a convolution's taps
+    pub(crate) ssm_terms: Option<Tensor>, // [H, 2]: ssm_a and ssm_dt of each state
+    pub(crate) ssm_norm: Option<Tensor>, // [DV]
     pub(crate) head_norms: Option<Tensor>, // attn_q_norm, then attn_k_norm
     pub(crate) attn_terms: Tensor, // [H, 4]: what each head adds to its scores
-    pub(crate) attn_output: Matrix, // [D, H HD]
+    pub(crate) attn_output: Matrix, // [D, H HD], or what leaves another mixer
     pub(crate) post_attention_norm: Option<NormWeights>,
     pub(crate) ffn_norm: Option<NormWeights>,
     pub(crate) ffn_gate_inp: Option<Matrix>, // [E, D]: the router of experts, whose matrices the next two are then
@@ -43,6 +51,9 @@ pub(crate) struct Weights {
     pub(crate) layers: Vec<Layer>,            // n_layer
     pub(crate) output_norm: NormWeights,
     pub(crate) output: Option<Matrix>, // [V, D]; token_embd where tied
+    pub(super) output_folded: Option<Tensor>, // [2, V], where a LayerNorm folds into it
+    /// Vectors on the host, by label, until they have been folded.
+    pub(super) kept: HashMap<String, Vec<f32>>,
     /// Divisors of the rotary frequencies, [R/2], on the host: by the names of their tensors.
     pub(crate) divisors: HashMap<String, Vec<f32>>,
 }
@@ -93,6 +104,7 @@ struct Found {
     vectors: HashMap<String, Tensor>,
     /// What stays on the host.
     host: HashMap<String, Vec<f32>>,
+    kept: HashMap<String, Vec<f32>>,
 }
 
 const LOADED: &str = "every weight that is wanted was loaded";
@@ -103,17 +115,27 @@ impl Found {
     }
 
     fn matrix(&mut self, label: &str) -> Matrix {
-        Matrix { w: self.linear(label), bias: self.vectors.remove(&format!("{label}.bias")) }
+        let bias = self.vectors.remove(&format!("{label}.bias"));
+        Matrix { w: self.linear(label), bias, folded: None }
     }
 
-    /// The router of a layer, where it has experts.
-    fn router(&mut self, label: &str) -> Option<Matrix> {
+    /// A matrix that not every layer has.
+    fn optional(&mut self, label: &str) -> Option<Matrix> {
         self.matrices.contains_key(label).then(|| self.matrix(label))
     }
 
     fn norm(&mut self, label: &str) -> Option<NormWeights> {
         let gain = self.vectors.remove(label)?;
-        Some(NormWeights { gain, bias: self.vectors.remove(&format!("{label}.bias")) })
+        let bias = self.vectors.remove(&format!("{label}.bias"));
+        Some(NormWeights { gain, bias, scale: 1.0 })
+    }
+
+    /// The norm that is the last to be added in a layer, and the scale of what the layer gives.
+    fn last_norm(&mut self, layer: usize) -> Option<NormWeights> {
+        let scale = self.host.remove(&format!("blk.{layer}.layer_output_scale"));
+        let scale = scale.and_then(|scale| scale.first().copied()).unwrap_or(1.0);
+        let norm = self.norm(&format!("blk.{layer}.post_ffw_norm"))?;
+        Some(NormWeights { scale, ..norm })
     }
 
     /// What the heads of a layer add to their scores.
@@ -140,15 +162,19 @@ impl Found {
             layers.push(Layer {
                 attn_norm: self.norm(&n("attn_norm")),
                 attn_qkv: self.matrix(&n("attn_qkv")),
+                attn_gate: self.optional(&n("attn_gate")),
+                conv: self.vectors.remove(&n("conv")),
+                ssm_terms: self.vectors.remove(&n("ssm_terms")),
+                ssm_norm: self.vectors.remove(&n("ssm_norm")),
                 head_norms: self.vectors.remove(&n("head_norms")),
                 attn_terms: self.terms(gpu, config, i)?,
                 attn_output: self.matrix(&n("attn_output")),
                 post_attention_norm: self.norm(&n("post_attention_norm")),
                 ffn_norm: self.norm(&n("ffn_norm")),
-                ffn_gate_inp: self.router(&n("ffn_gate_inp")),
+                ffn_gate_inp: self.optional(&n("ffn_gate_inp")),
                 ffn_gate_up: self.matrix(&n("ffn_gate_up")),
                 ffn_down: self.matrix(&n("ffn_down")),
-                post_ffw_norm: self.norm(&n("post_ffw_norm")),
+                post_ffw_norm: self.last_norm(i),
             });
         }
         Ok(Weights {
@@ -158,6 +184,8 @@ impl Found {
             position_embd: self.vectors.remove("position_embd"),
             output_norm: self.norm("output_norm").expect(LOADED),
             output: if config.tied { None } else { Some(self.matrix("output")) },
+            output_folded: None,
+            kept: self.kept,
             divisors: self.host,
         })
     }
@@ -165,12 +193,13 @@ impl Found {
 
 impl Weights {
     /// Streams every tensor to the GPU, in the order of the file. `progress` is told of bytes as they
-    /// arrive there.
+    /// arrive there. `keeps_vectors`: on the host as well.
     pub(crate) async fn load(
         gpu: &Gpu,
         source: &impl Source,
         gguf: &Gguf,
         config: &Config,
+        keeps_vectors: bool,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self> {
         let mut wanted = Vec::new();
@@ -204,7 +233,11 @@ impl Weights {
                         "position_embd" => vec![config.n_ctx, config.n_embd],
                         _ => vec![values.len()],
                     };
-                    found.vectors.insert(label, Tensor::upload(gpu, name, &shape, &values)?);
+                    let tensor = Tensor::upload(gpu, name, &shape, &values)?;
+                    if keeps_vectors && shape.len() == 1 {
+                        found.kept.insert(label.clone(), values);
+                    }
+                    found.vectors.insert(label, tensor);
                 }
             }
             gpu.check()?;
@@ -215,7 +248,7 @@ impl Weights {
     /// The matrix of the logits, and its bias.
     pub(crate) fn output(&self) -> (&Linear, Option<&Tensor>) {
         match &self.output {
-            Some(Matrix { w, bias }) => (w, bias.as_ref()),
+            Some(Matrix { w, bias, .. }) => (w, bias.as_ref()),
             None => (&self.token_embd, None),
         }
     }
@@ -229,7 +262,7 @@ impl Weights {
     fn products(&self) -> impl Iterator<Item = &Matrix> {
         let layers = self.layers.iter().flat_map(|layer| {
             let all = [&layer.attn_qkv, &layer.attn_output, &layer.ffn_gate_up, &layer.ffn_down];
-            all.into_iter().chain(&layer.ffn_gate_inp)
+            all.into_iter().chain(&layer.attn_gate).chain(&layer.ffn_gate_inp)
         });
         layers.chain(&self.output)
     }
@@ -257,9 +290,16 @@ impl Weights {
         });
         let norms = norms.chain([&self.token_embd_norm]).flatten().chain([&self.output_norm]);
         let norms = norms.flat_map(|norm| [Some(&norm.gain), norm.bias.as_ref()]);
-        let heads = self.layers.iter().flat_map(|l| [l.head_norms.as_ref(), Some(&l.attn_terms)]);
-        let biases = self.products().map(|matrix| matrix.bias.as_ref());
-        let vectors = norms.chain(heads).chain(biases).chain([self.position_embd.as_ref()]);
+        let heads = self.layers.iter().flat_map(|layer| {
+            let Layer { conv, ssm_terms, ssm_norm, head_norms, attn_terms, .. } = layer;
+            [conv, ssm_terms, ssm_norm, head_norms]
+                .map(Option::as_ref)
+                .into_iter()
+                .chain([Some(attn_terms)])
+        });
+        let biases = self.products().flat_map(|m| [m.bias.as_ref(), m.folded.as_ref()]);
+        let few = [self.position_embd.as_ref(), self.output_folded.as_ref()];
+        let vectors = norms.chain(heads).chain(biases).chain(few);
         vectors.flatten().map(Tensor::size).sum::<u64>()
             + self.matrices().map(Linear::bytes).sum::<u64>()
     }

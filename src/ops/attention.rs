@@ -33,12 +33,12 @@ pub struct AttentionParams {
     pub span: u32,
 }
 
-impl AttentionParams {
-    /// What a span of slots leaves to the next, of each query: [T, H, this].
-    pub fn carried(&self) -> usize {
-        2 * (self.head_dim as usize).div_ceil(TILE_DIMS)
-    }
+/// What a span of slots leaves to the next, of each query: [T, H, this].
+pub fn carried(head_dim: usize) -> usize {
+    2 * head_dim.div_ceil(TILE_DIMS)
+}
 
+impl AttentionParams {
     /// H, KV and HD.
     pub(super) fn shape(&self) -> [usize; 3] {
         [self.heads, self.kv_heads, self.head_dim].map(|n| n as usize)
@@ -302,7 +302,7 @@ impl Attention {
         q.expect(OP, [rows, 3, heads * head_dim])?;
         expect_cache(OP, params.ring, kv_heads * head_dim, self.shape.kv_f16, [k, v])?;
         out.expect(OP, [rows, heads * head_dim])?;
-        carry.expect(OP, [rows, heads, params.carried()])?;
+        carry.expect(OP, [rows, heads, carried(head_dim)])?;
         terms.expect(OP, [heads, HEAD_TERMS])?;
         self.shape.expect(OP, params, out)?;
         let sharing = self.shape.sharing;

@@ -2,9 +2,10 @@
 use super::epilogue::ByEpilogue;
 use super::formats::{ForFormats, for_formats};
 use super::matmul::Rows;
-use super::{Epilogue, FRAME, Linear, Product, Sums};
+use super::{Epilogue, FRAME, Linear, Normed, Product, Sums};
 use crate::Result;
 use crate::gpu::{Access, Gpu, Reads, Recording, Tensor, Work};
+use futures_util::future::try_join;
 
 /// `Params` of `shaders/experts.wgsl`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -26,6 +27,12 @@ pub struct ExpertsParams {
     pub each: u32,
     /// Experts of a token.
     pub used: u32,
+    /// How many partial sums of squares there are, where a norm is folded in.
+    pub partials: u32,
+    /// Elements that their mean is of.
+    pub cols: f32,
+    /// Added to it.
+    pub eps: f32,
 }
 
 /// What the matrix of all experts is: their rows one after another, and what is added to their products.
@@ -42,6 +49,8 @@ pub struct ExpertWeights<'a> {
 /// Multiplies tokens with the matrices of their experts; no other expert's weights are read.
 pub struct Experts {
     kernels: ByEpilogue,
+    /// Those that divide by a norm.
+    normed: ByEpilogue,
     no_bias: Tensor,
 }
 
@@ -87,12 +96,19 @@ impl Experts {
         ExpertsParams
     );
 
-    /// Compiles the kernels of the given products, whose epilogues have a gate or add.
-    pub async fn new(gpu: &Gpu, sums: Sums, products: &[Product]) -> Result<Self> {
-        let sources = if sums == Sums::Subgroup { Self::SUBGROUP } else { Self::SOURCES };
-        let overrides = [("WG", f64::from(gpu.tier.lanes()))];
-        let kernels = ByEpilogue::new(gpu, &[sources], products, &overrides).await?;
-        Ok(Self { kernels, no_bias: Tensor::zeros(gpu, "no_bias", &[1])? })
+    /// Compiles the kernels of the given products, whose epilogues have a gate or add. `folds`: whether norms of one token
+    /// fold into them.
+    pub async fn new(gpu: &Gpu, sums: Sums, products: &[Product], folds: bool) -> Result<Self> {
+        let sources = [if sums == Sums::Subgroup { Self::SUBGROUP } else { Self::SOURCES }];
+        let lanes = ("WG", f64::from(gpu.tier.lanes()));
+        let gated = products.iter().filter(|(epilogue, _)| folds && epilogue.gated());
+        let gated: Vec<_> = gated.copied().collect();
+        let (kernels, normed) = try_join(
+            ByEpilogue::new(gpu, &sources, products, &[lanes]),
+            ByEpilogue::new(gpu, &sources, &gated, &[lanes, ("NORMED", 1.0)]),
+        )
+        .await?;
+        Ok(Self { kernels, normed, no_bias: Tensor::zeros(gpu, "no_bias", &[1])? })
     }
 
     /// Records `y[t, s] = epilogue(x[t] w_e^T + bias_e)` for the experts e = chosen[t, s], or with [`Epilogue::Add`]
@@ -103,7 +119,46 @@ impl Experts {
         recording: &mut Recording,
         label: impl Into<String>,
         epilogue: Epilogue,
-        [frame, x, chosen, y]: [&Tensor; 4],
+        tensors: [&Tensor; 4],
+        weights: ExpertWeights<'_>,
+    ) -> Result<()> {
+        tensors[0].expect("experts", [FRAME])?;
+        self.note(recording, label.into(), epilogue, tensors, None, weights)
+    }
+
+    /// Records the same of one token with a gate, `norm(x)` being what is multiplied, the norm folded in.
+    #[allow(clippy::too_many_arguments, reason = "as record, and the norm")]
+    pub fn record_normed(
+        &self,
+        recording: &mut Recording,
+        label: impl Into<String>,
+        epilogue: Epilogue,
+        eps: f32,
+        Normed { xn, sums, partials }: Normed<'_>,
+        [chosen, y]: [&Tensor; 2],
+        weights: ExpertWeights<'_>,
+    ) -> Result<()> {
+        xn.expect("experts", [1, weights.w.padded_cols()])?;
+        if epilogue == Epilogue::Add {
+            return Err(y.misfit("experts", "an epilogue that does not add".into()));
+        }
+        match sums.shape[..] {
+            [room] if room >= partials as usize => {}
+            _ => return Err(sums.misfit("experts", format!("[{partials}] or more"))),
+        }
+        // One over the root of nothing and one is one.
+        let eps = if partials > 0 { eps } else { 1.0 };
+        let tensors = [sums, xn, chosen, y];
+        self.note(recording, label.into(), epilogue, tensors, Some((partials, eps)), weights)
+    }
+
+    fn note(
+        &self,
+        recording: &mut Recording,
+        label: String,
+        epilogue: Epilogue,
+        [first, x, chosen, y]: [&Tensor; 4],
+        norm: Option<(u32, f32)>,
         weights: ExpertWeights<'_>,
     ) -> Result<()> {
         const OP: &str = "experts";
@@ -111,7 +166,6 @@ impl Experts {
         let (added, cols) = (epilogue == Epilogue::Add, w.padded_cols());
         let each = w.rows / experts.max(1);
         let [tokens, used, _] = chosen.dims(OP)?;
-        frame.expect(OP, [FRAME])?;
         chosen.expect(OP, [tokens, used, 2])?;
         let works = added || epilogue.gated() && each.is_multiple_of(2);
         if !works || each * experts != w.rows {
@@ -134,9 +188,10 @@ impl Experts {
         if let Some(bias) = bias {
             bias.expect(OP, [w.rows])?;
         }
-        let label = label.into();
+        let kernels = if norm.is_some() { &self.normed } else { &self.kernels };
+        let (partials, eps) = norm.unwrap_or_default();
         for part in &w.parts {
-            let kernel = self.kernels.get(epilogue, part.dtype)?;
+            let kernel = kernels.get(epilogue, part.dtype)?;
             let units = cols as u32 / 32;
             let grid = Rows::of_one_token(each, units, 4, kernel.lanes());
             if grid.beyond > 1 {
@@ -151,12 +206,16 @@ impl Experts {
                 lanes: grid.lanes,
                 each: each as u32,
                 used: used as u32,
+                partials,
+                cols: w.cols as f32,
+                eps,
             };
             let bias = bias.unwrap_or(&self.no_bias);
-            let tensors = [frame, x, chosen, &part.quants, &part.scales, bias, y];
+            let tensors = [first, x, chosen, &part.quants, &part.scales, bias, y];
             let (in_turn, at_once) = if added { (used as u32, 1) } else { (1, used as u32) };
             // Partial sums are added up too, and four rows stored.
-            let iterations = in_turn * (1 + units.div_ceil(grid.lanes)) + 2 * (8 + 8) + 4;
+            let shares = partials.div_ceil(kernel.lanes()) + 2 * (8 + 8);
+            let iterations = in_turn * (1 + units.div_ceil(grid.lanes)) + 2 * (8 + 8) + 4 + shares;
             let work = Work {
                 grid: [grid.grid_x, at_once, tokens as u32],
                 iterations: u64::from(iterations),
@@ -166,7 +225,8 @@ impl Experts {
                 // As many as of this part if all parts have their share of what is chosen.
                 let chosen =
                     (part.quants.size() + part.scales.size()) * used as u64 / experts as u64;
-                let activations = u64::from(grid.grid_x) * (used * 4 * cols) as u64;
+                let activations =
+                    u64::from(grid.grid_x) * (used * 4 * (cols + partials as usize)) as u64;
                 recording.reads(Reads { weights: chosen, activations });
             }
         }

@@ -1,13 +1,14 @@
 //! The decode step's products with the norms folded in: whoever writes the residual stream also writes it times the
-//! next norm's gain, and its squares; whoever reads that divides its result by the root of their mean.
+//! next norm's gain, and partial sums; whoever reads that divides its result by the root of the mean of the squares, or
+//! takes the mean off it too.
 use super::epilogue::ByEpilogue;
 use super::formats::{ByFormat, ForFormats, for_formats};
 use super::matmul::{Rows, expect_product, one_token_iterations, reads};
-use super::{Epilogue, GetRowsParams, Linear, MatMulParams, Product, Variant, int8};
+use super::{Epilogue, GetRowsParams, Linear, MatMulParams, NormKind, Product, Variant, int8};
 use crate::Result;
 use crate::format::DType;
 use crate::gpu::{Access, Gpu, Recording, Tensor, Work};
-use futures_util::future::try_join3;
+use futures_util::future::{try_join, try_join3};
 
 /// `Params` of `shaders/matvec_normed.wgsl`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -15,12 +16,14 @@ use futures_util::future::try_join3;
 pub struct NormedParams {
     /// As of every product.
     pub product: MatMulParams,
-    /// How many partial sums of squares there are.
+    /// How many partial sums there are.
     pub partials: u32,
     /// Elements that the mean is of.
     pub cols: f32,
     /// Added to the mean of the squares.
     pub eps: f32,
+    /// Where the products of the norm's gain begin, behind those of its bias.
+    pub slopes: u32,
 }
 
 /// `Params` of `shaders/matvec_residual.wgsl`.
@@ -39,6 +42,8 @@ pub struct ResidualParams {
     pub lanes: u32,
     /// Where this part's partial sums start.
     pub partial0: u32,
+    /// Rows of the whole matrix.
+    pub all_rows: u32,
 }
 
 /// What the next norm needs of the residual stream.
@@ -46,15 +51,31 @@ pub struct ResidualParams {
 pub struct Normed<'a> {
     /// The stream times the norm's gain: [1, D].
     pub xn: &'a Tensor,
-    /// Partial sums of its squares: `[>= partials]`.
-    pub squares: &'a Tensor,
-    /// How many of them there are now.
+    /// Partial sums, as many numbers each as [`NormKind::sums`] says.
+    pub sums: &'a Tensor,
+    /// How many of them there are now; none where `xn` is the stream normed already.
     pub partials: u32,
 }
 
-/// Partial sums of squares that any writer of `rows` elements in `parts` leaves at most.
+/// Partial sums that any writer of `rows` elements in `parts` leaves at most.
 pub fn most_partials(rows: usize, parts: usize) -> usize {
     rows.div_ceil(4) + parts
+}
+
+/// What norms fold into products, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Folds {
+    /// What norms divide by.
+    pub kind: NormKind,
+    /// Whether what is added to the stream has biases: all gains come with one then.
+    pub biased: bool,
+    /// Whether something is added to the stream while another block still reads it as it was.
+    pub beside: bool,
+}
+
+impl Folds {
+    /// RMSNorms, no biases, one block after another.
+    pub const RMS: Self = Self { kind: NormKind::Rms, biased: false, beside: false };
 }
 
 pub(super) const WRITES_RESIDUAL: &[Access] = &[
@@ -73,10 +94,12 @@ pub(super) const READS_NORMED: &[Access] =
 pub struct Fused {
     normed: ByEpilogue,
     residual: ByFormat,
+    beside: ByFormat,
     get_rows: ByFormat,
     no_bias: Tensor,
     /// Rows of a workgroup.
     rows: u32,
+    folds: Folds,
 }
 
 impl Fused {
@@ -86,6 +109,7 @@ impl Fused {
         "",
         FOUR_ROWS,
         [
+            "lib/folded.wgsl",
             "lib/block.wgsl",
             "lib/inputs.wgsl",
             "lib/reads.wgsl",
@@ -101,6 +125,7 @@ impl Fused {
         "_subgroup",
         PLAIN,
         [
+            "lib/folded.wgsl",
             "lib/block.wgsl",
             "lib/inputs.wgsl",
             "lib/reads.wgsl",
@@ -117,6 +142,7 @@ impl Fused {
         "_many",
         IN_PLACE,
         [
+            "lib/folded.wgsl",
             "lib/block.wgsl",
             "lib/inputs.wgsl",
             "lib/reads.wgsl",
@@ -132,7 +158,13 @@ impl Fused {
         "matvec_residual",
         "",
         FOUR_ROWS,
-        ["lib/block.wgsl", "lib/inputs.wgsl", "lib/reads.wgsl", "lib/reduce4.wgsl"],
+        [
+            "lib/folded.wgsl",
+            "lib/block.wgsl",
+            "lib/inputs.wgsl",
+            "lib/reads.wgsl",
+            "lib/reduce4.wgsl"
+        ],
         WRITES_RESIDUAL,
         ResidualParams
     );
@@ -142,6 +174,7 @@ impl Fused {
         "_subgroup",
         PLAIN,
         [
+            "lib/folded.wgsl",
             "lib/block.wgsl",
             "lib/inputs.wgsl",
             "lib/reads.wgsl",
@@ -157,6 +190,7 @@ impl Fused {
         "_many",
         IN_PLACE,
         [
+            "lib/folded.wgsl",
             "lib/block.wgsl",
             "lib/inputs.wgsl",
             "lib/reads.wgsl",
@@ -171,7 +205,7 @@ impl Fused {
         "get_rows_normed",
         "",
         PLAIN,
-        ["lib/block.wgsl", "lib/reads.wgsl"],
+        ["lib/folded.wgsl", "lib/block.wgsl", "lib/reads.wgsl"],
         WRITES_RESIDUAL,
         GetRowsParams
     );
@@ -183,7 +217,9 @@ impl Fused {
         products: &[Product],
         embedding: &[DType],
         variant: Variant,
+        folds: Folds,
     ) -> Result<Self> {
+        let Folds { kind, biased, beside } = folds;
         let lanes = ("WG", f64::from(gpu.tier.lanes()));
         let normed = [Self::NORMED, Self::NORMED_SUBGROUP, Self::NORMED_MANY];
         let normed = variant.sources(normed, int8::NORMED);
@@ -193,19 +229,29 @@ impl Fused {
         let (added, stored): (Vec<_>, Vec<_>) =
             products.iter().partition(|(epilogue, _)| *epilogue == Epilogue::Add);
         let added: Vec<_> = added.into_iter().map(|(_, dtype): Product| dtype).collect();
-        let (normed, residual, get_rows) = try_join3(
-            ByEpilogue::new(gpu, &normed, &stored, &[lanes, rows]),
-            ByFormat::new(gpu, &residual, &added, &[lanes, rows]),
-            ByFormat::new(gpu, &[Self::GET_ROWS], embedding, &[lanes]),
+        let centred = ("CENTRED", kind.centred());
+        let biased = ("BIASED", f64::from(u8::from(biased)));
+        let aside: &[DType] = if beside { &added } else { &[] };
+        let (normed, (residual, beside), get_rows) = try_join3(
+            ByEpilogue::new(gpu, &normed, &stored, &[lanes, rows, centred]),
+            try_join(
+                ByFormat::new(gpu, &residual, &added, &[lanes, rows, centred, biased]),
+                ByFormat::new(gpu, &residual, aside, &[lanes, rows, biased, ("BESIDE", 1.0)]),
+            ),
+            ByFormat::new(gpu, &[Self::GET_ROWS], embedding, &[lanes, centred]),
         )
         .await?;
-        Ok(Self {
-            normed,
-            residual,
-            get_rows,
-            no_bias: Tensor::zeros(gpu, "no_bias", &[1])?,
-            rows: variant.rows,
-        })
+        let no_bias = Tensor::zeros(gpu, "no_bias", &[1])?;
+        Ok(Self { normed, residual, beside, get_rows, no_bias, rows: variant.rows, folds })
+    }
+
+    /// An error unless there is room for so many partial sums.
+    fn expect_partials(&self, op: &'static str, sums: &Tensor, partials: u32) -> Result<()> {
+        let wanted = partials as usize * self.folds.kind.sums();
+        match sums.shape[..] {
+            [room] if room >= wanted => Ok(()),
+            _ => Err(sums.misfit(op, format!("[{wanted}] or more"))),
+        }
     }
 
     /// Records `x = scale w[token]` and what the norm of `gain` needs of it; how many partial sums there are then.
@@ -215,7 +261,7 @@ impl Fused {
         recording: &mut Recording,
         label: &str,
         scale: f32,
-        [token, gain, x, xn, squares]: [&Tensor; 5],
+        [token, gain, x, xn, sums]: [&Tensor; 5],
         w: &Linear,
     ) -> Result<u32> {
         const OP: &str = "get_rows_normed";
@@ -224,11 +270,11 @@ impl Fused {
         x.expect(OP, [1, w.padded_cols()])?;
         xn.expect(OP, [1, w.padded_cols()])?;
         let units = w.padded_cols() as u32 / 32;
-        expect_partials(OP, squares, units)?;
+        self.expect_partials(OP, sums, units)?;
         for part in &w.parts {
             let (rows, row0) = (part.rows as u32, part.row0 as u32);
             let params = GetRowsParams { rows, row0, units, scale };
-            let tensors = [token, &part.quants, &part.scales, gain, x, xn, squares];
+            let tensors = [token, &part.quants, &part.scales, gain, x, xn, sums];
             let kernel = self.get_rows.get(part.dtype)?;
             let iterations = u64::from(units.div_ceil(kernel.lanes()));
             let work = Work { grid: [1, 1, 1], iterations };
@@ -238,7 +284,8 @@ impl Fused {
     }
 
     /// Records `y = epilogue(norm(x) w^T + bias)`, the norm folded in. `y`: [1, M], or [1, M/2] with a gate,
-    /// either padded to whole units.
+    /// either padded to whole units. `bias`: `[M]`; of a LayerNorm that is folded in [2, M], the product of the norm's
+    /// bias in the first row, with the matrix' own, and that of its gain in the second.
     #[allow(clippy::too_many_arguments, reason = "as MatMul::record, and the norm")]
     pub fn record_normed(
         &self,
@@ -252,11 +299,18 @@ impl Fused {
         bias: Option<&Tensor>,
     ) -> Result<()> {
         const OP: &str = "matvec_normed";
-        let Normed { xn, squares, partials } = input;
+        let Normed { xn, sums, partials } = input;
+        let centred = self.folds.kind == NormKind::Layer && partials > 0;
         xn.expect(OP, [1, w.padded_cols()])?;
-        expect_partials(OP, squares, partials)?;
-        let [_, width] = expect_product(OP, epilogue, y, w, bias)?;
+        self.expect_partials(OP, sums, partials)?;
+        let [_, width] = expect_product(OP, epilogue, y, w, bias.filter(|_| !centred))?;
         y.expect(OP, [1, width])?;
+        let (has_bias, bias) = (bias.is_some(), bias.unwrap_or(&self.no_bias));
+        if centred {
+            bias.expect(OP, [2, w.rows])?;
+        }
+        // One over the root of nothing and one is one.
+        let eps = if partials > 0 { eps } else { 1.0 };
         if epilogue == Epilogue::Add {
             return Err(y.misfit(OP, "an epilogue that does not add".into()));
         }
@@ -264,39 +318,66 @@ impl Fused {
             let kernel = self.normed.get(epilogue, part.dtype)?;
             let (units, lanes) = (w.padded_cols() as u32 / 32, kernel.lanes());
             let grid = Rows::of_one_token(part.rows, units, self.rows, lanes);
-            let product = MatMulParams::of(part, w, width, bias.is_some(), grid);
-            let params = NormedParams { product, partials, cols: w.cols as f32, eps };
-            let bias = bias.unwrap_or(&self.no_bias);
-            let tensors = [xn, squares, &part.quants, &part.scales, bias, y];
+            let product = MatMulParams::of(part, w, width, has_bias, grid);
+            let slopes = if centred { w.rows as u32 } else { 0 };
+            let params = NormedParams { product, partials, cols: w.cols as f32, eps, slopes };
+            let tensors = [xn, sums, &part.quants, &part.scales, bias, y];
             let iterations = one_token_iterations(units, self.rows, grid.lanes)
                 + u64::from(partials.div_ceil(lanes));
             let work = Work { grid: [grid.grid_x, grid.beyond, 1], iterations };
             recording.dispatch(label, kernel, params, &tensors, work)?;
-            recording.reads(reads(part, self.rows, 4 * (w.padded_cols() + partials as usize)));
+            let sums = partials as usize * self.folds.kind.sums();
+            recording.reads(reads(part, self.rows, 4 * (w.padded_cols() + sums)));
         }
         Ok(())
     }
 
     /// Records `y += x w^T` and what the norm of `gain` needs of y; how many partial sums there are then. `x`:
-    /// [1, K]; `gain`: `[M]`; `y`, `yn`: [1, M].
+    /// [1, K]; `gain`: `[M]`, or, where what is added has biases, [2, M] with the bias in the second row; `y`, `yn`:
+    /// [1, M].
     pub fn record_residual(
         &self,
         recording: &mut Recording,
         label: &str,
-        [x, gain, y, yn, squares]: [&Tensor; 5],
+        tensors: [&Tensor; 5],
+        w: &Linear,
+    ) -> Result<u32> {
+        self.record_added(recording, label, &self.residual, tensors, w)
+    }
+
+    /// Records the same for another block that is still to read y as it was: `yn` is that times `gain`, and the sums stay.
+    pub fn record_beside(
+        &self,
+        recording: &mut Recording,
+        label: &str,
+        tensors: [&Tensor; 5],
+        w: &Linear,
+    ) -> Result<()> {
+        self.record_added(recording, label, &self.beside, tensors, w).map(|_| ())
+    }
+
+    fn record_added(
+        &self,
+        recording: &mut Recording,
+        label: &str,
+        kernels: &ByFormat,
+        [x, gain, y, yn, sums]: [&Tensor; 5],
         w: &Linear,
     ) -> Result<u32> {
         const OP: &str = "matvec_residual";
         x.expect(OP, [1, w.padded_cols()])?;
-        gain.expect(OP, [w.rows])?;
+        match self.folds.biased {
+            true => gain.expect(OP, [2, w.rows])?,
+            false => gain.expect(OP, [w.rows])?,
+        }
         y.expect(OP, [1, w.rows])?;
         yn.expect(OP, [1, w.rows])?;
         let groups = |rows: usize| (rows as u32).div_ceil(self.rows);
         let partials = w.parts.iter().map(|part| groups(part.rows)).sum();
-        expect_partials(OP, squares, partials)?;
+        self.expect_partials(OP, sums, partials)?;
         let mut partial0 = 0;
         for part in &w.parts {
-            let kernel = self.residual.get(part.dtype)?;
+            let kernel = kernels.get(part.dtype)?;
             let units = w.padded_cols() as u32 / 32;
             let grid = Rows::of_one_token(part.rows, units, self.rows, kernel.lanes());
             let params = ResidualParams {
@@ -306,21 +387,15 @@ impl Fused {
                 grid_x: grid.grid_x,
                 lanes: grid.lanes,
                 partial0,
+                all_rows: w.rows as u32,
             };
             partial0 += groups(part.rows);
-            let tensors = [x, &part.quants, &part.scales, gain, y, yn, squares];
+            let tensors = [x, &part.quants, &part.scales, gain, y, yn, sums];
             let iterations = one_token_iterations(units, self.rows, grid.lanes);
             let work = Work { grid: [grid.grid_x, grid.beyond, 1], iterations };
             recording.dispatch(label, kernel, params, &tensors, work)?;
             recording.reads(reads(part, self.rows, 4 * w.padded_cols()));
         }
         Ok(partials)
-    }
-}
-
-fn expect_partials(op: &'static str, squares: &Tensor, partials: u32) -> Result<()> {
-    match squares.shape[..] {
-        [room] if room >= partials as usize => Ok(()),
-        _ => Err(squares.misfit(op, format!("[{partials}] or more"))),
     }
 }

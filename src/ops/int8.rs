@@ -60,14 +60,14 @@ pub(super) const MATVEC: Shapes = shapes!(
 /// Products of a normed input.
 pub(super) const NORMED: Shapes = shapes!(
     "matvec_normed",
-    ["lib/block.wgsl", "lib/inputs.wgsl", "lib/reads.wgsl", "lib/epilogue.wgsl"],
+    ["lib/folded.wgsl", "lib/block.wgsl", "lib/inputs.wgsl", "lib/reads.wgsl", "lib/epilogue.wgsl"],
     READS_NORMED,
     NormedParams
 );
 /// Products that are added to the residual stream.
 pub(super) const RESIDUAL: Shapes = shapes!(
     "matvec_residual",
-    ["lib/block.wgsl", "lib/inputs.wgsl", "lib/reads.wgsl"],
+    ["lib/folded.wgsl", "lib/block.wgsl", "lib/inputs.wgsl", "lib/reads.wgsl"],
     WRITES_RESIDUAL,
     ResidualParams
 );

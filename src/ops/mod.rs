@@ -1,14 +1,17 @@
 //! One file an op: its `Params`, its kernel, its `record`.
-mod add_bias;
 mod add_position;
 mod argmax;
 mod attention;
 mod attention_one;
+mod delta_net;
 mod epilogue;
 mod experts;
+mod experts_many;
 mod formats;
 mod fused;
+mod gate;
 mod get_rows;
+mod group_experts;
 mod head_norm;
 mod head_terms;
 mod int8;
@@ -16,6 +19,7 @@ mod linear;
 mod matmul;
 mod nll;
 mod norm;
+mod norm_added;
 mod peak;
 mod ring;
 mod rope_store;
@@ -23,22 +27,29 @@ mod route;
 mod sample;
 mod shares;
 mod shift;
+mod short_conv;
 mod softcap;
 mod subgroup;
+mod sum_experts;
 mod variant;
 
-pub use add_bias::{AddBias, AddBiasParams};
 pub use add_position::{AddPosition, AddPositionParams};
 pub use argmax::{Argmax, ArgmaxParams, NO_TOKEN};
-pub use attention::{Attention, AttentionParams, ChunkAttention, HeadShape, MOST_HEAD_DIM};
+pub use attention::{
+    Attention, AttentionParams, ChunkAttention, HeadShape, MOST_HEAD_DIM, carried,
+};
 #[cfg(test)]
 pub(crate) use attention_one::Plan;
 pub use attention_one::{AttentionOne, splits};
+pub use delta_net::{DeltaNet, DeltaNetParams, MOST_KEY_DIM};
 pub use epilogue::{Epilogue, Product};
 pub use experts::{ExpertWeights, Experts, ExpertsParams};
+pub use experts_many::{ExpertTiles, ExpertsMany, ExpertsManyParams};
 pub use formats::ForFormats;
-pub use fused::{Fused, Normed, NormedParams, ResidualParams, most_partials};
+pub use fused::{Folds, Fused, Normed, NormedParams, ResidualParams, most_partials};
+pub use gate::{Gate, GateParams};
 pub use get_rows::{GetRows, GetRowsParams};
+pub use group_experts::{GroupExperts, GroupExpertsParams};
 pub use head_norm::{HeadNorm, HeadNormParams};
 pub use head_terms::{Start, head_terms};
 pub use int8::ActivationType;
@@ -47,6 +58,7 @@ pub use linear::{Join, Linear, Part};
 pub use matmul::{MatMul, MatMulParams};
 pub use nll::{Nll, NllParams};
 pub use norm::{Norm, NormKind, NormParams};
+pub use norm_added::{Added, Next, NormAdded, NormAddedParams};
 pub use peak::{Peak, PeakParams};
 pub use ring::{FRAME, RingParams};
 pub use rope_store::RopeStore;
@@ -54,8 +66,10 @@ pub use route::{MOST_EXPERTS, MOST_USED, Route, RouteParams};
 pub use sample::{Sample, SampleParams, SampleSelectParams, SamplerState};
 pub use shares::{Shares, SharesParams};
 pub use shift::{Shift, ShiftParams};
+pub use short_conv::{ShortConv, ShortConvParams};
 pub use softcap::{Softcap, SoftcapParams};
 pub use subgroup::Sums;
+pub use sum_experts::{SumExperts, SumExpertsParams};
 pub use variant::{Choice, Origin, Variant};
 
 use head_terms::HEAD_TERMS;
@@ -83,6 +97,8 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         Fused::GET_ROWS,
         Experts::SOURCES,
         Experts::SUBGROUP,
+        ExpertsMany::ROWS,
+        ExpertsMany::TILES,
     ];
     let bytes = [int8::MATVEC, int8::NORMED, int8::RESIDUAL].into_iter().flatten();
     let by_format: Vec<_> = by_format.into_iter().chain(bytes).collect();
@@ -90,7 +106,6 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
     let others = [Norm::SOURCE, Norm::SUBGROUP, RopeStore::SOURCE, Attention::SOURCE];
     let one = [
         Sample::SELECT,
-        AddBias::SOURCE,
         AddPosition::SOURCE,
         Sample::SOURCE,
         Attention::TILES,
@@ -99,13 +114,21 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         AttentionOne::SUBGROUP,
         AttentionOne::JOIN,
         Argmax::SOURCE,
+        DeltaNet::SOURCE,
+        Gate::SOURCE,
+        Gate::SUBGROUP,
+        GroupExperts::SOURCE,
         HeadNorm::SOURCE,
         HeadNorm::SUBGROUP,
         Nll::SOURCE,
+        NormAdded::SOURCE,
+        NormAdded::SUBGROUP,
         Peak::SOURCE,
         Route::SOURCE,
         Shift::SOURCE,
+        ShortConv::SOURCE,
         Softcap::SOURCE,
+        SumExperts::SOURCE,
         Shares::SOURCE,
         crate::gpu::SUBGROUP_CHECK,
         crate::gpu::HALF_CHECK,

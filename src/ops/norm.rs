@@ -1,8 +1,8 @@
 //! Normalisation of rows.
 use super::{FRAME, Sums};
+use crate::Result;
 use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work, wgsl};
-use crate::{Error, Result};
-use futures_util::future::try_join3;
+use futures_util::future::try_join;
 
 /// `Params` of `shaders/norm.wgsl`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -31,6 +31,15 @@ impl NormKind {
         f64::from(u8::from(self == Self::Layer))
     }
 
+    /// Numbers of a partial sum that folds into a product: the squares' sum; or how many, their mean, and the sum of the
+    /// squares of what is off it.
+    pub fn sums(self) -> usize {
+        match self {
+            Self::Rms => 1,
+            Self::Layer => 3,
+        }
+    }
+
     /// Iterations of a norm of so many elements by so many lanes.
     pub(super) fn iterations(self, cols: u32, lanes: u32) -> u64 {
         let (each, sum) = (u64::from(cols.div_ceil(lanes)), u64::from(lanes.ilog2()));
@@ -45,7 +54,6 @@ impl NormKind {
 pub struct Norm {
     every: Kernel,
     last: Kernel,
-    added: Option<Kernel>,
     no_bias: Tensor,
     kind: NormKind,
 }
@@ -67,20 +75,17 @@ impl Norm {
         ..Self::SOURCE
     };
 
-    /// Compiles the kernel. `added`: whether some norm's result is added to what is there.
-    pub async fn new(gpu: &Gpu, sums: Sums, kind: NormKind, added: bool) -> Result<Self> {
+    /// Compiles the kernel.
+    pub async fn new(gpu: &Gpu, sums: Sums, kind: NormKind) -> Result<Self> {
         let lanes = f64::from(gpu.tier.lanes());
         let source = if sums == Sums::Subgroup { Self::SUBGROUP } else { Self::SOURCE };
-        let make = async |last: bool, add: bool| {
-            let [last, add] = [last, add].map(|flag| f64::from(u8::from(flag)));
-            let overrides =
-                [("WG", lanes), ("LAST", last), ("CENTRED", kind.centred()), ("ADD", add)];
+        let make = async |last: bool| {
+            let last = f64::from(u8::from(last));
+            let overrides = [("WG", lanes), ("LAST", last), ("CENTRED", kind.centred())];
             Kernel::new(gpu, source, overrides).await
         };
-        let make_added = async || if added { make(false, true).await.map(Some) } else { Ok(None) };
-        let (every, last, added) =
-            try_join3(make(false, false), make(true, false), make_added()).await?;
-        Ok(Self { every, last, added, no_bias: Tensor::zeros(gpu, "no_bias", &[1])?, kind })
+        let (every, last) = try_join(make(false), make(true)).await?;
+        Ok(Self { every, last, no_bias: Tensor::zeros(gpu, "no_bias", &[1])?, kind })
     }
 
     /// Records `y = norm(x) * w + bias` for every row. `frame`: `[4]`; `x`, `y`: [T, D]; `w`, `bias`: `[D]`.
@@ -109,22 +114,6 @@ impl Norm {
         self.note(recording, label.into(), &self.last, 1, eps, tensors, bias)
     }
 
-    /// Records `y += norm(x) * w + bias` for every row. `frame`: `[4]`; `x`, `y`: [T, D]; `w`, `bias`: `[D]`. An error
-    /// unless the op was made for it.
-    pub fn record_added(
-        &self,
-        recording: &mut Recording,
-        label: impl Into<String>,
-        eps: f32,
-        tensors: [&Tensor; 4],
-        bias: Option<&Tensor>,
-    ) -> Result<()> {
-        let none = || Error::Unsupported("norm: no kernel was made that adds its result".into());
-        let kernel = self.added.as_ref().ok_or_else(none)?;
-        let [rows, _] = tensors[1].dims("norm")?;
-        self.note(recording, label.into(), kernel, rows, eps, tensors, bias)
-    }
-
     #[allow(clippy::too_many_arguments, reason = "as record, and the kernel")]
     fn note(
         &self,
@@ -143,7 +132,8 @@ impl Norm {
         if let Some(bias) = bias {
             bias.expect("norm", [cols])?;
         }
-        let params = NormParams { cols: cols as u32, has_bias: u32::from(bias.is_some()), eps };
+        let has_bias = u32::from(bias.is_some());
+        let params = NormParams { cols: cols as u32, has_bias, eps };
         let iterations = self.kind.iterations(params.cols, kernel.lanes());
         let work = Work { grid: [rows as u32, 1, 1], iterations };
         let tensors = [frame, x, w, bias.unwrap_or(&self.no_bias), y];

@@ -1,10 +1,13 @@
 //! The oracle: a whole model in `f64`, its attention as the paper writes it. Raw keys are kept in a
 //! list and every one is turned anew at every step, at its place inside the cache. No ring, no phases.
+mod states;
+
 use super::{gelu, gelu_tanh, silu, swiglu_clamped};
 use crate::Result;
 use crate::format::{Gguf, Source, dequantize};
 use crate::model::{
-    Config, Experts, HeadNorms, NormPlaces, Norms, Positions, RopeLayout, RopeScaling, Softmax,
+    Config, Experts, HeadNorms, LayerKind, Mixer, NormPlaces, Norms, Positions, RopeLayout,
+    RopeScaling, Softmax,
 };
 use crate::ops::{Epilogue, NormKind};
 use std::collections::HashMap;
@@ -21,6 +24,8 @@ pub struct Oracle {
     halves: bool,
     /// Raw keys and values of the tokens that can still be seen, by layer: [HD KV] each.
     seen: Vec<Vec<(Vec<f64>, Vec<f64>)>>,
+    /// Of layers that do not attend.
+    states: Vec<states::State>,
     /// What the last token gave to each of them, by layer and head.
     shares: Vec<Vec<Vec<f64>>>,
 }
@@ -104,14 +109,16 @@ impl Oracle {
             _ => "rope_freqs.weight",
         };
         let divisors = weights.get(divisors).map(Vec::as_slice);
-        let turns = config.layers.iter().map(|kind| {
-            let own = if kind.window.is_some() { config.local_rope } else { None };
-            own.unwrap_or(config.rope).frequencies(divisors)
+        let turns = config.layers.iter().map(|kind| match (kind.window, config.local_rope) {
+            // What a file has of its own divides the frequencies of one rope alone.
+            (Some(_), Some(own)) => own.frequencies(None),
+            _ => config.rope.frequencies(divisors),
         });
         let turns = turns.collect();
         let seen = vec![Vec::new(); config.n_layer];
         let shares = vec![Vec::new(); config.n_layer];
-        Self { config, weights, turns, sinks, window, halves: false, seen, shares }
+        let states = vec![states::State::default(); config.n_layer];
+        Self { config, weights, turns, sinks, window, halves: false, seen, states, shares }
     }
 
     /// The same that throws half of its window away whenever it is full.
@@ -122,6 +129,7 @@ impl Oracle {
     /// Begins anew, with nothing seen.
     pub fn restart(&mut self) {
         self.seen.iter_mut().for_each(Vec::clear);
+        self.states.fill_with(states::State::default);
     }
 
     fn weight(&self, name: &str) -> &[f32] {
@@ -155,13 +163,13 @@ impl Oracle {
     }
 
     /// Queries or keys normalised, in models that do so.
-    fn heads_normed(&self, gain: &[f32], heads: Vec<f64>) -> Vec<f64> {
-        let Config { head_norms, head_dim, norms: Norms { eps, .. }, .. } = self.config;
+    fn heads_normed(&self, head_dim: usize, gain: &[f32], heads: Vec<f64>) -> Vec<f64> {
+        let Config { head_norms, norms: Norms { eps, .. }, .. } = self.config;
         let (rms, layer) = (NormKind::Rms, NormKind::Layer);
         match head_norms {
             None => heads,
             Some(HeadNorms::Rows) => normed(rms, eps, &heads, gain, &[]),
-            Some(HeadNorms::Heads) => heads
+            Some(HeadNorms::Heads | HeadNorms::WithValues) => heads
                 .chunks_exact(head_dim)
                 .flat_map(|head| normed(rms, eps, head, gain, &[]))
                 .collect(),
@@ -174,22 +182,30 @@ impl Oracle {
 
     /// Queries, keys and values of a layer.
     fn qkv(&self, layer: usize, xn: &[f64]) -> [Vec<f64>; 3] {
-        let Config { n_head, n_head_kv, head_dim, .. } = self.config;
-        let [q, kv] = [n_head, n_head_kv].map(|heads| heads * head_dim);
+        let LayerKind { n_head_kv, head_dim, .. } = self.config.layers[layer];
+        let [q, kv] = [self.config.n_head, n_head_kv].map(|heads| heads * head_dim);
         let name = |part: &str| format!("blk.{layer}.{part}");
         let fused = name("attn_qkv");
+        // Gemma 4's layers without a matrix of values take that of keys.
+        let no_values = !self.weights.contains_key(&name("attn_v.weight"));
+        let values = if no_values { "attn_k" } else { "attn_v" };
         let [q, k, v] = match self.weights.contains_key(&format!("{fused}.weight")) {
             true => [(0, q), (q, kv), (q + kv, kv)]
                 .map(|(first, rows)| self.linear_rows(&fused, xn, first, rows)),
-            false => ["attn_q", "attn_k", "attn_v"].map(|part| self.linear(&name(part), xn)),
+            false => ["attn_q", "attn_k", values].map(|part| self.linear(&name(part), xn)),
         };
+        let q = self.ungated(layer, q);
         let clamped = |values: Vec<f64>| match self.config.caps.qkv.map(f64::from) {
             Some(cap) => values.into_iter().map(|value| value.clamp(-cap, cap)).collect(),
             None => values,
         };
         let [q, k, v] = [q, k, v].map(clamped);
         let [q, k] = [("attn_q_norm.weight", q), ("attn_k_norm.weight", k)]
-            .map(|(gain, heads)| self.heads_normed(self.weight(&name(gain)), heads));
+            .map(|(gain, heads)| self.heads_normed(head_dim, self.weight(&name(gain)), heads));
+        let v = match self.config.head_norms {
+            Some(HeadNorms::WithValues) => self.heads_normed(head_dim, &vec![1.0; head_dim], v),
+            _ => v,
+        };
         [q, k, v]
     }
 
@@ -266,7 +282,7 @@ impl Oracle {
             [scales.embedding, scales.residual, scales.logits].map(f64::from);
         let embedded = row(self.weight("token_embd.weight")).into_iter();
         let x: Vec<f64> = embedded.map(|weight| embedding * f64::from(weight)).collect();
-        let mut x = self.norm("token_embd_norm", &x);
+        let mut x = if c.norms.embedding { self.norm("token_embd_norm", &x) } else { x };
         if c.positions == Positions::Learned {
             let at = self.seen[0].len() * c.n_embd;
             let learned = &self.weight("position_embd.weight")[at..][..c.n_embd];
@@ -282,15 +298,23 @@ impl Oracle {
             let post =
                 if c.norms.places == NormPlaces::Before { "" } else { "post_attention_norm" };
             let ffn_norm = match self.weights.contains_key(&name("ffn_norm.weight")) {
-                false if c.softmax == Softmax::Learned => name("post_attention_norm"),
+                false if c.softmax == Softmax::Learned || c.gated_heads => {
+                    name("post_attention_norm")
+                }
                 false if c.norms.places != NormPlaces::After => name("attn_norm"),
                 _ => name("ffn_norm"),
             };
             let xn = self.norm(&attn_norm, &x);
-            let [q, k, v] = self.qkv(layer, &xn);
-            self.see(layer, k, v);
-            let att = self.attend(layer, &q);
-            let out = self.linear(&name("attn_output"), &att);
+            let out = match c.layers[layer].mixer {
+                Mixer::Attention => {
+                    let [q, k, v] = self.qkv(layer, &xn);
+                    self.see(layer, k, v);
+                    let att = self.attend(layer, &q);
+                    self.linear(&name("attn_output"), &self.heads_gated(layer, &xn, att))
+                }
+                Mixer::ShortConv => self.short_conv(layer, &xn),
+                Mixer::DeltaNet => self.delta_net(layer, &xn),
+            };
             let out = self.norm(&name(post), &out);
             let before = x.clone();
             x.iter_mut().zip(out).for_each(|(x, out)| *x += residual * out);
@@ -299,8 +323,11 @@ impl Oracle {
             let down = self.feed_forward(layer, &xn);
             let down = self.norm(&name("post_ffw_norm"), &down);
             x.iter_mut().zip(down).for_each(|(x, down)| *x += residual * down);
+            if let [scale] = *self.weight(&name("layer_output_scale.weight")) {
+                x.iter_mut().for_each(|x| *x *= f64::from(scale));
+            }
         }
-        let xn = self.norm("output_norm", &x);
+        let xn = self.norm(self.last_norm(), &x);
         let output = if c.tied { "token_embd" } else { "output" };
         let out = self.linear(output, &xn);
         out.into_iter().map(|logit| capped(logit / logits, c.caps.logits)).collect()
@@ -329,8 +356,8 @@ impl Oracle {
 
     /// Attention of one token over all that is kept, numbered by its place in the list.
     fn attend(&mut self, layer: usize, q: &[f64]) -> Vec<f64> {
-        let Config { n_head, n_head_kv, head_dim, scales, caps, positions, softmax, .. } =
-            self.config;
+        let Config { n_head, scales, caps, positions, softmax, .. } = self.config;
+        let LayerKind { n_head_kv, head_dim, .. } = self.config.layers[layer];
         let seen = &self.seen[layer];
         let mut given = Vec::with_capacity(n_head);
         let mut att = Vec::with_capacity(q.len());

@@ -3,7 +3,7 @@
 //! ```text
 //! magic "BROOKLET", version u32, length of the head u32     little-endian, as everything here
 //! head       JSON: what the stream is and where it stands
-//! K, V       by layer, the rows that were written, as they lie on the device
+//! K, V       by layer, the rows that were written, as they lie on the device; of other layers their states
 //! logits     f32, of the token fed last, where no token is waiting to be fed
 //! SHA-256    of everything before it
 //! ```
@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use std::ops::Range;
 
 const MAGIC: &[u8; 8] = b"BROOKLET";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Where the head begins: after magic, version and length.
 const START: usize = 16;
 const CHECKSUM: usize = 32;
@@ -39,10 +39,9 @@ struct Head {
     kv: KvType,
     activations: ActivationType,
     slots: usize,
-    /// Rows of K and of V that follow for each layer, and the bytes of one.
-    layers: usize,
+    /// Rows of K and of V that follow for each layer, as far as it has so many, and the bytes of all of them.
     rows: usize,
-    row_bytes: usize,
+    cache_bytes: usize,
     /// Logits that follow: V or none.
     logits: usize,
     /// Tokens fed, and the furthest the ring was written.
@@ -192,8 +191,7 @@ impl Head {
 
     /// Bytes of K, V and logits; none when they are more than can be counted.
     fn body_bytes(&self) -> Option<usize> {
-        let of_layer = self.rows.checked_mul(self.row_bytes)?.checked_mul(2)?;
-        of_layer.checked_mul(self.layers)?.checked_add(self.logits.checked_mul(4)?)
+        self.cache_bytes.checked_add(self.logits.checked_mul(4)?)
     }
 
     /// Whether its parts agree with each other, or a sentence on which do not.
@@ -272,7 +270,7 @@ impl Session {
         };
         let recompute = settings.policy == Policy::Recompute;
         let rows = if recompute { 0 } else { self.rows(at.reach) };
-        let row_bytes = 4 * self.cache.k(0).shape[1];
+        let cache_bytes = self.stored(rows).map(|(_, bytes)| bytes).sum();
         let config = &self.model.config;
         let head = Head {
             engine: env!("CARGO_PKG_VERSION").to_owned(),
@@ -284,9 +282,8 @@ impl Session {
             kv: settings.kv,
             activations: settings.activations,
             slots: ring.slots as usize,
-            layers: config.n_layer,
             rows,
-            row_bytes,
+            cache_bytes,
             logits: if pending.is_some() { 0 } else { config.n_vocab },
             position,
             reach: if recompute { position } else { at.reach },
@@ -297,17 +294,16 @@ impl Session {
             sampler: generation.map(Generation::draw),
             note: note.into(),
         };
-        let mut body = vec![0; 2 * config.n_layer * rows * row_bytes + 4 * head.logits];
-        let (cache, logits) = body.split_at_mut(2 * config.n_layer * rows * row_bytes);
-        if rows > 0 {
-            let gpu = &*self.model.gpu;
-            let back = Readback::new(gpu, rows * row_bytes / 4)?;
-            for (tensor, out) in self.stored().zip(cache.chunks_exact_mut(rows * row_bytes)) {
-                gpu.run(&[], &[(tensor, &back)]);
-                // A layer with a window of its own may have fewer rows.
-                let there = out.len().min(4 * tensor.len());
-                back.read(gpu, &mut out[..there]).await?;
-            }
+        let mut body = vec![0; cache_bytes + 4 * head.logits];
+        let (mut cache, logits) = body.split_at_mut(cache_bytes);
+        let gpu = &*self.model.gpu;
+        let most = self.stored(rows).map(|(_, bytes)| bytes).max().unwrap_or(0);
+        let back = Readback::new(gpu, most / 4)?;
+        for (tensor, bytes) in self.stored(rows).filter(|(_, bytes)| *bytes > 0) {
+            let out;
+            (out, cache) = cache.split_at_mut(bytes);
+            gpu.run(&[], &[(tensor, &back)]);
+            back.read(gpu, out).await?;
         }
         if !logits.is_empty() {
             let mut values = vec![0.0; head.logits];
@@ -331,10 +327,11 @@ impl Session {
         reach.min(u64::from(ring.sinks) + u64::from(ring.slots)) as usize
     }
 
-    /// K and V of every layer, in the order of a snapshot.
-    fn stored(&self) -> impl Iterator<Item = &Tensor> {
-        let layers = 0..self.model.config.n_layer;
-        layers.flat_map(|layer| [self.cache.k(layer), self.cache.v(layer)])
+    /// What the cache keeps, in the order of a snapshot, and how many bytes of it are in one of so many rows: a layer may
+    /// have fewer.
+    fn stored(&self, rows: usize) -> impl Iterator<Item = (&Tensor, usize)> {
+        let bytes = move |tensor: &Tensor| 4 * rows.min(tensor.shape[0]) * tensor.shape[1];
+        self.cache.stored().map(move |tensor| (tensor, bytes(tensor)))
     }
 
     /// Becomes the stream that was saved, whatever it was before. The session must have been made from
@@ -343,12 +340,11 @@ impl Session {
         let Snapshot { head, bytes, body, .. } = snapshot;
         self.expect_fit(snapshot)?;
         let gpu = &*self.model.gpu;
-        let (cache, logits) = bytes[body.clone()].split_at(body.len() - 4 * head.logits);
-        if head.rows > 0 {
-            for (tensor, rows) in self.stored().zip(cache.chunks_exact(head.rows * head.row_bytes))
-            {
-                tensor.write(gpu, 0, &rows[..rows.len().min(4 * tensor.len())]);
-            }
+        let (mut cache, logits) = bytes[body.clone()].split_at(head.cache_bytes);
+        for (tensor, bytes) in self.stored(head.rows).filter(|(_, bytes)| *bytes > 0) {
+            let rows;
+            (rows, cache) = cache.split_at(bytes);
+            tensor.write(gpu, 0, rows);
         }
         if !logits.is_empty() {
             self.logits.write(gpu, 0, logits);
@@ -400,11 +396,12 @@ impl Session {
                 head.rows
             )));
         }
-        let sizes = [head.layers, head.row_bytes];
-        let wanted = [config.n_layer, 4 * self.cache.k(0).shape[1]];
-        if sizes != wanted || head.logits != 0 && head.logits != config.n_vocab {
+        let sizes = [head.cache_bytes, head.logits];
+        let logits = if head.logits == 0 { 0 } else { config.n_vocab };
+        let wanted = [self.stored(rows).map(|(_, bytes)| bytes).sum(), logits];
+        if sizes != wanted {
             let [saved, here] =
-                [sizes, wanted].map(|[l, b]| format!("{l} layers of {b} bytes a token"));
+                [sizes, wanted].map(|[b, l]| format!("a cache of {b} bytes and {l} logits"));
             return Err(damaged(format!("it has {saved}, and its model {here}")));
         }
         match head.tokens().find(|&id| id as usize >= config.n_vocab) {

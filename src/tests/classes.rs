@@ -137,12 +137,14 @@ fn run_as(class: Class, names: &[&str]) {
 }
 
 /// What multiplies, norms, attends and chooses.
-const OPS: [&str; 10] = [
+const OPS: [&str; 12] = [
     "ops::cache_ops::attention",
     "ops::cache_ops::attention_by_tiles",
     "ops::cache_ops::rope_store",
     "ops::decode_ops::attention_of_one_token",
     "ops::expert_ops::experts",
+    "ops::fold_ops::layer_norms_fold_into_products",
+    "ops::grouped_ops::group_experts",
     "ops::fused_ops::norms_folded_into_products_of_every_format",
     "ops::row_ops::argmax",
     "ops::norm_ops::norm",
@@ -151,9 +153,10 @@ const OPS: [&str; 10] = [
 ];
 
 /// Of these what subgroups change.
-const BY_SUBGROUP: [&str; 5] = [
+const BY_SUBGROUP: [&str; 6] = [
     "ops::decode_ops::attention_of_one_token",
     "ops::expert_ops::experts",
+    "ops::fold_ops::layer_norms_fold_into_products",
     "ops::fused_ops::norms_folded_into_products_of_every_format",
     "ops::norm_ops::norm",
     "ops::weight_ops::matvec_and_matmul_of_every_format",

@@ -3,7 +3,7 @@ use super::gguf_file::GgufFile;
 use super::tiny::Tiny;
 use crate::format::{Array, DType, Gguf, Value};
 use crate::model::rope::phase_table;
-use crate::model::{Config, Rope, RopeLayout, RopeScaling, Scales};
+use crate::model::{Config, LayerKind, Rope, RopeLayout, RopeScaling, Scales};
 use pollster::block_on;
 use serde::Deserialize;
 
@@ -22,7 +22,8 @@ fn with(key: &str, value: Value) -> GgufFile {
 fn every_field_comes_from_its_key() {
     let tiny = Tiny { bias: true, tied: false, ..Tiny::default() };
     let config = config(&tiny.parts()).unwrap();
-    let sizes = [config.n_layer, config.n_embd, config.n_head, config.n_head_kv, config.head_dim];
+    let LayerKind { n_head_kv, head_dim, .. } = config.layers[1];
+    let sizes = [config.n_layer, config.n_embd, config.n_head, n_head_kv, head_dim];
     assert_eq!(sizes, [2, 64, 4, 2, 16]);
     assert_eq!((config.n_ff, config.n_vocab, config.n_ctx), (84, 320, 4096));
     assert_eq!((config.norms.eps, config.rope.base, config.rope.dim), (0.01, 100.0, 16));
@@ -161,7 +162,11 @@ fn what_cannot_run_is_refused_by_name() {
         (with("llama.embedding_length", text("many")), "llama.embedding_length"),
         (
             with("llama.attention.head_count_kv", sizes(&[2, 1])),
-            "llama.attention.head_count_kv is 2 in layer 0 and 1 in layer 1",
+            "blk.1.attn_k.weight has shape [64, 32], and the model's sizes want [64, 16]",
+        ),
+        (
+            with("llama.feed_forward_length", sizes(&[84, 96])),
+            "llama.feed_forward_length is 84 in layer 0 and 96 in layer 1",
         ),
         (with("llama.feed_forward_length", sizes(&[84])), "has 1 sizes for 2 layers"),
         (with("llama.feed_forward_length", sizes(&[0, 0])), "feed_forward_length is 0"),

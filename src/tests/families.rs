@@ -7,7 +7,7 @@ use crate::gpu::{Counts, Gpu};
 use crate::model::{
     CacheSettings, Config, Experts, KvType, LoadSettings, Model, Policy, Positions, Softmax,
 };
-use crate::ops::RingParams;
+use crate::ops::{ExpertTiles, GroupExperts, RingParams};
 use crate::reference::Oracle;
 use crate::session::Session;
 use crate::text::{SamplerSettings, Tokenizer, Vocab};
@@ -161,6 +161,22 @@ impl Tiny {
             }
         }
         assert_eq!(next(poisoned), expected, "{}: poison", self.name);
+        // A state goes on from the last token; else from the last one that was kept.
+        for lost in [false, true] {
+            let poisoned = full();
+            let cache = poisoned.cache();
+            for layer in 0..model.config.n_layer {
+                let Some(states) = cache.states(layer) else { continue };
+                let [kept, words] = states.shape[..] else { panic!("states are rows") };
+                let slots = cache.ring(layer).slots as usize;
+                let step = slots / (kept - 1);
+                let used = if lost { 1 + fed / step * step % slots / step } else { 0 };
+                let row = vec![1e30f32.to_bits(); words];
+                let unused = (0..kept).filter(|&index| index != used);
+                unused.for_each(|index| states.write(gpu, index * words, &row));
+            }
+            assert_eq!(next(poisoned), expected, "{}: states, lost {lost}", self.name);
+        }
 
         let saved = block_on(full().snapshot(None, "")).unwrap();
         let mut restored = session(model, saved.settings());
@@ -194,33 +210,46 @@ fn holds(name: &'static str) {
     tiny.agrees(&mut one, tiny.sequence("long"));
     tiny.streams(&model);
     tiny.holds_still(&gpu, &model);
-    let step = step(&gpu, &tiny, &model);
+    let step = step(&gpu, &tiny, streamed(&model));
     assert_eq!(step.dispatches, cost(name, model.config.n_layer), "{name}");
     assert_eq!(step.weight_bytes, model.step_bytes(), "{name}");
+}
+
+/// A session whose cache is one split of attention.
+fn streamed(model: &Arc<Model>) -> Session {
+    session(model, streaming(4, 12, 8, KvType::F32))
 }
 
 /// Dispatches of a token: of each layer while its cache is one split of attention, and besides: embedding, last norm where it
 /// is not folded into the output, output, choice, and what few models have.
 fn cost(name: &str, layers: usize) -> u64 {
     let [each, besides] = match name {
-        "qwen2" | "phi3" | "smollm3" | "granite" => [5, 3],
+        "qwen2" | "phi3" | "smollm3" | "granite" | "stablelm" | "mistral3" | "gemma" => [5, 3],
         "qwen3" => [6, 3],
-        "falcon" | "phi2" => [6, 4],
-        "gptneox" | "mpt" | "falcon40" | "stablelm" | "starcoder2" => [7, 4],
-        "bloom" => [7, 5],
-        "olmo2" | "olmo3" | "exaone4" => [8, 4],
-        "glm4" | "gptoss" | "gptoss_mxfp4" => [9, 4],
-        "gemma2" => [9, 5],
-        "gemma3" | "qwen3moe" => [10, 4],
+        // three convolutions of five, and attention of six
+        "lfm2" => [5, 4],
+        // three states of seven, and attention of eight
+        "qwen35" => [7, 3],
+        "falcon" | "phi2" | "gptneox" | "mpt" | "falcon40" | "starcoder2" => [5, 3],
+        // The embedding's norm, and the one after it; learned positions, and the norm after them.
+        "bloom" | "gpt2" => [5, 5],
+        "mpt, clamped" => [6, 3],
+        "olmo2" | "olmo3" | "exaone4" => [8, 3],
+        "glm4" => [7, 4],
+        "gemma2" => [7, 5],
+        "gemma3" => [8, 4],
+        "gemma4" => [8, 5],
+        "gptoss" | "gptoss_mxfp4" | "mixtral" => [8, 3],
+        "qwen3moe" => [9, 3],
         _ => panic!("what does {name} cost?"),
     };
     each * layers as u64 + besides
 }
 
 /// What a token costs now.
-fn step(gpu: &Gpu, tiny: &Tiny, model: &Arc<Model>) -> Counts {
-    let mut session = session(model, streaming(4, 12, 8, KvType::F32));
-    block_on(session.feed(&tiny.sequence("long").tokens)).unwrap();
+fn step(gpu: &Gpu, tiny: &Tiny, mut session: Session) -> Counts {
+    let tokens = &tiny.sequence("long").tokens;
+    block_on(session.feed(&tokens[..tokens.len().min(40)])).unwrap();
     let settings = SamplerSettings { temperature: 0.0, ..SamplerSettings::default() };
     let mut generation = session.generate(settings, &[]).unwrap();
     // However slow this machine is just now.
@@ -252,8 +281,10 @@ families!(
     falcon,
     falcon40,
     bloom,
+    gemma,
     gemma2,
     gemma3,
+    gemma4,
     phi3,
     smollm3,
     granite,
@@ -265,8 +296,12 @@ families!(
     glm4,
     exaone4,
     qwen3moe,
+    mixtral,
+    mistral3,
     gptoss,
-    gptoss_mxfp4
+    gptoss_mxfp4,
+    lfm2,
+    qwen35
 );
 
 /// What other files of these families say, against the oracle that is told the same.
@@ -293,6 +328,36 @@ fn other_files_stream_as_the_paper_does_too() {
         let tiny = Tiny::of(name);
         tiny.streams(&tiny.model(&gpu, change));
     }
+    let tiny = Tiny::of("mpt");
+    let clamped = tiny.model(&gpu, |config| config.caps.qkv = Some(0.7));
+    let step = step(&gpu, &tiny, streamed(&clamped));
+    assert_eq!(step.dispatches, cost("mpt, clamped", clamped.config.n_layer));
+}
+
+/// A chunk reads the weights of an expert once for each tile of its tokens, and not once for each token.
+#[test]
+fn a_chunk_reads_the_weights_of_experts_once_for_many_tokens() {
+    let (tiny, gpu) = (Tiny::of("qwen3moe"), Arc::new(gpu()));
+    let tile = ExpertTiles::of(&gpu).tokens();
+    // To two of the eight experts, as the model has it; to all of them.
+    for (used, tiles) in [(2, GroupExperts::most_tiles([64, 2, 8], tile)), (8, 8 * 64 / tile)] {
+        let model = tiny.model(&gpu, |config| config.experts.as_mut().unwrap().used = used);
+        let mut session = session(&model, streaming(4, 70, 64, KvType::F32));
+        session.submit_within(Duration::from_secs(1 << 20));
+        let before = gpu.counters.snapshot();
+        block_on(session.feed(&tiny.sequence("long").tokens[..64])).unwrap();
+        let chunk = gpu.counters.snapshot() - before;
+        let (_, gguf) = tiny.opened();
+        let of_experts = gguf.tensors.iter().filter(|t| t.name.ends_with("_exps.weight"));
+        let each = of_experts.map(|tensor| tensor.size).sum::<u64>() / 8;
+        // Of other products of a chunk it is not noted what they read; the last token's logits are a product of one.
+        let head = gguf.tensors.iter().find(|t| t.name == "output.weight").unwrap().size;
+        assert!(tiles < 64 * used, "fewer tiles than tokens");
+        assert_eq!(chunk.weight_bytes, tiles as u64 * each + head, "to {used}");
+        // Of a layer: two norms, Q, K and V, their norms, their turning, attention, output, router, choice, groups, two
+        // products, a sum; besides: embedding, last norm, logits.
+        assert_eq!(chunk.dispatches, 13 * 2 + 3);
+    }
 }
 
 /// Of all experts a token reads those that it goes to.
@@ -302,7 +367,7 @@ fn a_token_reads_the_weights_of_its_experts_alone() {
     for name in ["qwen3moe", "gptoss"] {
         let tiny = Tiny::of(name);
         let model = tiny.model(&gpu, |_| ());
-        let step = step(&gpu, &tiny, &model);
+        let step = step(&gpu, &tiny, streamed(&model));
         // By the file, whose matrices take as many bytes there.
         let (_, gguf) = tiny.opened();
         let Experts { count, used, .. } = model.config.experts.unwrap();
@@ -328,6 +393,9 @@ fn gpt2_has_no_positions_to_stream_with() {
         let settings = Tiny::settings(&model, Policy::Dense, chunk);
         tiny.agrees(&mut session(&model, settings), tiny.sequence("long"));
     }
+    let settings = CacheSettings { window: 64, ..Tiny::settings(&model, Policy::Dense, 8) };
+    let step = step(&gpu, &tiny, session(&model, settings));
+    assert_eq!(step.dispatches, cost("gpt2", model.config.n_layer));
     for policy in [Policy::Streaming, Policy::Window, Policy::HalfDiscard] {
         let settings = Tiny::settings(&model, policy, 1);
         let error = block_on(Session::new(model.clone(), settings)).err().unwrap().to_string();

@@ -75,7 +75,8 @@ fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     let [one_frame, many_frame] = [1, chunk].map(|tokens| frame(gpu, sizes, tokens));
     let (tokens, token) = (zeros(gpu, &[chunk]), zeros(gpu, &[1]));
     let (gain, wide_gain) = (zeros(gpu, &[ROWS]), zeros(gpu, &[width]));
-    let squares = zeros(gpu, &[width]);
+    let (sums, many_yn) = (zeros(gpu, &[3 * width]), zeros(gpu, &[chunk, width]));
+    let terms = zeros(gpu, &[2, ROWS]);
     let weights: Vec<Linear> = sizes
         .dtypes
         .iter()
@@ -83,19 +84,30 @@ fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
         .collect();
     for variant in variants {
         let matmul = block_on(MatMul::new(gpu, &all, &all, variant)).unwrap();
-        let fused = block_on(Fused::new(gpu, &both, &sizes.dtypes, variant)).unwrap();
-        for w in &weights {
+        let fused = Fused::new(gpu, &both, &sizes.dtypes, variant, Folds::RMS);
+        let fused = block_on(fused).unwrap();
+        let layer = Folds { kind: NormKind::Layer, biased: false, beside: true };
+        let (first, few) = (&sizes.dtypes[..1], [all[0], added[0]]);
+        let centred = block_on(Fused::new(gpu, &few, first, variant, layer)).unwrap();
+        for (i, w) in weights.iter().enumerate() {
             let store = Epilogue::Store;
             matmul.record(r, "matvec", store, [&one_frame, &one_x, &one_y], w, None).unwrap();
             matmul.record(r, "matmul", store, [&many_frame, &many_x, &many_y], w, None).unwrap();
             // A group of rows leaves a partial sum: the fewest rows leave the most.
             let partials = (width / 4) as u32;
-            let input = Normed { xn: &one_x, squares: &squares, partials };
-            fused.record_normed(r, "normed", store, 1e-5, input, &one_y, w, None).unwrap();
-            let tensors = [&one_x, &gain, &one_y, &yn, &squares];
-            fused.record_residual(r, "residual", tensors, w).unwrap();
-            let embedding = [&token, &wide_gain, &one_x, &xn, &squares];
-            fused.record_get_rows(r, "get_rows_normed", 1.0, embedding, w).unwrap();
+            // Kernels are the same text whatever the type.
+            let centred = (i == 0).then_some((&centred, Some(&terms)));
+            for (fused, bias) in [(&fused, None)].into_iter().chain(centred) {
+                let input = Normed { xn: &one_x, sums: &sums, partials };
+                fused.record_normed(r, "normed", store, 1e-5, input, &one_y, w, bias).unwrap();
+                let tensors = [&one_x, &gain, &one_y, &yn, &sums];
+                fused.record_residual(r, "residual", tensors, w).unwrap();
+                if bias.is_some() {
+                    fused.record_beside(r, "beside", tensors, w).unwrap();
+                }
+                let embedding = [&token, &wide_gain, &one_x, &xn, &sums];
+                fused.record_get_rows(r, "get_rows_normed", 1.0, embedding, w).unwrap();
+            }
         }
     }
     let get_rows = block_on(GetRows::new(gpu, &sizes.dtypes)).unwrap();
@@ -106,10 +118,17 @@ fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     add_position.record(r, "add_position", [&many_frame, &w, &many_x]).unwrap();
     for sums in [Sums::Shared, Sums::of(gpu)] {
         for kind in [NormKind::Rms, NormKind::Layer] {
-            let norm = block_on(Norm::new(gpu, sums, kind, true)).unwrap();
+            let norm = block_on(Norm::new(gpu, sums, kind)).unwrap();
             let tensors = [&many_frame, &many_x, &wide_gain, &many_xn];
             norm.record(r, "norm", 1e-5, tensors, None).unwrap();
-            norm.record_added(r, "norm", 1e-5, tensors, Some(&wide_gain)).unwrap();
+            let op = block_on(NormAdded::new(gpu, sums, kind)).unwrap();
+            let (frame, gain, bias) = (&many_frame, &wide_gain, Some(&wide_gain));
+            let added = Added { x: &many_x, gain, bias, eps: 1e-5, scale: 1.0 };
+            op.record(r, "norm_added", [frame, &many_xn], added, None).unwrap();
+            if op.has_next() {
+                let next = Next { gain, eps: 1e-5, yn: &many_yn };
+                op.record(r, "norm_added", [frame, &many_xn], added, Some(next)).unwrap();
+            }
         }
     }
 }
@@ -124,12 +143,13 @@ fn experts(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     let params = RouteParams { experts: MOST_EXPERTS as u32, used: used as u32, scale: 1.0 };
     route.record(r, "route", params, [&frame, &logits, &chosen]).unwrap();
     let (x, h) = (zeros(gpu, &[1, width]), zeros(gpu, &[1, used, width]));
+    let squares = zeros(gpu, &[width / 4]);
     let (up, down) = (zeros(gpu, &[1, used, ROWS / 2]), zeros(gpu, &[1, ROWS]));
     let first = sizes.dtypes[0];
     let added = sizes.dtypes.iter().map(|&dtype| (Epilogue::Add, dtype));
     let products: Vec<Product> = added.chain([(Epilogue::SwiGlu, first)]).collect();
     for sums in [Sums::Shared, Sums::of(gpu)] {
-        let op = block_on(Experts::new(gpu, sums, &products)).unwrap();
+        let op = block_on(Experts::new(gpu, sums, &products, true)).unwrap();
         for &(epilogue, dtype) in &products {
             let w = Linear::zeros(gpu, "w", dtype, [used * ROWS, width]).unwrap();
             let weights = ExpertWeights { w: &w, bias: None, experts: used };
@@ -138,8 +158,51 @@ fn experts(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
                 _ => [&frame, &x, &chosen, &up],
             };
             op.record(r, "experts", epilogue, tensors, weights).unwrap();
+            if epilogue != Epilogue::Add {
+                let input = Normed { xn: &x, sums: &squares, partials: width as u32 / 4 };
+                let (eps, out) = (1e-5, [&chosen, &up]);
+                op.record_normed(r, "normed", epilogue, eps, input, out, weights).unwrap();
+            }
         }
     }
+}
+
+/// The experts of a chunk, as many as there may be.
+fn grouped(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
+    const ROWS: usize = 96;
+    let (width, tokens, experts) = (sizes.width, sizes.chunk, MOST_EXPERTS);
+    let frame = frame(gpu, sizes, tokens);
+    let group = block_on(GroupExperts::new(gpu)).unwrap();
+    let chosen = |used: usize| {
+        let of_token = |token: usize| (0..used).flat_map(move |slot| [(token + slot) as u32, 0]);
+        let words: Vec<u32> = (0..tokens).map(|token| token % 2).flat_map(of_token).collect();
+        Tensor::upload(gpu, "chosen", &[tokens, used, 2], &words).unwrap()
+    };
+    let first = sizes.dtypes[0];
+    let stored = sizes.dtypes.iter().map(|&dtype| (Epilogue::Store, dtype));
+    let products: Vec<Product> = stored.chain([(Epilogue::SwiGlu, first)]).collect();
+    let (x, y) = (zeros(gpu, &[tokens, width]), zeros(gpu, &[tokens, 1, ROWS]));
+    let h = zeros(gpu, &[tokens, 1, ROWS / 2]);
+    for tiles in [ExpertTiles::Rows, ExpertTiles::Tiles] {
+        for used in [MOST_USED, 1] {
+            let groups = zeros(gpu, &tiles.groups([tokens, used, experts]));
+            let tensors = [&frame, &chosen(used), &groups];
+            group.record(r, "group_experts", experts, tensors).unwrap();
+        }
+        let op = block_on(ExpertsMany::new(gpu, tiles, &products)).unwrap();
+        let groups = zeros(gpu, &tiles.groups([tokens, 1, 2]));
+        group.record(r, "group_experts", 2, [&frame, &chosen(1), &groups]).unwrap();
+        for &(epilogue, dtype) in &products {
+            let w = Linear::zeros(gpu, "w", dtype, [2 * ROWS, width]).unwrap();
+            let weights = ExpertWeights { w: &w, bias: None, experts: 2 };
+            let y = if epilogue.gated() { &h } else { &y };
+            op.record(r, "experts_many", epilogue, [&x, &groups, y], weights).unwrap();
+        }
+    }
+    let used = MOST_USED;
+    let (given, x) = (zeros(gpu, &[tokens, used, ROWS]), zeros(gpu, &[tokens, ROWS]));
+    let op = block_on(SumExperts::new(gpu)).unwrap();
+    op.record(r, "sum_experts", [&frame, &given, &chosen(used), &x]).unwrap();
 }
 
 /// Attention and what belongs to the cache, of heads of one size.
@@ -157,7 +220,7 @@ fn heads(gpu: &Gpu, sizes: &Sizes, head_dim: usize, r: &mut Recording) {
         AttentionParams { cap, ..attend([heads, kv_heads, head_dim, head_dim], ring, 1.0) };
     let [one_frame, frame] = [1, tokens].map(|tokens| frame(gpu, sizes, tokens));
     let (q, terms) = (zeros(gpu, &[tokens, 3, h * hd]), zeros(gpu, &[h, 4]));
-    let (out, carry) = (zeros(gpu, &[tokens, h * hd]), zeros(gpu, &[tokens, h, attend.carried()]));
+    let (out, carry) = (zeros(gpu, &[tokens, h * hd]), zeros(gpu, &[tokens, h, carried(hd)]));
     let sums = Sums::of(gpu);
     for way in [ChunkAttention::Heads, ChunkAttention::Tiles, ChunkAttention::Columns] {
         if way.fits(gpu, shape, sums) {
@@ -215,14 +278,56 @@ fn choices(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     peak.record(r, "peak", params, &y).unwrap();
 }
 
+/// Layers that do not attend.
+fn states(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
+    let (tokens, channels, taps) = (sizes.chunk, 96, 64);
+    let (frame, conv) = (frame(gpu, sizes, tokens), zeros(gpu, &[channels * taps]));
+    let (mix, y) = (zeros(gpu, &[tokens, 3 * channels]), zeros(gpu, &[tokens, channels]));
+    let history = zeros(gpu, &[tokens + taps, channels]);
+    let op = block_on(ShortConv::new(gpu, true)).unwrap();
+    op.record(r, "short_conv", taps, [&frame, &mix, &conv, &history, &y]).unwrap();
+    for &key_dim in sizes.head_dims {
+        let slots = (tokens as u32 + 31).next_multiple_of(32);
+        let (heads, value_dim) = (2, 48);
+        let width = 2 * key_dim as u32 + heads * (value_dim + 2);
+        let params = DeltaNetParams {
+            key_heads: 1,
+            heads,
+            key_dim: key_dim as u32,
+            value_dim,
+            width,
+            slots,
+            step: 32,
+            first: 0,
+            span: 0,
+            eps: 1e-6,
+        };
+        let (rows, terms) = (zeros(gpu, &[slots as usize, width as usize]), zeros(gpu, &[4]));
+        let (states, o) = (zeros(gpu, &params.states()), zeros(gpu, &[tokens, 96]));
+        let op = block_on(DeltaNet::new(gpu, key_dim)).unwrap();
+        op.record(r, "delta_net", params, [&frame, &rows, &terms, &states, &o]).unwrap();
+        let z = zeros(gpu, &[tokens, 2 * key_dim]);
+        let gain = zeros(gpu, &[key_dim]);
+        let size = key_dim as u32;
+        let params = GateParams { heads: 2, size, stride: 2 * size, first: 0, eps: 1e-6 };
+        for (sums, normed) in [(Sums::Shared, true), (Sums::of(gpu), true), (Sums::Shared, false)] {
+            let op = block_on(Gate::new(gpu, sums, normed)).unwrap();
+            op.record(r, "gate", params, [&frame, &z, &gain, &zeros(gpu, &[tokens, 2 * key_dim])])
+                .unwrap();
+        }
+    }
+}
+
 pub(super) fn everything(gpu: &Gpu, sizes: &Sizes) -> Recording {
     let mut recording = Recording::default();
     products(gpu, sizes, &mut recording);
     experts(gpu, sizes, &mut recording);
+    grouped(gpu, sizes, &mut recording);
     for &head_dim in sizes.head_dims {
         heads(gpu, sizes, head_dim, &mut recording);
     }
     choices(gpu, sizes, &mut recording);
+    states(gpu, sizes, &mut recording);
     recording
 }
 

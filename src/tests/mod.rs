@@ -13,6 +13,7 @@ mod config;
 mod experts;
 mod families;
 mod faults;
+mod gemma4;
 mod gguf;
 mod gguf_file;
 mod golden;
@@ -35,6 +36,7 @@ mod shards;
 mod snapshot;
 #[cfg(feature = "cli")]
 mod soak;
+mod states;
 mod stop;
 #[cfg(feature = "cli")]
 mod stream;

@@ -5,7 +5,7 @@ use super::tiny::{Tiny, session, streaming};
 use crate::format::DType;
 use crate::gpu::{Gpu, Kernel, KernelSource, with_overrides};
 use crate::model::{KvType, RopeLayout};
-use crate::ops::{Epilogue, Fused, MatMul, Variant, kernels};
+use crate::ops::{Epilogue, Folds, Fused, MatMul, NormKind, Variant, kernels};
 use naga::back::hlsl::{self, ShaderModel};
 use naga::back::pipeline_constants::process_overrides;
 use naga::back::spv::{self, Capability};
@@ -60,7 +60,10 @@ fn asked() -> Asked {
         let products = Epilogue::ALL.map(|epilogue| (epilogue, DType::Q8_0));
         for variant in Variant::all(&gpu) {
             block_on(MatMul::new(&gpu, &products, &products, variant)).unwrap();
-            block_on(Fused::new(&gpu, &products, &[], variant)).unwrap();
+            let layer = Folds { kind: NormKind::Layer, biased: true, beside: true };
+            for folds in [Folds::RMS, layer] {
+                block_on(Fused::new(&gpu, &products, &[DType::Q8_0], variant, folds)).unwrap();
+            }
         }
         for tiny in DType::ALL.map(Tiny::of_type).into_iter().chain(of_heads) {
             let model = tiny.model(&gpu);

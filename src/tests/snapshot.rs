@@ -262,7 +262,7 @@ fn a_lie_with_a_right_checksum_is_refused() {
         assert!(Snapshot::from_bytes("length", sealed(|_| (), Some(len))).is_err(), "{len}");
     }
     for value in [u64::MAX, 1 << 62, 1 << 32, 1 << 20] {
-        for key in ["layers", "rows", "row_bytes", "logits", "window", "position", "reach"] {
+        for key in ["rows", "cache_bytes", "logits", "window", "position", "reach"] {
             let made = sealed(|head| head[key] = value.into(), None);
             assert!(Snapshot::from_bytes("lie", made).is_err(), "{key} = {value}");
         }
@@ -299,7 +299,7 @@ fn a_lie_with_a_right_checksum_is_refused() {
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(tail in proptest::collection::vec(any::<u8>(), 0..200), head in any::<bool>()) {
-        let mut made = if head { b"BROOKLET\x01\0\0\0".to_vec() } else { Vec::new() };
+        let mut made = if head { b"BROOKLET\x02\0\0\0".to_vec() } else { Vec::new() };
         made.extend(tail);
         prop_assert!(Snapshot::from_bytes("noise", made).is_err());
     }

@@ -1,4 +1,6 @@
 //! Vocabularies as files have them: odd, incomplete, damaged. What is right is llama.cpp's behaviour.
+mod lines;
+
 use super::gguf_file::GgufFile;
 use super::text::{FixtureVocab, Ids, byte_vocab, check_ids, fixture, printed};
 use crate::Error;

@@ -1,6 +1,7 @@
 //! Control tokens that stand in somebody's text are text: they are marked before a template puts the text between its own
 //! control tokens, and the tokenizer passes over what is marked.
 use super::Tokenizer;
+use super::tokenizer::Merging;
 use crate::Result;
 use std::borrow::Cow;
 use tokenizers::normalizers::NormalizerWrapper;
@@ -93,9 +94,8 @@ impl Tokenizer {
         if let Some(normalizer) = self.inner.get_normalizer() {
             normalizer.normalize(&mut normalized).map_err(wrong)?;
         }
-        if let Some(sentence_piece) = &self.sentence_piece {
-            sentence_piece.encode(normalized.get(), |t| model.token_to_id(t), ids);
-            return Ok(());
+        if !matches!(self.merging, Merging::ByteLevel) {
+            return self.merge(normalized.get(), ids);
         }
         let mut split = PreTokenizedString::from(normalized);
         if let Some(splits) = self.inner.get_pre_tokenizer() {

@@ -21,8 +21,7 @@ const SPACE: char = '\u{2581}';
 pub struct Tokenizer {
     /// Finds special tokens, and for byte-level BPE does all the rest.
     pub(super) inner: tokenizers::Tokenizer,
-    /// Merges what lies between special tokens.
-    pub(super) sentence_piece: Option<SentencePiece>,
+    pub(super) merging: Merging,
     tokens: Vec<String>,
     /// What each token prints; control tokens print nothing.
     bytes: Vec<Vec<u8>>,
@@ -38,6 +37,16 @@ pub struct Tokenizer {
     warnings: Vec<String>,
 }
 
+/// What merges the text between special tokens.
+pub(super) enum Merging {
+    /// All of it is what [`tokenizers`] does.
+    ByteLevel,
+    /// By scores.
+    Scores(SentencePiece),
+    /// By pairs in their order, line by line. What has no token is its bytes.
+    Lines,
+}
+
 fn wrong(text: impl Into<String>) -> Error {
     Error::Tokenizer(text.into())
 }
@@ -48,13 +57,14 @@ impl Tokenizer {
         let mut warnings = Vec::new();
         vocab.settle(&mut warnings)?;
         let eog = ends(&mut vocab);
-        let (mut inner, add_bos, sentence_piece) = match vocab.model.as_str() {
+        let (mut inner, add_bos, merging) = match vocab.model.as_str() {
             "gpt2" => byte_level(&vocab, &mut warnings)?,
             "llama" => sentence_piece(&vocab)?,
+            "gemma4" => lines(&vocab, &mut warnings)?,
             other => {
                 return Err(wrong(format!(
-                    "a vocabulary of the kind {other:?}; gpt2 (byte-level BPE) and llama \
-                     (SentencePiece) work"
+                    "a vocabulary of the kind {other:?}; gpt2 (byte-level BPE), llama \
+                     (SentencePiece) and gemma4 (BPE of lines) work"
                 )));
             }
         };
@@ -83,7 +93,7 @@ impl Tokenizer {
         });
         Ok(Self {
             inner,
-            sentence_piece,
+            merging,
             bytes: bytes.collect(),
             bos: vocab.bos,
             eos: vocab.eos,
@@ -101,22 +111,17 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
         let wanted = |id: Option<u32>| id.filter(|_| add_special);
         let mut ids: Vec<u32> = wanted(self.before).into_iter().collect();
-        match &self.sentence_piece {
-            None => {
-                let encoding = self.inner.encode_fast(text, false);
-                let encoding =
-                    encoding.map_err(|e| wrong(format!("the text cannot be split: {e}")))?;
-                ids.extend(encoding.get_ids());
-            }
-            Some(sentence_piece) => {
-                let (added, model) = (self.inner.get_added_vocabulary(), self.inner.get_model());
-                let parts = added.extract_and_normalize(self.inner.get_normalizer(), text);
-                let parts = parts.get_splits(OffsetReferential::Normalized, OffsetType::None);
-                for (text, _, special) in parts {
-                    match special {
-                        Some(tokens) => ids.extend(tokens.iter().map(|token| token.id)),
-                        None => sentence_piece.encode(text, |t| model.token_to_id(t), &mut ids),
-                    }
+        let split = |e| wrong(format!("the text cannot be split: {e}"));
+        if let Merging::ByteLevel = self.merging {
+            ids.extend(self.inner.encode_fast(text, false).map_err(split)?.get_ids());
+        } else {
+            let added = self.inner.get_added_vocabulary();
+            let parts = added.extract_and_normalize(self.inner.get_normalizer(), text);
+            let parts = parts.get_splits(OffsetReferential::Normalized, OffsetType::None);
+            for (text, _, special) in parts {
+                match special {
+                    Some(tokens) => ids.extend(tokens.iter().map(|token| token.id)),
+                    None => self.merge(text, &mut ids)?,
                 }
             }
         }
@@ -124,6 +129,28 @@ impl Tokenizer {
         ids.retain(|&id| (id as usize) < self.len());
         ids.extend(wanted(self.after));
         Ok(ids)
+    }
+
+    /// The ids of a text without special tokens, normalised, where `tokenizers` does not do all of it.
+    pub(super) fn merge(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+        let model = self.inner.get_model();
+        let id = |text: &str| model.token_to_id(text);
+        if let Merging::Scores(pieces) = &self.merging {
+            pieces.encode(text, id, ids);
+            return Ok(());
+        }
+        for piece in line_pieces(text) {
+            // A run of line ends that is a token need not come of merging.
+            match id(piece).filter(|_| piece.starts_with('\n')) {
+                Some(id) => ids.push(id),
+                None => {
+                    let split = |e| wrong(format!("the text cannot be split: {e}"));
+                    let tokens = model.tokenize(piece).map_err(split)?;
+                    ids.extend(tokens.iter().map(|token| token.id));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The ids of a text that a stream begins with. Those of an empty one are BOS, where the model has one.
@@ -219,20 +246,13 @@ fn ids(vocab: &Vocab) -> Ids {
 }
 
 /// What is built for one kind of vocabulary; whether a text starts with BOS unless the file says otherwise.
-type Parts = (tokenizers::Tokenizer, bool, Option<SentencePiece>);
+type Parts = (tokenizers::Tokenizer, bool, Merging);
 
 fn byte_level(vocab: &Vocab, warnings: &mut Vec<String>) -> Result<Parts> {
     let pre = pre(vocab.pre.as_deref())?;
     let mut ids = ids(vocab);
     let merges = merges(vocab, &ids, warnings);
-    // A byte without a token still keeps its neighbours apart: it gets an id beyond the vocabulary.
-    let mut beyond = vocab.tokens.len() as u32;
-    for (byte, _) in byte_of_char() {
-        ids.entry(byte.to_string()).or_insert_with(|| {
-            beyond += 1;
-            beyond - 1
-        });
-    }
+    every_byte(&mut ids, vocab, byte_of_char().into_keys().map(String::from));
     let bpe = BPE::builder().vocab_and_merges(ids, merges).ignore_merges(pre.ignore_merges);
     let bpe = bpe.build().map_err(|e| wrong(e.to_string()))?;
     let split = |pattern: &&str| {
@@ -244,7 +264,42 @@ fn byte_level(vocab: &Vocab, warnings: &mut Vec<String>) -> Result<Parts> {
     steps.push(PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, false)));
     let mut inner = tokenizers::Tokenizer::new(bpe);
     inner.with_pre_tokenizer(Some(Sequence::new(steps)));
-    Ok((inner, pre.add_bos, None))
+    Ok((inner, pre.add_bos, Merging::ByteLevel))
+}
+
+/// A byte without a token still keeps its neighbours apart: it gets an id beyond the vocabulary.
+fn every_byte(ids: &mut Ids, vocab: &Vocab, bytes: impl Iterator<Item = String>) {
+    let mut beyond = vocab.tokens.len() as u32;
+    for byte in bytes {
+        ids.entry(byte).or_insert_with(|| {
+            beyond += 1;
+            beyond - 1
+        });
+    }
+}
+
+/// Gemma 4's: pairs are merged in text as it is, whose spaces are visible, all over a line.
+fn lines(vocab: &Vocab, warnings: &mut Vec<String>) -> Result<Parts> {
+    let mut ids = ids(vocab);
+    let merges = merges(vocab, &ids, warnings);
+    every_byte(&mut ids, vocab, (0..=255u8).map(|byte| format!("<0x{byte:02X}>")));
+    let bpe = BPE::builder().vocab_and_merges(ids, merges).byte_fallback(true).build();
+    let mut inner = tokenizers::Tokenizer::new(bpe.map_err(|e| wrong(e.to_string()))?);
+    let visible = Replace::new(" ", SPACE.to_string()).map_err(|e| wrong(e.to_string()))?;
+    inner.with_normalizer(Some(visible)).map_err(|e| wrong(e.to_string()))?;
+    Ok((inner, true, Merging::Lines))
+}
+
+/// Runs of line ends, and what lies between them.
+fn line_pieces(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let ends = rest.starts_with('\n');
+        let end = rest.find(|c| (c == '\n') != ends).unwrap_or(rest.len());
+        let (piece, after) = rest.split_at(end);
+        rest = after;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 /// The merges that can happen, each once. The others are skipped, with a warning.
@@ -287,7 +342,7 @@ fn sentence_piece(vocab: &Vocab) -> Result<Parts> {
     steps.push(NormalizerWrapper::Replace(visible));
     let mut inner = tokenizers::Tokenizer::new(bpe.map_err(|e| wrong(e.to_string()))?);
     inner.with_normalizer(Some(Normalizers::new(steps))).map_err(|e| wrong(e.to_string()))?;
-    Ok((inner, true, Some(pieces)))
+    Ok((inner, true, Merging::Scores(pieces)))
 }
 
 /// Byte-level BPE writes each byte as a visible character: printable Latin-1 as itself, the others

@@ -12,7 +12,7 @@ pub(super) const BYTE: i32 = 6;
 /// A vocabulary as it was read; [`crate::text::Tokenizer::new`] checks it.
 #[derive(Clone, Debug, Default)]
 pub struct Vocab {
-    /// `gpt2` (byte-level BPE) or `llama` (SentencePiece).
+    /// `gpt2` (byte-level BPE), `llama` (SentencePiece) or `gemma4` (BPE of lines).
     pub model: String,
     /// How text is split first, by llama.cpp's name for it.
     pub pre: Option<String>,
@@ -54,7 +54,7 @@ impl Vocab {
         let model = gguf.need_str(&key("model"))?.to_owned();
         let merges = match model.as_str() {
             // Without them every byte would be a token.
-            "gpt2" => gguf.need_strings(&key("merges"))?.to_vec(),
+            "gpt2" | "gemma4" => gguf.need_strings(&key("merges"))?.to_vec(),
             _ => Vec::new(),
         };
         let tokens = key("tokens");
@@ -136,6 +136,9 @@ impl Vocab {
                     .push("a SentencePiece vocabulary without scores; all are taken as 0".into());
                 self.scores = vec![0.0; count];
             }
+        } else if self.model == "gemma4" {
+            // Files that say otherwise are wrong, as llama.cpp has it.
+            self.add_bos = Some(true);
         } else if self.pre.as_ref().is_none_or(String::is_empty) {
             self.pre = None;
             warnings.push(

@@ -23,9 +23,13 @@ pub(crate) struct Products {
 impl Products {
     pub(crate) fn of(gguf: &Gguf, config: &Config) -> Result<Self> {
         let mut found = Self::default();
-        for weight in list(config, gguf) {
+        let weights = list(config, gguf);
+        let biases = weights.iter().filter(|weight| weight.role == Role::Vector);
+        let biases: Vec<_> = biases.filter(|bias| bias.is_there(gguf)).collect();
+        for weight in &weights {
             if weight.role == Role::Product(Epilogue::Add) {
-                found.residual_bias |= gguf.tensor(&format!("{}.bias", weight.label)).is_some();
+                let bias = format!("{}.bias", weight.label);
+                found.residual_bias |= biases.iter().any(|vector| vector.label == bias);
             }
             if matches!(weight.role, Role::Vector | Role::Host) {
                 continue;

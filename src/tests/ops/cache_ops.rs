@@ -4,7 +4,7 @@ use crate::gpu::{Gpu, Recording, Tensor};
 use crate::model::reduce;
 use crate::ops::{
     Attention, AttentionParams, ChunkAttention, FRAME, HeadShape, RingParams, RopeStore, Shares,
-    Start, Sums,
+    Start, Sums, carried,
 };
 use crate::reference;
 use crate::tests::support::{assert_close, gpu, noise};
@@ -257,8 +257,8 @@ fn check_attention(
     let v = Tensor::upload(gpu, "v", &[held, words], &v_words).unwrap();
     let nan = vec![f32::NAN; expected.len()];
     let out = Tensor::upload(gpu, "out", &[tokens, h * hd], &nan).unwrap();
-    let nan = vec![f32::NAN; tokens * h * params.carried()];
-    let carry = Tensor::upload(gpu, "carry", &[tokens, h, params.carried()], &nan).unwrap();
+    let nan = vec![f32::NAN; tokens * h * carried(hd)];
+    let carry = Tensor::upload(gpu, "carry", &[tokens, h, carried(hd)], &nan).unwrap();
     let terms = Tensor::upload(gpu, "terms", &[h, 4], &terms).unwrap();
     let mut recording = Recording::default();
     op.record(&mut recording, "test", params, [&frame, &q, &k, &v, &out, &carry, &terms]).unwrap();

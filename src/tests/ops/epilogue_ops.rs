@@ -3,7 +3,7 @@ use super::weight_ops::matrices;
 use super::{run, variants};
 use crate::format::DType;
 use crate::gpu::{Gpu, Recording, Tensor};
-use crate::ops::{Epilogue, FRAME, Fused, Join, Linear, MatMul, Normed};
+use crate::ops::{Epilogue, FRAME, Folds, Fused, Join, Linear, MatMul, Normed};
 use crate::reference;
 use crate::tests::support::{assert_close, gpu, noise};
 use pollster::block_on;
@@ -73,7 +73,7 @@ fn gelu_of_products() {
     let products = EPILOGUES.map(|epilogue| (epilogue, DType::F32));
     let variants = variants(&gpu);
     let (plain, best) = (variants[0], *variants.last().unwrap());
-    let fused = block_on(Fused::new(&gpu, &products[..1], &[], plain)).unwrap();
+    let fused = block_on(Fused::new(&gpu, &products[..1], &[], plain, Folds::RMS)).unwrap();
     for (variant, one, many) in
         [(plain, &products[..], &products[2..]), (best, &products[1..2], &products[..1])]
     {
@@ -101,7 +101,7 @@ fn gelu_of_products() {
     let y = Tensor::zeros(&gpu, "y", &[1, expected.len()]).unwrap();
     // One over the root of the mean is one.
     let squares = Tensor::upload(&gpu, "squares", &[1], &[COLS as f32]).unwrap();
-    let normed = Normed { xn: &x, squares: &squares, partials: 1 };
+    let normed = Normed { xn: &x, sums: &squares, partials: 1 };
     let mut r = Recording::default();
     fused.record_normed(&mut r, "test", EPILOGUES[0], 0.0, normed, &y, linear, bias).unwrap();
     run(&gpu, r);
@@ -112,10 +112,10 @@ fn gelu_of_products() {
 fn a_normed_product_is_not_added() {
     let gpu = gpu();
     let inputs = Inputs::new(&gpu);
-    let fused = block_on(Fused::new(&gpu, &[], &[], variants(&gpu)[0])).unwrap();
+    let fused = block_on(Fused::new(&gpu, &[], &[], variants(&gpu)[0], Folds::RMS)).unwrap();
     let [x, y] = [COLS, inputs.linear.rows].map(|n| Tensor::zeros(&gpu, "t", &[1, n]).unwrap());
     let squares = Tensor::zeros(&gpu, "squares", &[1]).unwrap();
-    let normed = Normed { xn: &x, squares: &squares, partials: 1 };
+    let normed = Normed { xn: &x, sums: &squares, partials: 1 };
     let refused = |epilogue| {
         let (r, linear) = (&mut Recording::default(), &inputs.linear);
         fused.record_normed(r, "test", epilogue, 0.0, normed, &y, linear, None).unwrap_err()

@@ -3,7 +3,9 @@ use super::weight_ops::{Matrices, matrices_of};
 use super::{run, sums};
 use crate::format::DType;
 use crate::gpu::{Gpu, Recording, Tensor};
-use crate::ops::{Epilogue, ExpertWeights, Experts, FRAME, Join, Linear, Route, RouteParams, Sums};
+use crate::ops::{
+    Epilogue, ExpertWeights, Experts, FRAME, Join, Linear, Normed, Route, RouteParams, Sums,
+};
 use crate::reference;
 use crate::tests::support::{assert_close, gpu, noise};
 use pollster::block_on;
@@ -124,18 +126,54 @@ fn check(gpu: &Gpu, op: &Experts, case: &Case<'_>) {
     let upload =
         |name: &str, shape: &[usize], data: &[f32]| Tensor::upload(gpu, name, shape, data).unwrap();
     let (x, y) = (upload("x", &x_shape, &x), upload("y", &y_shape, &start));
+    let bias_of_it = bias;
     let bias = case.biased.then(|| upload("bias", &[linear.rows], bias));
     let words = Tensor::upload(gpu, "chosen", &[room, USED, 2], &words).unwrap();
     let weights = ExpertWeights { w: linear, bias: bias.as_ref(), experts: EXPERTS };
     let mut r = Recording::default();
     let tensors = [&frame(gpu, tokens), &x, &words, &y];
     op.record(&mut r, "test", epilogue, tensors, weights).unwrap();
+    if room == 1 && !added {
+        check_normed(gpu, op, case, [tensors[2], &x], weights, (&chosen, bias_of_it));
+    }
     run(gpu, r);
     let found: Vec<f32> = block_on(y.read(gpu)).unwrap();
     let used = tokens * outputs;
     assert_close(&case.what, &found[..used], &expected[..used], 2e-5, 1e-5);
     for (found, start) in found[used..].iter().zip(&start[used..]) {
         assert_eq!(found.to_bits(), start.to_bits(), "{}: wrote beyond the pass", case.what);
+    }
+}
+
+/// The same of one token with a norm folded in: more partial sums than a workgroup has lanes, and none.
+fn check_normed(
+    gpu: &Gpu,
+    op: &Experts,
+    case: &Case<'_>,
+    [words, x]: [&Tensor; 2],
+    weights: ExpertWeights<'_>,
+    (chosen, bias): (&[(u32, f32)], &[f32]),
+) {
+    /// large enough to matter
+    const EPS: f32 = 0.1;
+    let (Case { epilogue, linear, plain, .. }, many) = (case, 131);
+    let (each, width) = (linear.rows / EXPERTS, linear.rows / EXPERTS / 2);
+    let squares: Vec<f32> = noise(9, many).iter().map(|v| 4.0 * v * v).collect();
+    let sums = Tensor::upload(gpu, "sums", &[many], &squares).unwrap();
+    for partials in [many, 0] {
+        let mean = squares[..partials].iter().sum::<f32>() / COLS as f32;
+        let scale = if partials > 0 { 1.0 / (mean + EPS).sqrt() } else { 1.0 };
+        let normed: Vec<f32> = noise(6, COLS).iter().map(|v| v * scale).collect();
+        let mut expected = vec![f32::NAN; USED * width];
+        let sizes = [COLS, each, USED, width];
+        reference::experts(*epilogue, [&normed, plain, bias], sizes, chosen, &mut expected);
+        let y = Tensor::upload(gpu, "y", &[1, USED, width], &vec![f32::NAN; USED * width]).unwrap();
+        let (mut r, input) =
+            (Recording::default(), Normed { xn: x, sums: &sums, partials: partials as u32 });
+        op.record_normed(&mut r, "test", *epilogue, EPS, input, [words, &y], weights).unwrap();
+        run(gpu, r);
+        let found: Vec<f32> = block_on(y.read(gpu)).unwrap();
+        assert_close(&format!("{}, {partials} sums", case.what), &found, &expected, 2e-5, 1e-5);
     }
 }
 
@@ -156,7 +194,7 @@ fn check_experts(gpu: &Gpu, sums: Sums) {
         (SwiGlu, DType::Q8_0),
         (Add, DType::MXFP4),
     ];
-    let op = block_on(Experts::new(gpu, sums, &products)).unwrap();
+    let op = block_on(Experts::new(gpu, sums, &products, true)).unwrap();
     for (epilogue, dtype) in products {
         for (each, limit, room, tokens) in
             [(2, u64::MAX, 1, 1), (22, u64::MAX, 3, 2), (22, 20_000, 3, 3), (150, 3_000, 1, 1)]
@@ -179,7 +217,7 @@ fn check_experts(gpu: &Gpu, sums: Sums) {
 #[test]
 fn experts_refuse_a_wrong_shape() {
     let gpu = gpu();
-    let op = block_on(Experts::new(&gpu, Sums::Shared, &[])).unwrap();
+    let op = block_on(Experts::new(&gpu, Sums::Shared, &[], true)).unwrap();
     let linear = matrices(DType::F32, 4).load(&gpu, Join::Concat, u64::MAX);
     let make = |name: &str, shape: &[usize]| Tensor::zeros(&gpu, name, shape).unwrap();
     let [frame, x, y] = [make("frame", &[FRAME]), make("x", &[1, COLS]), make("y", &[1, 2, 4])];

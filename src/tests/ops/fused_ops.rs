@@ -4,28 +4,29 @@ use super::{Tried, run};
 use crate::format::DType;
 use crate::gpu::{AdapterChoice, Class, Gpu, Recording, Tensor};
 use crate::ops::{
-    Epilogue, Fused, Join, Linear, NormKind, NormParams, Normed, Sums, Variant, most_partials,
+    Epilogue, Folds, Fused, Join, Linear, NormKind, NormParams, Normed, Sums, Variant,
+    most_partials,
 };
 use crate::reference;
 use crate::tests::support::{assert_close, gpu, noise};
 use pollster::block_on;
 
 /// large enough to matter
-const EPS: f32 = 0.1;
+pub(super) const EPS: f32 = 0.1;
 
-fn upload(gpu: &Gpu, data: &[f32]) -> Tensor {
+pub(super) fn upload(gpu: &Gpu, data: &[f32]) -> Tensor {
     Tensor::upload(gpu, "t", &[1, data.len()], data).unwrap()
 }
 
-fn vector(gpu: &Gpu, data: &[f32]) -> Tensor {
+pub(super) fn vector(gpu: &Gpu, data: &[f32]) -> Tensor {
     Tensor::upload(gpu, "t", &[data.len()], data).unwrap()
 }
 
-fn nan(gpu: &Gpu, shape: &[usize]) -> Tensor {
+pub(super) fn nan(gpu: &Gpu, shape: &[usize]) -> Tensor {
     Tensor::upload(gpu, "t", shape, &vec![f32::NAN; shape.iter().product()]).unwrap()
 }
 
-fn read(gpu: &Gpu, tensor: &Tensor) -> Vec<f32> {
+pub(super) fn read(gpu: &Gpu, tensor: &Tensor) -> Vec<f32> {
     block_on(tensor.read(gpu)).unwrap()
 }
 
@@ -63,7 +64,7 @@ pub(super) fn check_normed_with(
     let y = nan(gpu, &[1, width]);
     let bias = (!bias.is_empty()).then(|| vector(gpu, &bias));
     let mut recording = Recording::default();
-    let input = Normed { xn: &xn, squares: &squares, partials: partials.len() as u32 - 3 };
+    let input = Normed { xn: &xn, sums: &squares, partials: partials.len() as u32 - 3 };
     op.record_normed(&mut recording, "test", epilogue, EPS, input, &y, linear, bias.as_ref())
         .unwrap();
     run(gpu, recording);
@@ -119,7 +120,8 @@ fn norms_folded_into_products_of_every_format_in_every_variant() {
 fn norms_folded_into_products(tried: Tried) {
     let gpu = gpu();
     for (variant, dtype) in tried.of(&gpu) {
-        let op = block_on(Fused::new(&gpu, &products(&[dtype]), &[dtype], variant)).unwrap();
+        let op =
+            block_on(Fused::new(&gpu, &products(&[dtype]), &[dtype], variant, Folds::RMS)).unwrap();
         for (rows, cols) in [(1, 256), (66, 768), (37, 512)] {
             let m = matrices(&[(dtype, rows, cols)]);
             let what = format!("{dtype} {rows}x{cols} {variant:?}");
@@ -142,7 +144,7 @@ fn rows_of_few_units_share_a_workgroup() {
     let plain = gpus.iter().map(|gpu| (gpu, Variant::PLAIN));
     for (gpu, variant) in plain.chain(subgroup) {
         let dtypes = [DType::Q4_1, DType::F32];
-        let op = block_on(Fused::new(gpu, &products(&dtypes), &[], variant)).unwrap();
+        let op = block_on(Fused::new(gpu, &products(&dtypes), &[], variant, Folds::RMS)).unwrap();
         for (rows, cols) in [(1, 576), (1030, 576), (258, 128), (300, 960)] {
             for dtype in dtypes {
                 let m = matrices(&[(dtype, rows, cols)]);
@@ -161,7 +163,8 @@ fn rows_of_few_units_share_a_workgroup() {
 fn matrices_in_slices_and_of_two_types_leave_every_partial_sum() {
     let gpu = gpu();
     let types = [DType::Q4_1, DType::F16];
-    let op = block_on(Fused::new(&gpu, &products(&types), &[], Variant::PLAIN)).unwrap();
+    let op =
+        block_on(Fused::new(&gpu, &products(&types), &[], Variant::PLAIN, Folds::RMS)).unwrap();
     let m = matrices(&[(DType::Q4_1, 7, 256), (DType::F16, 5, 256), (DType::Q4_1, 26, 256)]);
     for limit in [u64::MAX, 3_000] {
         let what = format!("slices of {limit}");
@@ -174,7 +177,7 @@ fn matrices_in_slices_and_of_two_types_leave_every_partial_sum() {
 fn the_embedding_of_one_token_of_every_format() {
     let gpu = gpu();
     for dtype in DType::ALL {
-        let op = block_on(Fused::new(&gpu, &[], &[dtype], Variant::PLAIN)).unwrap();
+        let op = block_on(Fused::new(&gpu, &[], &[dtype], Variant::PLAIN, Folds::RMS)).unwrap();
         let (rows, cols) = (37, 256);
         let m = matrices(&[(dtype, rows, cols)]);
         for (limit, id) in [(u64::MAX, 36u32), (u64::MAX, 0), (4_096, 17)] {
@@ -205,13 +208,14 @@ fn the_embedding_of_one_token_of_every_format() {
 #[test]
 fn fused_products_refuse_wrong_shapes() {
     let gpu = gpu();
-    let op = block_on(Fused::new(&gpu, &products(&[DType::F32]), &[DType::F32], Variant::PLAIN))
-        .unwrap();
+    let (products, dtypes) = (products(&[DType::F32]), [DType::F32]);
+    let op = Fused::new(&gpu, &products, &dtypes, Variant::PLAIN, Folds::RMS);
+    let op = block_on(op).unwrap();
     let linear = matrices(&[(DType::F32, 4, 64)]).load(&gpu, Join::Concat, u64::MAX);
     let make = |shape: &[usize]| Tensor::zeros(&gpu, "t", shape).unwrap();
     let recording = &mut Recording::default();
     let (xn, squares, y) = (make(&[1, 64]), make(&[15]), make(&[1, 4]));
-    let input = Normed { xn: &xn, squares: &squares, partials: 16 };
+    let input = Normed { xn: &xn, sums: &squares, partials: 16 };
     let error = op.record_normed(recording, "test", Epilogue::Store, EPS, input, &y, &linear, None);
     assert_eq!(
         error.unwrap_err().to_string(),

@@ -4,7 +4,7 @@ use super::weight_ops::{Case, check_with, matrices};
 use super::{Tried, run, variants};
 use crate::format::DType;
 use crate::gpu::{Gpu, Recording, Tensor};
-use crate::ops::{ActivationType, Epilogue, FRAME, Fused, Join, MatMul, Variant};
+use crate::ops::{ActivationType, Epilogue, FRAME, Folds, Fused, Join, MatMul, Variant};
 use crate::reference;
 use crate::tests::support::{gpu, noise};
 use pollster::block_on;
@@ -80,7 +80,7 @@ fn fused_products_of_rounded_activations(tried: Tried) {
     let gpu = gpu();
     for (variant, dtype) in integers(&gpu, tried) {
         let products = [Epilogue::Store, Epilogue::Add].map(|epilogue| (epilogue, dtype));
-        let op = block_on(Fused::new(&gpu, &products, &[], variant)).unwrap();
+        let op = block_on(Fused::new(&gpu, &products, &[], variant, Folds::RMS)).unwrap();
         for (rows, cols) in [(1, 256), (66, 768), (37, 512)] {
             let m = matrices(&[(dtype, rows, cols)]);
             let linear = &m.load(&gpu, Join::Concat, u64::MAX);

@@ -3,7 +3,9 @@ mod cache_ops;
 mod decode_ops;
 mod epilogue_ops;
 mod expert_ops;
+mod fold_ops;
 mod fused_ops;
+mod grouped_ops;
 mod int8_ops;
 #[cfg(feature = "cli")]
 mod memory;
@@ -12,6 +14,7 @@ mod row_ops;
 mod sample_op;
 mod shift_op;
 mod softmax_start;
+mod state_ops;
 mod weight_ops;
 
 use crate::format::DType;

@@ -1,13 +1,17 @@
 //! norm and head_norm against their twins.
 use super::{run, sums};
 use crate::gpu::{Gpu, Recording, Tensor};
-use crate::ops::{FRAME, HeadNorm, HeadNormParams, Norm, NormKind, NormParams, Sums};
+use crate::ops::{
+    Added, FRAME, HeadNorm, HeadNormParams, Next, Norm, NormAdded, NormKind, NormParams, Sums,
+};
 use crate::reference;
 use crate::tests::support::{assert_close, gpu, noise};
 use pollster::block_on;
 
 /// large enough to matter: with 1e-6 a kernel that forgets it passes
 const EPS: f32 = 0.1;
+/// Of what is added up.
+const SCALE: f32 = 0.75;
 
 const KINDS: [NormKind; 2] = [NormKind::Rms, NormKind::Layer];
 
@@ -29,11 +33,14 @@ fn norm() {
 }
 
 fn check_norm(gpu: &Gpu, sums: Sums, kind: NormKind) {
-    let op = block_on(Norm::new(gpu, sums, kind, true)).unwrap();
+    let op = block_on(Norm::new(gpu, sums, kind)).unwrap();
+    let add = block_on(NormAdded::new(gpu, sums, kind)).unwrap();
+    assert_eq!(add.has_next(), kind == NormKind::Rms);
     // one column; a row that does not fill a workgroup; one over; real sizes; by turns with and without a bias
     let shapes = [(1, 1), (3, 7), (2, 65), (1, 2048), (5, 4096)];
     for ((rows, cols), biased) in shapes.into_iter().zip([true, false, true, false, true]) {
-        let params = NormParams { cols: cols as u32, has_bias: u32::from(biased), eps: EPS };
+        let has_bias = u32::from(biased);
+        let params = NormParams { cols: cols as u32, has_bias, eps: EPS };
         // One row more than there are tokens: it is left alone.
         let (x, atol) = self::rows(kind, 1, (rows + 1) * cols);
         let (w, b, start) = (noise(2, cols), noise(3, cols), noise(4, (rows + 1) * cols));
@@ -44,11 +51,16 @@ fn check_norm(gpu: &Gpu, sums: Sums, kind: NormKind) {
         let (x, w, b) = (upload(&[rows + 1, cols], &x), upload(&[cols], &w), upload(&[cols], &b));
         let nan = vec![f32::NAN; (rows + 1) * cols];
         let (y, last) = (upload(&[rows + 1, cols], &nan), upload(&[1, cols], &nan[..cols]));
-        let added = upload(&[rows + 1, cols], &start);
+        let [alone, with_next] = [(); 2].map(|()| upload(&[rows + 1, cols], &start));
+        let (gain, yn) = (upload(&[cols], &noise(5, cols)), upload(&[rows + 1, cols], &nan));
         let (mut r, bias) = (Recording::default(), biased.then_some(&b));
         op.record(&mut r, "test", EPS, [&frame, &x, &w, &y], bias).unwrap();
         op.record_last(&mut r, "test", EPS, [&frame, &x, &w, &last], bias).unwrap();
-        op.record_added(&mut r, "test", EPS, [&frame, &x, &w, &added], bias).unwrap();
+        let added = Added { x: &x, gain: &w, bias, eps: EPS, scale: SCALE };
+        add.record(&mut r, "test", [&frame, &alone], added, None).unwrap();
+        let next = Next { gain: &gain, eps: 2.0 * EPS, yn: &yn };
+        let followed = add.record(&mut r, "test", [&frame, &with_next], added, Some(next));
+        assert_eq!(followed.is_ok(), add.has_next());
         run(gpu, r);
 
         let what = format!("{kind:?} norm {sums:?} {rows}x{cols}");
@@ -59,18 +71,29 @@ fn check_norm(gpu: &Gpu, sums: Sums, kind: NormKind) {
         let found: Vec<f32> = block_on(last.read(gpu)).unwrap();
         let of_last = &expected[(rows - 1) * cols..];
         assert_close(&format!("{what}, the last"), &found, of_last, atol, 1e-5);
-        let found: Vec<f32> = block_on(added.read(gpu)).unwrap();
-        let sum: Vec<f32> = start.iter().zip(&expected).map(|(start, y)| start + y).collect();
-        let (found, beyond) = found.split_at(rows * cols);
-        assert_close(&format!("{what}, added"), found, &sum, atol, 1e-5);
-        assert_eq!(beyond, &start[rows * cols..], "{what} added beyond");
+        let sum: Vec<f32> =
+            start.iter().zip(&expected).map(|(start, y)| (start + y) * SCALE).collect();
+        for added in [Some(&alone), add.has_next().then_some(&with_next)].into_iter().flatten() {
+            let found: Vec<f32> = block_on(added.read(gpu)).unwrap();
+            let (found, beyond) = found.split_at(rows * cols);
+            assert_close(&format!("{what}, added"), found, &sum, atol, 1e-5);
+            assert_eq!(beyond, &start[rows * cols..], "{what} added beyond");
+        }
+        if add.has_next() {
+            let params = NormParams { has_bias: 0, eps: 2.0 * EPS, ..params };
+            reference::norm(kind, params, [&sum, &noise(5, cols), &[]], &mut expected);
+            let found: Vec<f32> = block_on(yn.read(gpu)).unwrap();
+            let (found, beyond) = found.split_at(rows * cols);
+            assert_close(&format!("{what}, the next"), found, &expected, atol, 1e-5);
+            assert!(beyond.iter().all(|v| v.is_nan()), "{what} wrote beyond the next");
+        }
     }
 }
 
 #[test]
 fn norm_refuses_a_wrong_shape() {
     let gpu = gpu();
-    let op = block_on(Norm::new(&gpu, Sums::Shared, NormKind::Rms, false)).unwrap();
+    let op = block_on(Norm::new(&gpu, Sums::Shared, NormKind::Rms)).unwrap();
     let make = |name: &str, shape: &[usize]| Tensor::zeros(&gpu, name, shape).unwrap();
     let [frame, x] = [make("frame", &[FRAME]), make("x", &[2, 8])];
     let [seven, eight, y] = [make("w", &[7]), make("v", &[8]), make("y", &[2, 8])];
@@ -80,8 +103,17 @@ fn norm_refuses_a_wrong_shape() {
     let tensors = [&frame, &x, &eight, &y];
     let error = op.record(recording, "test", 1e-6, tensors, Some(&seven)).unwrap_err();
     assert_eq!(error.to_string(), "norm: w has shape [7], expected [8]");
-    let error = op.record_added(recording, "test", 1e-6, tensors, None).unwrap_err();
-    assert!(error.to_string().contains("adds its result"), "{error}");
+    let op = block_on(NormAdded::new(&gpu, Sums::Shared, NormKind::Rms)).unwrap();
+    let (bias, yn) = (None, make("yn", &[2, 7]));
+    let refused = |recording: &mut Recording, gain, next| {
+        let added = Added { x: &x, gain, bias, eps: 1e-6, scale: 1.0 };
+        op.record(recording, "test", [&frame, &y], added, next).unwrap_err().to_string()
+    };
+    let error = refused(recording, &seven, None);
+    assert_eq!(error, "norm_added: w has shape [7], expected [8]");
+    let next = Next { gain: &eight, eps: 1e-6, yn: &yn };
+    let error = refused(recording, &eight, Some(next));
+    assert_eq!(error, "norm_added: yn has shape [2, 7], expected [2, 8]");
 }
 
 /// Heads, whole rows, rows of gains for each head, values too, a row that goes on behind them.

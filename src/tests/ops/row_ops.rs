@@ -1,37 +1,15 @@
-//! add_bias, argmax, nll and others against their twins.
+//! argmax, nll and others against their twins.
 use super::run;
 use crate::gpu::{Recording, Tensor};
 use crate::model::reduce;
 use crate::ops::{
-    AddBias, AddBiasParams, AddPosition, AddPositionParams, Argmax, FRAME, NO_TOKEN, Nll,
-    NllParams, Peak, PeakParams, RingParams, Softcap, SoftcapParams,
+    AddPosition, AddPositionParams, Argmax, FRAME, NO_TOKEN, Nll, NllParams, Peak, PeakParams,
+    RingParams, Softcap, SoftcapParams,
 };
 use crate::reference;
 use crate::tests::loops::class;
 use crate::tests::support::{assert_close, gpu, noise};
 use pollster::block_on;
-
-#[test]
-fn add_bias() {
-    let gpu = gpu();
-    let op = block_on(AddBias::new(&gpu)).unwrap();
-    // one; odd; one over a workgroup; real
-    for cols in [1, 7, 65, 2049, 4096] {
-        let (bias, x) = (noise(1, cols), noise(2, cols));
-        let mut expected = x.clone();
-        reference::add_bias(AddBiasParams { cols: cols as u32 }, &bias, &mut expected);
-        let bias = Tensor::upload(&gpu, "bias", &[cols], &bias).unwrap();
-        let x = Tensor::upload(&gpu, "x", &[1, cols], &x).unwrap();
-        let mut recording = Recording::default();
-        op.record(&mut recording, "test", [&bias, &x]).unwrap();
-        run(&gpu, recording);
-        let found: Vec<f32> = block_on(x.read(&gpu)).unwrap();
-        assert_close(&format!("add_bias {cols}"), &found, &expected, 1e-7, 1e-6);
-    }
-    let [bias, two] = [&[3][..], &[2, 3]].map(|shape| Tensor::zeros(&gpu, "t", shape).unwrap());
-    let error = op.record(&mut Recording::default(), "test", [&bias, &two]).unwrap_err();
-    assert_eq!(error.to_string(), "add_bias: t has shape [2, 3], expected [1, 3]");
-}
 
 fn ring() -> RingParams {
     RingParams { sinks: 2, window: 3, slots: 5 }

@@ -5,7 +5,7 @@ use crate::gpu::{Gpu, Recording, Tensor};
 use crate::model::reduce;
 use crate::ops::{
     Attention, AttentionOne, AttentionParams, ChunkAttention, FRAME, HeadShape, RingParams, Start,
-    Sums, head_terms, splits,
+    Sums, carried, head_terms, splits,
 };
 use crate::tests::support::{assert_close, gpu, noise};
 use pollster::block_on;
@@ -55,7 +55,7 @@ fn chunk(gpu: &Gpu, op: &Attention, case: Case, sink: bool, start: &Start) -> Ve
         let nan = vec![f32::NAN; shape.iter().product()];
         Tensor::upload(gpu, "out", shape, &nan).unwrap()
     };
-    let (out, carry) = (make(&[tokens, H * HD]), make(&[tokens, H, params.carried()]));
+    let (out, carry) = (make(&[tokens, H * HD]), make(&[tokens, H, carried(HD)]));
     let terms = terms(gpu, start);
     let mut recording = Recording::default();
     op.record(&mut recording, "test", params, [&frame, &q, &k, &v, &out, &carry, &terms]).unwrap();

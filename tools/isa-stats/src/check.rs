@@ -5,7 +5,8 @@ use crate::shader::Shader;
 use crate::yardstick::Yardstick;
 use brooklet::format::DType;
 
-/// Subgroups that a SIMD of navi21 must hold, so that one computes while others wait for memory.
+/// Subgroups of 32 lanes that a SIMD of navi21 must hold, so that one computes while others wait for memory; one of 64
+/// lanes waits for as much as two of them.
 const WAVES: u64 = 8;
 
 /// A sentence for everything that does not hold.
@@ -20,13 +21,15 @@ pub fn violations(
     if measured.spills > 0 {
         say(format!("{} registers or bytes of scratch memory are spilled", measured.spills));
     }
-    // What attention keeps of heads that share keys takes room; a subgroup of 64 lanes counts as two of 32.
-    let one = shader.name.starts_with("attention_one");
-    let wide = if one { u64::from(measured.subgroup.div_ceil(32)) } else { 1 };
+    let wide = u64::from(measured.subgroup.div_ceil(32));
     if family.name == "navi21" && measured.waves * wide < WAVES {
         say(format!(
-            "a SIMD holds {} subgroups of {} lanes, {WAVES} are wanted ({} registers, {} bytes of workgroup memory)",
-            measured.waves, measured.subgroup, measured.vgprs, measured.lds
+            "a SIMD holds {} subgroups of {} lanes, {} are wanted ({} registers, {} bytes of workgroup memory)",
+            measured.waves,
+            measured.subgroup,
+            WAVES.div_ceil(wide),
+            measured.vgprs,
+            measured.lds
         ));
     }
     if shader.needs_subgroups && measured.subgroup != measured.lanes {

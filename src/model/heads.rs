@@ -1,0 +1,75 @@
+//! Heads of attention, which layers may have in several numbers and sizes.
+use super::config::MOST;
+use super::{Config, KvType, LayerKind, Positions};
+use crate::ops::{HeadShape, MOST_HEAD_DIM};
+use crate::{Error, Result};
+
+impl LayerKind {
+    /// Whether another has as many key heads, of the same size.
+    fn same_heads(self, other: Self) -> bool {
+        (self.n_head_kv, self.head_dim) == (other.n_head_kv, other.head_dim)
+    }
+}
+
+impl Config {
+    /// One layer of each kind of heads, in their order: a number and size of key heads comes once.
+    pub(crate) fn heads(&self) -> Vec<LayerKind> {
+        let mut heads: Vec<LayerKind> = Vec::new();
+        for &kind in &self.layers {
+            if !heads.iter().any(|other| other.same_heads(kind)) {
+                heads.push(kind);
+            }
+        }
+        heads
+    }
+
+    /// Which of [`Config::heads`] a layer has.
+    pub(crate) fn heads_of(&self, layer: usize) -> usize {
+        let kind = self.layers[layer];
+        self.heads().iter().position(|other| other.same_heads(kind)).unwrap_or(0)
+    }
+
+    /// What kernels of attention are compiled for: of each of [`Config::heads`].
+    pub(crate) fn head_shapes(&self, kv: KvType) -> Vec<HeadShape> {
+        let shape = |LayerKind { n_head_kv, head_dim, .. }| HeadShape {
+            head_dim,
+            sharing: self.n_head / n_head_kv,
+            kv_f16: kv == KvType::F16,
+            alibi: matches!(self.positions, Positions::Alibi(_)),
+            capped: self.caps.attention.is_some(),
+        };
+        self.heads().into_iter().map(shape).collect()
+    }
+
+    /// An error unless the kernels can run a layer of this kind.
+    pub(super) fn check_kind(&self, kind: LayerKind) -> Result<()> {
+        let wrong = |text: String| Err(Error::Unsupported(text));
+        let (Self { n_embd, n_head, .. }, LayerKind { n_head_kv, head_dim, .. }) = (self, kind);
+        if !head_dim.is_multiple_of(8) || head_dim == 0 || head_dim > MOST_HEAD_DIM {
+            return wrong(format!(
+                "heads of {head_dim} dimensions; 8 to {MOST_HEAD_DIM} in steps of 8 work"
+            ));
+        }
+        if !n_head.is_multiple_of(n_head_kv) {
+            return wrong(format!(
+                "{n_head} query heads do not share {n_head_kv} key heads evenly"
+            ));
+        }
+        if n_head.checked_mul(head_dim).is_none_or(|width| width > MOST as usize) {
+            return wrong(format!(
+                "{n_head} heads of {head_dim} dimensions, wider than any model: at most {MOST} in all"
+            ));
+        }
+        if !n_embd.is_multiple_of(32) || !(n_head * head_dim).is_multiple_of(32) {
+            return wrong(format!(
+                "an embedding of {n_embd} and {n_head} heads of {head_dim}; both widths must be \
+                 multiples of 32"
+            ));
+        }
+        let turned = self.rope_of(kind).dim;
+        if !turned.is_multiple_of(2) || turned > head_dim {
+            return wrong(format!("{turned} of {head_dim} dimensions are to be turned"));
+        }
+        Ok(())
+    }
+}
