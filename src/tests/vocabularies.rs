@@ -361,3 +361,31 @@ fn whole_vocabularies_give_the_ids_that_lie_beside_them() {
         wrong.join("\n")
     );
 }
+
+/// As llama.cpp has it of a text whose special tokens are not parsed: it is one text, with one space before it.
+#[cfg(feature = "chat")]
+#[test]
+fn what_is_marked_is_text_in_any_vocabulary() {
+    let user_defined = |mut keys: Keys, id: usize| {
+        let Some(Value::Array(Array::I32(types))) = keys.get_mut("token_type") else { panic!() };
+        types[id] = 4;
+        keys
+    };
+    for (keys, control, own) in [(spm(), "<s>", "."), (bpe(), "<|im_end|>", "w")] {
+        let spm = control == "<s>";
+        // A token that the user may write is found in a marked text as in any.
+        let tokenizer = tokenizer(user_defined(keys, if spm { 283 } else { 86 }));
+        let text = format!("hello{control} world{control}{own}");
+        let ids = tokenizer.encode_marked(&tokenizer.marked(&text)).unwrap();
+        assert!(ids.iter().all(|&id| !tokenizer.is_control(id) || id == 0), "{ids:?}");
+        let bytes: Vec<u8> = ids.iter().flat_map(|&id| tokenizer.bytes(id)).copied().collect();
+        let shown = String::from_utf8(bytes).unwrap();
+        assert_eq!(shown.trim_start(), text, "{ids:?}");
+        assert_eq!(tokenizer.marked("hello world"), "hello world");
+        // Beside what is marked, control tokens are what they are.
+        let mixed = format!("{control}{}", tokenizer.marked(control));
+        let ids = tokenizer.encode_marked(&mixed).unwrap();
+        assert_eq!(ids.iter().filter(|&&id| tokenizer.is_control(id)).count(), 1);
+        assert_eq!(Some(ids[0]), tokenizer.id(control));
+    }
+}

@@ -27,7 +27,9 @@ fn code(error: &Error) -> &'static str {
         Error::NoAdapter(_) | Error::NoDevice(_) => "no-adapter",
         Error::DeviceLost(_) => "device-lost",
         Error::OutOfMemory { .. } | Error::NoRoom { .. } => "out-of-memory",
-        Error::Format { .. } | Error::Tokenizer(_) | Error::NotNumbers(_) => "bad-model",
+        Error::Format { .. } | Error::Tokenizer(_) | Error::Template(_) | Error::NotNumbers(_) => {
+            "bad-model"
+        }
         Error::Unsupported(_) => "unsupported",
         Error::Usage(_) | Error::Setting { .. } => "bad-option",
         Error::Io { .. } => "network",

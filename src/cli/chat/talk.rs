@@ -329,7 +329,7 @@ impl Talk<'_> {
                 }))?,
                 // Through a pipe goes the answer alone.
                 (true, false) if !self.coloured => {}
-                (_, false) => self.output.text(&said.text)?,
+                (_, false) => self.output.text(&self.shown(&said.text))?,
             }
             if !said.thought {
                 text.push_str(&said.text);
@@ -340,6 +340,15 @@ impl Talk<'_> {
         }
         self.messages.push(Message::new("assistant", text));
         self.figures(&turn, start)
+    }
+
+    /// A text as it is shown: nothing that a model says steers the terminal.
+    fn shown<'t>(&self, text: &'t str) -> std::borrow::Cow<'t, str> {
+        let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+        match self.coloured && text.contains(steers) {
+            true => text.replace(steers, "\u{fffd}").into(),
+            false => text.into(),
+        }
     }
 
     fn figures(&mut self, turn: &Turn, answer: u64) -> Result<()> {
