@@ -201,8 +201,11 @@ impl Chat {
             Some(at) => Ok(turn.split_off(at)),
             None => {
                 let before = self.session.recent().rev().nth(1);
-                self.take_back(1, before).await?;
-                Ok(turn)
+                match self.take_back(1, before).await {
+                    // Where nothing can be taken back, two ends are better than none.
+                    Err(error) if !error.is_usage() => Err(error),
+                    _ => Ok(turn),
+                }
             }
         }
     }
