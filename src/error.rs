@@ -117,6 +117,7 @@ impl Error {
                 };
                 format!("out of GPU memory: {what} needs {needed} bytes; {advice}")
             }
+            Self::Template(_) => format!("{self}; {} gives another", named("chat_template")),
             other => other.to_string(),
         }
     }

@@ -46,7 +46,7 @@ fn render_prints_what_the_template_makes_of_messages() {
 #[test]
 fn render_says_what_is_wrong() {
     let render = ["--render", "-"];
-    fails(&render, MESSAGES, 2, "give one with --chat-template FILE");
+    fails(&render, MESSAGES, 2, "--chat-template FILE: a template is needed");
     fails(&["--chat-template", "no", "--render", "-"], MESSAGES, 2, "chatml works with any");
     let chatml = ["--chat-template", "chatml", "--render", "-"];
     fails(&chatml, "[", 2, "standard input: this is not JSON");

@@ -170,7 +170,7 @@ impl Chat {
         };
         let (start, before) = (self.session.position(), self.session.recent().next_back());
         let Some(&prompt) = ids.last() else {
-            let why = "it makes nothing of a message; give another with --chat-template";
+            let why = "it makes nothing of a message";
             return Err(Error::Template(why.into()));
         };
         let fed = self.session.feed_while(&ids, go_on).await?;

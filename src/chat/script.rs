@@ -292,7 +292,5 @@ fn tag<'a>(own: &'a str, before: &'a str) -> Option<&'a str> {
 }
 
 fn leaves_out(what: &str) -> Error {
-    Error::Template(format!(
-        "it leaves out {what}, so it cannot be used for a conversation; give another with --chat-template"
-    ))
+    Error::Template(format!("it leaves out {what}, so it cannot be used for a conversation"))
 }

@@ -67,6 +67,10 @@ fn wrong(text: impl Into<String>) -> Error {
     Error::Template(text.into())
 }
 
+fn setting(found: &str, works: String) -> Error {
+    Error::Setting { which: "chat_template", found: found.to_owned(), works }
+}
+
 impl Template {
     /// Reads a template, for a model of which BOS and EOS are written so.
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self> {
@@ -86,10 +90,7 @@ impl Template {
         now: impl Fn() -> NaiveDateTime + Send + Sync + 'static,
     ) -> Result<Self> {
         if source.len() > LONGEST {
-            return Err(wrong(format!(
-                "it has {} bytes, and {LONGEST} is the most; give another with --chat-template",
-                source.len()
-            )));
+            return Err(wrong(format!("it has {} bytes, and {LONGEST} is the most", source.len())));
         }
         let source = settled(source);
         let compiled = source.clone();
@@ -113,11 +114,13 @@ impl Template {
             (None, None) if tokenizer.id("<|im_start|>").is_some() => {
                 Self::for_tokenizer(CHATML, tokenizer)
             }
-            (None, None) => Err(Error::Usage(format!(
-                "{}: the file has no chat template, and its vocabulary is not that of ChatML; give \
-                 one with --chat-template FILE",
-                gguf.file()
-            ))),
+            (None, None) => Err(setting(
+                "FILE",
+                format!(
+                    "a template is needed: {} has none, and its vocabulary is not that of ChatML",
+                    gguf.file()
+                ),
+            )),
             (None, Some(name)) => {
                 let names = gguf.metadata.iter().filter_map(|(key, _)| key.strip_prefix(KEY));
                 let names: Vec<_> = names.filter_map(|name| name.strip_prefix('.')).collect();
@@ -125,11 +128,13 @@ impl Template {
                     true => "it has none with a name".to_owned(),
                     false => format!("it has {}", names.join(", ")),
                 };
-                Err(Error::Usage(format!(
-                    "--chat-template {name}: neither a file, nor a template of {}: {there}; \
-                     chatml works with any",
-                    gguf.file()
-                )))
+                Err(setting(
+                    name,
+                    format!(
+                        "neither a file, nor a template of {}: {there}; chatml works with any",
+                        gguf.file()
+                    ),
+                ))
             }
         }
     }
@@ -269,9 +274,7 @@ fn told(error: minijinja::Error) -> Error {
     let at = error.line().map_or(String::new(), |line| format!("line {line}: "));
     let detail = match (error.kind(), error.detail()) {
         (ErrorKind::OutOfFuel, _) => {
-            "it takes more steps or more memory than any chat template needs; give another with \
-             --chat-template"
-                .to_owned()
+            "it takes more steps or more memory than any chat template needs".to_owned()
         }
         (_, Some(detail)) => detail.replace(MARK, ""),
         (kind, None) => kind.to_string(),
@@ -328,13 +331,10 @@ fn within_time<T: Send + 'static>(
         .map_err(|source| Error::Io { path: "a thread for the chat template".into(), source })?;
     receiver.recv_timeout(time).unwrap_or_else(|error| {
         Err(wrong(match error {
-            RecvTimeoutError::Timeout => format!(
-                "it was not done after {} seconds; give another with --chat-template",
-                time.as_secs()
-            ),
-            RecvTimeoutError::Disconnected => {
-                "it made the template engine fail; give another with --chat-template".to_owned()
+            RecvTimeoutError::Timeout => {
+                format!("it was not done after {} seconds", time.as_secs())
             }
+            RecvTimeoutError::Disconnected => "it made the template engine fail".to_owned(),
         }))
     })
 }
