@@ -206,3 +206,19 @@ fn a_pipe_is_said_to_be_no_file_at_once() {
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     fails(&pipe, "a model must be a file");
 }
+
+#[test]
+fn an_architecture_that_does_not_run_is_named_before_a_vocabulary_that_does_not() {
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+    let (string, counts) = (8u32.to_le_bytes(), [0u64, 2].map(u64::to_le_bytes).concat());
+    let mut file = [&b"GGUF"[..], &3u32.to_le_bytes(), &counts].concat();
+    for (key, value) in [("general.architecture", "rwkv7"), ("tokenizer.ggml.model", "rwkv")] {
+        file.extend([text(key), string.to_vec(), text(value)].concat());
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rwkv.gguf");
+    std::fs::write(&path, file).unwrap();
+    let (code, stdout, stderr) = run(&path);
+    assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
+    assert!(stderr.contains("the model's architecture is rwkv7; this version runs"), "{stderr}");
+}

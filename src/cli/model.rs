@@ -44,7 +44,10 @@ impl File {
         };
         let (source, gguf) = block_on(Shards::open(&path))?;
         warn(&gguf.warnings);
+        // Of a model that does not run, that is what to say, and not what its vocabulary lacks.
         let tokenizer = Vocab::from_gguf(&gguf).and_then(Tokenizer::new);
+        let tokenizer =
+            tokenizer.map_err(|error| Config::expect_family(&gguf).err().unwrap_or(error));
         let tokenizer = match ids {
             // Nobody has to read or write a text: any model will do.
             true => match tokenizer {

@@ -10,6 +10,11 @@ use crate::ops::NormKind;
 use crate::{Error, Result};
 
 impl Config {
+    /// An error that names the architecture of a file, unless it is one that runs.
+    pub fn expect_family(gguf: &Gguf) -> Result<()> {
+        Family::of(gguf).map(|_| ())
+    }
+
     /// Reads and checks a config; what this engine does not do is refused by name.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self> {
         let family = Family::of(gguf)?;
