@@ -113,9 +113,8 @@ impl Core {
         tuning: TuneOptions,
         progress: Function,
     ) -> Result<Core> {
-        let tokenizer = Vocab::from_gguf(&gguf).and_then(Tokenizer::new);
-        let tokenizer =
-            tokenizer.map_err(|error| Config::expect_family(&gguf).err().unwrap_or(error))?;
+        Config::expect_family(&gguf)?;
+        let tokenizer = Tokenizer::new(Vocab::from_gguf(&gguf)?)?;
         let config = Config::for_tokens(&gguf, tokenizer.len())?;
         cache.settings(&config, None).geometry()?;
         let info = ModelInfo::new(&gguf, &config, brooklet::format::Source::len(file))?;
