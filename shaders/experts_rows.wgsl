@@ -19,17 +19,6 @@
 // Lanes share out the columns. A unit of eight rows of x is read once for ROWS rows of weights, and a unit of these is
 // unpacked once for eight rows of x: there reading is what costs. Sums wait in workgroup memory, each lane's own.
 
-struct Params {
-    rows: u32,      // of this part
-    row0: u32,      // where the part starts in the whole matrix
-    units: u32,     // C/32
-    y_stride: u32,
-    has_bias: u32,
-    each: u32,      // M
-    readers: u32,   // choices that read the same row of x: K, or 1
-    tile: u32,      // TILE
-}
-
 @group(0) @binding(0) var<storage, read> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> groups: array<u32>;

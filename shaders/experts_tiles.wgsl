@@ -20,17 +20,6 @@
 // workgroup memory, 12 KiB; a lane owns four rows by four tokens. The first half of the lanes brings weights, the other
 // one activations.
 
-struct Params {
-    rows: u32,      // of this part
-    row0: u32,      // where the part starts in the whole matrix
-    units: u32,     // C/32
-    y_stride: u32,
-    has_bias: u32,
-    each: u32,      // M
-    readers: u32,   // choices that read the same row of x: K, or 1
-    tile: u32,      // TILE
-}
-
 @group(0) @binding(0) var<storage, read> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> groups: array<u32>;

@@ -11,7 +11,7 @@
 //
 //   grid:      [rows, 1, 1] workgroups, one workgroup a row; rows >= tokens are left alone
 //   requires:  WG a power of two; any cols
-//   uses:      lib/reduce.wgsl, or lib/reduce_subgroup.wgsl where a workgroup is one subgroup (norm_subgroup)
+//   uses:      lib/moments.wgsl, and lib/reduce.wgsl, or lib/reduce_subgroup.wgsl where a workgroup is one subgroup (norm_subgroup)
 //   twin:      src/reference/norm.rs
 
 struct Params {
@@ -31,7 +31,6 @@ override WG: u32 = 64u;
 /// One workgroup normalises the last token's row into y's only one.
 override LAST: bool = false;
 /// The mean is subtracted first: a LayerNorm.
-override CENTRED: bool = false;
 
 @compute @workgroup_size(WG)
 fn main(
@@ -45,25 +44,10 @@ fn main(
     let source = select(group.x, tokens - 1u, LAST) * params.cols;
     let row = group.x * params.cols;
 
-    var mean = 0.0;
-    if CENTRED {
-        var total = 0.0;
-        for (var i = lane; i < params.cols; i += WG) {
-            total += x[source + i];
-        }
-        mean = reduce_sum(lane, total) / f32(params.cols);
-    }
-
-    var sum = 0.0;
-    for (var i = lane; i < params.cols; i += WG) {
-        let v = x[source + i] - mean;
-        sum += v * v;
-    }
-    let mean_square = reduce_sum(lane, sum) / f32(params.cols);
-    let scale = 1.0 / sqrt(mean_square + params.eps);
+    let by = moments(lane, source);
 
     for (var i = lane; i < params.cols; i += WG) {
-        var v = (x[source + i] - mean) * scale * w[i];
+        var v = (x[source + i] - by.mean) * by.scale * w[i];
         if params.has_bias != 0u {
             v += b[i];
         }

@@ -13,7 +13,7 @@
 //
 //   grid:      [rows, 1, 1] workgroups, one workgroup a row; rows >= tokens are left alone
 //   requires:  WG a power of two; any cols; not both CENTRED and NEXT
-//   uses:      lib/reduce.wgsl, or lib/reduce_subgroup.wgsl where a workgroup is one subgroup (norm_added_subgroup)
+//   uses:      lib/moments.wgsl, and lib/reduce.wgsl, or lib/reduce_subgroup.wgsl where a workgroup is one subgroup (norm_added_subgroup)
 //   twin:      src/reference/norm.rs
 //
 // Whoever owns the residual writes the next input: the norm costs no dispatch of its own.
@@ -37,7 +37,6 @@ struct Params {
 
 override WG: u32 = 64u;
 /// The mean is subtracted first: a LayerNorm.
-override CENTRED: bool = false;
 /// The norm that comes next is computed, too.
 override NEXT: bool = false;
 
@@ -51,26 +50,11 @@ fn main(
     }
     let row = group.x * params.cols;
 
-    var mean = 0.0;
-    if CENTRED {
-        var total = 0.0;
-        for (var i = lane; i < params.cols; i += WG) {
-            total += x[row + i];
-        }
-        mean = reduce_sum(lane, total) / f32(params.cols);
-    }
-
-    var sum = 0.0;
-    for (var i = lane; i < params.cols; i += WG) {
-        let v = x[row + i] - mean;
-        sum += v * v;
-    }
-    let mean_square = reduce_sum(lane, sum) / f32(params.cols);
-    let scale = 1.0 / sqrt(mean_square + params.eps);
+    let by = moments(lane, row);
 
     var next_sum = 0.0;
     for (var i = lane; i < params.cols; i += WG) {
-        var v = (x[row + i] - mean) * scale * w[i];
+        var v = (x[row + i] - by.mean) * by.scale * w[i];
         if params.has_bias != 0u {
             v += b[i];
         }

@@ -93,6 +93,7 @@ static FILES: &[File] = include_files![
     "lib/lanes_subgroup.wgsl",
     "lib/many_rows.wgsl",
     "lib/mass.wgsl",
+    "lib/moments.wgsl",
     "lib/nibbles.wgsl",
     "lib/onto.wgsl",
     "lib/plain.wgsl",

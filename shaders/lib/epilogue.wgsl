@@ -2,7 +2,7 @@
 //
 // Needs from the kernel:  params (rows, row0, y_stride, has_bias), bias: array<f32>, y: array<f32>
 // Gives:                  finish(token, row, sums): row is the first of four, counted within this part
-//                         gated(even, odd), biased(row, sum): what it does with a gate, and with a bias
+//                         gates(), gated(even, odd), biased(row, sum): whether and what it does with a gate, and with a bias
 
 const STORE: u32 = 0u;       // y = sum
 const ADD: u32 = 1u;         // y += sum
@@ -31,6 +31,11 @@ fn gelu(v: f32) -> f32 {
 fn gelu_tanh(v: f32) -> f32 {
     let u = clamp(0.79788456 * v * (1.0 + 0.044715 * v * v), -44.0, 44.0);
     return v / (1.0 + exp(-2.0 * u));
+}
+
+/// Whether even rows are gates of odd ones.
+fn gates() -> bool {
+    return (EPILOGUE == SWIGLU) | (EPILOGUE == GEGLU_TANH) | (EPILOGUE == SWIGLU_CLAMPED);
 }
 
 /// An even row's sum as the gate of the odd one after it.
@@ -67,7 +72,7 @@ fn store(at: u32, row: u32, sum: f32) {
 }
 
 fn finish(token: u32, row: u32, sums: vec4<f32>) {
-    if (EPILOGUE == SWIGLU) | (EPILOGUE == GEGLU_TANH) | (EPILOGUE == SWIGLU_CLAMPED) {
+    if gates() {
         let at = token * params.y_stride + (params.row0 + row) / 2u;
         if row < params.rows {
             y[at] = gated(biased(row, sums.x), biased(row + 1u, sums.y));

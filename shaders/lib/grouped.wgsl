@@ -1,11 +1,23 @@
 // lib/grouped.wgsl — a tile of an expert's choices, and where their products go.
 //
-// Needs from the kernel:  params (rows, row0, y_stride, each, readers, tile), groups: array<u32>, y: array<f32>
-// Gives:                  tile_at(tile) -> its expert and how many choices it has
+// Needs from the kernel:  params, groups: array<u32>, y: array<f32>
+// Gives:                  Params, `ExpertsManyParams` of src/ops/experts_many.rs; the kernel binds it as `params`
+//                         tile_at(tile) -> its expert and how many choices it has
 //                         choice_at(tile, i) -> its choice number i, t K + s
 //                         input_at(choice) -> the row of x that it reads
 //                         deliver(choice, expert, row, even, odd): the sums of two neighbouring rows of an expert
 // Uses:                   lib/epilogue.wgsl
+
+struct Params {
+    rows: u32,      // of this part
+    row0: u32,      // where the part starts in the whole matrix
+    units: u32,     // C/32
+    y_stride: u32,
+    has_bias: u32,
+    each: u32,      // M
+    readers: u32,   // choices that read the same row of x: K, or 1
+    tile: u32,      // TILE
+}
 
 struct Tile {
     expert: u32,
@@ -23,10 +35,6 @@ fn choice_at(tile: u32, i: u32) -> u32 {
 
 fn input_at(choice: u32) -> u32 {
     return choice / params.readers;
-}
-
-fn gates() -> bool {
-    return (EPILOGUE == SWIGLU) | (EPILOGUE == GEGLU_TANH) | (EPILOGUE == SWIGLU_CLAMPED);
 }
 
 /// Whether a row of an expert is its own and in this part, `here` being where that would have it.

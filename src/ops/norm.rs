@@ -62,7 +62,7 @@ impl Norm {
     /// The kernel and its bindings.
     pub const SOURCE: KernelSource = KernelSource {
         name: "norm",
-        wgsl: wgsl!("lib/reduce.wgsl", "norm.wgsl"),
+        wgsl: wgsl!("lib/reduce.wgsl", "lib/moments.wgsl", "norm.wgsl"),
         bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
         params_size: size_of::<NormParams>() as u64,
         subgroups: false,
@@ -70,7 +70,7 @@ impl Norm {
     /// The kernel where a workgroup is one subgroup.
     pub const SUBGROUP: KernelSource = KernelSource {
         name: "norm_subgroup",
-        wgsl: wgsl!("lib/reduce_subgroup.wgsl", "norm.wgsl"),
+        wgsl: wgsl!("lib/reduce_subgroup.wgsl", "lib/moments.wgsl", "norm.wgsl"),
         subgroups: true,
         ..Self::SOURCE
     };

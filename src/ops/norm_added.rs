@@ -59,7 +59,7 @@ impl NormAdded {
     /// The kernel and its bindings.
     pub const SOURCE: KernelSource = KernelSource {
         name: "norm_added",
-        wgsl: wgsl!("lib/reduce.wgsl", "norm_added.wgsl"),
+        wgsl: wgsl!("lib/reduce.wgsl", "lib/moments.wgsl", "norm_added.wgsl"),
         bindings: &[
             Access::Read,
             Access::Read,
@@ -75,7 +75,7 @@ impl NormAdded {
     /// The kernel where a workgroup is one subgroup.
     pub const SUBGROUP: KernelSource = KernelSource {
         name: "norm_added_subgroup",
-        wgsl: wgsl!("lib/reduce_subgroup.wgsl", "norm_added.wgsl"),
+        wgsl: wgsl!("lib/reduce_subgroup.wgsl", "lib/moments.wgsl", "norm_added.wgsl"),
         subgroups: true,
         ..Self::SOURCE
     };
