@@ -76,6 +76,11 @@ pub struct Chat {
 }
 
 impl Chat {
+    /// The sinks of a conversation: all of its head, and as many as streams need.
+    pub fn sinks(script: &Script) -> usize {
+        script.head().len().max(LEAST_SINKS)
+    }
+
     /// The cache of a conversation: the script's head as sinks, and a window that fills `capacity` with them; without
     /// one, what the model was trained on, up to 4096. `chunk`, `kv` and `activations` are those of `settings`.
     pub fn cache(
@@ -85,7 +90,7 @@ impl Chat {
         trained: usize,
     ) -> Result<CacheSettings> {
         let capacity = capacity.unwrap_or(trained.min(USUAL_CAPACITY));
-        let (head, sinks) = (script.head().len(), script.head().len().max(LEAST_SINKS));
+        let (head, sinks) = (script.head().len(), Self::sinks(script));
         if sinks > capacity / 2 {
             return Err(Error::Usage(format!(
                 "the system prompt has {head} tokens, and the cache holds {capacity}, of which half is the most that \

@@ -111,6 +111,18 @@ pub struct DeltaHeads {
     pub value_dim: usize,
 }
 
+impl DeltaHeads {
+    /// Elements of a token that enter the convolution: 2 G DK + H DV.
+    pub(super) fn channels(self) -> usize {
+        2 * self.key_heads * self.key_dim + self.heads * self.value_dim
+    }
+
+    /// Those, and two gates for each state: what the rule reads of a token.
+    pub(super) fn row(self) -> usize {
+        self.channels() + 2 * self.heads
+    }
+}
+
 /// What a layer looks back on, how it knows where, and with which heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerKind {

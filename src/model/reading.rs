@@ -45,7 +45,7 @@ impl Config {
         }
         // A size may be given layer by layer.
         let each = |name: &str| match gguf.get(&key(name)) {
-            Some(Value::Array(sizes)) => in_layers(gguf, &key(name), sizes, n_layer),
+            Some(Value::Array(sizes)) => in_layers(gguf, &key(name), sizes, n_layer, 1),
             _ => Ok(vec![size(name)?; n_layer]),
         };
         let of_layers = |name: &str| same_in_layers(&key(name), &each(name)?);
@@ -185,16 +185,22 @@ impl Config {
     }
 }
 
-/// A size that a file gives for each of its layers.
-fn in_layers(gguf: &Gguf, key: &str, sizes: &Array, n_layer: usize) -> Result<Vec<usize>> {
+/// A size, of so much at least, that a file gives for each of its layers.
+pub(super) fn in_layers(
+    gguf: &Gguf,
+    key: &str,
+    sizes: &Array,
+    n_layer: usize,
+    least: i32,
+) -> Result<Vec<usize>> {
     let sizes = sizes.i32s().unwrap_or_default();
     if sizes.len() != n_layer {
         let count = sizes.len();
         return Err(gguf.fault(0, format!("the key {key} has {count} sizes for {n_layer} layers")));
     }
     let size = |&size: &i32| match size {
-        1.. if size <= MOST as i32 => Ok(size as usize),
-        _ => Err(Error::Unsupported(format!("{key} is {size}; 1 to {MOST} would do"))),
+        _ if (least..=MOST as i32).contains(&size) => Ok(size as usize),
+        _ => Err(Error::Unsupported(format!("{key} is {size}; {least} to {MOST} would do"))),
     };
     sizes.iter().map(size).collect()
 }

@@ -4,6 +4,7 @@
 //! positions beyond any number are the same for all layers.
 use super::config::{DeltaHeads, LayerKind, MOST, Mixer};
 use super::family::{Family, MixerRule};
+use super::reading::in_layers;
 use super::{CacheSettings, Config};
 use crate::format::{Array, Gguf, Value};
 use crate::ops::{DeltaNetParams, MOST_KEY_DIM, RingParams};
@@ -46,23 +47,17 @@ impl Mixers {
     fn short_conv(gguf: &Gguf, key: &impl Fn(&str) -> String, n_layer: usize) -> Result<Self> {
         let counts = key("attention.head_count_kv");
         let heads = match gguf.get(&counts) {
-            Some(Value::Array(heads)) => heads.i32s().unwrap_or_default(),
-            _ => vec![gguf.need_u32(&counts)?.min(i32::MAX as u32) as i32; n_layer],
+            Some(Value::Array(heads)) => in_layers(gguf, &counts, heads, n_layer, 0)?,
+            _ => vec![gguf.need_u32(&counts)? as usize; n_layer],
         };
-        if heads.len() != n_layer {
-            let detail = format!("the key {counts} has {} sizes for {n_layer} layers", heads.len());
-            return Err(gguf.fault(0, detail));
-        }
-        let wrong = |text: String| Err(Error::Unsupported(text));
         let Some(&first) = heads.iter().find(|&&heads| heads != 0) else {
-            return wrong(format!("{counts} is 0 in every layer: a model without attention"));
+            return Err(Error::Unsupported(format!(
+                "{counts} is 0 in every layer: a model without attention"
+            )));
         };
-        if let Some(below) = heads.iter().find(|&&heads| heads < 0) {
-            return wrong(format!("{counts} is {below}; 0 and more work"));
-        }
-        let mixer = |&heads: &i32| if heads == 0 { Mixer::ShortConv } else { Mixer::Attention };
+        let mixer = |&heads: &usize| if heads == 0 { Mixer::ShortConv } else { Mixer::Attention };
         let list = heads.iter().map(mixer).collect();
-        let some = |&heads: &i32| if heads == 0 { first as usize } else { heads as usize };
+        let some = |&heads: &usize| if heads == 0 { first } else { heads };
         let kv_heads = heads.iter().map(some).collect();
         let conv_taps = taps(gguf, key("shortconv.l_cache"))?;
         Ok(Self { list, kv_heads: Some(kv_heads), conv_taps, delta_net: None })
@@ -163,15 +158,16 @@ impl Config {
 
     /// What the gated delta rule is told, where layers have it.
     pub(super) fn delta_params(&self, ring: RingParams) -> Option<DeltaNetParams> {
-        let DeltaHeads { key_heads, heads, key_dim, value_dim } = self.delta_net?;
-        let [key_heads, heads, key_dim, value_dim] =
-            [key_heads, heads, key_dim, value_dim].map(|n| n as u32);
+        let of = self.delta_net?;
+        let DeltaHeads { key_heads, heads, key_dim, value_dim } = of;
+        let [key_heads, heads, key_dim, value_dim, width] =
+            [key_heads, heads, key_dim, value_dim, of.row()].map(|n| n as u32);
         Some(DeltaNetParams {
             key_heads,
             heads,
             key_dim,
             value_dim,
-            width: 2 * key_heads * key_dim + heads * (value_dim + 2),
+            width,
             slots: ring.slots,
             step: STEP,
             first: 0,
@@ -183,9 +179,9 @@ impl Config {
     /// Elements of a token that enter the mixer of a layer that does not attend, and that leave it.
     pub(super) fn mix_widths(&self) -> [usize; 2] {
         match self.delta_net {
-            Some(DeltaHeads { key_heads, heads, key_dim, value_dim }) => {
-                let values = heads * value_dim;
-                [2 * key_heads * key_dim + 2 * values + 2 * heads, values]
+            Some(of) => {
+                let values = of.heads * of.value_dim;
+                [of.row() + values, values]
             }
             None if self.has_states() => [3 * self.n_embd, self.n_embd],
             None => [0; 2],
@@ -201,10 +197,7 @@ impl Config {
     /// Words of a token in the two tensors that such a layer keeps: what enters its convolution, and what comes of it.
     pub(super) fn state_words(&self) -> [usize; 2] {
         match self.delta_net {
-            Some(DeltaHeads { key_heads, heads, key_dim, value_dim }) => {
-                let channels = 2 * key_heads * key_dim + heads * value_dim;
-                [channels, channels + 2 * heads]
-            }
+            Some(of) => [of.channels(), of.row()],
             None => [self.n_embd, 0],
         }
     }

@@ -113,8 +113,7 @@ fn cache(
     }
     let settings = args.shape.settings(config, Policy::Streaming);
     let settings = model.map_or(settings, |model| args.shape.suited(settings, &model.gpu));
-    let capacity =
-        args.shape.window.map(|window| window.saturating_add(script.head().len().max(4)));
+    let capacity = args.shape.window.map(|window| window.saturating_add(Chat::sinks(script)));
     let settings = Chat::cache(script, settings, capacity, config.n_ctx)?;
     settings.geometry()?;
     Ok(settings)
@@ -336,7 +335,8 @@ impl Talk<'_> {
             }
         }
         if !self.args.json {
-            self.output.text(if thought && self.coloured { "\x1b[0m\n" } else { "\n" })?;
+            self.output.text(if thought && self.coloured { PLAIN } else { "" })?;
+            self.output.text("\n")?;
         }
         self.messages.push(Message::new("assistant", text));
         self.figures(&turn, start)
