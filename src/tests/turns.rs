@@ -5,7 +5,7 @@ use super::templates::folder;
 use crate::chat::{Message, Said, Script, Splitter, Tags, encoded};
 use crate::model::{CacheSettings, Policy};
 use crate::session::Session;
-use crate::text::{Conversation, Json, Template, Tokenizer};
+use crate::text::{Conversation, Json, Renderer, Template, Tokenizer};
 use chrono::NaiveDateTime;
 use pollster::block_on;
 use std::collections::BTreeMap;
@@ -137,7 +137,7 @@ fn deltas(folder: &Path) -> Deltas {
         let mut same = true;
         for (at, (user, answer)) in TURNS.iter().enumerate() {
             messages.push(message("user", user.trim()));
-            let real = template.render_marked(&Conversation::of(Json::of(&messages)), &tokenizer);
+            let real = template.render(&Conversation::of(Json::of(&messages)).marked(&tokenizer));
             let Ok(real) = real else {
                 found.refused.push(format!("{name}: {}", real.unwrap_err()));
                 break;
