@@ -100,36 +100,63 @@ pub struct TemplateSource {
     pub eos: String,
 }
 
-fn setting(found: &str, works: String) -> Error {
-    Error::Setting { which: "chat_template", found: found.to_owned(), works }
+/// The chat templates that a model's file has.
+#[derive(Clone, Debug)]
+pub struct Templates {
+    file: String,
+    /// By what their keys have behind `tokenizer.chat_template`: nothing, or `.NAME`.
+    named: Vec<(String, String)>,
+    /// Whether the vocabulary is made for ChatML.
+    chatml: bool,
+    bos: String,
+    eos: String,
 }
 
-impl TemplateSource {
-    /// A text for the model of a tokenizer.
-    pub fn new(text: &str, tokenizer: &Tokenizer) -> Self {
+impl Templates {
+    /// Those of a file, for the model of a tokenizer.
+    pub fn of_model(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<Self> {
+        const KEY: &str = "tokenizer.chat_template";
+        let mut named = Vec::new();
+        for (key, _) in &gguf.metadata {
+            let name =
+                key.strip_prefix(KEY).filter(|name| name.is_empty() || name.starts_with('.'));
+            if let (Some(name), Some(text)) = (name, gguf.str(key)?) {
+                named.push((name.to_owned(), text.to_owned()));
+            }
+        }
         let piece = |id: Option<u32>| id.map_or("", |id| tokenizer.piece(id)).to_owned();
-        Self { text: text.to_owned(), bos: piece(tokenizer.bos()), eos: piece(tokenizer.eos()) }
+        let (bos, eos) = (piece(tokenizer.bos()), piece(tokenizer.eos()));
+        let chatml = tokenizer.id("<|im_start|>").is_some();
+        Ok(Self { file: gguf.file().to_owned(), named, chatml, bos, eos })
     }
 
-    /// The template that a file has for its model: of this name, or the usual one. Where there is none and the
-    /// vocabulary is made for it, ChatML.
-    pub fn of_model(gguf: &Gguf, tokenizer: &Tokenizer, name: Option<&str>) -> Result<Self> {
-        const KEY: &str = "tokenizer.chat_template";
-        let key = name.map_or(KEY.to_owned(), |name| format!("{KEY}.{name}"));
-        let text = match (gguf.str(&key)?, name) {
-            (Some(text), _) => Ok(text),
-            (None, Some("chatml")) => Ok(CHATML),
-            (None, None) if tokenizer.id("<|im_start|>").is_some() => Ok(CHATML),
+    /// A template that is given as text.
+    pub fn given(&self, text: &str) -> TemplateSource {
+        TemplateSource { text: text.to_owned(), bos: self.bos.clone(), eos: self.eos.clone() }
+    }
+
+    /// The one of this name, or the usual one. Where there is none and the vocabulary is made for it, ChatML.
+    pub fn find(&self, name: Option<&str>) -> Result<TemplateSource> {
+        let wanted = name.map_or(String::new(), |name| format!(".{name}"));
+        let found = self.named.iter().find(|(name, _)| *name == wanted);
+        let setting = |found: &str, works| {
+            let found = found.to_owned();
+            Error::Setting { which: "chat_template", found, works }
+        };
+        match (found, name) {
+            (Some((_, text)), _) => Ok(self.given(text)),
+            (None, Some("chatml")) => Ok(self.given(CHATML)),
+            (None, None) if self.chatml => Ok(self.given(CHATML)),
             (None, None) => Err(setting(
                 "FILE",
                 format!(
                     "a template is needed: {} has none, and its vocabulary is not that of ChatML",
-                    gguf.file()
+                    self.file
                 ),
             )),
             (None, Some(name)) => {
-                let names = gguf.metadata.iter().filter_map(|(key, _)| key.strip_prefix(KEY));
-                let names: Vec<_> = names.filter_map(|name| name.strip_prefix('.')).collect();
+                let names = self.named.iter().filter_map(|(name, _)| name.strip_prefix('.'));
+                let names: Vec<_> = names.collect();
                 let there = match names.is_empty() {
                     true => "it has none with a name".to_owned(),
                     false => format!("it has {}", names.join(", ")),
@@ -138,11 +165,10 @@ impl TemplateSource {
                     name,
                     format!(
                         "neither a file, nor a template of {}: {there}; chatml works with any",
-                        gguf.file()
+                        self.file
                     ),
                 ))
             }
-        };
-        text.map(|text| Self::new(text, tokenizer))
+        }
     }
 }

@@ -18,6 +18,11 @@ impl Json {
         Self(serde_json::to_value(value).unwrap_or_default())
     }
 
+    /// As it is written.
+    pub fn text(&self) -> String {
+        self.0.to_string()
+    }
+
     /// Whether it is a list.
     pub fn is_list(&self) -> bool {
         self.0.is_array()

@@ -32,7 +32,7 @@ mod template;
 mod tokenizer;
 mod vocab;
 
-pub use conversation::{Conversation, Portable, Renderer, TemplateSource};
+pub use conversation::{Conversation, Portable, Renderer, TemplateSource, Templates};
 pub use detokenizer::Detokenizer;
 pub use json::Json;
 #[cfg(feature = "cli")]

@@ -2,12 +2,10 @@
 //!
 //! They are rendered as transformers does, byte for byte, by minijinja and a short list of mends. A template comes with
 //! a model that is not trusted: what it may cost is bounded, and it can read nothing.
-use super::Tokenizer;
 use super::conversation::{Conversation, Renderer, TemplateSource};
 use super::dumps::{Dumps, dumps};
 use super::json::Json;
 use super::marks::MARK;
-use crate::format::Gguf;
 use crate::{Error, Result};
 use chrono::{Local, NaiveDateTime};
 use minijinja::syntax::SyntaxConfig;
@@ -44,16 +42,9 @@ impl Template {
         Self::with_clock(source, bos, eos, || Local::now().naive_local())
     }
 
-    /// The same, for the model of a tokenizer.
-    pub fn for_tokenizer(source: &str, tokenizer: &Tokenizer) -> Result<Self> {
-        let TemplateSource { text, bos, eos } = TemplateSource::new(source, tokenizer);
-        Self::new(&text, &bos, &eos)
-    }
-
-    /// The template that a file has for its model, as [`TemplateSource::of_model`] finds it.
-    pub fn of_model(gguf: &Gguf, tokenizer: &Tokenizer, name: Option<&str>) -> Result<Self> {
-        let TemplateSource { text, bos, eos } = TemplateSource::of_model(gguf, tokenizer, name)?;
-        Self::new(&text, &bos, &eos)
+    /// Reads the template of a model's file.
+    pub fn of(TemplateSource { text, bos, eos }: &TemplateSource) -> Result<Self> {
+        Self::new(text, bos, eos)
     }
 
     pub(crate) fn with_clock(

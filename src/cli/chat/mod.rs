@@ -10,7 +10,7 @@ use super::model::{File, read_text};
 use super::pace::PaceArgs;
 use super::sampling::{OrElse, SamplingArgs};
 use brooklet::chat::AnswerSettings;
-use brooklet::text::{Json, Template};
+use brooklet::text::{Json, Template, Templates};
 use brooklet::{Error, Result};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -125,13 +125,14 @@ struct TemplateArgs {
 
 impl TemplateArgs {
     fn template(&self, file: &File) -> Result<Template> {
-        match &self.chat_template {
+        let templates = Templates::of_model(&file.gguf, &file.tokenizer)?;
+        let source = match &self.chat_template {
             Some(name) if std::path::Path::new(name).is_file() => {
-                let source = read_text(name.as_ref())?;
-                Template::for_tokenizer(&source, &file.tokenizer)
+                templates.given(&read_text(name.as_ref())?)
             }
-            name => Template::of_model(&file.gguf, &file.tokenizer, name.as_deref()),
-        }
+            name => templates.find(name.as_deref())?,
+        };
+        Template::of(&source)
     }
 
     fn tools(&self) -> Result<Option<Json>> {
