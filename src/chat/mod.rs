@@ -148,6 +148,11 @@ impl Chat {
         &mut self.session
     }
 
+    /// The session without the conversation.
+    pub fn into_session(self) -> Session {
+        self.session
+    }
+
     /// Tokens that were fed since the conversation began, not generated.
     pub fn fed(&self) -> u64 {
         self.fed
