@@ -120,7 +120,9 @@ impl Templates {
         for (key, _) in &gguf.metadata {
             let name =
                 key.strip_prefix(KEY).filter(|name| name.is_empty() || name.starts_with('.'));
-            if let (Some(name), Some(text)) = (name, gguf.str(key)?) {
+            if let Some(name) = name
+                && let Some(text) = gguf.str(key)?
+            {
                 named.push((name.to_owned(), text.to_owned()));
             }
         }

@@ -70,6 +70,11 @@ impl Core {
         Ok(())
     }
 
+    /// Whether a conversation has the cache.
+    pub fn chatting(&self) -> bool {
+        matches!(self.stage, Stage::Chat(_))
+    }
+
     fn chat(&mut self) -> Result<&mut Chat> {
         match &mut self.stage {
             Stage::Chat(chat) => Ok(chat),

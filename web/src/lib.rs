@@ -212,6 +212,11 @@ impl Core {
         Ok(self.stream()?.rewind(u64::from(tokens), last).await?)
     }
 
+    /// The last token of the stream; none where there is none, or none is remembered.
+    pub fn last(&self) -> Option<u32> {
+        self.session().ok()?.recent().next_back()
+    }
+
     /// Tokens of the stream so far.
     pub fn position(&self) -> f64 {
         self.session().map_or(0.0, |session| session.position() as f64)
