@@ -1,5 +1,6 @@
 //! What the user may say.
 use super::activations::ActivationsArgs;
+use super::fetch::{FetchArgs, ModelsArgs, PullArgs};
 use super::pace::PaceArgs;
 use super::sampling::{OrElse, SamplingArgs};
 use super::saved::SaveArgs;
@@ -55,7 +56,22 @@ pub(crate) enum Command {
     /// Measure how much attention the first tokens draw, and how many sinks the model needs.
     #[command(after_help = super::sinkscan::EXAMPLES)]
     Sinkscan(super::sinkscan::SinkscanArgs),
+    /// Fetch models by name, or what has changed of them, and print where they are.
+    #[command(after_help = PULL_EXAMPLES)]
+    Pull(PullArgs),
+    /// List the models that were fetched, or remove some.
+    Models(ModelsArgs),
 }
+
+const PULL_EXAMPLES: &str = "Examples:
+  brooklet pull hf:HuggingFaceTB/SmolLM2-135M-Instruct-GGUF         Q4_K_M, else Q8_0, else the first
+  brooklet pull hf:HuggingFaceTB/SmolLM2-135M-Instruct-GGUF:Q8_0
+  brooklet run -m hf:HuggingFaceTB/SmolLM2-135M-Instruct-GGUF       fetched if it is not here
+  brooklet pull https://example.org/models/tiny.gguf
+  brooklet models rm hf:HuggingFaceTB/SmolLM2-135M-Instruct-GGUF
+
+HF_ENDPOINT names another hub, HF_TOKEN a token, which is sent to the hub alone; proxies are taken from HTTPS_PROXY.
+What is in the Hugging Face cache is used from there.";
 
 const RUN_EXAMPLES: &str = "Examples:
   brooklet run -p 'Once upon a time'                  for ever, until Ctrl-C
@@ -137,9 +153,12 @@ pub(crate) enum SoftmaxArg {
 
 #[derive(Args)]
 pub(crate) struct ModelArgs {
-    /// A GGUF file [default: the model that `./build.sh setup` puts into the cache folder]
-    #[arg(short, long, value_name = "FILE")]
+    /// A GGUF file, or the name of a model, which is fetched if it is not here: hf:USER/REPO[:QUANT] or an https://
+    /// address [default: the model that `./build.sh setup` puts into the cache folder]
+    #[arg(short, long, value_name = "FILE|NAME")]
     pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) fetch: FetchArgs,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -317,8 +336,10 @@ pub(crate) struct DevicesArgs {
 
 #[derive(Args)]
 pub(crate) struct InspectArgs {
-    /// A GGUF file
+    /// A GGUF file, or the name of a model as -m takes it
     pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) fetch: FetchArgs,
 }
 
 #[derive(Args)]
