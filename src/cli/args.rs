@@ -64,14 +64,14 @@ pub(crate) enum Command {
 }
 
 const PULL_EXAMPLES: &str = "Examples:
-  brooklet pull hf:HuggingFaceTB/SmolLM2-135M-Instruct-GGUF         Q4_K_M, else Q8_0, else the first
-  brooklet pull hf:HuggingFaceTB/SmolLM2-135M-Instruct-GGUF:Q8_0
-  brooklet run -m hf:HuggingFaceTB/SmolLM2-135M-Instruct-GGUF       fetched if it is not here
+  brooklet pull hf:HuggingFaceTB/SmolLM2-360M-Instruct-GGUF
+  brooklet pull hf:HuggingFaceTB/SmolLM2-360M-Instruct-GGUF:Q8_0
   brooklet pull https://example.org/models/tiny.gguf
-  brooklet models rm hf:HuggingFaceTB/SmolLM2-135M-Instruct-GGUF
+  brooklet run -m hf:HuggingFaceTB/SmolLM2-360M-Instruct-GGUF   fetched if it is not here
+  brooklet models rm hf:HuggingFaceTB/SmolLM2-360M-Instruct-GGUF
 
-HF_ENDPOINT names another hub, HF_TOKEN a token, which is sent to the hub alone; proxies are taken from HTTPS_PROXY.
-What is in the Hugging Face cache is used from there.";
+Without QUANT it is Q4_K_M, else Q8_0, else the first file. HF_ENDPOINT names another hub, HF_TOKEN a token, which is \
+sent to the hub alone. Proxies are taken from HTTPS_PROXY. What is in the Hugging Face cache is used from there.";
 
 const RUN_EXAMPLES: &str = "Examples:
   brooklet run -p 'Once upon a time'                  for ever, until Ctrl-C

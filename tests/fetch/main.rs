@@ -94,6 +94,10 @@ impl User {
         }
         assert!(!stderr.contains("panicked") && !stderr.contains("secret"), "{stderr}");
         assert!(!self.place(FILE).exists(), "{stderr}");
+        if self.has(FILE) == 0 {
+            self.is_tidy();
+        }
+        eprint!("{stderr}");
         stderr
     }
 }

@@ -103,16 +103,19 @@ fn remove(store: &Store, name: &Name) -> Result<()> {
         return Err(fault(detail.to_owned()));
     }
     for entry in entries {
+        let mut locks = Vec::new();
         for file in &entry.files {
             let whole = match file.extension() {
                 Some(end) if end == "part" => file.with_extension(""),
                 _ => file.clone(),
             };
-            if Lock::take(&whole).map_err(fault)?.is_none() {
-                return Err(fault("another brooklet is fetching this; end it first".to_owned()));
-            }
+            let lock = Lock::take(&whole).map_err(fault)?.ok_or_else(|| {
+                fault("another brooklet is fetching this; end it first".to_owned())
+            })?;
+            locks.push((lock, whole));
         }
         let removed = store.remove(&entry);
+        locks.into_iter().for_each(|(lock, whole)| lock.remove(&whole));
         removed.map_err(|error| fault(format!("it cannot be removed ({error})")))?;
         Output::new().text(&format!("removed {}, {}\n", entry.name, human(entry.bytes)))?;
     }

@@ -26,7 +26,7 @@ pub(super) struct Wanted {
 }
 
 /// Keeps other processes from fetching the same file at the same time.
-pub(super) struct Lock(#[expect(dead_code, reason = "held, not used")] File);
+pub(super) struct Lock(File);
 
 impl Lock {
     /// Waits for another process that has it, and says so.
@@ -51,10 +51,32 @@ impl Lock {
         let file = File::options().create(true).truncate(false).write(true).open(&path);
         let file = file.map_err(|error| io(&error))?;
         match FileExt::try_lock(&file) {
-            Ok(()) => Ok(Some(Self(file))),
+            Ok(()) => Ok(Some(Self(file)).filter(|lock| lock.is_at(&path))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(io(&error)),
         }
+    }
+
+    /// Whether this is the file that others find there. Whoever had it before may have removed it.
+    fn is_at(&self, path: &Path) -> bool {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let number =
+                |facts: std::io::Result<std::fs::Metadata>| facts.map(|facts| facts.ino()).ok();
+            number(self.0.metadata()) == number(path.metadata())
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = path;
+            true
+        }
+    }
+
+    /// Lets others in, and leaves nothing behind.
+    pub(super) fn remove(self, target: &Path) {
+        let _ = std::fs::remove_file(with(target, ".lock"));
+        drop(self);
     }
 }
 
@@ -69,22 +91,31 @@ pub(super) fn download(
     let folder = target.parent().unwrap_or(target);
     std::fs::create_dir_all(folder).map_err(|error| refused(&error, target, None))?;
     let lock = Lock::wait(target, |what| progress.say(what))?;
-    // Whoever waits for this lock sees that the file is there, and needs it no more than we do.
-    let release = |lock| {
-        let _ = std::fs::remove_file(with(target, ".lock"));
-        drop::<Lock>(lock);
-    };
-    if is_there() {
-        release(lock);
-        return Ok(());
+    let done = if is_there() { Ok(()) } else { whole(http, wanted, target, &mut progress) };
+    // A part of nothing is worth nothing.
+    if with(target, ".part").metadata().is_ok_and(|part| part.len() == 0) {
+        for end in [".part", ".part.json"] {
+            let _ = std::fs::remove_file(with(target, end));
+        }
     }
+    lock.remove(target);
+    done
+}
+
+/// The same by the one process that is at it.
+fn whole(
+    http: &Http,
+    wanted: &Wanted,
+    target: &Path,
+    progress: &mut Progress,
+) -> Result<(), String> {
     let facts = Facts {
         url: wanted.address.as_str().to_owned(),
         size: wanted.size,
         sha256: wanted.sha256.clone(),
         ..Facts::default()
     };
-    let mut part = Part::open(target, &facts, &mut progress)?;
+    let mut part = Part::open(target, &facts, progress)?;
     let begun = Instant::now();
     let (mut starts, mut backoff, mut came) = (0, Backoff::new(http.patience), 0);
     if part.len > 0 {
@@ -94,7 +125,7 @@ pub(super) fn download(
         let before = part.len;
         let attempt = match part.facts.size {
             Some(size) if size == part.len && size > 0 => Ok(()),
-            _ => attempt(http, wanted, &mut part, &mut progress),
+            _ => attempt(http, wanted, &mut part, progress),
         };
         came += part.len.saturating_sub(before);
         let why = match attempt {
@@ -142,7 +173,6 @@ pub(super) fn download(
     let (whole, seconds) = (human(part.len), begun.elapsed().as_secs_f64());
     part.finish()?;
     progress.say(&format!("{whole} are here; {} came in {seconds:.1} s", human(came)));
-    release(lock);
     Ok(())
 }
 
@@ -191,8 +221,9 @@ fn attempt(
         )
         .into());
     }
-    // One that is weak may stand for other bytes.
-    let etag = answer.header("etag").filter(|etag| !etag.starts_with("W/")).map(str::to_owned);
+    // One that is weak may stand for other bytes; a date does where there is none.
+    let strong = answer.header("etag").filter(|etag| !etag.starts_with("W/"));
+    let etag = strong.or(answer.header("last-modified")).map(str::to_owned);
     let length = answer.header("content-length").and_then(|text| text.parse::<u64>().ok());
     match (answer.response.status().as_u16(), part.len) {
         (206, at) if at > 0 => {

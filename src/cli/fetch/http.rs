@@ -200,9 +200,11 @@ fn worded(error: &ureq::Error, address: &Address) -> Failure {
     let host = address.host();
     let again = |why: String| Failure::Again { why, after: None };
     match error {
-        ureq::Error::HostNotFound => Failure::Final(format!(
-            "{host} is not found: is this machine on the network? --offline takes only what is here already"
-        )),
+        ureq::Error::HostNotFound => not_found(host),
+        // So the system's resolver says the same.
+        ureq::Error::Io(source) if source.to_string().starts_with("failed to lookup address") => {
+            not_found(host)
+        }
         ureq::Error::Io(source) => match source.kind() {
             ErrorKind::ConnectionRefused => {
                 Failure::Final(format!("{host} takes no connection on port {}", address.port()))
@@ -219,6 +221,12 @@ fn worded(error: &ureq::Error, address: &Address) -> Failure {
         }
         _ => Failure::Final(format!("{address} cannot be asked for: {error}")),
     }
+}
+
+fn not_found(host: &str) -> Failure {
+    Failure::Final(format!(
+        "{host} is not found: is this machine on the network? --offline takes only what is here already"
+    ))
 }
 
 /// The sha256 in an ETag, if it is one.

@@ -76,6 +76,7 @@ impl Part {
         wanted: &Facts,
         progress: &mut Progress,
     ) -> Result<Self, String> {
+        sweep(target);
         let path = with(target, ".part");
         let options =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
@@ -210,6 +211,18 @@ impl Part {
     fn refused(&self, error: &std::io::Error) -> String {
         let needed = self.facts.size.map(|size| size.saturating_sub(self.len));
         refused(error, &self.target, needed)
+    }
+}
+
+/// Removes what a process left that was killed while it wrote down what it knew.
+fn sweep(target: &Path) {
+    let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let entries = target.parent().and_then(|folder| folder.read_dir().ok());
+    for entry in entries.into_iter().flatten().flatten() {
+        let left = entry.file_name().to_string_lossy().into_owned();
+        if [".part.json.", ".json."].iter().any(|end| left.starts_with(&format!(".{name}{end}"))) {
+            let _ = std::fs::remove_file(entry.path());
+        }
     }
 }
 

@@ -235,7 +235,9 @@ fn part_of(file: &Path) -> Option<PathBuf> {
 
 /// Whether this is no file of ours beside a model.
 fn is_model(file: &Path) -> bool {
-    !file.extension().is_some_and(|end| ["json", "part", "lock"].iter().any(|one| end == *one))
+    let ours = |end: &std::ffi::OsStr| ["json", "part", "lock"].iter().any(|one| end == *one);
+    let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    !hidden && !file.extension().is_some_and(ours)
 }
 
 /// A model's path in its repository.
