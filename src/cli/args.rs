@@ -6,6 +6,7 @@ use super::sampling::{OrElse, SamplingArgs};
 use super::saved::SaveArgs;
 use super::sinks::Sinks;
 use super::soak::SoakArgs;
+use super::weights::{ConvertArgs, QuantArg};
 pub(crate) use super::wish::AdapterArgs;
 use brooklet::model::{CacheSettings, Config, KernelSettings, KvType, Policy, Softmax};
 use brooklet::text::SamplerSettings;
@@ -61,6 +62,8 @@ pub(crate) enum Command {
     Pull(PullArgs),
     /// List the models that were fetched, or remove some.
     Models(ModelsArgs),
+    /// Write a folder of safetensors as a GGUF file.
+    Convert(ConvertArgs),
 }
 
 const PULL_EXAMPLES: &str = "Examples:
@@ -153,10 +156,13 @@ pub(crate) enum SoftmaxArg {
 
 #[derive(Args)]
 pub(crate) struct ModelArgs {
-    /// A GGUF file, or the name of a model, which is fetched if it is not here: hf:USER/REPO[:QUANT] or an https://
-    /// address [default: the model that `./build.sh setup` puts into the cache folder]
+    /// A GGUF file; a folder of safetensors; or the name of a model, which is fetched if it is not here:
+    /// hf:USER/REPO[:QUANT] or an https:// address [default: the model that `./build.sh setup` puts into the cache folder]
     #[arg(short, long, value_name = "FILE|NAME")]
     pub(crate) model: Option<PathBuf>,
+    /// The type that matrices get of a folder of safetensors [default: as they are]
+    #[arg(long, value_enum)]
+    pub(crate) quant: Option<QuantArg>,
     #[command(flatten)]
     pub(crate) fetch: FetchArgs,
 }
@@ -336,7 +342,7 @@ pub(crate) struct DevicesArgs {
 
 #[derive(Args)]
 pub(crate) struct InspectArgs {
-    /// A GGUF file, or the name of a model as -m takes it
+    /// A GGUF file, or a folder or a name as -m takes them
     pub(crate) file: PathBuf,
     #[command(flatten)]
     pub(crate) fetch: FetchArgs,

@@ -19,6 +19,7 @@ mod sinkscan;
 mod soak;
 mod streameval;
 mod tuning;
+mod weights;
 mod wish;
 
 use args::{Cli, Command};
@@ -47,6 +48,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Sinkscan(args) => sinkscan::run(&args),
         Command::Pull(args) => fetch::pull(&args),
         Command::Models(args) => fetch::models(args),
+        Command::Convert(args) => weights::convert(&args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -66,7 +66,8 @@ fn cache(command: &mut Command) -> Option<(&ModelArgs, &mut ShapeArgs, bool)> {
         | Command::Tokenize(_)
         | Command::Sinkscan(_)
         | Command::Pull(_)
-        | Command::Models(_) => None,
+        | Command::Models(_)
+        | Command::Convert(_) => None,
     }
 }
 

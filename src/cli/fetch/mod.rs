@@ -71,7 +71,9 @@ fn model(command: &mut Command) -> Option<(&mut PathBuf, FetchArgs, bool)> {
         Command::Streameval(args) => (&mut args.model, args.json),
         Command::Sinkscan(args) => (&mut args.model, args.json),
         Command::Inspect(args) => return Some((&mut args.file, args.fetch, false)),
-        Command::Devices(_) | Command::Pull(_) | Command::Models(_) => return None,
+        Command::Devices(_) | Command::Pull(_) | Command::Models(_) | Command::Convert(_) => {
+            return None;
+        }
     };
     model.model.as_mut().map(|path| (path, model.fetch, quiet))
 }
