@@ -3,7 +3,8 @@ use super::args::{DevicesArgs, InspectArgs, LogitsArgs, TokenizeArgs};
 use super::model::{File, prompt_ids, read_text, text, warn};
 use super::output::{Output, human};
 use super::tuning;
-use brooklet::format::{Shards, describe};
+use super::weights::Weights;
+use brooklet::format::describe;
 use brooklet::gpu::AdapterReport;
 use brooklet::model::Config;
 use brooklet::ops::Variant;
@@ -62,7 +63,7 @@ pub(crate) fn devices(args: DevicesArgs) -> Result<()> {
 }
 
 pub(crate) fn inspect(args: InspectArgs) -> Result<()> {
-    let (_, gguf) = block_on(Shards::open(&args.file))?;
+    let (_, gguf) = Weights::open(&args.file, None)?;
     warn(&gguf.warnings);
     let mut text = describe(&gguf);
     let (config, tokenizer) = match Vocab::from_gguf(&gguf).and_then(Tokenizer::new) {
