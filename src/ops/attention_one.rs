@@ -103,7 +103,7 @@ impl Plan {
         let values = SPLIT.div_ceil(teams * step) + SPLIT / lanes + group * teams;
         let values = pieces * (1 + values);
         // Where the token's own are staged in workgroup memory.
-        let own = eights.div_ceil(lanes);
+        let own = eights.div_ceil(lanes) + (eights / 2).div_ceil(lanes);
         u64::from(queries + scores + reductions + SPLIT / lanes + values + own)
     }
 }

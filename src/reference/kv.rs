@@ -78,6 +78,16 @@ impl KvLayout {
         (scales + 4 * (d / (2 * BLOCK)) + slot % 4, 16 * (d / BLOCK % 2))
     }
 
+    /// Every word that holds something of a slot, and nothing of others.
+    pub fn words_of(self, slot: usize) -> Vec<usize> {
+        let heads = (0..self.kv_heads).flat_map(|head| (0..self.head_dim).map(move |d| (head, d)));
+        let words = heads.flat_map(|(head, d)| {
+            let scale = self.kv.in_blocks().then(|| self.scale_at(slot, head, d).0);
+            [self.quant_at(slot, head, d).0].into_iter().chain(scale)
+        });
+        words.collect()
+    }
+
     /// `values` [slots, KV HD] as the device holds them.
     pub fn words(self, values: &[f32]) -> Vec<u32> {
         let Self { kv, kv_heads, head_dim } = self;

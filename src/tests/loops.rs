@@ -327,11 +327,13 @@ pub(super) fn everything(gpu: &Gpu, sizes: &Sizes) -> Recording {
     experts(gpu, sizes, &mut recording);
     grouped(gpu, sizes, &mut recording);
     for &head_dim in sizes.head_dims {
-        for kv in [KvType::F16, KvType::Q8_0, KvType::Q4_0] {
-            if kv.fits(head_dim) {
-                heads(gpu, sizes, (head_dim, kv), &mut recording);
-            }
-        }
+        heads(gpu, sizes, (head_dim, KvType::F16), &mut recording);
+    }
+    // They loop as often as the others do, but where a token's own are stored.
+    let fit = sizes.head_dims.iter().filter(|head_dim| KvType::Q8_0.fits(**head_dim));
+    if let Some(&widest) = fit.max() {
+        heads(gpu, sizes, (widest, KvType::Q8_0), &mut recording);
+        heads(gpu, sizes, (widest, KvType::Q4_0), &mut recording);
     }
     choices(gpu, sizes, &mut recording);
     states(gpu, sizes, &mut recording);
