@@ -189,7 +189,13 @@ impl Cache {
         // How long the policy's window may be, only those layers decide that it is for.
         let (size, any) = (widest(&|of| of == ring), widest(&|_| true));
         let no_room = |window: u64| Error::NoRoom {
-            what: format!("a cache of {} + {} tokens", ring.sinks, ring.slots),
+            what: format!(
+                "a cache of {} + {} tokens, of {} bytes each as {},",
+                ring.sinks,
+                ring.slots,
+                config.kv_bytes(kv).unwrap_or(0),
+                kv.name()
+            ),
             needed: size.of(&of_layers) + rings.states.map_or(0, |ring| config.state_bytes(ring)),
             tries: config
                 .chunk_to_try(&settings)

@@ -51,6 +51,14 @@ impl Config {
         self.kept_heads().try_for_each(|head_dim| kv.expect_heads(head_dim))
     }
 
+    /// Bytes that the keys and values of a token take in all layers, unless some cannot be stored so.
+    pub fn kv_bytes(&self, kv: KvType) -> Option<u64> {
+        self.expect_kv(kv).ok()?;
+        let attend = self.layers.iter().filter(|kind| kind.attends());
+        let words = attend.map(|kind| kv.row_words(kind.n_head_kv, kind.head_dim));
+        Some(2 * 4 * words.sum::<usize>() as u64 / kv.row_slots() as u64)
+    }
+
     /// A type of keys and values that takes less than what was asked for, and that works as well.
     pub(super) fn smaller_kv(&self, settings: &CacheSettings) -> Option<KvType> {
         let works = |kv: &KvType| {

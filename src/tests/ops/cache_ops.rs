@@ -56,7 +56,8 @@ pub(super) fn assert_stored(
     if !kv.in_blocks() {
         return assert_close(what, found, expected, atol, rtol);
     }
-    let off = |x: &(f32, f32)| !((x.0 - x.1).abs() <= atol + rtol * x.1.abs());
+    let off =
+        |(found, expected): &(f32, f32)| (found - expected).abs() > atol + rtol * expected.abs();
     let mut apart = 0;
     for (found, expected) in found.chunks(32).zip(expected.chunks(32)) {
         let most = expected.iter().fold(0.0f32, |most, x| most.max(x.abs()));
