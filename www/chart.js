@@ -32,6 +32,11 @@ export const createHistory = (step = 500) => {
       }
       return true;
     },
+    /** The mean of the last samples; undefined while there are too few. */
+    recent() {
+      const last = samples.slice(-4);
+      return last.length > 1 ? last.reduce((a, b) => a + b, 0) / last.length : undefined;
+    },
     /** Time that must not count. */
     rest() {
       began = -1;

@@ -1,0 +1,370 @@
+// The way of the chat: the open conversation, what is written to it, its meter and its buttons.
+
+import { copy, saveFile } from "./actions.js";
+import { askTwice, createChats } from "./chats.js";
+import { openStore } from "./chatstore.js";
+import { createComposer } from "./composer.js";
+import { fileName, titleOf, writeChat } from "./exchange.js";
+import { createMessages } from "./messages.js";
+import { createMeter } from "./meter.js";
+import { createSaying } from "./saying.js";
+import { linkToChat } from "./settings.js";
+import { createTalk } from "./talk.js";
+import { createTitle } from "./title.js";
+import * as view from "./chatview.js";
+import { chartLabel, labelChart, showInfo, showProgress } from "./view.js";
+
+const $ = (id) => document.getElementById(id);
+const root = document.documentElement;
+
+const FIGURES_MS = 250;
+const LABELS_MS = 5000;
+const OPEN = "brooklet chat"; // in the session's storage: the conversation that a reload comes back to
+
+const fresh = (system = "") => ({
+  id: crypto.randomUUID(),
+  title: "New conversation",
+  named: false,
+  system,
+  messages: [],
+});
+
+export const createChat = ({ settings, alert, figures: { history, chart }, still, chosen, toStream }) => {
+  let store = null;
+  let chats = null;
+  let talk = null;
+  let holder = null;
+  let chat = fresh();
+  let stats = null;
+  let model = { window: null, base: 0 }; // what the model can look back on
+  let queued = false;
+  let counted = 0; // tokens of this answer that are in the chart
+  let dirty = false;
+  let shownAt = { figures: 0, labels: 0 };
+
+  const busy = () => Boolean(talk) && talk.state !== "idle";
+  const saying = createSaying($("chat-live"));
+  const title = createTitle({
+    onRename(name) {
+      chat.title = name;
+      chat.named = true;
+      keep();
+    },
+  });
+  const composer = createComposer({
+    onSend: (text, editing) => (editing ? edit(text) : send(text)),
+    onStop: () => talk?.stop(),
+  });
+  const meter = createMeter($("meter"), {
+    onPick: (message) => view.showPicked(message, model, chat.messages),
+    onOpen: (message) => messages.open(message + model.base),
+  });
+  const messages = createMessages({
+    scroller: $("talk"),
+    list: $("messages"),
+    earlier: $("earlier"),
+    newest: $("chat-newest"),
+    still,
+    actions: { regenerate: () => again("regenerate"), edit: () => startEdit(), remove: () => removeTurn() },
+  });
+
+  // Keeping
+
+  const keep = async (from = chat.messages.length) => {
+    const { messages: said, ...rest } = chat;
+    if (!said.length) return;
+    sessionStorage.setItem(OPEN, chat.id);
+    await store.write(chat.id, from, said.slice(from));
+    await store.put({ ...rest, changed: Date.now() });
+    await chats.refresh();
+  };
+
+  // Showing
+
+  const showWindow = (window, base) => {
+    model = { window, base };
+    meter.use(window);
+    messages.mark(window, base);
+    view.showWindow(window);
+    dirty = true;
+    shownAt.labels = 0;
+    request();
+  };
+
+  const showMessages = () => {
+    root.toggleAttribute("data-talk", chat.messages.length > 0);
+    messages.show(chat.messages);
+  };
+
+  const showChat = () => {
+    title.show(chat);
+    view.showSystem(chat.system);
+    showMessages();
+    composer.reset();
+    showWindow(null, 0);
+  };
+
+  const openChat = async (meta) => {
+    if (busy()) await stopped();
+    const said = await store.messages(meta.id);
+    chat = { id: meta.id, title: meta.title, named: meta.named, system: meta.system, messages: said };
+    talk?.forget();
+    alert.hide();
+    sessionStorage.setItem(OPEN, chat.id);
+    showChat();
+    await chats.refresh();
+  };
+
+  const newChat = async (system = "") => {
+    if (busy()) await stopped();
+    chat = fresh(system);
+    talk?.forget();
+    alert.hide();
+    sessionStorage.removeItem(OPEN);
+    showChat();
+    await chats?.refresh();
+  };
+
+  const figuresNow = () => {
+    view.showFigures(stats, history.recent());
+    if (holder?.info) showInfo(holder.info);
+  };
+
+  const frame = (now) => {
+    queued = false;
+    messages.frame(now);
+    if (dirty) {
+      dirty = false;
+      meter.draw();
+      chart.draw(chartLabel(history));
+    }
+    if (now - shownAt.figures >= FIGURES_MS) {
+      shownAt.figures = now;
+      figuresNow();
+    }
+    if (now - shownAt.labels >= LABELS_MS) {
+      shownAt.labels = now;
+      view.labelMeter($("meter"), model.window);
+      labelChart($("chart"), history);
+    }
+    if (messages.busy || dirty || busy()) request();
+  };
+
+  const request = () => {
+    if (queued) return;
+    queued = true;
+    requestAnimationFrame(frame);
+  };
+
+  // Turns
+
+  const on = {
+    state(state) {
+      history.rest();
+      view.showState(state);
+      composer.state(state);
+      shownAt.figures = 0;
+      request();
+    },
+    piece({ text, thought }, now) {
+      const last = chat.messages.at(-1);
+      last[thought ? "thoughts" : "content"] = (last[thought ? "thoughts" : "content"] ?? "") + text;
+      stats = now;
+      messages.piece(text, thought);
+      if (!thought) saying.push(text);
+      history.add(now.generatedTokens - counted);
+      counted = now.generatedTokens;
+      history.tick(performance.now());
+      if (now.window && now.window !== model.window) showWindow(now.window, talk.base);
+      dirty = true;
+      request();
+    },
+    async end(last, { base, messages: told }) {
+      stats = last;
+      const known = base + told.length;
+      if (known === chat.messages.length) chat.messages[known - 1] = plain(told.at(-1));
+      else takeOver(base, told);
+      messages.finish(last);
+      saying.finish();
+      if (last.window) showWindow(last.window, base);
+      await keep(Math.max(0, chat.messages.length - 2));
+    },
+    /** Nothing has come of it: everything is as it was, and the question can be sent once more. */
+    async takenBack({ before, previous, text }) {
+      chat.messages.splice(before.length, Infinity, ...previous);
+      messages.finish();
+      if (!previous.length && !composer.text) composer.fill(text);
+      showMessages();
+      await keep(before.length);
+    },
+    async error(error, order) {
+      messages.finish();
+      const last = chat.messages.at(-1);
+      if (last?.role === "assistant" && !last.content && !last.thoughts) chat.messages.pop();
+      showMessages();
+      showWindow(null, 0);
+      await keep(Math.max(0, chat.messages.length - 2));
+      const retry = error.code === "no-template" ? toStream : () => begin({ ...order, kind: "anew" });
+      alert.show(error, retry, "chat");
+    },
+  };
+
+  const plain = ({ role, content, thoughts }) => ({ role, content, ...(thoughts && { thoughts }) });
+
+  /** The conversation holds other messages than the page: what was stopped before it was read is taken back. */
+  const takeOver = (base, told) => {
+    chat.messages.splice(base, Infinity, ...told.map(plain));
+    if (!composer.text) composer.fill(orderNow.text);
+    showMessages();
+  };
+
+  let orderNow = null;
+
+  /** Asks for an answer to `text`, which follows the messages `before`; those after it are replaced. */
+  const begin = (order) => {
+    if (!talk || busy()) return;
+    alert.hide();
+    stats = null;
+    counted = 0;
+    const { before, text, kind } = order;
+    const previous = chat.messages.slice(before.length);
+    const asked = kind === "regenerate" ? previous[0] : { role: "user", content: text };
+    orderNow = { ...order, before, previous };
+    chat.messages.splice(before.length, Infinity, asked);
+    if (!chat.named && before.length === 0) chat.title = titleOf(text);
+    title.show(chat);
+    if (previous.length) showMessages();
+    else messages.add(asked);
+    root.toggleAttribute("data-talk", true);
+    keep(before.length);
+    chat.messages.push({ role: "assistant", content: "" });
+    messages.add(chat.messages.at(-1), true);
+    talk.begin({
+      ...orderNow,
+      model: chosen(),
+      conversation: () => ({ ...settings.chat(), ...(chat.system && { system: chat.system }) }),
+      answer: settings.answer,
+    });
+  };
+
+  const lastQuestion = () => chat.messages.findLastIndex(({ role }) => role === "user");
+
+  const again = (kind, text) => {
+    const n = lastQuestion();
+    if (n >= 0) begin({ kind, text: text ?? chat.messages[n].content, before: chat.messages.slice(0, n) });
+  };
+
+  const send = (text) => {
+    // A question that was never answered makes way for the next.
+    const unanswered = chat.messages.at(-1)?.role === "user";
+    if (unanswered) talk?.forget();
+    begin({ kind: "send", text, before: unanswered ? chat.messages.slice(0, -1) : [...chat.messages] });
+  };
+
+  const edit = (text) => again("edit", text);
+
+  const startEdit = () => {
+    const n = lastQuestion();
+    if (n >= 0 && !busy()) composer.edit(chat.messages[n].content);
+  };
+
+  const removeTurn = async () => {
+    if (busy()) return;
+    chat.messages.splice(Math.max(0, lastQuestion()));
+    talk?.forget();
+    await store.write(chat.id, chat.messages.length, []);
+    showChat();
+    composer.focus();
+  };
+
+  const stopped = async () => {
+    await talk.stop();
+    while (busy()) await new Promise((done) => setTimeout(done, 20));
+  };
+
+  const keys = (event) => {
+    if (root.dataset.way !== "chat" || event.isComposing) return;
+    const key = event.key.toLowerCase();
+    const ctrl = event.ctrlKey || event.metaKey;
+    const act =
+      ctrl && event.shiftKey && key === "o"
+        ? () => newChat().then(composer.focus)
+        : ctrl && !event.shiftKey && key === "k"
+          ? view.toSearch
+          : key === "escape" && busy() && !event.defaultPrevented
+            ? () => talk.stop()
+            : null;
+    if (!act) return;
+    event.preventDefault();
+    act();
+  };
+
+  const listen = () => {
+    document.addEventListener("keydown", keys);
+    document.addEventListener("visibilitychange", () => {
+      if (!document.hidden) request();
+      else if (busy()) keep(Math.max(0, chat.messages.length - 2));
+    });
+    composer.onUp(startEdit);
+    $("chat-new").addEventListener("click", () => newChat().then(composer.focus));
+    $("to-chats").addEventListener("click", view.toSearch);
+    $("chat-export").addEventListener("click", () =>
+      saveFile(fileName(chat.title), [JSON.stringify(writeChat(chat), null, 1)], "application/json"),
+    );
+    $("chat-link").addEventListener("click", () => copy($("chat-link"), linkToChat(chat.system, chosen().url)));
+    askTwice($("chat-delete"), async () => {
+      await store.remove(chat.id);
+      await newChat();
+      composer.focus();
+    });
+    $("system-text").addEventListener("change", ({ target }) => {
+      chat.system = target.value.trim();
+      talk?.forget();
+      view.showSystem(chat.system);
+      showWindow(null, 0);
+      keep();
+    });
+    for (const name of ["memory", "kv"]) $(name).addEventListener("change", () => talk?.forget());
+  };
+
+  listen();
+  showChat();
+
+  return {
+    meter,
+    progress: (progress) => showProgress(progress, "chat-"),
+    /** A link has brought a system prompt: it is shown, and nothing is sent. */
+    async propose(system) {
+      await newChat(system);
+      view.showProposed();
+    },
+    async open(link) {
+      store = await openStore();
+      chats = createChats({
+        store,
+        current: () => chat.id,
+        onOpen: openChat,
+        onRemove: (id) => id === chat.id && newChat(),
+        onProblem: (sentence) => alert.say("This file was not read", sentence),
+      });
+      const last = sessionStorage.getItem(OPEN);
+      const meta = link.system === undefined && last ? (await store.list()).find(({ id }) => id === last) : null;
+      await (meta ? openChat(meta) : chats.refresh());
+    },
+    connect(shared) {
+      holder = shared;
+      talk = createTalk(holder, on);
+      composer.ready();
+    },
+    focus: composer.focus,
+    leave() {
+      if (busy()) talk.stop();
+    },
+    enter() {
+      view.showState(talk?.state ?? "idle");
+      dirty = true;
+      shownAt.figures = 0;
+      request();
+    },
+  };
+};

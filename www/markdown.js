@@ -1,0 +1,231 @@
+// Markdown while it streams. The text comes from a model: it becomes elements of the few kinds below and text, never
+// HTML; addresses lead to the web and to mail alone; pictures are not fetched.
+
+import * as smd from "./lib/smd.js";
+import { copy } from "./actions.js";
+
+const SCHEMES = ["http:", "https:", "mailto:"];
+const DEEPEST = 16; // levels; what is nested deeper goes on in the deepest
+const LONGEST_TEXT = 4096; // characters of a text node: one that grows is copied each time
+const LONGEST_ADDRESS = 2048; // what is longer is no address, and text that waits for its end is not shown
+
+const make = (tag, className = "") => {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  return node;
+};
+
+/** The address, where it is one to follow; "" otherwise. */
+export const addressOf = (text) => {
+  try {
+    const url = new URL(text); // without a base: an address of this page is none
+    return SCHEMES.includes(url.protocol) ? url.href : "";
+  } catch {
+    return "";
+  }
+};
+
+const heading = (level) => () => make(`h${Math.min(6, level + 2)}`); // the page has the first two
+
+/** What is wider than the page scrolls by itself, by keyboard too. */
+const wide = (node, label) => {
+  node.tabIndex = 0;
+  node.setAttribute("role", "group");
+  node.setAttribute("aria-label", label);
+  return node;
+};
+
+const codeBlock = () => {
+  const outer = make("div", "code");
+  const bar = make("div", "code-bar");
+  const button = make("button", "quiet");
+  const pre = wide(make("pre"), "Code");
+  const inner = make("code");
+  button.type = "button";
+  button.textContent = "Copy";
+  button.setAttribute("aria-label", "Copy this code");
+  button.addEventListener("click", () => copy(button, inner.textContent));
+  bar.append(make("span", "lang"), button);
+  pre.append(inner);
+  outer.append(bar, pre);
+  return { outer, inner };
+};
+
+const tableBox = () => {
+  const outer = wide(make("div", "table"), "Table");
+  const inner = outer.appendChild(make("table"));
+  return { outer, inner };
+};
+
+const tableRow = (table) => {
+  const parts = table.children.length;
+  const part = parts < 2 ? table.appendChild(make(parts ? "tbody" : "thead")) : table.children[1];
+  return part.appendChild(make("tr"));
+};
+
+const tableCell = (row) => {
+  if (row.parentElement?.tagName !== "THEAD") return make("td");
+  const cell = make("th");
+  cell.scope = "col";
+  return cell;
+};
+
+const checkbox = () => {
+  const box = make("span", "task");
+  box.textContent = "☐ ";
+  return box;
+};
+
+const link = (className = "") => make("a", className);
+
+const image = () => {
+  const node = link("image");
+  node.textContent = "Picture: ";
+  return node;
+};
+
+const formula = () => {
+  const node = make("span", "formula");
+  node.textContent = "$";
+  return node;
+};
+
+const KINDS = new Map([
+  [smd.PARAGRAPH, () => make("p")],
+  [smd.HEADING_1, heading(1)],
+  [smd.HEADING_2, heading(2)],
+  [smd.HEADING_3, heading(3)],
+  [smd.HEADING_4, heading(4)],
+  [smd.HEADING_5, heading(5)],
+  [smd.HEADING_6, heading(6)],
+  [smd.CODE_BLOCK, codeBlock],
+  [smd.CODE_FENCE, codeBlock],
+  [smd.CODE_INLINE, () => make("code")],
+  [smd.ITALIC_AST, () => make("em")],
+  [smd.ITALIC_UND, () => make("em")],
+  [smd.STRONG_AST, () => make("strong")],
+  [smd.STRONG_UND, () => make("strong")],
+  [smd.STRIKE, () => make("s")],
+  [smd.LINK, () => link()],
+  [smd.RAW_URL, () => link()],
+  [smd.IMAGE, image],
+  [smd.BLOCKQUOTE, () => make("blockquote")],
+  [smd.LINE_BREAK, () => make("br")],
+  [smd.RULE, () => make("hr")],
+  [smd.LIST_UNORDERED, () => make("ul")],
+  [smd.LIST_ORDERED, () => make("ol")],
+  [smd.LIST_ITEM, () => make("li")],
+  [smd.CHECKBOX, checkbox],
+  [smd.TABLE, tableBox],
+  [smd.TABLE_CELL, tableCell],
+  [smd.EQUATION_BLOCK, formula],
+  [smd.EQUATION_INLINE, formula],
+]);
+
+const addText = (parent, text) => {
+  const last = parent.lastChild;
+  if (last?.nodeType === Node.TEXT_NODE && last.length < LONGEST_TEXT) last.appendData(text);
+  else parent.append(text);
+};
+
+const setAddress = (node, text) => {
+  const href = addressOf(text);
+  if (!href) {
+    addText(node, ` (${text})`); // said, and not to be followed
+    return;
+  }
+  node.href = href;
+  node.target = "_blank";
+  node.rel = "noopener noreferrer nofollow";
+};
+
+const setAttribute = (node, type, value) => {
+  if (type === smd.HREF || type === smd.SRC) setAddress(node, value);
+  else if (type === smd.CHECKED) node.textContent = "☑ ";
+  else if (type === smd.START) node.start = Math.min(Number(value) || 1, 1e9);
+  else if (type === smd.LANG) {
+    const box = node.closest(".code");
+    if (box) box.querySelector(".lang").textContent = value.trim().slice(0, 40);
+  }
+};
+
+const createRenderer = (root) => {
+  const stack = [root];
+  let beyond = 0; // levels that are open and not shown
+
+  const open = (kind) => {
+    const parent = stack.at(-1);
+    if (kind === smd.TABLE_ROW) return { inner: tableRow(parent) };
+    const made = KINDS.get(kind)?.(parent) ?? make("span");
+    const { outer, inner } = made.inner ? made : { outer: made, inner: made };
+    parent.append(outer);
+    return { inner };
+  };
+
+  return {
+    data: null,
+    add_token(_, kind) {
+      if (stack.length > DEEPEST) beyond++;
+      else stack.push(open(kind).inner);
+    },
+    end_token() {
+      if (beyond > 0) beyond--;
+      else if (stack.length > 1) {
+        const node = stack.pop();
+        if (node.className === "formula") addText(node, "$");
+      }
+    },
+    add_text: (_, text) => addText(stack.at(-1), text),
+    set_attr(_, type, value) {
+      if (beyond === 0) setAttribute(stack.at(-1), type, value);
+      else if (type === smd.HREF || type === smd.SRC) addText(stack.at(-1), ` (${value})`);
+    },
+  };
+};
+
+/** Writes into `root` what comes, each piece of it once: what is there is never read again. */
+export const createMarkdown = (root) => {
+  const renderer = createRenderer(root);
+  const parser = smd.parser(renderer);
+  let plain = false; // the parser could not go on: text is text from there on
+
+  const guard = (text, work) => {
+    if (!plain) {
+      try {
+        work();
+        return;
+      } catch (error) {
+        console.warn(error);
+        plain = true;
+      }
+    }
+    renderer.add_text(null, text);
+  };
+
+  /** What waits for the end of an address that does not come. */
+  const release = () => {
+    renderer.add_text(null, parser.pending);
+    parser.pending = "";
+  };
+
+  return {
+    write(text) {
+      for (let at = 0; at < text.length;) {
+        const piece = text.slice(at, at + Math.max(1, LONGEST_ADDRESS - parser.pending.length));
+        at += piece.length;
+        guard(piece, () => {
+          smd.parser_write(parser, piece);
+          if (parser.pending.length >= LONGEST_ADDRESS) release();
+        });
+      }
+    },
+    end() {
+      guard("", () => {
+        const { pending } = parser;
+        smd.parser_end(parser);
+        // An address without an end is text, as it was written.
+        if (pending.startsWith("](")) release();
+      });
+    },
+  };
+};
