@@ -125,19 +125,23 @@ const KINDS = new Map([
 const addText = (parent, text) => {
   const last = parent.lastChild;
   if (last?.nodeType === Node.TEXT_NODE && last.length < LONGEST_TEXT) last.appendData(text);
-  else parent.append(text);
+  else if (text) parent.append(text);
 };
 
 const setAddress = (node, text) => {
   const href = addressOf(text);
+  node.dataset.address = href ? "followed" : "said";
   if (!href) {
-    addText(node, ` (${text})`); // said, and not to be followed
+    addText(node, ` (${text})`); // to be read, and not to be followed
     return;
   }
   node.href = href;
   node.target = "_blank";
   node.rel = "noopener noreferrer nofollow";
 };
+
+/** What looked like a link, and was words in brackets. */
+const isWords = (node) => node.tagName === "A" && !node.className && !node.dataset.address;
 
 const setAttribute = (node, type, value) => {
   if (type === smd.HREF || type === smd.SRC) setAddress(node, value);
@@ -152,33 +156,54 @@ const setAttribute = (node, type, value) => {
 const createRenderer = (root) => {
   const stack = [root];
   let beyond = 0; // levels that are open and not shown
+  let waiting = ""; // text for the deepest of them
+
+  const flush = () => {
+    if (waiting) addText(stack.at(-1), waiting);
+    waiting = "";
+  };
 
   const open = (kind) => {
     const parent = stack.at(-1);
-    if (kind === smd.TABLE_ROW) return { inner: tableRow(parent) };
+    if (kind === smd.TABLE_ROW) return tableRow(parent);
     const made = KINDS.get(kind)?.(parent) ?? make("span");
-    const { outer, inner } = made.inner ? made : { outer: made, inner: made };
-    parent.append(outer);
-    return { inner };
+    parent.append(made.outer ?? made);
+    return made.inner ?? made;
+  };
+
+  const close = (node) => {
+    if (node.className === "formula") addText(node, "$");
+    else if (isWords(node)) {
+      node.prepend("[");
+      addText(node, "]");
+    }
   };
 
   return {
     data: null,
+    flush,
     add_token(_, kind) {
+      flush();
       if (stack.length > DEEPEST) beyond++;
-      else stack.push(open(kind).inner);
+      else stack.push(open(kind));
     },
     end_token() {
+      flush();
       if (beyond > 0) beyond--;
-      else if (stack.length > 1) {
-        const node = stack.pop();
-        if (node.className === "formula") addText(node, "$");
-      }
+      else if (stack.length > 1) close(stack.pop());
     },
-    add_text: (_, text) => addText(stack.at(-1), text),
+    add_text(_, text) {
+      waiting += text;
+    },
     set_attr(_, type, value) {
+      flush();
       if (beyond === 0) setAttribute(stack.at(-1), type, value);
       else if (type === smd.HREF || type === smd.SRC) addText(stack.at(-1), ` (${value})`);
+    },
+    /** What is still open at the end. */
+    finish() {
+      flush();
+      for (const node of stack) if (isWords(node)) node.prepend("[");
     },
   };
 };
@@ -210,14 +235,14 @@ export const createMarkdown = (root) => {
 
   return {
     write(text) {
-      for (let at = 0; at < text.length;) {
-        const piece = text.slice(at, at + Math.max(1, LONGEST_ADDRESS - parser.pending.length));
-        at += piece.length;
-        guard(piece, () => {
-          smd.parser_write(parser, piece);
+      // One character after the other: what is made of them does not depend on where the text was cut.
+      for (const character of text) {
+        guard(character, () => {
+          smd.parser_write(parser, character);
           if (parser.pending.length >= LONGEST_ADDRESS) release();
         });
       }
+      renderer.flush();
     },
     end() {
       guard("", () => {
@@ -226,6 +251,7 @@ export const createMarkdown = (root) => {
         // An address without an end is text, as it was written.
         if (pending.startsWith("](")) release();
       });
+      renderer.finish();
     },
   };
 };
