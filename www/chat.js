@@ -8,7 +8,7 @@ import { fileName, titleOf, writeChat } from "./exchange.js";
 import { createMessages } from "./messages.js";
 import { createMeter } from "./meter.js";
 import { createSaying } from "./saying.js";
-import { linkToChat } from "./settings.js";
+import { linkToChat, parseLink } from "./settings.js";
 import { createTalk } from "./talk.js";
 import { createTitle } from "./title.js";
 import * as view from "./chatview.js";
@@ -74,6 +74,8 @@ export const createChat = ({ settings, alert, figures: { history, chart }, still
     const { messages: said, ...rest } = chat;
     if (!said.length) return;
     sessionStorage.setItem(OPEN, chat.id);
+    // What the link asked for is there; a reload comes back to it, and does not begin anew.
+    if (parseLink(location.hash).system !== undefined) globalThis.history.replaceState(null, "", "#chat");
     await store.write(chat.id, from, said.slice(from));
     await store.put({ ...rest, changed: Date.now() });
     await chats.refresh();
@@ -236,6 +238,7 @@ export const createChat = ({ settings, alert, figures: { history, chart }, still
     if (previous.length) showMessages();
     else messages.add(asked);
     root.toggleAttribute("data-talk", true);
+    view.showSystem(chat.system);
     keep(before.length);
     chat.messages.push({ role: "assistant", content: "" });
     messages.add(chat.messages.at(-1), true);
@@ -306,6 +309,11 @@ export const createChat = ({ settings, alert, figures: { history, chart }, still
       else if (busy()) keep(Math.max(0, chat.messages.length - 2));
     });
     composer.onUp(startEdit);
+    $("starters").addEventListener("click", ({ target }) => {
+      if (target.localName !== "button" || !talk) return;
+      send(target.textContent);
+      composer.focus();
+    });
     $("chat-new").addEventListener("click", () => newChat().then(composer.focus));
     $("to-chats").addEventListener("click", view.toSearch);
     $("chat-export").addEventListener("click", () =>
@@ -320,7 +328,8 @@ export const createChat = ({ settings, alert, figures: { history, chart }, still
     $("system-text").addEventListener("change", ({ target }) => {
       chat.system = target.value.trim();
       talk?.forget();
-      view.showSystem(chat.system);
+      view.showBrief(chat.system);
+      title.show(chat);
       showWindow(null, 0);
       keep();
     });

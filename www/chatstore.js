@@ -26,7 +26,8 @@ const inMemory = () => {
     async search(words) {
       const has = (text) => text.toLowerCase().includes(words);
       return (await this.list()).filter(
-        ({ id, title }) => has(title) || (texts.get(id) ?? []).some(({ content }) => has(content)),
+        ({ id, title, system }) =>
+          has(title) || has(system) || (texts.get(id) ?? []).some(({ content }) => has(content)),
       );
     },
   };
@@ -54,7 +55,8 @@ const inDatabase = (db) => ({
   /** Conversations whose title or text has these words, in lower case. */
   async search(words) {
     const chats = await this.list();
-    const found = new Set(chats.filter(({ title }) => title.toLowerCase().includes(words)).map(({ id }) => id));
+    const named = chats.filter(({ title, system }) => `${title}\n${system}`.toLowerCase().includes(words));
+    const found = new Set(named.map(({ id }) => id));
     let cursor = await db.transaction("messages").store.openCursor();
     while (cursor && found.size < FOUND) {
       const { chat, message } = cursor.value;

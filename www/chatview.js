@@ -46,7 +46,7 @@ export const showWindow = (window) => {
 export const showPicked = (picked, { window, base }, messages) => {
   if (!picked) {
     const many = window?.messages.some(({ visible }) => visible > 0);
-    put("meter-caption", many ? `${FINGER.matches ? "Touch" : "Point at"} the ring to see a message.` : "");
+    put("meter-caption", many ? `${FINGER.matches ? "Touch" : "Point at"} an arc to see what it is.` : "");
     return;
   }
   const { message, role, tokens, visible, seen } = picked;
@@ -68,9 +68,12 @@ export const labelMeter = (canvas, window) => {
 
 export const showSystem = (system) => {
   $("system-text").value = system;
+  $("system").open = false;
   $("system-note").hidden = true;
-  put("system-brief", system ? brief(system) : "none");
+  showBrief(system);
 };
+
+export const showBrief = (system) => put("system-brief", system ? brief(system) : "none");
 
 /** It came with a link: whoever reads it shall see all of it. */
 export const showProposed = () => {

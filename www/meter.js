@@ -65,6 +65,8 @@ export const createMeter = (canvas, { onPick, onOpen }) => {
     // Who speaks is the band's width as well as its colour.
     const edge = base + (outer - base) * (mine ? 0.3 : 0.68);
     band(parts, from + gap / 2, Math.max(to - gap / 2, from + gap), base, edge);
+    ctx.fillStyle = colour.paper;
+    ctx.fill();
     ctx.fillStyle = ctx.strokeStyle = mine ? colour.muted : colour.water;
     ctx.globalAlpha = 0.35 + 0.65 * (1 - age);
     if (message.seen === "partly") {

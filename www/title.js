@@ -7,6 +7,18 @@ export const createTitle = ({ onRename }) => {
   const [name, field] = [$("chat-title"), $("chat-name")];
   let chat = null;
 
+  const menu = $("more");
+  const fold = () => {
+    menu.open = false;
+  };
+  menu.addEventListener("focusout", ({ relatedTarget }) => !menu.contains(relatedTarget) && fold());
+  menu.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !menu.open) return;
+    event.preventDefault();
+    fold();
+    menu.querySelector("summary").focus();
+  });
+
   const close = (keep) => {
     if (field.hidden) return;
     field.hidden = true;
@@ -20,6 +32,7 @@ export const createTitle = ({ onRename }) => {
 
   $("chat-rename").addEventListener("click", () => {
     field.value = chat.title;
+    fold();
     name.hidden = true;
     field.hidden = false;
     field.focus();
@@ -30,7 +43,7 @@ export const createTitle = ({ onRename }) => {
     if (event.key !== "Enter" && event.key !== "Escape") return;
     event.preventDefault();
     close(event.key === "Enter");
-    $("chat-rename").focus();
+    menu.querySelector("summary").focus();
   });
 
   return {
@@ -38,7 +51,9 @@ export const createTitle = ({ onRename }) => {
       chat = next;
       close(false);
       name.textContent = chat.title;
-      for (const id of ["chat-rename", "chat-export", "chat-delete"]) $(id).hidden = chat.messages.length === 0;
+      const empty = chat.messages.length === 0;
+      menu.hidden = empty && !chat.system;
+      for (const id of ["chat-rename", "chat-export", "chat-delete"]) $(id).hidden = empty;
       $("chat-link").hidden = !chat.system;
     },
   };
