@@ -86,7 +86,6 @@ const on = {
   loaded(info) {
     settings.suggest(info.sampling);
     view.showInfo(info);
-    $("think-field").hidden = !info.chat?.thinks;
     $("status-model").textContent = `${info.model.name} (${info.model.architecture})`;
     $("status-model").title = info.model.kinds;
     models.refresh();

@@ -233,11 +233,20 @@ export const createMarkdown = (root) => {
     parser.pending = "";
   };
 
+  /** A fence ends on a line of its own; 0.2.15 ends it after code too, and loses that code's last character. */
+  const keepLast = (character) => {
+    const { token, pending, fence_end } = parser;
+    if (token !== smd.CODE_FENCE || character !== "\n" || !pending || pending[0] === "\n" || fence_end === 0) return;
+    parser.text += pending;
+    parser.pending = "";
+  };
+
   return {
     write(text) {
       // One character after the other: what is made of them does not depend on where the text was cut.
       for (const character of text) {
         guard(character, () => {
+          keepLast(character);
           smd.parser_write(parser, character);
           if (parser.pending.length >= LONGEST_ADDRESS) release();
         });
