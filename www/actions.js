@@ -1,4 +1,4 @@
-// What buttons do in both ways: copy, save to a file.
+// What both ways need: copy, save to a file, a name that nothing else has.
 
 const SAID_MS = 1600;
 
@@ -24,3 +24,7 @@ export const saveFile = (name, parts, type) => {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 };
+
+/** Pages that are not secure, which get no further than an explanation, have no `crypto.randomUUID`. */
+export const newId = () =>
+  Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(16).padStart(8, "0")).join("");

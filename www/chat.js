@@ -1,6 +1,6 @@
 // The way of the chat: the open conversation, what is written to it, its meter and its buttons.
 
-import { copy, saveFile } from "./actions.js";
+import { copy, newId, saveFile } from "./actions.js";
 import { askTwice, createChats } from "./chats.js";
 import { openStore } from "./chatstore.js";
 import { createComposer } from "./composer.js";
@@ -19,10 +19,11 @@ const root = document.documentElement;
 
 const FIGURES_MS = 250;
 const LABELS_MS = 5000;
+const NOW = { figures: -Infinity, labels: -Infinity }; // due at the next frame
 const OPEN = "brooklet chat"; // in the session's storage: the conversation that a reload comes back to
 
 const fresh = (system = "") => ({
-  id: crypto.randomUUID(),
+  id: newId(),
   title: "New conversation",
   named: false,
   system,
@@ -40,7 +41,7 @@ export const createChat = ({ settings, alert, figures: { history, chart }, still
   let queued = false;
   let counted = 0; // tokens of this answer that are in the chart
   let dirty = false;
-  let shownAt = { figures: 0, labels: 0 };
+  let shownAt = { ...NOW };
 
   const busy = () => Boolean(talk) && talk.state !== "idle";
   const saying = createSaying($("chat-live"));
@@ -89,7 +90,7 @@ export const createChat = ({ settings, alert, figures: { history, chart }, still
     messages.mark(window, base);
     view.showWindow(window);
     dirty = true;
-    shownAt.labels = 0;
+    shownAt.labels = NOW.labels;
     request();
   };
 
@@ -165,7 +166,7 @@ export const createChat = ({ settings, alert, figures: { history, chart }, still
       history.rest();
       view.showState(state);
       composer.state(state);
-      shownAt.figures = 0;
+      shownAt.figures = NOW.figures;
       request();
     },
     piece({ text, thought }, now) {
@@ -275,9 +276,9 @@ export const createChat = ({ settings, alert, figures: { history, chart }, still
     if (busy()) return;
     chat.messages.splice(Math.max(0, lastQuestion()));
     talk?.forget();
-    await store.write(chat.id, chat.messages.length, []);
     showChat();
     composer.focus();
+    await store.write(chat.id, chat.messages.length, []);
   };
 
   const stopped = async () => {
@@ -372,7 +373,7 @@ export const createChat = ({ settings, alert, figures: { history, chart }, still
     enter() {
       view.showState(talk?.state ?? "idle");
       dirty = true;
-      shownAt.figures = 0;
+      shownAt.figures = NOW.figures;
       request();
     },
   };

@@ -1,6 +1,6 @@
 // The list of conversations: search, open, delete, all out to a file and in from one.
 
-import { saveFile } from "./actions.js";
+import { newId, saveFile } from "./actions.js";
 import { MOST, readChats, writeChat } from "./exchange.js";
 import { count } from "./format.js";
 
@@ -94,7 +94,7 @@ export const createChats = ({ store, current, onOpen, onRemove, onProblem }) => 
       if (file.size > MOST.bytes) throw new Error(`This file is larger than ${MOST.bytes / 1e6} MB.`);
       const chats = readChats(await file.text());
       const kept = chats.map(({ messages, ...chat }, n) => ({
-        chat: { ...chat, id: crypto.randomUUID(), changed: Date.now() - n },
+        chat: { ...chat, id: newId(), changed: Date.now() - n },
         messages,
       }));
       for (const { chat, messages } of kept) {

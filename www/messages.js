@@ -59,7 +59,11 @@ export const createMessages = ({ scroller, list, earlier, newest, still, actions
     button("Edit", () => actions.edit()),
     button("Delete", () => actions.remove()),
   ];
-  for (const [n, label] of ["Answer anew", "Edit your last message", "Delete this question and its answer"].entries())
+  for (const [n, label] of [
+    "Regenerate this answer",
+    "Edit your last message",
+    "Delete this question and its answer",
+  ].entries())
     tools[n].setAttribute("aria-label", label);
 
   const thoughtsOf = (shape) => {
