@@ -331,28 +331,29 @@ wasm_compiler() { # sets wasm_cargo, and the environment it wants
 web() { # [PROFILE]: wasm, or wasm-test: what tests alone will see need not be small, and is there in a third of the time
     toolchain
     node_tools
-    local profile=${1:-wasm} target=${CARGO_TARGET_DIR:-$root/target} wasm_cargo wasm
-    say "cargo build --profile $profile: the wasm of web/"
+    local profile=${1:-wasm} target=${CARGO_TARGET_DIR:-$root/target} wasm_cargo wasm name
+    say "cargo build --profile $profile: the wasm of web/ and of web/template/"
     # A subshell: what Debian's compiler wants in the environment is not for the others.
     (
         wasm_compiler
-        in_root "${wasm_cargo[@]}" --locked --package brooklet-web --profile "$profile" --target "$wasm_target" --target-dir "$target/wasm"
+        in_root "${wasm_cargo[@]}" --locked --package brooklet-web --package brooklet-template --profile "$profile" --target "$wasm_target" --target-dir "$target/wasm"
     ) || die "the wasm could not be built; see above"
-    wasm=$target/wasm/$wasm_target/$profile/brooklet_web.wasm
-    [ -e "$wasm" ] || die "cargo built no $wasm"
-    say "wasm-bindgen"
     rm -rf -- "$root/web/pkg" "$root/www/brooklet"
     mkdir -p -- "$root/web/pkg"
-    in_root cargo run --quiet --locked --package brooklet-bindgen -- "$wasm" "$root/web/pkg"
-    if [ "$profile" = wasm ]; then
-        say "wasm-opt"
+    for name in brooklet brooklet_template; do
+        wasm=$target/wasm/$wasm_target/$profile/${name/%brooklet/brooklet_web}.wasm
+        [ -e "$wasm" ] || die "cargo built no $wasm"
+        say "wasm-bindgen $name"
+        in_root cargo run --quiet --locked --package brooklet-bindgen -- "$wasm" "$root/web/pkg" "$name"
+        [ "$profile" = wasm ] || continue
+        say "wasm-opt $name"
         (
             cd -- "$root/web/pkg"
             # wasm-bindgen has written which features there are into the file.
-            ../node_modules/.bin/wasm-opt -O2 brooklet_bg.wasm -o brooklet_bg.wasm.tmp
-            mv -- brooklet_bg.wasm.tmp brooklet_bg.wasm
+            ../node_modules/.bin/wasm-opt -O2 "${name}_bg.wasm" -o "$name.tmp"
+            mv -- "$name.tmp" "${name}_bg.wasm"
         ) || die "wasm-opt failed; see above"
-    fi
+    done
     cp -- "$root"/web/js/* "$root"/LICENSE-* "$root/web/pkg"
     cp -R -- "$root/web/pkg" "$root/www/brooklet"
     page_libraries
@@ -372,7 +373,7 @@ page_libraries() { # what the page takes from others, beside it as it is
 
 sizes() {
     local file
-    for file in brooklet_bg.wasm '*.js'; do
+    for file in brooklet_bg.wasm brooklet_template_bg.wasm '*.js'; do
         # shellcheck disable=SC2086 # a pattern
         (cd -- "$root/web/pkg" && say "web/pkg/$file: $(cat -- $file | wc -c) bytes, $(cat -- $file | gzip -9 | wc -c) gzipped")
     done

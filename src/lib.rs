@@ -12,11 +12,10 @@
 //! | [`reference`](mod@reference) | what each kernel should compute, in plain Rust |
 //! | [`model`] | config, weights, the sink-and-ring cache, the forward pass |
 //! | [`session`] | a stream: feed, generate, stop |
-//! | `chat` | a conversation over a session, and what a template makes of it; feature `chat` |
+//! | `chat` | a conversation over a session, and what a template makes of it |
 //! | [`tune`] | which kernels suit this device: measured once, then kept |
 //! | `kept` | the cache folder; native only |
 //! | `eval` | perplexity, latencies, recall, sinks and pictures, which make the claims checkable; native only |
-#[cfg(feature = "chat")]
 pub mod chat;
 pub mod error;
 #[cfg(feature = "cli")]

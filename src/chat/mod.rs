@@ -5,11 +5,13 @@
 //! | `script` | what the model's template makes of it, turn by turn, without the history |
 //! | `thoughts` | thoughts told apart from the answer |
 //! | `sight` | which messages the model can still look back on |
+//! | `again` | a turn taken back and said anew, or all of it told anew |
 //! | `saved` | a conversation as bytes |
 //!
 //! The system prompt is the sinks and never leaves; everything after it flows through the ring. A turn feeds its own
 //! tokens and nothing else, however long the conversation is. The texts of messages are not kept here: they are the
 //! front end's. `docs/chat.md` has the rules.
+mod again;
 mod saved;
 mod script;
 mod sight;
@@ -19,6 +21,7 @@ use crate::model::{CacheSettings, Model, Policy};
 use crate::session::{Ended, Pace, Read, Reading, Session};
 use crate::text::{SamplerSettings, StopTexts};
 use crate::{Error, Result};
+pub use again::Again;
 pub use script::{Message, Script, encoded};
 use sight::Sight;
 pub use sight::{Role, Seen, Sighted, Window};
@@ -143,6 +146,11 @@ impl Chat {
     /// The same, to set it: whoever feeds it breaks the conversation.
     pub fn session_mut(&mut self) -> &mut Session {
         &mut self.session
+    }
+
+    /// The session without the conversation.
+    pub fn into_session(self) -> Session {
+        self.session
     }
 
     /// Tokens that were fed since the conversation began, not generated.
@@ -321,66 +329,10 @@ impl Chat {
         self.turn.ok_or_else(none)
     }
 
-    /// Starts anew and tells the model what was said before: the head, and as many of the last messages as fit into
-    /// the window with room for an answer, whole turns of a user's message and its answer. Gives how many messages were
-    /// left out. `messages` are the conversation's without its system prompt, the user's and the model's in turn; where
-    /// the last is a user's, it is left for [`Chat::send`].
-    pub async fn retell(
-        &mut self,
-        messages: &[Message],
-        mut go_on: impl FnMut() -> bool,
-    ) -> Result<usize> {
-        let turns: Vec<[&Message; 2]> = told(messages)?;
-        let window = self.session.cache().geometry().window as usize;
-        let room = window.saturating_sub(window / 4);
-        let (mut from, mut tokens) = (turns.len(), 0);
-        let mut ids: VecDeque<[Vec<u32>; 2]> = VecDeque::new();
-        while let Some(at) = from.checked_sub(1) {
-            let [user, answer] = turns[at];
-            let turn = [self.script.next(&user.content)?, self.script.answer(&answer.content)?];
-            tokens += turn.iter().map(Vec::len).sum::<usize>();
-            if tokens > room {
-                break;
-            }
-            ids.push_front(turn);
-            from = at;
-        }
-        self.clear();
-        self.sight = Sight::after(2 * from as u64);
-        if let (Some(first), Some([user, _])) = (ids.front_mut(), turns.get(from)) {
-            first[0] = self.script.first(&user.content)?;
-        }
-        for turn in ids {
-            for (role, ids) in [Role::User, Role::Assistant].into_iter().zip(turn) {
-                self.sight.begin(role, self.behind_head(self.session.position()));
-                let fed = self.session.feed_while(&ids, &mut go_on).await?;
-                self.fed += fed as u64;
-                self.sight.reach(self.session.position());
-                if fed < ids.len() {
-                    self.clear();
-                    return Ok(messages.len());
-                }
-            }
-        }
-        Ok(2 * from)
-    }
-
     /// What the model can look back on now.
     pub fn window(&self) -> Window {
         let ring = self.session.cache().geometry();
         let [pinned, window] = [ring.sinks, ring.window].map(u64::from);
         self.sight.window(pinned, window, self.session.position(), self.session.evicted())
     }
-}
-
-/// Pairs of a user's message and its answer.
-fn told(messages: &[Message]) -> Result<Vec<[&Message; 2]>> {
-    let pairs = messages.chunks(2).map(|pair| match pair {
-        [user, answer] if user.role == "user" && answer.role == "assistant" => Ok(Some([user, answer])),
-        [user] if user.role == "user" => Ok(None),
-        _ => Err(Error::Usage(
-            "a conversation is told as messages of the user and the assistant in turn, the user's first".into(),
-        )),
-    });
-    pairs.filter_map(Result::transpose).collect()
 }

@@ -1,6 +1,6 @@
 //! What a template makes of a conversation, turn by turn, without the history: head, first turn, later turns.
 use super::thoughts::Tags;
-use crate::text::{Conversation, Json, Template, Tokenizer};
+use crate::text::{Conversation, Json, Renderer, Tokenizer};
 use crate::{Error, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ impl Message {
 /// A model's template and what is said at the start of a conversation.
 pub struct Script {
     tokenizer: Arc<Tokenizer>,
-    template: Template,
+    template: Box<dyn Renderer>,
     system: Option<String>,
     tools: Option<Json>,
     thinking: Option<bool>,
@@ -42,12 +42,13 @@ impl Script {
     /// Looks how the template treats a conversation. An error where it cannot have one.
     pub fn new(
         tokenizer: Arc<Tokenizer>,
-        template: Template,
+        template: impl Renderer + 'static,
         system: Option<String>,
         tools: Option<Json>,
     ) -> Result<Self> {
         let (head, tags, thinks) = (Vec::new(), None, false);
         let system = system.filter(|system| !system.trim().is_empty());
+        let template = Box::new(template);
         let mut script =
             Self { tokenizer, template, system, tools, thinking: None, head, tags, thinks };
         script.expect_system()?;
@@ -62,8 +63,8 @@ impl Script {
     }
 
     /// The template of the model.
-    pub fn template(&self) -> &Template {
-        &self.template
+    pub fn template(&self) -> &dyn Renderer {
+        &*self.template
     }
 
     /// What the conversation begins with.
@@ -122,7 +123,7 @@ impl Script {
 
     fn rendered(&self, messages: &[Message], generation_prompt: bool) -> Result<String> {
         let conversation = self.conversation(messages, generation_prompt);
-        self.template.render_marked(&conversation, &self.tokenizer)
+        self.template.render(&conversation.marked(&self.tokenizer))
     }
 
     /// A conversation's first messages: the system prompt, and others.

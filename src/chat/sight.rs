@@ -30,6 +30,8 @@ pub struct Sighted {
     pub message: u64,
     /// Whose it is.
     pub role: Role,
+    /// Where in the stream it begins.
+    pub first: u64,
     /// Its tokens.
     pub tokens: u64,
     /// Those of them that are seen.
@@ -130,7 +132,8 @@ impl Sight {
                 gone += 1;
                 continue;
             }
-            messages.push(Sighted { message, role: span.role, tokens: length, visible, seen });
+            let Span { first, role, .. } = *span;
+            messages.push(Sighted { message, role, first, tokens: length, visible, seen });
         }
         Window { pinned, window, tokens, forgotten, gone, messages }
     }

@@ -48,8 +48,14 @@ fn tiny(gpu: &Arc<Gpu>) -> (Arc<Model>, Arc<Tokenizer>) {
     (Arc::new(block_on(model).unwrap()), tokenizer_of(&gguf))
 }
 
+/// A template's text, for the model of a tokenizer.
+pub(super) fn template_for(tokenizer: &Tokenizer, text: &str) -> Template {
+    let piece = |id: Option<u32>| id.map_or("", |id| tokenizer.piece(id));
+    Template::new(text, piece(tokenizer.bos()), piece(tokenizer.eos())).unwrap()
+}
+
 fn script(tokenizer: &Arc<Tokenizer>, template: &str, system: Option<&str>) -> Script {
-    let template = Template::for_tokenizer(template, tokenizer).unwrap();
+    let template = template_for(tokenizer, template);
     Script::new(tokenizer.clone(), template, system.map(str::to_owned), None).unwrap()
 }
 

@@ -6,7 +6,7 @@
 mod blocks;
 #[cfg(feature = "cli")]
 mod chart;
-#[cfg(feature = "chat")]
+#[cfg(feature = "templates")]
 mod chat;
 mod classes;
 mod config;
@@ -41,11 +41,11 @@ mod stop;
 #[cfg(feature = "cli")]
 mod stream;
 pub(crate) mod support;
-#[cfg(feature = "chat")]
+#[cfg(feature = "templates")]
 mod templates;
 mod text;
 mod tiny;
 mod tuning;
-#[cfg(feature = "chat")]
+#[cfg(feature = "templates")]
 mod turns;
 mod vocabularies;

@@ -1,9 +1,9 @@
 //! Chat templates against what transformers makes of them (tests/fixtures/chat/ORIGIN.md), and templates that mean harm.
 use crate::Error;
-use crate::text::{Conversation, Json, Template};
+use crate::text::{Conversation, Json, Renderer, Template};
 use chrono::NaiveDateTime;
-use minijinja::Value;
 use serde::Deserialize;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -24,11 +24,11 @@ enum Outcome {
 
 /// What a conversation of the corpus asks for.
 fn conversation(of: &Value) -> Conversation {
-    let field = |name: &str| of.get_attr(name).ok().filter(|value| !value.is_undefined());
+    let field = |name: &str| of.get(name).cloned();
     Conversation {
         messages: Json(field("messages").unwrap()),
         tools: field("tools").map(Json),
-        generation_prompt: field("add_generation_prompt").is_none_or(|value| value.is_true()),
+        generation_prompt: field("add_generation_prompt").is_none_or(|value| value == true),
         settings: None,
     }
 }

@@ -1,11 +1,11 @@
 //! What templates make of conversations, turn by turn: invariants one, two, six and ten.
-use super::chat::{CHATML, SYSTEM, tiny_file, tokenizer_of};
+use super::chat::{CHATML, SYSTEM, template_for, tiny_file, tokenizer_of};
 use super::golden::{load, opened};
 use super::templates::folder;
 use crate::chat::{Message, Said, Script, Splitter, Tags, encoded};
 use crate::model::{CacheSettings, Policy};
 use crate::session::Session;
-use crate::text::{Conversation, Json, Template, Tokenizer};
+use crate::text::{Conversation, Json, Renderer, Template, Templates, Tokenizer};
 use chrono::NaiveDateTime;
 use pollster::block_on;
 use std::collections::BTreeMap;
@@ -16,7 +16,8 @@ use std::sync::Arc;
 fn default_model() -> (Arc<Tokenizer>, Template) {
     let (_, gguf) = opened();
     let tokenizer = tokenizer_of(&gguf);
-    let template = Template::of_model(&gguf, &tokenizer, None).unwrap();
+    let templates = Templates::of_model(&gguf, &tokenizer).unwrap();
+    let template = Template::of(&templates.find(None).unwrap()).unwrap();
     (tokenizer, template)
 }
 
@@ -137,7 +138,7 @@ fn deltas(folder: &Path) -> Deltas {
         let mut same = true;
         for (at, (user, answer)) in TURNS.iter().enumerate() {
             messages.push(message("user", user.trim()));
-            let real = template.render_marked(&Conversation::of(Json::of(&messages)), &tokenizer);
+            let real = template.render(&Conversation::of(Json::of(&messages)).marked(&tokenizer));
             let Ok(real) = real else {
                 found.refused.push(format!("{name}: {}", real.unwrap_err()));
                 break;
@@ -182,7 +183,7 @@ fn six_what_looks_like_a_control_token_in_a_users_text_is_text() {
     let (default, template) = default_model();
     let (_, gguf) = tiny_file();
     let tiny = tokenizer_of(&gguf);
-    let chatml = Template::for_tokenizer(CHATML, &tiny).unwrap();
+    let chatml = template_for(&tiny, CHATML);
     for (tokenizer, template) in [(default, template), (tiny, chatml)] {
         let system = Some(format!("You are terse. {evil}"));
         let script = Script::new(tokenizer.clone(), template.clone(), system, None).unwrap();

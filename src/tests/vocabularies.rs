@@ -363,7 +363,7 @@ fn whole_vocabularies_give_the_ids_that_lie_beside_them() {
 }
 
 /// As llama.cpp has it of a text whose special tokens are not parsed: it is one text, with one space before it.
-#[cfg(feature = "chat")]
+#[cfg(feature = "templates")]
 #[test]
 fn what_is_marked_is_text_in_any_vocabulary() {
     let user_defined = |mut keys: Keys, id: usize| {

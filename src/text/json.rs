@@ -1,7 +1,6 @@
 //! JSON as templates take it: with its keys in order.
 use crate::{Error, Result};
-use minijinja::Value;
-use minijinja::value::{Serde, ValueKind};
+use serde_json::{Map, Value};
 
 /// A value of JSON, with its keys in order: messages, tools, settings.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,21 +13,24 @@ impl Json {
         value.map(Self).map_err(|error| Error::Usage(format!("{what}: this is not JSON ({error})")))
     }
 
-    /// Anything that can be written as JSON.
+    /// Anything that can be written as JSON; null where it cannot.
     pub fn of(value: impl serde::Serialize) -> Self {
-        Self(Value::from(Serde(value)))
+        Self(serde_json::to_value(value).unwrap_or_default())
+    }
+
+    /// As it is written.
+    pub fn text(&self) -> String {
+        self.0.to_string()
     }
 
     /// Whether it is a list.
     pub fn is_list(&self) -> bool {
-        self.0.kind() == ValueKind::Seq
+        self.0.is_array()
     }
 
     /// What a map has under this name.
     pub fn field(&self, name: &str) -> Option<Self> {
-        let map = self.0.kind() == ValueKind::Map;
-        let value = self.0.get_attr(name).ok().filter(|_| map)?;
-        (!value.is_undefined()).then_some(Self(value))
+        self.0.get(name).cloned().map(Self)
     }
 
     /// Messages with what the arguments of their calls say, where they are texts of JSON; none where none are.
@@ -40,47 +42,31 @@ impl Json {
 }
 
 fn with_arguments(value: &Value, any: &mut bool) -> Value {
-    match (value.kind(), value.try_iter()) {
-        (ValueKind::Seq, Ok(items)) => items.map(|item| with_arguments(&item, any)).collect(),
-        (ValueKind::Map, Ok(keys)) => {
-            let pairs = keys.map(|key| {
-                let of_key = value.get_item(&key).unwrap_or_default();
-                let text = of_key.as_str().filter(|_| key.as_str() == Some("arguments"));
+    match value {
+        Value::Array(items) => items.iter().map(|item| with_arguments(item, any)).collect(),
+        Value::Object(map) => {
+            let pairs = map.iter().map(|(key, value)| {
+                let text = value.as_str().filter(|_| key == "arguments");
                 let read: Option<Value> = text.and_then(|text| serde_json::from_str(text).ok());
-                let object = read.filter(|read| read.kind() == ValueKind::Map);
+                let object = read.filter(Value::is_object);
                 *any |= object.is_some();
-                (key, object.unwrap_or_else(|| with_arguments(&of_key, any)))
+                (key.clone(), object.unwrap_or_else(|| with_arguments(value, any)))
             });
-            Value::from_pairs(pairs.collect::<Vec<_>>())
+            Value::Object(pairs.collect())
         }
-        _ => value.clone(),
+        other => other.clone(),
     }
 }
 
 /// A value with each of its texts, but for the keys, replaced.
 pub(super) fn mapped(value: &Value, change: &impl Fn(&str) -> String) -> Value {
-    match (value.kind(), value.as_str(), value.try_iter()) {
-        (ValueKind::String, Some(text), _) => Value::from(change(text)),
-        (ValueKind::Seq, _, Ok(items)) => items.map(|item| mapped(&item, change)).collect(),
-        (ValueKind::Map, _, Ok(keys)) => {
-            let pair = |key: Value| {
-                let value = value.get_item(&key).unwrap_or_default();
-                (key, mapped(&value, change))
-            };
-            Value::from_pairs(keys.map(pair).collect::<Vec<_>>())
+    match value {
+        Value::String(text) => change(text).into(),
+        Value::Array(items) => items.iter().map(|item| mapped(item, change)).collect(),
+        Value::Object(map) => {
+            let pairs = map.iter().map(|(key, value)| (key.clone(), mapped(value, change)));
+            Value::Object(pairs.collect::<Map<_, _>>())
         }
-        _ => value.clone(),
+        other => other.clone(),
     }
-}
-
-/// Bytes of all texts in a value, and one for each part.
-pub(super) fn size(value: &Value) -> u64 {
-    let own = value.as_str().map_or(1, |text| text.len() as u64 + 1);
-    let map = value.kind() == ValueKind::Map;
-    let parts = value.try_iter().ok().filter(|_| map || value.kind() == ValueKind::Seq);
-    let part = |key: Value| match map {
-        true => size(&key) + size(&value.get_item(&key).unwrap_or_default()),
-        false => size(&key),
-    };
-    own + parts.into_iter().flatten().map(part).sum::<u64>()
 }

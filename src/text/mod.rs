@@ -10,37 +10,37 @@
 //! | `detokenizer` | a stream of ids to text, never half a character |
 //! | `sampler` | logits to an id |
 //! | `stop` | texts that end a stream |
-//! | `template` | a conversation to one text, by the template of its model |
+//! | `conversation` | what a template is asked to render, which template, and who renders it |
+//! | `template` | a conversation to one text, by the template of its model; feature `templates` |
 //! | `json` | JSON as templates take it |
-//! | `dumps` | JSON as templates write it |
+//! | `dumps` | JSON as templates write it; feature `templates` |
 //! | `marks` | control tokens in somebody's text, which are text |
+mod conversation;
 mod detokenizer;
-#[cfg(feature = "chat")]
+#[cfg(feature = "templates")]
 mod dumps;
 mod ends;
-#[cfg(feature = "chat")]
 mod json;
-#[cfg(feature = "chat")]
 mod marks;
 mod pre;
 mod random;
 mod sampler;
 mod sentence_piece;
 mod stop;
-#[cfg(feature = "chat")]
+#[cfg(feature = "templates")]
 mod template;
 mod tokenizer;
 mod vocab;
 
+pub use conversation::{Conversation, Portable, Renderer, TemplateSource, Templates};
 pub use detokenizer::Detokenizer;
-#[cfg(feature = "chat")]
 pub use json::Json;
 #[cfg(feature = "cli")]
 pub(crate) use random::random;
 pub use sampler::{Sampler, SamplerSettings, expect_numbers};
 pub use stop::StopTexts;
-#[cfg(feature = "chat")]
-pub use template::{Conversation, Template};
+#[cfg(feature = "templates")]
+pub use template::Template;
 pub use tokenizer::Tokenizer;
 #[cfg(test)]
 pub(crate) use tokenizer::byte_of_char;

@@ -2,6 +2,7 @@
 //! sampler (`shaders/sample_select.wgsl`, `shaders/sample.wgsl`) is held to: each filter is a function of the same name
 //! there.
 use super::random::random;
+use crate::format::Gguf;
 use crate::{Error, Result};
 use std::collections::VecDeque;
 
@@ -58,6 +59,21 @@ pub fn expect_numbers(logits: &[f32]) -> Result<()> {
 }
 
 impl SamplerSettings {
+    /// These settings, with what a model's file says of how its tokens are best chosen (`general.sampling.*`) in the
+    /// place of theirs. An error names a key whose value is of another type than llama.cpp writes.
+    pub fn suggested_by(self, gguf: &Gguf) -> Result<Self> {
+        let f32 = |key: &str| gguf.f32(&format!("general.sampling.{key}"));
+        let suggested = Self {
+            temperature: f32("temp")?.unwrap_or(self.temperature),
+            top_k: gguf.u32("general.sampling.top_k")?.unwrap_or(self.top_k),
+            top_p: f32("top_p")?.unwrap_or(self.top_p),
+            min_p: f32("min_p")?.unwrap_or(self.min_p),
+            repeat_penalty: f32("penalty_repeat")?.unwrap_or(self.repeat_penalty),
+            ..self
+        };
+        Ok(suggested)
+    }
+
     /// The most tokens that can be recent. They are kept one by one: a bound on the memory of the penalties.
     pub const MOST_RECENT: u32 = 1 << 20;
 

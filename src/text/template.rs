@@ -2,15 +2,14 @@
 //!
 //! They are rendered as transformers does, byte for byte, by minijinja and a short list of mends. A template comes with
 //! a model that is not trusted: what it may cost is bounded, and it can read nothing.
-use super::Tokenizer;
+use super::conversation::{Conversation, Renderer, TemplateSource};
 use super::dumps::{Dumps, dumps};
-use super::json::{Json, mapped, size};
-use super::marks::{MARK, without_marks};
-use crate::format::Gguf;
+use super::json::Json;
+use super::marks::MARK;
 use crate::{Error, Result};
 use chrono::{Local, NaiveDateTime};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Rest};
+use minijinja::value::{Kwargs, Rest, Serde, ValueKind};
 use minijinja::{Environment, ErrorKind, State, Value};
 use minijinja_contrib::pycompat::unknown_method_callback;
 use std::fmt::Write;
@@ -23,36 +22,6 @@ const BYTES_PER_FUEL: u64 = 4;
 /// No template is longer: the longest real ones have 30 KB.
 const LONGEST: usize = 1 << 20;
 const NAME: &str = "chat";
-
-/// What many models were trained with, for files that have no template of their own.
-const CHATML: &str = "{%- for message in messages -%}{{- '<|im_start|>' + message.role + '\\n' + message.content + \
-                      '<|im_end|>\\n' -}}{%- endfor -%}{%- if add_generation_prompt -%}{{- \
-                      '<|im_start|>assistant\\n' -}}{%- endif -%}";
-
-/// What a template is asked to render.
-#[derive(Clone, Debug)]
-pub struct Conversation {
-    /// The messages, in OpenAI's form.
-    pub messages: Json,
-    /// The tools, in OpenAI's form; not defined in the template where there are none.
-    pub tools: Option<Json>,
-    /// Whether the text ends where the model's answer begins.
-    pub generation_prompt: bool,
-    /// More variables for the template, such as `enable_thinking`: a map.
-    pub settings: Option<Json>,
-}
-
-impl Conversation {
-    /// Of messages, to be answered.
-    pub fn of(messages: Json) -> Self {
-        Self { messages, tools: None, generation_prompt: true, settings: None }
-    }
-
-    /// What [`Template::render_marked`] gave, as it is shown.
-    pub fn shown(marked: &str) -> String {
-        without_marks(marked)
-    }
-}
 
 /// A template that was read and is sound as far as can be seen without a conversation.
 #[derive(Clone)]
@@ -67,20 +36,15 @@ fn wrong(text: impl Into<String>) -> Error {
     Error::Template(text.into())
 }
 
-fn setting(found: &str, works: String) -> Error {
-    Error::Setting { which: "chat_template", found: found.to_owned(), works }
-}
-
 impl Template {
     /// Reads a template, for a model of which BOS and EOS are written so.
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self> {
         Self::with_clock(source, bos, eos, || Local::now().naive_local())
     }
 
-    /// The same, for the model of a tokenizer.
-    pub fn for_tokenizer(source: &str, tokenizer: &Tokenizer) -> Result<Self> {
-        let piece = |id: Option<u32>| id.map_or("", |id| tokenizer.piece(id));
-        Self::new(source, piece(tokenizer.bos()), piece(tokenizer.eos()))
+    /// Reads the template of a model's file.
+    pub fn of(TemplateSource { text, bos, eos }: &TemplateSource) -> Result<Self> {
+        Self::new(text, bos, eos)
     }
 
     pub(crate) fn with_clock(
@@ -103,76 +67,15 @@ impl Template {
         Ok(Self { environment: Arc::new(environment), source: source.into(), bos, eos })
     }
 
-    /// The template that a file has for its model: of this name, or the usual one. Where there is none and the
-    /// vocabulary is made for it, ChatML.
-    pub fn of_model(gguf: &Gguf, tokenizer: &Tokenizer, name: Option<&str>) -> Result<Self> {
-        const KEY: &str = "tokenizer.chat_template";
-        let key = name.map_or(KEY.to_owned(), |name| format!("{KEY}.{name}"));
-        match (gguf.str(&key)?, name) {
-            (Some(source), _) => Self::for_tokenizer(source, tokenizer),
-            (None, Some("chatml")) => Self::for_tokenizer(CHATML, tokenizer),
-            (None, None) if tokenizer.id("<|im_start|>").is_some() => {
-                Self::for_tokenizer(CHATML, tokenizer)
-            }
-            (None, None) => Err(setting(
-                "FILE",
-                format!(
-                    "a template is needed: {} has none, and its vocabulary is not that of ChatML",
-                    gguf.file()
-                ),
-            )),
-            (None, Some(name)) => {
-                let names = gguf.metadata.iter().filter_map(|(key, _)| key.strip_prefix(KEY));
-                let names: Vec<_> = names.filter_map(|name| name.strip_prefix('.')).collect();
-                let there = match names.is_empty() {
-                    true => "it has none with a name".to_owned(),
-                    false => format!("it has {}", names.join(", ")),
-                };
-                Err(setting(
-                    name,
-                    format!(
-                        "neither a file, nor a template of {}: {there}; chatml works with any",
-                        gguf.file()
-                    ),
-                ))
-            }
-        }
-    }
-
-    /// The template's text.
-    pub fn source(&self) -> &str {
-        &self.source
-    }
-
-    /// The text of a conversation as the model was trained to see it.
-    pub fn render(&self, conversation: &Conversation) -> Result<String> {
-        self.rendered(conversation, None).map(|text| without_marks(&text))
-    }
-
-    /// The same, in which control tokens that messages, tools and settings have in their texts are marked:
-    /// [`Tokenizer::encode_marked`] takes them as text.
-    pub fn render_marked(&self, conversation: &Conversation, by: &Tokenizer) -> Result<String> {
-        self.rendered(conversation, Some(by))
-    }
-
-    fn rendered(&self, conversation: &Conversation, by: Option<&Tokenizer>) -> Result<String> {
-        let Conversation { messages, tools, generation_prompt, settings } = conversation;
-        let mut variables: Vec<(String, Value)> = Vec::new();
-        if let Some(Json(settings)) = settings {
-            let names = settings.try_iter().map_err(told)?;
-            for name in names {
-                let value = settings.get_item(&name).map_err(told)?;
-                variables.push((name.to_string(), marked(&value, by)));
-            }
-        }
-        let tools = tools.iter().map(|tools| ("tools".to_owned(), marked(&tools.0, by)));
-        variables.extend(tools);
-        variables.extend([
-            ("messages".to_owned(), marked_messages(&messages.0, by)),
-            ("add_generation_prompt".to_owned(), Value::from(*generation_prompt)),
-            ("bos_token".to_owned(), Value::from(self.bos.as_str())),
-            ("eos_token".to_owned(), Value::from(self.eos.as_str())),
-        ]);
+    /// The text that variables make, as [`Conversation::variables`] gives them.
+    pub fn render_variables(&self, variables: &Json) -> Result<String> {
+        let Json(serde_json::Value::Object(variables)) = variables else {
+            return Err(wrong("its variables are no map"));
+        };
+        let given = variables.iter().map(|(name, value)| (name.clone(), Value::from(Serde(value))));
+        let own = [("bos_token", &self.bos), ("eos_token", &self.eos)];
+        let own = own.map(|(name, text)| (name.to_owned(), Value::from(text.as_str())));
+        let variables: Vec<(String, Value)> = given.chain(own).collect();
         let bytes = variables.iter().map(|(_, value)| size(value)).sum::<u64>();
         let mut environment = (*self.environment).clone();
         environment.set_fuel(Some(FUEL + bytes / BYTES_PER_FUEL));
@@ -181,6 +84,28 @@ impl Template {
             template.render(Value::from_pairs(variables)).map_err(told)
         })
     }
+}
+
+impl Renderer for Template {
+    fn source(&self) -> &str {
+        &self.source
+    }
+
+    fn render(&self, conversation: &Conversation) -> Result<String> {
+        self.render_variables(&conversation.variables())
+    }
+}
+
+/// Bytes of all texts in a value, and one for each part.
+fn size(value: &Value) -> u64 {
+    let own = value.as_str().map_or(1, |text| text.len() as u64 + 1);
+    let map = value.kind() == ValueKind::Map;
+    let parts = value.try_iter().ok().filter(|_| map || value.kind() == ValueKind::Seq);
+    let part = |key: Value| match map {
+        true => size(&key) + size(&value.get_item(&key).unwrap_or_default()),
+        false => size(&key),
+    };
+    own + parts.into_iter().flatten().map(part).sum::<u64>()
 }
 
 /// The source as the engine takes it: newlines as Jinja2 has them, and without the marks of what is trained on.
@@ -291,24 +216,6 @@ fn told(error: minijinja::Error) -> Error {
         source = inner.source();
     }
     wrong(format!("{at}{detail}{because}"))
-}
-
-/// All texts of a value with their control tokens marked.
-fn marked(value: &Value, by: Option<&Tokenizer>) -> Value {
-    let Some(by) = by else { return value.clone() };
-    mapped(value, &|text| by.marked(text))
-}
-
-/// The same for messages. What a model has written itself may hold the tags that its template looks for; what marks
-/// turns is text there as well.
-fn marked_messages(messages: &Value, by: Option<&Tokenizer>) -> Value {
-    let (Some(by), Ok(each)) = (by, messages.try_iter()) else { return messages.clone() };
-    each.map(|message| {
-        let role = message.get_attr("role").ok();
-        let own = role.as_ref().and_then(Value::as_str) == Some("assistant");
-        mapped(&message, &|text| if own { by.marked_ends(text) } else { by.marked(text) })
-    })
-    .collect()
 }
 
 /// Runs what fuel bounds but for one thing: lists that double. A thread that does not come back in time is left to

@@ -3,6 +3,7 @@ import init, { Core, Hasher, kernels } from "./brooklet.js";
 import { BadOptionError, InternalError, NoAdapterError, NoWebGpuError, UnsupportedError, aborted } from "./errors.js";
 import { noWebGpu } from "./advice.js";
 import { corrupt, openModel } from "./source.js";
+import { Talk } from "./talk.js";
 
 /** Tokens are handed over at least this often, in milliseconds. */
 const BATCH_MS = 30;
@@ -107,8 +108,10 @@ export class Host {
   #turn = Promise.resolve();
   /** What the stream under way has come to. */
   #stream;
-  /** The last token before it, of a prompt or of an earlier stream. */
-  #last;
+  /** Conversations, one of which may have the cache. */
+  #talk;
+  /** The cache that streams have. */
+  #cache;
 
   call(method, args, { signal, onEvent } = {}) {
     const turn = this.#turn.then(() => {
@@ -133,6 +136,7 @@ export class Host {
     this.#memory = memory;
     const report = throttled((progress) => onEvent({ progress }));
     const warn = (warning) => onEvent({ warning });
+    this.#cache = cache;
     const options = { keep, sha256, signal, report, warn, hasher: () => new Hasher() };
     const loadFrom = async (file) => {
       const told = (loaded, weights) => {
@@ -145,6 +149,7 @@ export class Host {
           Core.load(file, adapter, JSON.stringify(cache), JSON.stringify(tuning), told),
         );
         this.#core = core;
+        this.#talk = new Talk(core, assets);
         core.warnings().forEach(warn);
         this.#device = core.device();
         const tuned = core.tuned();
@@ -186,31 +191,30 @@ export class Host {
   }
 
   async feed({ text }, signal) {
-    this.#endStream();
+    await this.#takeBack();
+    this.#stream = undefined;
     return (await this.#feed(text, signal)).length;
   }
 
   /** Feeds a text in passes between which an abort is heard. */
   async #feed(text, signal) {
     const ids = this.#core.encode(text);
-    const fed = await this.#core.feed(ids, () => !signal?.aborted && !this.#unloaded);
-    this.#note(ids.subarray(0, fed));
+    await this.#core.feed(ids, () => !signal?.aborted && !this.#unloaded);
     this.#mayGoOn(signal);
     return ids;
   }
 
-  #note(tokens) {
-    this.#last = tokens.at(-1) ?? this.#last;
-  }
-
-  /** The stream is over; the first `taken` tokens of its last batch stay. */
-  #endStream(taken) {
-    if (this.#stream) this.#note(this.#stream.tokens.slice(0, taken));
+  /** A stream after a conversation begins anew, with the cache that streams have. */
+  async #takeBack() {
+    if (!this.#core.chatting()) return;
+    this.#talk.leave();
     this.#stream = undefined;
+    await this.#core.reset(JSON.stringify(this.#cache));
   }
 
-  async begin({ prompt, settings, maxTokens }, signal) {
-    this.#endStream();
+  async begin({ prompt, settings }, signal) {
+    await this.#takeBack();
+    this.#stream = undefined;
     const start = performance.now();
     const nothingNew = prompt === "" && this.#core.position() > 0;
     const ids = nothingNew ? new Uint32Array() : await this.#feed(prompt, signal);
@@ -220,43 +224,30 @@ export class Host {
     // Everything that was not taken can be taken back (see `stop`): half of what the ring allows; the other half is
     // for the steps that the device is ahead.
     const most = Math.max(1, (ring - window) >> 1);
-    this.#stream = { left: maxTokens, most, before: this.#last, tokens: [], stopAtEos: settings.stopAtEos };
-    return { promptTokens: ids.length, ms };
+    this.#stream = { most, pieces: [] };
+    return { promptTokens: ids.length, ms, info: this.#info() };
   }
 
   async next(_, signal) {
     const stream = this.#stream;
     if (!stream) throw new BadOptionError("this stream was ended by another, by feed or by reset");
     const start = performance.now();
-    stream.before = stream.tokens.at(-1) ?? stream.before;
-    this.#note(stream.tokens);
-    stream.tokens = [];
-    const pieces = [];
+    stream.before = this.#core.last();
+    const pieces = (stream.pieces = []);
     let ended;
     let firstMs;
     while (!ended && pieces.length < stream.most && (pieces.length === 0 || performance.now() - start < BATCH_MS)) {
-      ended = signal?.aborted || this.#unloaded ? "aborted" : stream.left === 0 ? "length" : undefined;
-      if (ended) break;
-      const token = await this.#core.next();
-      firstMs ??= performance.now() - start;
-      if (token === undefined) ended = "cache full";
-      else {
-        stream.tokens.push(token);
-        if (stream.stopAtEos && this.#core.is_end(token)) ended = "end of text";
-        else {
-          stream.left -= 1;
-          pieces.push({ text: this.#core.shown(token), token, index: this.#core.position() - 1 });
-          if (this.#core.stop_met()) ended = "stop";
-          else if (stream.left === 0) ended = "length";
-        }
+      if (signal?.aborted || this.#unloaded) {
+        ended = "aborted";
+        break;
       }
+      const [text, token, reason] = await this.#core.next();
+      firstMs ??= performance.now() - start;
+      ended = reason;
+      if (token !== undefined) pieces.push({ text, token, index: this.#core.position() - 1 });
+      else if (text && pieces.length) pieces.at(-1).text += text;
+      else if (text) pieces.push({ text, token: -1, index: this.#core.position() });
     }
-    if (ended && ended !== "stop") {
-      const rest = this.#core.finish();
-      if (rest && pieces.length) pieces.at(-1).text += rest;
-      else if (rest) pieces.push({ text: rest, token: -1, index: this.#core.position() });
-    }
-    stream.pieces = pieces.length;
     const ms = performance.now() - start;
     return { pieces, ended, ms, firstMs, ...this.#place(), wasmBytes: this.#memory.buffer.byteLength };
   }
@@ -264,13 +255,34 @@ export class Host {
   /** Ends the stream; the last `unseen` pieces were not taken, and have never been. */
   async stop({ unseen }) {
     const stream = this.#stream;
-    const seen = stream && unseen > 0 ? stream.pieces - unseen : undefined;
-    this.#endStream(seen);
-    if (seen !== undefined) {
-      const last = stream.tokens[seen - 1] ?? stream.before;
-      if (last !== undefined) await this.#core.rewind(stream.tokens.length - seen, last);
-    }
+    this.#stream = undefined;
+    if (!stream || !unseen) return this.#place();
+    const seen = stream.pieces.length - unseen;
+    const { index } = stream.pieces[seen];
+    const last = stream.pieces[seen - 1]?.token ?? stream.before;
+    // With them goes a token that has ended the text.
+    if (last !== undefined) await this.#core.rewind(this.#core.position() - index, last);
     return this.#place();
+  }
+
+  async answer(args, signal) {
+    expectBytes(args.options);
+    this.#stream = undefined;
+    const reply = await this.#talk.begin(args, () => !signal?.aborted && !this.#unloaded);
+    return { ...reply, info: this.#info() };
+  }
+
+  async hear({ id }, signal) {
+    const heard = await this.#talk.hear(id, BATCH_MS, () => !signal?.aborted && !this.#unloaded);
+    return { ...heard, wasmBytes: this.#memory.buffer.byteLength };
+  }
+
+  hush({ id }) {
+    return this.#talk.hush(id);
+  }
+
+  window({ id }) {
+    return this.#talk.window(id);
   }
 
   setPolicy({ policy }) {
@@ -280,9 +292,12 @@ export class Host {
 
   async reset({ cache }) {
     expectBytes(cache);
+    this.#cache = cache ?? this.#cache;
     this.#stream = undefined;
-    this.#last = undefined;
-    await this.#core.reset(cache && JSON.stringify(cache));
+    // After a conversation there is no cache of a stream that could be emptied.
+    const anew = cache ?? (this.#core.chatting() ? this.#cache : undefined);
+    this.#talk.leave();
+    await this.#core.reset(anew && JSON.stringify(anew));
     return this.#info();
   }
 
@@ -298,7 +313,8 @@ export class Host {
     this.#device?.destroy();
     this.#device?.free();
     this.#core?.free();
-    this.#device = this.#core = undefined;
+    this.#talk?.free();
+    this.#device = this.#core = this.#talk = undefined;
   }
 
   loseDevice() {

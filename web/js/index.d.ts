@@ -154,6 +154,213 @@ export interface TextStream extends AsyncIterableIterator<Piece> {
   stop(): Promise<void>;
 }
 
+/** A message of a conversation, in OpenAI's form. */
+export interface Message {
+  role: "system" | "user" | "assistant";
+  content: string;
+  /** What the model thought on the way to its answer, where it is one that does. */
+  thoughts?: string;
+}
+
+/** What a conversation should be. What is left out is the default. */
+export interface ConversationOptions {
+  /**
+   * What the model is told first. Its tokens are the sinks: they stay in the cache for ever, and all else flows. One that takes
+   * more than half of the cache is an error of code `"bad-option"` that says both numbers.
+   */
+  system?: string;
+  /** A chat template: Jinja, the name of one in the model's file, or `"chatml"`. Default: the file's own. */
+  template?: string;
+  /** Tokens seen beside the system prompt. Default: what fills 4096 with it, or the model's trained context if that is less. */
+  window?: number;
+  chunk?: CacheOptions["chunk"];
+  kv?: CacheOptions["kv"];
+  activations?: CacheOptions["activations"];
+  /** Whether the model thinks first, where its template can be told. Default: as the template has it. */
+  think?: boolean;
+  /** What was said before, the user's and the model's messages in turn: the model is told before its next answer. */
+  messages?: Message[];
+}
+
+/**
+ * How to answer, and when to end. What is left out is as the model's file suggests (`info.sampling`), and the answer ends
+ * where the model ends it.
+ */
+export interface AnswerOptions extends Omit<StreamOptions, "stopAtEos"> {
+  /** As of {@link ConversationOptions}, for this answer. */
+  think?: boolean;
+}
+
+/** A piece of an answer. Its text is never empty. */
+export interface AnswerPiece {
+  text: string;
+  /** Whether it is a thought on the way to the answer. */
+  thought: boolean;
+}
+
+/** A message, and how much of it the model can look back on. */
+export interface SeenMessage {
+  /** Counted from the first message of the conversation, without the system prompt. */
+  message: number;
+  role: "user" | "assistant";
+  /** Where in the stream it begins. */
+  first: number;
+  tokens: number;
+  /** Those of its tokens that are seen. */
+  visible: number;
+  seen: "whole" | "partly" | "gone";
+}
+
+/** What the model can look back on. */
+export interface ConversationWindow {
+  /** Tokens at the start that are never forgotten: the system prompt. */
+  pinned: number;
+  /** Tokens that are seen beside them, at most. */
+  window: number;
+  /** Tokens of the conversation so far. */
+  tokens: number;
+  /** Those of them that are not seen any more. */
+  forgotten: number;
+  /** Messages of which nothing is seen, from the first on. */
+  gone: number;
+  /** The others, the oldest first. */
+  messages: SeenMessage[];
+}
+
+/** Figures of one answer, brought up to date with every piece. */
+export interface AnswerStats {
+  /** Tokens that were fed for it: those of its own turn, or more where the conversation was told anew. */
+  fed: number;
+  generatedTokens: number;
+  /** Fed tokens per second. */
+  prefillTps: number;
+  /** Tokens per second after the first. */
+  decodeTps: number;
+  /** From the first `next()` to the first piece, in milliseconds. */
+  ttftMs: number;
+  /** Tokens of the conversation so far. */
+  position: number;
+  /** Those of them that are not seen any more. */
+  forgotten: number;
+  /** What the model could look back on with the last piece. */
+  window?: ConversationWindow;
+  /** Whether the conversation was told anew: another had the cache, or the ring had lost what came before the turn. */
+  retold: boolean;
+  /** Messages that did not fit when it was told anew. */
+  leftOut: number;
+  seed: number;
+  /** Bytes of the engine's wasm memory. */
+  wasmBytes: number;
+  stopReason?: StopReason;
+}
+
+/** An answer as it is made. A loop that waits is a pause, and one that is left (`break`) ends the answer where it is. */
+export interface Answer extends AsyncIterableIterator<AnswerPiece> {
+  readonly stats: AnswerStats;
+  /** Ends the answer where it is. While the message is still being read, it is taken back, and there was no turn. */
+  stop(): Promise<void>;
+}
+
+/**
+ * A conversation that never has to end. A turn costs its own tokens, however long the conversation is; what has left the window
+ * is forgotten, but for the system prompt. Several conversations of one engine share its cache: one that has lost it to another,
+ * or to a stream, is told anew when it speaks again.
+ */
+export interface Conversation {
+  /** The system prompt; empty where there is none. */
+  readonly system: string;
+  /** What was said so far, without the system prompt: a copy. The answer under way is the last, with all that was made of it. */
+  readonly messages: Message[];
+  /** Says something. The work begins with the first `next()` of what comes back. */
+  send(text: string, options?: AnswerOptions): Answer;
+  /** Takes the last answer back and makes another. */
+  regenerate(options?: AnswerOptions): Answer;
+  /** Takes the last turn back and says this in its place. */
+  edit(text: string, options?: AnswerOptions): Answer;
+  /** What the model can look back on; as it was when the conversation last had the cache, where it has not. */
+  window(): Promise<ConversationWindow>;
+  /** The conversation in OpenAI's form, the system prompt first. `conversation({ messages })` takes the others up again. */
+  export(): { template?: string; messages: Message[] };
+}
+
+/** What is asked of `engine.chat.completions.create`, in OpenAI's form. Fields that are not here are ignored. */
+export interface CompletionRequest {
+  /** A system prompt, if any, then messages of user and assistant in turn, the user's last. */
+  messages: { role: string; content: string | { type: "text"; text: string }[] }[];
+  stream?: boolean;
+  stream_options?: { include_usage?: boolean };
+  /** How many answers; not of a stream. Default 1. */
+  n?: number;
+  max_tokens?: number | null;
+  max_completion_tokens?: number | null;
+  temperature?: number | null;
+  top_p?: number | null;
+  top_k?: number | null;
+  min_p?: number | null;
+  repetition_penalty?: number | null;
+  presence_penalty?: number | null;
+  frequency_penalty?: number | null;
+  seed?: number | null;
+  stop?: string | string[] | null;
+  model?: string;
+  signal?: AbortSignal;
+}
+
+export interface CompletionUsage {
+  prompt_tokens: number;
+  completion_tokens: number;
+  total_tokens: number;
+  /** Those of the prompt that were in the cache. */
+  prompt_tokens_details: { cached_tokens: number };
+  extra: { prefill_tokens_per_s: number; decode_tokens_per_s: number; time_to_first_token_s: number };
+}
+
+export interface Completion {
+  id: string;
+  object: "chat.completion";
+  created: number;
+  model: string;
+  choices: {
+    index: number;
+    message: { role: "assistant"; content: string; reasoning_content?: string };
+    logprobs: null;
+    finish_reason: "stop" | "length";
+  }[];
+  usage: CompletionUsage;
+}
+
+export interface CompletionChunk {
+  id: string;
+  object: "chat.completion.chunk";
+  created: number;
+  model: string;
+  choices: {
+    index: number;
+    delta: { role?: "assistant"; content?: string; reasoning_content?: string };
+    finish_reason: "stop" | "length" | null;
+  }[];
+  /** In the last chunk, where `stream_options.include_usage` asks for it. */
+  usage?: CompletionUsage;
+}
+
+/**
+ * Chat in OpenAI's shape. A request whose messages go on with those of the last one feeds its last message alone. Requests wait
+ * for one another; a stream of chunks that is neither read to its end nor left keeps them waiting.
+ */
+export interface Completions {
+  create(request: CompletionRequest & { stream: true }): Promise<AsyncIterableIterator<CompletionChunk>>;
+  create(request: CompletionRequest & { stream?: false }): Promise<Completion>;
+  create(request: CompletionRequest): Promise<Completion | AsyncIterableIterator<CompletionChunk>>;
+  /** For the conversations of requests from now on: `window` or `template`, say. */
+  with(options: Omit<ConversationOptions, "system" | "messages">): Completions;
+  /** The text of the last answer so far. */
+  readonly message: string;
+  /** Forgets what was said. */
+  reset(): void;
+  /** Ends the answer under way where it is. */
+  interrupt(): Promise<void> | undefined;
+}
+
 /** What is loaded, where, and how large. */
 export interface Info {
   model: {
@@ -171,6 +378,10 @@ export interface Info {
     nLayer: number;
     nEmbd: number;
   };
+  /** Whether the model's file has a chat template, or a vocabulary that is made for one. */
+  chat: { template: boolean };
+  /** How the tokens of answers are chosen where nothing is asked for: as the file says (`general.sampling.*`), else as usual. */
+  sampling: { temperature: number; topK: number; topP: number; minP: number; repeatPenalty: number };
   adapter: { name: string; backend: string; driver: string };
   /** Which kernels multiply, and where that choice comes from. */
   kernels: {
@@ -197,7 +408,10 @@ export interface Info {
   kept: boolean;
 }
 
-/** A model on the GPU and one stream over it. Load another engine for a second stream. */
+/**
+ * A model on the GPU with one cache over it, which a stream or a conversation has at a time. Load another engine for a second
+ * one at the same time.
+ */
 export class Engine {
   private constructor();
   static load(options: LoadOptions): Promise<Engine>;
@@ -205,6 +419,13 @@ export class Engine {
   readonly info: Info;
   /** Goes on from `prompt`, put behind everything so far. An empty prompt goes on from there itself. */
   stream(prompt?: string, options?: StreamOptions): TextStream;
+  /**
+   * A conversation. Nothing is computed before it speaks. It takes the cache from a stream, which begins anew when it is
+   * asked for again.
+   */
+  conversation(options?: ConversationOptions): Conversation;
+  /** Chat in OpenAI's shape. */
+  readonly chat: { readonly completions: Completions };
   /** Takes in text without answering. Resolves to its number of tokens. */
   feed(text: string, options?: { signal?: AbortSignal }): Promise<number>;
   /** The tokens of a text, as `feed` and `stream` would take them in now. */

@@ -1,6 +1,9 @@
 // brooklet: text from a language model on WebGPU, for ever. Types and documentation: index.d.ts.
-import { AbortedError, BadOptionError, aborted } from "./errors.js";
-import { cacheOptions, loadOptions, streamOptions } from "./options.js";
+import { Completions } from "./completions.js";
+import { Conversation } from "./conversation.js";
+import { BadOptionError, aborted } from "./errors.js";
+import { cacheOptions, conversationOptions, loadOptions, streamOptions } from "./options.js";
+import { Pieces, Rate } from "./pieces.js";
 import { Local, Remote } from "./remote.js";
 
 // Name by name: what only the package's own files share is not for others.
@@ -53,7 +56,9 @@ const loseDevice = Symbol.for("brooklet.test.loseDevice");
 export class Engine {
   #remote;
   #info;
-  #stream;
+  /** The stream or the answer that was begun last. */
+  #speaking;
+  #completions;
 
   constructor(key, remote, info) {
     if (key !== loseDevice) throw new TypeError("use Engine.load(options)");
@@ -88,17 +93,36 @@ export class Engine {
 
   stream(prompt = "", options = {}) {
     if (typeof prompt !== "string") throw new BadOptionError(`prompt: a string is wanted, not ${typeof prompt}`);
-    const { signal, maxTokens = Infinity } = options;
+    const { signal } = options;
     const settings = streamOptions(options);
-    const before = this.#stream;
-    const call = (method, args, extra) => this.#remote.call(method, args, extra);
-    this.#stream = new TextStream(call, () => before?.stop(), { prompt, settings, maxTokens, signal });
-    return this.#stream;
+    return this.#speak((call, before) => new TextStream(call, before, { prompt, settings, signal }));
+  }
+
+  /** Makes what speaks next: it ends what spoke before, once it is asked for its first piece. */
+  #speak(make) {
+    const before = this.#speaking;
+    const call = async (method, args, extra) => {
+      const reply = await this.#remote.call(method, args, extra);
+      this.#info = reply?.info ?? this.#info;
+      return reply;
+    };
+    this.#speaking = make(call, () => before?.stop());
+    return this.#speaking;
+  }
+
+  conversation(options = {}) {
+    const window = async (args) => this.#remote.call("window", args);
+    return new Conversation((make) => this.#speak(make), window, conversationOptions(options));
+  }
+
+  get chat() {
+    this.#completions ??= new Completions(this);
+    return { completions: this.#completions };
   }
 
   async feed(text, { signal } = {}) {
     if (typeof text !== "string") throw new BadOptionError(`feed: a string is wanted, not ${typeof text}`);
-    await this.#stream?.stop();
+    await this.#speaking?.stop();
     return this.#remote.call("feed", { text }, { signal });
   }
 
@@ -112,13 +136,13 @@ export class Engine {
 
   async reset(options) {
     const cache = options && cacheOptions(options);
-    await this.#stream?.stop();
-    this.#stream = undefined;
+    await this.#speaking?.stop();
+    this.#speaking = undefined;
     this.#info = await this.#remote.call("reset", { cache });
   }
 
   async unload() {
-    this.#stream?.end("stopped");
+    this.#speaking?.end("stopped");
     await this.#remote.unload();
   }
 
@@ -128,23 +152,15 @@ export class Engine {
   }
 }
 
-class TextStream {
+class TextStream extends Pieces {
   #call;
   #before;
   #request;
-  #begun;
-  #batch = [];
-  #taken = 0;
-  #turn = Promise.resolve();
-  #busyMs = 0;
-  #ended;
-  #over = false;
+  #rate = new Rate();
 
   constructor(call, before, request) {
-    this.#call = call;
-    this.#before = before;
-    this.#request = request;
-    this.stats = {
+    const { seed } = request.settings;
+    const none = {
       promptTokens: 0,
       generatedTokens: 0,
       prefillTps: 0,
@@ -152,89 +168,36 @@ class TextStream {
       ttftMs: 0,
       position: 0,
       evicted: 0,
-      seed: request.settings.seed,
-      wasmBytes: 0,
-      stopReason: undefined,
     };
+    super({ ...none, seed, wasmBytes: 0 });
+    this.#call = call;
+    this.#before = before;
+    this.#request = request;
   }
 
-  [Symbol.asyncIterator]() {
-    return this;
+  async start() {
+    await this.#before();
+    const { prompt, settings, signal } = this.#request;
+    const { promptTokens, ms } = await this.#call("begin", { prompt, settings }, { signal });
+    this.stats.promptTokens = promptTokens;
+    this.stats.prefillTps = ms > 0 ? (1000 * promptTokens) / ms : 0;
   }
 
-  /** One after another, also for a caller who does not wait. */
-  next() {
-    const turn = this.#turn.then(() => this.#next());
-    this.#turn = turn.catch(() => {});
-    return turn;
-  }
-
-  async #next() {
-    try {
-      while (this.#taken === this.#batch.length) {
-        if (this.stats.stopReason) return { value: undefined, done: true };
-        if (this.#ended) {
-          this.stats.stopReason = this.#ended;
-          if (this.#ended === "aborted") throw aborted();
-          return { value: undefined, done: true };
-        }
-        await this.#fetch();
-      }
-    } catch (error) {
-      if (this.#over) return { value: undefined, done: true };
-      this.stats.stopReason ??= error instanceof AbortedError ? "aborted" : "error";
-      this.#batch = [];
-      this.#taken = 0;
-      throw error;
-    }
-    const piece = this.#batch[this.#taken++];
-    if (piece.token >= 0) this.stats.generatedTokens += 1;
-    return { value: piece, done: false };
-  }
-
-  async #fetch() {
+  async more() {
     const { signal } = this.#request;
-    if (!this.#begun) {
-      this.#begun = performance.now();
-      await this.#before();
-      const { prompt, settings, maxTokens } = this.#request;
-      const { promptTokens, ms } = await this.#call("begin", { prompt, settings, maxTokens }, { signal });
-      this.stats.promptTokens = promptTokens;
-      this.stats.prefillTps = ms > 0 ? (1000 * promptTokens) / ms : 0;
-    }
-    const { pieces, ended, ms, firstMs, position, evicted, wasmBytes } = await this.#call("next", {}, { signal });
+    const { pieces, ended, ms, firstMs, ...place } = await this.#call("next", {}, { signal });
     const stats = this.stats;
-    const before = stats.generatedTokens;
-    if (before === 0) stats.ttftMs = performance.now() - this.#begun - (ms - firstMs);
-    // The first token's time is the prompt's. A pause is nobody's.
-    this.#busyMs += before === 0 ? ms - firstMs : ms;
-    stats.decodeTps = this.#busyMs > 0 ? (1000 * (before + pieces.length - 1)) / this.#busyMs : 0;
-    Object.assign(stats, { position, evicted, wasmBytes });
-    this.#batch = pieces;
-    this.#taken = 0;
-    this.#ended = ended;
+    if (stats.generatedTokens === 0) stats.ttftMs = performance.now() - this.begun - (ms - firstMs);
+    stats.decodeTps = this.#rate.add(pieces.length, ms, firstMs);
+    Object.assign(stats, place);
+    return { pieces, ended };
   }
 
-  async stop() {
-    if (this.stats.stopReason) return;
-    this.stats.stopReason = "stopped";
-    await this.#turn;
-    const unseen = this.#batch.length - this.#taken;
-    this.#batch = [];
-    this.#taken = 0;
-    if (!this.#begun) return;
-    const { position, evicted } = await this.#call("stop", { unseen });
-    Object.assign(this.stats, { position, evicted });
+  took({ token }) {
+    if (token >= 0) this.stats.generatedTokens += 1;
   }
 
-  /** Ends it without a word to the engine, which is about to go. */
-  end(reason) {
-    this.#over = true;
-    this.stats.stopReason ??= reason;
-  }
-
-  async return() {
-    await this.stop();
-    return { value: undefined, done: true };
+  async leave(unseen) {
+    Object.assign(this.stats, await this.#call("stop", { unseen }));
   }
 }

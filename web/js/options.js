@@ -61,6 +61,8 @@ const STREAM = {
   pace: oneOf("interactive", "throughput"),
   stop: texts,
   stopAtEos: boolean,
+  // Without a limit there is nothing to say.
+  maxTokens: (name, value) => (value === Infinity ? undefined : integer(0, Number.MAX_SAFE_INTEGER)(name, value)),
 };
 
 const LOAD = {
@@ -73,12 +75,47 @@ const LOAD = {
 
 export const cacheOptions = (options) => checked(options, CACHE, []);
 
-export function streamOptions(options) {
-  const { maxTokens = Infinity } = options;
-  if (maxTokens !== Infinity) integer(0, Number.MAX_SAFE_INTEGER)("maxTokens", maxTokens);
-  const seed = crypto.getRandomValues(new Uint32Array(1))[0];
-  return { seed, ...checked(options, STREAM, ["maxTokens", "signal"]) };
+const freshSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
+
+export const streamOptions = (options) => ({ seed: freshSeed(), ...checked(options, STREAM, ["signal"]) });
+
+/** Of an answer: it ends where the model ends it. */
+export function answerOptions(options) {
+  const { stopAtEos: _, ...known } = STREAM;
+  const { think, ...settings } = checked(options, { ...known, think: boolean }, ["signal"]);
+  return { think, settings: { seed: freshSeed(), ...settings } };
 }
+
+const text = (name, value) => (typeof value === "string" ? value : wrong(name, value, "a string"));
+
+/** Messages in OpenAI's form: the user's and the model's in turn, as many of the one as of the other. */
+function messages(name, value) {
+  if (!Array.isArray(value)) wrong(name, value, "a list of messages");
+  const kept = value.map((message, at) => {
+    const role = at % 2 ? "assistant" : "user";
+    if (message?.role !== role || typeof message.content !== "string")
+      throw new BadOptionError(
+        `${name}: message ${at + 1}: a message of role "${role}" with a string as content is wanted`,
+      );
+    const { content, thoughts } = message;
+    return typeof thoughts === "string" && thoughts ? { role, content, thoughts } : { role, content };
+  });
+  if (kept.length % 2) throw new BadOptionError(`${name}: the last message has no answer; say it with send`);
+  return kept;
+}
+
+const CONVERSATION = {
+  system: text,
+  template: text,
+  window: CACHE.window,
+  chunk: CACHE.chunk,
+  kv: CACHE.kv,
+  activations: CACHE.activations,
+  think: boolean,
+  messages,
+};
+
+export const conversationOptions = (options) => checked(options, CONVERSATION, []);
 
 export function loadOptions(options) {
   const others = ["model", "onProgress", "onWarning", "signal", "worker"];

@@ -39,6 +39,9 @@ fn code(error: &Error) -> &'static str {
 
 /// A setting of the library as an option is called here: `top_k` is `topK`.
 fn option(setting: &str) -> String {
+    if setting == "chat_template" {
+        return "template".to_owned();
+    }
     let mut words = setting.split('_');
     let first = words.next().unwrap_or_default().to_owned();
     words.fold(first, |name, word| {
@@ -59,9 +62,12 @@ mod tests {
 
     #[test]
     fn settings_are_spelt_as_in_javascript() {
-        for (setting, expected) in
-            [("window", "window"), ("top_k", "topK"), ("penalty_last_n", "penaltyLastN")]
-        {
+        for (setting, expected) in [
+            ("window", "window"),
+            ("top_k", "topK"),
+            ("penalty_last_n", "penaltyLastN"),
+            ("chat_template", "template"),
+        ] {
             assert_eq!(option(setting), expected);
         }
         let works = "0 to 1 works".to_owned();

@@ -1,22 +1,25 @@
 //! The engine for JavaScript. Types and errors are translated here; what a stream does is the library's business,
 //! and what a page sees of it is `js/`'s.
+mod chat;
 pub mod errors;
 mod file;
+mod info;
 mod options;
 
-use brooklet::format::{Gguf, Shards, TensorInfo};
+use brooklet::chat::Chat;
+use brooklet::format::{Gguf, Shards};
 use brooklet::gpu::{BrowserAdapter, Gpu};
 use brooklet::model::{CacheSettings, Config, LoadSettings, Model, Policy};
 use brooklet::ops::Origin;
-use brooklet::session::{Generation, Session};
-use brooklet::text::{Detokenizer, StopTexts, Tokenizer, Vocab};
+use brooklet::session::{Ended, Read, Reading, Session};
+use brooklet::text::{SamplerSettings, StopTexts, Templates, Tokenizer, Vocab};
 use brooklet::tune::{self, Kept};
 use brooklet::{Error, Result};
 use errors::{Thrown, parsed};
 use file::{Caught, File, JsFile};
-use js_sys::Function;
+use info::ModelInfo;
+use js_sys::{Array, Function};
 use options::{CacheOptions, StreamOptions, TuneOptions};
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use wasm_bindgen::prelude::*;
@@ -27,60 +30,31 @@ pub fn start() {
     std::panic::set_hook(Box::new(|panic| wasm_bindgen::throw_str(&panic.to_string())));
 }
 
-/// What a file says of its model.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ModelInfo {
-    name: String,
-    architecture: String,
-    kinds: String,
-    bytes: u64,
-    parameters: u64,
-    quantization: String,
-    n_ctx: usize,
-    n_vocab: usize,
-    n_layer: usize,
-    n_embd: usize,
-}
-
-impl ModelInfo {
-    fn new(gguf: &Gguf, config: &Config, bytes: u64) -> Result<Self> {
-        let count = |tensor: &TensorInfo| tensor.rows() * tensor.cols();
-        let largest = gguf.tensors.iter().max_by_key(|tensor| {
-            let same = gguf.tensors.iter().filter(|other| other.type_id == tensor.type_id);
-            same.map(count).sum::<u64>()
-        });
-        Ok(Self {
-            name: gguf.str("general.name")?.unwrap_or(gguf.file()).to_owned(),
-            architecture: gguf.need_str("general.architecture")?.to_owned(),
-            kinds: config.kinds(),
-            bytes,
-            parameters: gguf.tensors.iter().map(count).sum(),
-            quantization: largest.map_or_else(String::new, TensorInfo::type_text),
-            n_ctx: config.n_ctx,
-            n_vocab: config.n_vocab,
-            n_layer: config.n_layer,
-            n_embd: config.n_embd,
-        })
-    }
-}
-
 /// A model on the GPU and one stream over it.
 #[wasm_bindgen]
 pub struct Core {
     info: ModelInfo,
     /// What is odd about the file.
     warnings: Vec<String>,
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
+    /// What the file suggests for conversations.
+    sampling: SamplerSettings,
+    templates: Templates,
     model: Arc<Model>,
     /// Which kernels suit which device, as far as it has been measured.
     kept: Kept,
+    stage: Stage,
+    reading: Option<Reading>,
+}
+
+/// What has the cache.
+enum Stage {
     /// There is none only while another is made, and after that has failed twice.
-    session: Option<Session>,
-    generation: Option<Generation>,
-    detokenizer: Detokenizer,
-    stop: StopTexts,
-    stop_met: bool,
+    Empty,
+    /// One stream.
+    Stream(Session),
+    /// A conversation.
+    Chat(Box<Chat>),
 }
 
 #[wasm_bindgen]
@@ -114,9 +88,11 @@ impl Core {
         progress: Function,
     ) -> Result<Core> {
         Config::expect_family(&gguf)?;
-        let tokenizer = Tokenizer::new(Vocab::from_gguf(&gguf)?)?;
+        let tokenizer = Arc::new(Tokenizer::new(Vocab::from_gguf(&gguf)?)?);
         let config = Config::for_tokens(&gguf, tokenizer.len())?;
         cache.settings(&config, None).geometry()?;
+        let sampling = SamplerSettings::default().suggested_by(&gguf)?;
+        let templates = Templates::of_model(&gguf, &tokenizer)?;
         let info = ModelInfo::new(&gguf, &config, brooklet::format::Source::len(file))?;
         let gpu = Arc::new(Gpu::open_in_browser(adapter).await?);
         let settings = cache.settings(&config, Some(&gpu));
@@ -140,22 +116,32 @@ impl Core {
             info,
             warnings: [gguf.warnings.as_slice(), tokenizer.warnings()].concat(),
             tokenizer,
+            sampling,
+            templates,
             model,
             kept,
-            session: Some(session),
-            generation: None,
-            detokenizer: Detokenizer::new(),
-            stop: StopTexts::default(),
-            stop_met: false,
+            stage: Stage::Stream(session),
+            reading: None,
         })
     }
 
     fn session(&self) -> Result<&Session> {
-        self.session.as_ref().ok_or_else(no_session)
+        match &self.stage {
+            Stage::Empty => Err(no_session()),
+            Stage::Stream(session) => Ok(session),
+            Stage::Chat(chat) => Ok(chat.session()),
+        }
     }
 
-    fn session_mut(&mut self) -> Result<&mut Session> {
-        self.session.as_mut().ok_or_else(no_session)
+    /// The session of a stream: whoever feeds a conversation's breaks it.
+    fn stream(&mut self) -> Result<&mut Session> {
+        match &mut self.stage {
+            Stage::Stream(session) => Ok(session),
+            Stage::Empty => Err(no_session()),
+            Stage::Chat(_) => Err(Error::Usage(
+                "a conversation has the cache: reset the engine to stream again".to_owned(),
+            )),
+        }
     }
 
     /// What is odd about the model's file, in sentences.
@@ -166,48 +152,6 @@ impl Core {
     /// What the load has measured and what was known before, to be kept for the next; none where nothing is new.
     pub fn tuned(&self) -> Option<String> {
         (self.model.variant.origin == Origin::Measured).then(|| self.kept.text())
-    }
-
-    /// Model, adapter, kernels, tier, cache and bytes, as JSON.
-    pub fn info(&self) -> Result<String, Thrown> {
-        let (session, gpu) = (self.session()?, &self.model.gpu);
-        let (settings, ring) = (session.cache().settings(), session.cache().geometry());
-        let (weights, kv) = (self.model.bytes(), session.cache().bytes());
-        let activations = session.activation_bytes();
-        let tier = &gpu.tier;
-        let info = serde_json::json!({
-            "model": self.info,
-            "adapter": { "name": gpu.name, "backend": gpu.backend, "driver": gpu.driver },
-            "kernels": self.model.variant,
-            "tier": {
-                "f16": tier.f16,
-                "subgroups": tier.subgroups,
-                "subgroupSize": tier.subgroup_size,
-                "timestamps": tier.timestamps,
-                "cpu": tier.cpu,
-            },
-            "limits": {
-                "maxBinding": tier.max_binding,
-                "maxBuffer": tier.max_buffer,
-                "workgroupMemory": tier.workgroup_memory,
-            },
-            "cache": {
-                "policy": session.policy(),
-                "sinks": ring.sinks,
-                "window": ring.window,
-                "ring": ring.slots,
-                "chunk": settings.chunk,
-                "kv": settings.kv,
-                "activations": settings.activations,
-            },
-            "bytes": {
-                "weights": weights,
-                "kv": kv,
-                "activations": activations,
-                "gpu": gpu.counters.held(),
-            },
-        });
-        Ok(info.to_string())
     }
 
     /// The ids of a text that follows what was fed so far.
@@ -225,115 +169,109 @@ impl Core {
 
     /// Takes tokens in, and gives how many: while `go_on`, asked before each pass over some of them, is true.
     pub async fn feed(&mut self, ids: Vec<u32>, go_on: Option<Function>) -> Result<u32, Thrown> {
-        let mut thrown = None;
-        let asks = || match go_on.as_ref().map(|go_on| go_on.call0(&JsValue::NULL)) {
-            None => true,
-            Some(Ok(answer)) => answer.is_truthy(),
-            Some(Err(error)) => {
-                thrown = Some(error);
-                false
-            }
-        };
-        let fed = self.session_mut()?.feed_while(&ids, asks).await?;
-        thrown.map_or(Ok(fed as u32), |error| Err(Thrown(error)))
+        let mut going = Going::new(go_on);
+        let fed = self.stream()?.feed_while(&ids, || going.on()).await?;
+        going.thrown(fed as u32)
     }
 
     /// Gets ready to generate after what was fed. `options`: JSON.
     pub fn begin(&mut self, options: &str) -> Result<(), Thrown> {
         let options: StreamOptions = parsed("stream options", options)?;
-        let session = self.session()?;
-        let banned = if options.stop_at_eos { &[] } else { self.tokenizer.eog() };
-        let mut generation = session.generate(options.sampler(), banned)?;
+        let (tokenizer, none) = (self.tokenizer.clone(), &[][..]);
+        let (banned, ends) = match options.stop_at_eos {
+            true => (none, tokenizer.eog()),
+            false => (tokenizer.eog(), none),
+        };
+        let session = self.stream()?;
+        let sampling = options.sampler(SamplerSettings::default());
+        let mut generation = session.generate(sampling, banned)?;
         // Penalties are for all that the stream remembers, whoever fed or chose it.
         generation.set_pace(options.pace);
         session.recent().for_each(|id| generation.accept(id));
-        self.generation = Some(generation);
-        self.stop = StopTexts::new(options.stop);
-        self.stop_met = false;
-        self.detokenizer = Detokenizer::new();
+        let tokens = options.max_tokens.unwrap_or(u64::MAX);
+        self.reading = Some(Reading::new(generation, ends, StopTexts::new(options.stop), tokens));
         Ok(())
     }
 
-    /// The next token; none when a dense cache is full.
-    pub async fn next(&mut self) -> Result<Option<u32>, Thrown> {
-        let session = self.session.as_mut().ok_or_else(no_session)?;
-        let Some(generation) = self.generation.as_mut() else {
+    /// The next token as `[text, token]`; at the end `[text, undefined, reason]`, with the text that was held back.
+    pub async fn next(&mut self) -> Result<Array, Thrown> {
+        let (Stage::Stream(session), Some(reading)) = (&mut self.stage, &mut self.reading) else {
             return Err(Error::Usage("next was called before begin".to_owned()).into());
         };
-        Ok(generation.next(session).await?)
-    }
-
-    /// Whether a token ends the text.
-    pub fn is_end(&self, id: u32) -> bool {
-        self.tokenizer.eog().contains(&id)
-    }
-
-    /// What can be shown after this token.
-    pub fn shown(&mut self, id: u32) -> String {
-        let text = self.detokenizer.push(&self.tokenizer, id);
-        let (text, met) = self.stop.push(text);
-        self.stop_met = met;
-        text
-    }
-
-    /// Whether the last `shown` met a stop text.
-    pub fn stop_met(&self) -> bool {
-        self.stop_met
-    }
-
-    /// What was held back, at the end of a stream that no stop text has ended.
-    pub fn finish(&mut self) -> String {
-        let (rest, _) = self.stop.push(self.detokenizer.finish());
-        rest + &self.stop.finish()
+        Ok(match reading.next(session, &self.tokenizer).await? {
+            Read::Token { token, text } => Array::of2(&text.into(), &token.into()),
+            Read::End(why) => {
+                let rest = reading.finish();
+                Array::of3(&rest.into(), &JsValue::UNDEFINED, &reason(why).into())
+            }
+        })
     }
 
     /// Takes back the last tokens; `last` is the one before them.
     pub async fn rewind(&mut self, tokens: u32, last: u32) -> Result<(), Thrown> {
-        Ok(self.session_mut()?.rewind(u64::from(tokens), last).await?)
+        Ok(self.stream()?.rewind(u64::from(tokens), last).await?)
+    }
+
+    /// The last token of the stream; none where there is none, or none is remembered.
+    pub fn last(&self) -> Option<u32> {
+        self.session().ok()?.recent().next_back()
     }
 
     /// Tokens of the stream so far.
     pub fn position(&self) -> f64 {
-        self.session.as_ref().map_or(0.0, |session| session.position() as f64)
+        self.session().map_or(0.0, |session| session.position() as f64)
     }
 
     /// Tokens that nothing can look back on any more.
     pub fn evicted(&self) -> f64 {
-        self.session.as_ref().map_or(0.0, |session| session.evicted() as f64)
+        self.session().map_or(0.0, |session| session.evicted() as f64)
     }
 
     /// Switches a running stream between `streaming` and `window`. `policy`: JSON.
     pub fn set_policy(&mut self, policy: &str) -> Result<(), Thrown> {
         let policy: Policy = parsed("policy", policy)?;
-        Ok(self.session_mut()?.set_policy(policy)?)
+        Ok(self.stream()?.set_policy(policy)?)
     }
 
     /// Starts anew; with options (JSON), with another cache.
     pub async fn reset(&mut self, cache: Option<String>) -> Result<(), Thrown> {
-        self.generation = None;
         let Some(cache) = cache else {
-            self.session_mut()?.reset();
+            self.reading = None;
+            self.stream()?.reset();
             return Ok(());
         };
         let cache: CacheOptions = parsed("cache options", &cache)?;
         let settings = cache.settings(&self.model.config, Some(&self.model.gpu));
         settings.geometry()?;
-        let before = self.session.as_ref().map(|session| session.cache().settings());
-        // The old one first: there may not be room for both.
-        self.session = None;
-        let made = Session::new(self.model.clone(), settings).await;
-        let (session, error) = match (made, before) {
-            (Ok(session), _) => (Some(session), None),
-            (Err(error), Some(before)) => (self.restored(before).await, Some(error)),
-            (Err(error), None) => (None, Some(error)),
-        };
-        self.session = session;
-        error.map_or(Ok(()), |error| Err(error.into()))
+        self.stage = Stage::Stream(self.renewed(settings).await?);
+        Ok(())
     }
 
-    /// A cache as there was one before, if that still fits.
-    async fn restored(&self, settings: CacheSettings) -> Option<Session> {
-        Session::new(self.model.clone(), settings).await.ok()
+    /// An empty session with such a cache, in the place of what has one now. Where there is no room for it, a stream
+    /// with a cache as there was one before, if that still fits.
+    async fn renewed(&mut self, settings: CacheSettings) -> Result<Session> {
+        self.reading = None;
+        let before = self.session().ok().map(|session| session.cache().settings());
+        // The old one first: there may not be room for both.
+        match std::mem::replace(&mut self.stage, Stage::Empty) {
+            Stage::Stream(mut session) if before == Some(settings) => {
+                session.reset();
+                return Ok(session);
+            }
+            Stage::Chat(chat) if before == Some(settings) => {
+                let mut session = chat.into_session();
+                session.reset();
+                return Ok(session);
+            }
+            _ => {}
+        }
+        let made = Session::new(self.model.clone(), settings).await;
+        if let (Err(_), Some(before)) = (&made, before)
+            && let Ok(session) = Session::new(self.model.clone(), before).await
+        {
+            self.stage = Stage::Stream(session);
+        }
+        made
     }
 
     /// What gives the GPU memory back while the core is at work.
@@ -351,6 +289,45 @@ impl Device {
     /// Gives all GPU memory back at once. Also what a lost device looks like to whoever goes on.
     pub fn destroy(&self) {
         self.0.destroy();
+    }
+}
+
+/// Why a text has ended, as `StopReason` of `js/index.d.ts`.
+fn reason(ended: Ended) -> &'static str {
+    match ended {
+        Ended::EndOfText => "end of text",
+        Ended::StopText => "stop",
+        Ended::Length => "length",
+        Ended::CacheFull => "cache full",
+        Ended::Stopped => "stopped",
+    }
+}
+
+/// A question that JavaScript answers before each pass over some tokens: whether to go on.
+struct Going {
+    question: Option<Function>,
+    thrown: Option<JsValue>,
+}
+
+impl Going {
+    fn new(question: Option<Function>) -> Self {
+        Self { question, thrown: None }
+    }
+
+    fn on(&mut self) -> bool {
+        match self.question.as_ref().map(|question| question.call0(&JsValue::NULL)) {
+            None => true,
+            Some(Ok(answer)) => answer.is_truthy(),
+            Some(Err(error)) => {
+                self.thrown = Some(error);
+                false
+            }
+        }
+    }
+
+    /// `result`, or what the answer threw.
+    fn thrown<T>(self, result: T) -> Result<T, Thrown> {
+        self.thrown.map_or(Ok(result), |error| Err(Thrown(error)))
     }
 }
 

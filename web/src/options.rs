@@ -1,4 +1,6 @@
 //! Options as JavaScript gives them. What is left out is the library's default.
+use brooklet::Result;
+use brooklet::chat::{AnswerSettings, Chat, Script};
 use brooklet::gpu::Gpu;
 use brooklet::model::{CacheSettings, Config, KvType, Policy};
 use brooklet::ops::ActivationType;
@@ -46,6 +48,43 @@ impl CacheOptions {
     }
 }
 
+/// `ConversationOptions` of `js/index.d.ts`, less what JavaScript sees to itself.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ChatOptions {
+    pub(crate) system: Option<String>,
+    pub(crate) think: Option<bool>,
+    pub(crate) window: Option<usize>,
+    chunk: Option<usize>,
+    kv: Option<KvType>,
+    activations: Option<ActivationType>,
+}
+
+impl ChatOptions {
+    /// The cache of a conversation with this script.
+    pub(crate) fn settings(
+        &self,
+        script: &Script,
+        config: &Config,
+        gpu: &Gpu,
+    ) -> Result<CacheSettings> {
+        let default = CacheSettings::for_model(config, Policy::Streaming);
+        let settings = CacheSettings {
+            kv: self.kv.unwrap_or(default.kv),
+            activations: self.activations.unwrap_or(default.activations),
+            ..default
+        };
+        let capacity = self.window.map(|window| window.saturating_add(Chat::sinks(script)));
+        // The chunk that suits the device is that of the window, which is known by then.
+        let sized = Chat::cache(script, settings, capacity, config.n_ctx)?;
+        let chunk = self.chunk.unwrap_or_else(|| sized.usual_chunk(gpu));
+        let settings = CacheSettings { chunk, ..settings };
+        let settings = Chat::cache(script, settings, capacity, config.n_ctx)?;
+        settings.geometry()?;
+        Ok(settings)
+    }
+}
+
 /// `tune` of `LoadOptions`, and what the page has kept.
 #[derive(Deserialize)]
 pub(crate) struct TuneOptions {
@@ -71,11 +110,12 @@ pub(crate) struct StreamOptions {
     pub(crate) stop: Vec<String>,
     #[serde(default)]
     pub(crate) stop_at_eos: bool,
+    pub(crate) max_tokens: Option<u64>,
 }
 
 impl StreamOptions {
-    pub(crate) fn sampler(&self) -> SamplerSettings {
-        let default = SamplerSettings::default();
+    /// With `default` for what is left out.
+    pub(crate) fn sampler(&self, default: SamplerSettings) -> SamplerSettings {
         SamplerSettings {
             temperature: self.temperature.unwrap_or(default.temperature),
             top_k: self.top_k.unwrap_or(default.top_k),
@@ -87,5 +127,12 @@ impl StreamOptions {
             seed: self.seed,
             ..default
         }
+    }
+
+    /// Of an answer, for which a model's file suggests how to choose its tokens.
+    pub(crate) fn answer(self, suggested: &SamplerSettings) -> AnswerSettings {
+        let sampling = self.sampler(suggested.clone());
+        let tokens = self.max_tokens.unwrap_or(u64::MAX);
+        AnswerSettings { sampling, tokens, stop: self.stop, pace: self.pace }
     }
 }

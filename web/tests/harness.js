@@ -159,18 +159,34 @@ export function withSwiftShader() {
   return { ...env, VK_DRIVER_FILES: SWIFTSHADER, VK_ICD_FILENAMES: SWIFTSHADER };
 }
 
-/** What the native binary streams greedily on SwiftShader: `{ token, text }` each, and its summary. */
-export function nativeStream(model, prompt, tokens) {
+/** The lines of JSON that the native binary writes, greedy on SwiftShader. */
+function native(args, input = "") {
   const binary = env.BROOKLET_BINARY ?? join(ROOT, "target", "debug", "brooklet");
   const options = ["--temp", "0", "--json", "--adapter", "SwiftShader", "--quiet"];
-  const output = execFileSync(binary, ["run", "-m", model, "-p", prompt, "-n", String(tokens), ...options], {
-    env: withSwiftShader(),
-    encoding: "utf8",
-  });
-  const pieces = output
+  const output = execFileSync(binary, [...args, ...options], { env: withSwiftShader(), encoding: "utf8", input });
+  return output
     .trim()
     .split("\n")
     .map((line) => JSON.parse(line));
+}
+
+/** What the native binary answers to messages, a line each: `{ text, turn }` each. */
+export function nativeChat(args, messages) {
+  const answers = [];
+  let text = "";
+  for (const line of native(["chat", ...args], messages.join("\n"))) {
+    if (!line.turn) text += line.text;
+    else {
+      answers.push({ text, turn: line.turn });
+      text = "";
+    }
+  }
+  return answers;
+}
+
+/** What the native binary streams greedily on SwiftShader: `{ token, text }` each, and its summary. */
+export function nativeStream(model, prompt, tokens) {
+  const pieces = native(["run", "-m", model, "-p", prompt, "-n", String(tokens)]);
   const { summary } = pieces.pop();
   if (!/SwiftShader/.test(summary.adapter)) throw new Error(`the native run was on ${summary.adapter}`);
   return { pieces, summary };

@@ -10,7 +10,7 @@ use super::model::{File, read_text};
 use super::pace::PaceArgs;
 use super::sampling::{OrElse, SamplingArgs};
 use brooklet::chat::AnswerSettings;
-use brooklet::text::{Json, Template};
+use brooklet::text::{Json, Template, Templates};
 use brooklet::{Error, Result};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -95,22 +95,16 @@ impl ChatArgs {
 
     /// How answers are made: as the user says, else as the model's file does, else as usual.
     fn answer(&self, file: &File, given: &[String], all: usize) -> Result<AnswerSettings> {
-        let mut sampling = self.sampling.settings(all);
+        let own = self.sampling.settings(all);
+        let mut sampling = own.clone().suggested_by(&file.gguf)?;
         let said = |id: &str| given.iter().any(|given| given == id);
-        let f32 = |id, key: &str| match said(id) {
-            true => Ok(None),
-            false => file.gguf.f32(&format!("general.sampling.{key}")),
-        };
-        let top_k = match said("top_k") {
-            true => None,
-            false => file.gguf.u32("general.sampling.top_k")?,
-        };
-        sampling.temperature = f32("temp", "temp")?.unwrap_or(sampling.temperature);
-        sampling.top_k = top_k.unwrap_or(sampling.top_k);
-        sampling.top_p = f32("top_p", "top_p")?.unwrap_or(sampling.top_p);
-        sampling.min_p = f32("min_p", "min_p")?.unwrap_or(sampling.min_p);
-        let penalty = f32("repeat_penalty", "penalty_repeat")?;
-        sampling.repeat_penalty = penalty.unwrap_or(sampling.repeat_penalty);
+        let own_or = |id, own, suggested| if said(id) { own } else { suggested };
+        sampling.temperature = own_or("temp", own.temperature, sampling.temperature);
+        sampling.top_k = if said("top_k") { own.top_k } else { sampling.top_k };
+        sampling.top_p = own_or("top_p", own.top_p, sampling.top_p);
+        sampling.min_p = own_or("min_p", own.min_p, sampling.min_p);
+        let penalty = own_or("repeat_penalty", own.repeat_penalty, sampling.repeat_penalty);
+        sampling.repeat_penalty = penalty;
         sampling.check()?;
         let (tokens, stop) = (self.n.or_else(|| u64::MAX), self.stop.clone());
         Ok(AnswerSettings { sampling, tokens, stop, pace: self.pace.chosen() })
@@ -131,13 +125,14 @@ struct TemplateArgs {
 
 impl TemplateArgs {
     fn template(&self, file: &File) -> Result<Template> {
-        match &self.chat_template {
+        let templates = Templates::of_model(&file.gguf, &file.tokenizer)?;
+        let source = match &self.chat_template {
             Some(name) if std::path::Path::new(name).is_file() => {
-                let source = read_text(name.as_ref())?;
-                Template::for_tokenizer(&source, &file.tokenizer)
+                templates.given(&read_text(name.as_ref())?)
             }
-            name => Template::of_model(&file.gguf, &file.tokenizer, name.as_deref()),
-        }
+            name => templates.find(name.as_deref())?,
+        };
+        Template::of(&source)
     }
 
     fn tools(&self) -> Result<Option<Json>> {

@@ -3,7 +3,7 @@ use super::ChatArgs;
 use crate::cli::model::{File, read_input};
 use crate::cli::output::Output;
 use brooklet::chat::encoded;
-use brooklet::text::{Conversation, Json};
+use brooklet::text::{Conversation, Json, Renderer};
 use brooklet::{Error, Result};
 use clap::Args;
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ impl RenderArgs {
             generation_prompt,
             settings: None,
         };
-        let render = |messages| template.render_marked(&of(messages), &file.tokenizer);
+        let render = |messages| template.render(&of(messages).marked(&file.tokenizer));
         // Clients send the arguments of calls as a text of JSON; most templates want what it says.
         let text = match messages.with_arguments() {
             Some(objects) => render(objects).or_else(|_| render(messages))?,

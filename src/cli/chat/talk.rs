@@ -265,52 +265,47 @@ impl Talk<'_> {
         let at = self.messages.iter().rposition(|message| message.role == "user");
         let Some(at) = at else { return Err(Error::Usage("nothing was said yet".into())) };
         self.answer.sampling.seed = self.answer.sampling.seed.wrapping_add(1);
-        let undone = match &text {
-            None => block_on(self.chat.regenerate(&self.answer)),
-            Some(_) => block_on(self.chat.undo()),
-        };
-        let said = text.unwrap_or_else(|| self.messages[at].content.clone());
+        let said = text.clone().unwrap_or_else(|| self.messages[at].content.clone());
         self.messages.truncate(at);
-        match undone {
-            Ok(()) if self.chat.ended().is_none() => {
-                self.messages.push(Message::new("user", said));
-                self.listen(None)
-            }
-            Ok(()) => self.turn(&said),
-            Err(error) if error.is_usage() => {
-                let left_out =
-                    block_on(self.chat.retell(&self.messages, || !interrupt::pressed()))?;
-                self.note(&format!(
-                    "the cache has lost what came before that turn; the model was told the last {} messages again",
-                    self.messages.len() - left_out
-                ));
-                self.turn(&said)
-            }
-            Err(error) => Err(error),
+        let turn = self.cost();
+        let again = self
+            .chat
+            .again(&self.messages, &said, text.is_some(), &self.answer, || !interrupt::pressed());
+        let again = block_on(again)?;
+        if let Some(left_out) = again.left_out {
+            self.note(&format!(
+                "the cache has lost what came before that turn; the model was told the last {} messages again",
+                self.messages.len() - left_out
+            ));
         }
+        self.answered(again.begun, said, turn)
     }
 
     /// One message and its answer.
     fn turn(&mut self, text: &str) -> Result<()> {
-        let fed = self.chat.fed();
-        let turn = Turn { start: Instant::now(), first: None, fed, gone: self.chat.window().gone };
-        if !block_on(self.chat.send(text, &self.answer, || !interrupt::pressed()))? {
+        let turn = self.cost();
+        let begun = block_on(self.chat.send(text, &self.answer, || !interrupt::pressed()))?;
+        self.answered(begun, text.to_owned(), turn)
+    }
+
+    /// What a turn that begins now will have cost.
+    fn cost(&self) -> Turn {
+        let (fed, gone) = (self.chat.fed(), self.chat.window().gone);
+        Turn { start: Instant::now(), first: None, fed, gone }
+    }
+
+    fn answered(&mut self, begun: bool, said: String, turn: Turn) -> Result<()> {
+        if !begun {
             self.note("taken back before the model had read it");
             return Ok(());
         }
-        self.messages.push(Message::new("user", text));
-        self.listen(Some(turn))
+        self.messages.push(Message::new("user", said));
+        self.listen(turn)
     }
 
     /// Shows the answer as it comes.
-    fn listen(&mut self, turn: Option<Turn>) -> Result<()> {
-        let (fed, start) = (self.chat.fed(), self.chat.session().position());
-        let mut turn = turn.unwrap_or_else(|| Turn {
-            start: Instant::now(),
-            first: None,
-            fed,
-            gone: self.chat.window().gone,
-        });
+    fn listen(&mut self, mut turn: Turn) -> Result<()> {
+        let start = self.chat.session().position();
         let (mut text, mut thought) = (String::new(), false);
         while let Some(said) = block_on(self.chat.next())? {
             turn.first.get_or_insert_with(Instant::now);

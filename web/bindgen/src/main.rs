@@ -1,17 +1,17 @@
-//! `brooklet-bindgen WASM FOLDER`: the JavaScript module around a wasm file. A library call instead of an installed
+//! `brooklet-bindgen WASM FOLDER NAME`: the JavaScript module NAME.js around a wasm file. A library call instead of an installed
 //! command, so that Cargo.lock pins it and nothing is left on the machine.
 use std::process::ExitCode;
 use wasm_bindgen_cli_support::Bindgen;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let [wasm, folder] = &arguments[..] else {
-        eprintln!("usage: brooklet-bindgen WASM FOLDER");
+    let [wasm, folder, name] = &arguments[..] else {
+        eprintln!("usage: brooklet-bindgen WASM FOLDER NAME");
         return ExitCode::from(2);
     };
     let made = Bindgen::new()
         .input_path(wasm)
-        .out_name("brooklet")
+        .out_name(name)
         .omit_default_module_path(false)
         .web(true)
         .and_then(|bindgen| {
