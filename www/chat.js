@@ -184,8 +184,7 @@ export const createChat = ({ settings, alert, figures: { history, chart }, still
     },
     async end(last, { base, messages: told }) {
       stats = last;
-      const known = base + told.length;
-      if (known === chat.messages.length) chat.messages[known - 1] = plain(told.at(-1));
+      if (base + told.length === chat.messages.length) takeRest(told.at(-1));
       else takeOver(base, told);
       messages.finish(last);
       saying.finish();
@@ -213,6 +212,19 @@ export const createChat = ({ settings, alert, figures: { history, chart }, still
   };
 
   const plain = ({ role, content, thoughts }) => ({ role, content, ...(thoughts && { thoughts }) });
+
+  /** What was made before it was stopped has been said too. */
+  const takeRest = (whole) => {
+    const known = chat.messages.at(-1);
+    for (const [name, thought] of [
+      ["thoughts", true],
+      ["content", false],
+    ]) {
+      const rest = (whole[name] ?? "").slice((known[name] ?? "").length);
+      if (rest) messages.piece(rest, thought);
+    }
+    chat.messages[chat.messages.length - 1] = plain(whole);
+  };
 
   /** The conversation holds other messages than the page: what was stopped before it was read is taken back. */
   const takeOver = (base, told) => {

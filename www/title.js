@@ -12,6 +12,7 @@ export const createTitle = ({ onRename }) => {
     menu.open = false;
   };
   menu.addEventListener("focusout", ({ relatedTarget }) => !menu.contains(relatedTarget) && fold());
+  $("chat-export").addEventListener("click", fold);
   menu.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || !menu.open) return;
     event.preventDefault();
