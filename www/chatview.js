@@ -73,7 +73,7 @@ export const showSystem = (system) => {
   showBrief(system);
 };
 
-export const showBrief = (system) => put("system-brief", system ? brief(system) : "none");
+export const showBrief = (system) => put("system-brief", system ? brief(system) : "none of yours");
 
 /** It came with a link: whoever reads it shall see all of it. */
 export const showProposed = () => {

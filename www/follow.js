@@ -58,6 +58,13 @@ export const createFollow = ({ scroller, newest, still }) => {
     shift(height) {
       expected = scroller.scrollTop = Math.max(0, scroller.scrollTop - height);
     },
+    /** There is nothing to follow: its beginning is shown. */
+    rest() {
+      stuck = false;
+      gliding = false;
+      newest.hidden = true;
+      scroller.scrollTop = 0;
+    },
     clear() {
       stuck = true;
       gliding = false;

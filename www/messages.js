@@ -37,7 +37,7 @@ const figuresOf = ({ generatedTokens, decodeTps, ttftMs, stopReason, retold, lef
     `${count(generatedTokens)} ${generatedTokens === 1 ? "token" : "tokens"}`,
     decodeTps > 0 && generatedTokens > 1 ? `${rate(decodeTps)} a second` : "",
     ttftMs > 0 ? `the first after ${time(ttftMs)}` : "",
-    { length: "as long as an answer may be", stopped: "stopped", stop: "ended at a stop text" }[stopReason] ?? "",
+    { length: "the longest allowed", stopped: "stopped", stop: "ended at a stop text" }[stopReason] ?? "",
     retold ? "the conversation was told anew" : "",
     leftOut > 0 ? `${count(leftOut)} messages did not fit` : "",
   ]
@@ -197,7 +197,8 @@ export const createMessages = ({ scroller, list, earlier, newest, still, actions
       prepend(Math.max(0, all.length - SHOWN));
       fold();
       showTools();
-      following.stick();
+      if (all.length) following.stick();
+      else following.rest();
     },
     /** One more of `messages`, at the end; `speaking` where it is still to be written. */
     add(message, speaking = false) {
