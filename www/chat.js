@@ -184,7 +184,7 @@ export const createChat = ({ settings, alert, figures: { history, chart }, still
     },
     async end(last, { base, messages: told }) {
       stats = last;
-      if (base + told.length === chat.messages.length) takeRest(told.at(-1));
+      if (base + told.length === chat.messages.length && told.at(-2).content === orderNow.text) takeRest(told.at(-1));
       else takeOver(base, told);
       messages.finish(last);
       saying.finish();
@@ -334,9 +334,11 @@ export const createChat = ({ settings, alert, figures: { history, chart }, still
     );
     $("chat-link").addEventListener("click", () => copy($("chat-link"), linkToChat(chat.system, chosen().url)));
     askTwice($("chat-delete"), async () => {
-      await store.remove(chat.id);
+      const { id } = chat;
       await newChat();
       composer.focus();
+      await store.remove(id);
+      await chats.refresh();
     });
     $("system-text").addEventListener("change", ({ target }) => {
       chat.system = target.value.trim();

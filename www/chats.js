@@ -61,8 +61,8 @@ export const createChats = ({ store, current, onOpen, onRemove, onProblem }) => 
     remove.type = "button";
     remove.setAttribute("aria-description", chat.title);
     askTwice(remove, async () => {
+      await onRemove(chat.id); // what is still spoken in it ends first
       await store.remove(chat.id);
-      onRemove(chat.id);
       await refresh();
       search.focus();
     });

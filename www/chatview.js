@@ -40,7 +40,6 @@ export const showWindow = (window) => {
   put("chat-room", window ? `of ${count(window.pinned + window.window)}` : "");
   put("chat-forgotten", count(window?.forgotten ?? 0));
   put("chat-forgotten-key", count(window?.forgotten ?? 0));
-  showPicked(null, { window, base: 0 }, []);
 };
 
 export const showPicked = (picked, { window, base }, messages) => {

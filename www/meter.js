@@ -184,6 +184,9 @@ export const createMeter = (canvas, { onPick, onOpen }) => {
     use(next) {
       told = next !== null;
       view = next ?? ROOM;
+      const found = view.messages.find((m) => m.message === picked && m.visible > 0);
+      if (!found) picked = -1;
+      onPick(found ?? null);
     },
   };
 };

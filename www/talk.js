@@ -71,12 +71,15 @@ export const createTalk = (holder, on) => {
     await holder.open(order.model, {}, load.signal);
     if (!holder.info.chat?.template)
       throw Object.assign(new Error(`${order.model.name} has no chat template.`), { code: "no-template" });
-    if (stopping) return on.takenBack(order);
+    if (stopping) {
+      await on.takenBack(order);
+      return;
+    }
     become("reading");
     answer = ask(order);
     holder.use("chat");
     await consume();
-    on.end(answer.stats, { base, messages: conversation.messages });
+    await on.end(answer.stats, { base, messages: conversation.messages });
   };
 
   const attempt = async (order) => {
@@ -87,10 +90,10 @@ export const createTalk = (holder, on) => {
       const code = codeOf(error);
       forget();
       await holder.fails(code, state === "loading");
-      if (code === "aborted") on.takenBack(order);
+      if (code === "aborted") await on.takenBack(order);
       else {
         console.warn(error);
-        on.error(error, order);
+        await on.error(error, order);
       }
     } finally {
       answer = load = null;

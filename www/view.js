@@ -36,7 +36,7 @@ export const showState = (state) => {
 };
 
 export const showInfo = ({ adapter, tier, bytes: size }) => {
-  put("gpu-bytes", bytes(size.gpu));
+  for (const id of ["gpu-bytes", "chat-gpu-bytes"]) put(id, bytes(size.gpu));
   put("wasm-bytes", bytes(size.wasm));
   put("adapter", adapter.name || adapter.backend || "unnamed");
   put("tier", tierOf(tier));
