@@ -6,20 +6,17 @@ import { openStore } from "./chatstore.js";
 import { createComposer } from "./composer.js";
 import { fileName, titleOf, writeChat } from "./exchange.js";
 import { createMessages } from "./messages.js";
-import { createMeter } from "./meter.js";
 import { createSaying } from "./saying.js";
 import { linkToChat, parseLink } from "./settings.js";
+import { createSight } from "./sight.js";
 import { createTalk } from "./talk.js";
 import { createTitle } from "./title.js";
 import * as view from "./chatview.js";
-import { chartLabel, labelChart, showInfo, showProgress } from "./view.js";
+import { showProgress } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
 const root = document.documentElement;
 
-const FIGURES_MS = 250;
-const LABELS_MS = 5000;
-const NOW = { figures: -Infinity, labels: -Infinity }; // due at the next frame
 const OPEN = "brooklet chat"; // in the session's storage: the conversation that a reload comes back to
 
 const fresh = (system = "") => ({
@@ -30,18 +27,13 @@ const fresh = (system = "") => ({
   messages: [],
 });
 
-export const createChat = ({ settings, alert, figures: { history, chart }, still, chosen, toStream }) => {
+export const createChat = ({ settings, alert, figures, still, chosen, toStream }) => {
   let store = null;
   let chats = null;
   let talk = null;
   let holder = null;
   let chat = fresh();
-  let stats = null;
-  let model = { window: null, base: 0 }; // what the model can look back on
-  let queued = false;
-  let counted = 0; // tokens of this answer that are in the chart
-  let dirty = false;
-  let shownAt = { ...NOW };
+  let orderNow = null; // what is being answered
 
   const busy = () => Boolean(talk) && talk.state !== "idle";
   const saying = createSaying($("chat-live"));
@@ -56,10 +48,6 @@ export const createChat = ({ settings, alert, figures: { history, chart }, still
     onSend: (text, editing) => (editing ? edit(text) : send(text)),
     onStop: () => talk?.stop(),
   });
-  const meter = createMeter($("meter"), {
-    onPick: (message) => view.showPicked(message, model, chat.messages),
-    onOpen: (message) => messages.open(message + model.base),
-  });
   const messages = createMessages({
     scroller: $("talk"),
     list: $("messages"),
@@ -69,30 +57,38 @@ export const createChat = ({ settings, alert, figures: { history, chart }, still
     actions: { regenerate: () => again("regenerate"), edit: () => startEdit(), remove: () => removeTurn() },
   });
 
+  const sight = createSight({
+    canvas: $("meter"),
+    chartCanvas: $("chart"),
+    figures,
+    messages,
+    said: () => chat.messages,
+    info: () => holder?.info,
+    busy,
+  });
+
   // Keeping
+
+  /** A reload comes back to this one, and not to what a link asked for. */
+  const remember = () => {
+    sessionStorage.setItem(OPEN, chat.id);
+    if (parseLink(location.hash).system !== undefined) history.replaceState(null, "", "#chat");
+  };
 
   const keep = async (from = chat.messages.length) => {
     const { messages: said, ...rest } = chat;
     if (!said.length) return;
-    sessionStorage.setItem(OPEN, chat.id);
-    // What the link asked for is there; a reload comes back to it, and does not begin anew.
-    if (parseLink(location.hash).system !== undefined) globalThis.history.replaceState(null, "", "#chat");
-    await store.write(chat.id, from, said.slice(from));
-    await store.put({ ...rest, changed: Date.now() });
-    await chats.refresh();
+    remember();
+    try {
+      await store.write(chat.id, from, said.slice(from));
+      await store.put({ ...rest, changed: Date.now() });
+      await chats.refresh();
+    } catch (error) {
+      alert.say("This conversation is not kept", `The browser has refused it: ${error.message} It can be exported.`);
+    }
   };
 
   // Showing
-
-  const showWindow = (window, base) => {
-    model = { window, base };
-    meter.use(window);
-    messages.mark(window, base);
-    view.showWindow(window);
-    dirty = true;
-    shownAt.labels = NOW.labels;
-    request();
-  };
 
   const showMessages = () => {
     root.toggleAttribute("data-talk", chat.messages.length > 0);
@@ -104,7 +100,7 @@ export const createChat = ({ settings, alert, figures: { history, chart }, still
     view.showSystem(chat.system);
     showMessages();
     composer.reset();
-    showWindow(null, 0);
+    sight.show(null);
   };
 
   const openChat = async (meta) => {
@@ -113,7 +109,7 @@ export const createChat = ({ settings, alert, figures: { history, chart }, still
     chat = { id: meta.id, title: meta.title, named: meta.named, system: meta.system, messages: said };
     talk?.forget();
     alert.hide();
-    sessionStorage.setItem(OPEN, chat.id);
+    remember();
     showChat();
     await chats.refresh();
   };
@@ -128,67 +124,27 @@ export const createChat = ({ settings, alert, figures: { history, chart }, still
     await chats?.refresh();
   };
 
-  const figuresNow = () => {
-    view.showFigures(stats, history.recent());
-    if (holder?.info) showInfo(holder.info);
-  };
-
-  const frame = (now) => {
-    queued = false;
-    messages.frame(now);
-    if (dirty) {
-      dirty = false;
-      meter.draw();
-      chart.draw(chartLabel(history));
-    }
-    if (now - shownAt.figures >= FIGURES_MS) {
-      shownAt.figures = now;
-      figuresNow();
-    }
-    if (now - shownAt.labels >= LABELS_MS) {
-      shownAt.labels = now;
-      view.labelMeter($("meter"), model.window);
-      labelChart($("chart"), history);
-    }
-    if (messages.busy || dirty || busy()) request();
-  };
-
-  const request = () => {
-    if (queued) return;
-    queued = true;
-    requestAnimationFrame(frame);
-  };
-
   // Turns
 
   const on = {
     state(state) {
-      history.rest();
       view.showState(state);
       composer.state(state);
-      shownAt.figures = NOW.figures;
-      request();
+      sight.rest();
     },
     piece({ text, thought }, now) {
       const last = chat.messages.at(-1);
       last[thought ? "thoughts" : "content"] = (last[thought ? "thoughts" : "content"] ?? "") + text;
-      stats = now;
       messages.piece(text, thought);
       if (!thought) saying.push(text);
-      history.add(now.generatedTokens - counted);
-      counted = now.generatedTokens;
-      history.tick(performance.now());
-      if (now.window && now.window !== model.window) showWindow(now.window, talk.base);
-      dirty = true;
-      request();
+      sight.count(now, talk.base);
     },
     async end(last, { base, messages: told }) {
-      stats = last;
       if (base + told.length === chat.messages.length && told.at(-2).content === orderNow.text) takeRest(told.at(-1));
       else takeOver(base, told);
       messages.finish(last);
       saying.finish();
-      if (last.window) showWindow(last.window, base);
+      sight.end(last, base);
       await keep(Math.max(0, chat.messages.length - 2));
     },
     /** Nothing has come of it: everything is as it was, and the question can be sent once more. */
@@ -204,7 +160,7 @@ export const createChat = ({ settings, alert, figures: { history, chart }, still
       const last = chat.messages.at(-1);
       if (last?.role === "assistant" && !last.content && !last.thoughts) chat.messages.pop();
       showMessages();
-      showWindow(null, 0);
+      sight.show(null);
       await keep(Math.max(0, chat.messages.length - 2));
       const retry = error.code === "no-template" ? toStream : () => begin({ ...order, kind: "anew" });
       alert.show(error, retry, "chat");
@@ -233,14 +189,11 @@ export const createChat = ({ settings, alert, figures: { history, chart }, still
     showMessages();
   };
 
-  let orderNow = null;
-
   /** Asks for an answer to `text`, which follows the messages `before`; those after it are replaced. */
   const begin = (order) => {
     if (!talk || busy()) return;
     alert.hide();
-    stats = null;
-    counted = 0;
+    sight.begin();
     const { before, text, kind } = order;
     const previous = chat.messages.slice(before.length);
     const asked = kind === "regenerate" ? previous[0] : { role: "user", content: text };
@@ -318,7 +271,7 @@ export const createChat = ({ settings, alert, figures: { history, chart }, still
   const listen = () => {
     document.addEventListener("keydown", keys);
     document.addEventListener("visibilitychange", () => {
-      if (!document.hidden) request();
+      if (!document.hidden) sight.request();
       else if (busy()) keep(Math.max(0, chat.messages.length - 2));
     });
     composer.onUp(startEdit);
@@ -345,7 +298,7 @@ export const createChat = ({ settings, alert, figures: { history, chart }, still
       talk?.forget();
       view.showBrief(chat.system);
       title.show(chat);
-      showWindow(null, 0);
+      sight.show(null);
       keep();
     });
     for (const name of ["memory", "kv"]) $(name).addEventListener("change", () => talk?.forget());
@@ -355,7 +308,7 @@ export const createChat = ({ settings, alert, figures: { history, chart }, still
   showChat();
 
   return {
-    meter,
+    meter: sight.meter,
     progress: (progress) => showProgress(progress, "chat-"),
     /** A link has brought a system prompt: it is shown, and nothing is sent. */
     async propose(system) {
@@ -386,9 +339,7 @@ export const createChat = ({ settings, alert, figures: { history, chart }, still
     },
     enter() {
       view.showState(talk?.state ?? "idle");
-      dirty = true;
-      shownAt.figures = NOW.figures;
-      request();
+      sight.redraw();
     },
   };
 };

@@ -66,6 +66,10 @@ export const createTalk = (holder, on) => {
   };
 
   const turn = async (order) => {
+    if (stopping) {
+      await on.takenBack(order);
+      return;
+    }
     if (!holder.has(order.model)) become("loading");
     load = new AbortController();
     await holder.open(order.model, {}, load.signal);
@@ -83,7 +87,6 @@ export const createTalk = (holder, on) => {
   };
 
   const attempt = async (order) => {
-    stopping = false;
     try {
       await turn(order);
     } catch (error) {
@@ -108,7 +111,11 @@ export const createTalk = (holder, on) => {
     get base() {
       return base;
     },
-    begin: (order) => holder.queue(() => attempt(order)),
+    begin(order) {
+      stopping = false;
+      become(holder.has(order.model) ? "reading" : "loading");
+      return holder.queue(() => attempt(order));
+    },
     /** What comes next is another conversation, or this one told anew. */
     forget,
     async stop() {
