@@ -149,8 +149,8 @@ export const createChat = ({ settings, alert, figures, still, chosen, toStream }
     },
     /** Nothing has come of it: everything is as it was, and the question can be sent once more. */
     async takenBack({ before, previous, text }) {
-      chat.messages.splice(before.length, Infinity, ...previous);
       messages.finish();
+      chat.messages.splice(before.length, Infinity, ...previous);
       if (!previous.length && !composer.text) composer.fill(text);
       showMessages();
       await keep(before.length);
@@ -163,6 +163,7 @@ export const createChat = ({ settings, alert, figures, still, chosen, toStream }
       sight.show(null);
       await keep(Math.max(0, chat.messages.length - 2));
       const retry = error.code === "no-template" ? toStream : () => begin({ ...order, kind: "anew" });
+      if (error.code === "bad-option" && chat.system) $("system").open = true; // most likely it is too long
       alert.show(error, retry, "chat");
     },
   };
