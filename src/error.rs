@@ -88,6 +88,14 @@ pub enum Error {
         /// What works, and why.
         works: String,
     },
+    /// A model could not be fetched.
+    #[error("{name}: {detail}")]
+    Fetch {
+        /// The model or the address, as the user gave it.
+        name: String,
+        /// What was wrong, and what to do.
+        detail: String,
+    },
     /// What was asked for cannot be done, whatever the model.
     #[error("{0}")]
     Usage(String),

@@ -12,6 +12,7 @@ const DEFAULT = {
 };
 
 const nameOf = (url) => {
+  if (url.startsWith("hf:")) return url.slice(url.indexOf("/") + 1);
   const last = new URL(url).pathname.split("/").pop() || url;
   let name = last;
   try {
@@ -157,7 +158,7 @@ export const createModels = ({ brooklet, modelOf, onChange, onProblem }) => {
     if (address.value.trim() === "") choose(DEFAULT);
     else if (!chooseUrl(address.value.trim())) {
       address.setAttribute("aria-invalid", "true");
-      onProblem("The address of a model begins with https:// and leads to a GGUF file.");
+      onProblem("The address of a model begins with https:// and leads to a GGUF file, or is hf:USER/REPO[:QUANT].");
     }
   });
   $("model-file").addEventListener("change", ({ target }) => {

@@ -30,7 +30,10 @@ const clamp = (value, { min, max, step, value: normal }) => {
 
 const seedOf = (value) => (/^\s*\d{1,10}\s*$/.test(value) && Number(value) <= 0xffffffff ? Number(value) : null);
 
+const NAME = /^hf:[\w.-]+\/[\w.-]+(:[\w.-]+)?$/; // a model at the hub, as the package knows it
+
 const modelOf = (value) => {
+  if (NAME.test(value)) return value;
   try {
     const url = new URL(value);
     const near = ["localhost", "127.0.0.1"].includes(url.hostname);

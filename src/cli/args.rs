@@ -1,10 +1,12 @@
 //! What the user may say.
 use super::activations::ActivationsArgs;
+use super::fetch::{FetchArgs, ModelsArgs, PullArgs};
 use super::pace::PaceArgs;
 use super::sampling::{OrElse, SamplingArgs};
 use super::saved::SaveArgs;
 use super::sinks::Sinks;
 use super::soak::SoakArgs;
+use super::weights::{ConvertArgs, QuantArg};
 pub(crate) use super::wish::AdapterArgs;
 use brooklet::model::{CacheSettings, Config, KernelSettings, KvType, Policy, Softmax};
 use brooklet::text::SamplerSettings;
@@ -55,7 +57,24 @@ pub(crate) enum Command {
     /// Measure how much attention the first tokens draw, and how many sinks the model needs.
     #[command(after_help = super::sinkscan::EXAMPLES)]
     Sinkscan(super::sinkscan::SinkscanArgs),
+    /// Fetch models by name, or what has changed of them, and print where they are.
+    #[command(after_help = PULL_EXAMPLES)]
+    Pull(PullArgs),
+    /// List the models that were fetched, or remove some.
+    Models(ModelsArgs),
+    /// Write a folder of safetensors as a GGUF file.
+    Convert(ConvertArgs),
 }
+
+const PULL_EXAMPLES: &str = "Examples:
+  brooklet pull hf:HuggingFaceTB/SmolLM2-360M-Instruct-GGUF
+  brooklet pull hf:HuggingFaceTB/SmolLM2-360M-Instruct-GGUF:Q8_0
+  brooklet pull https://example.org/models/tiny.gguf
+  brooklet run -m hf:HuggingFaceTB/SmolLM2-360M-Instruct-GGUF   fetched if it is not here
+  brooklet models rm hf:HuggingFaceTB/SmolLM2-360M-Instruct-GGUF
+
+Without QUANT it is Q4_K_M, else Q8_0, else the first file. HF_ENDPOINT names another hub, HF_TOKEN a token, which is \
+sent to the hub alone. Proxies are taken from HTTPS_PROXY. What is in the Hugging Face cache is used from there.";
 
 const RUN_EXAMPLES: &str = "Examples:
   brooklet run -p 'Once upon a time'                  for ever, until Ctrl-C
@@ -137,9 +156,15 @@ pub(crate) enum SoftmaxArg {
 
 #[derive(Args)]
 pub(crate) struct ModelArgs {
-    /// A GGUF file [default: the model that `./build.sh setup` puts into the cache folder]
-    #[arg(short, long, value_name = "FILE")]
+    /// A GGUF file; a folder of safetensors; or the name of a model, which is fetched if it is not here:
+    /// hf:USER/REPO[:QUANT] or an https:// address [default: the model that `./build.sh setup` puts into the cache folder]
+    #[arg(short, long, value_name = "FILE|NAME")]
     pub(crate) model: Option<PathBuf>,
+    /// The type that matrices get of a folder of safetensors [default: as they are]
+    #[arg(long, value_enum)]
+    pub(crate) quant: Option<QuantArg>,
+    #[command(flatten)]
+    pub(crate) fetch: FetchArgs,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -158,8 +183,16 @@ pub(crate) enum PolicyArg {
 
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum KvArg {
+    /// Half precision
     F16,
+    /// Single precision
     F32,
+    /// Bytes with a scale for 32 of them: about half of f16
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// Four bits with a scale for 32 of them: about a quarter of f16
+    #[value(name = "q4_0")]
+    Q4_0,
 }
 
 impl From<KvArg> for KvType {
@@ -167,6 +200,8 @@ impl From<KvArg> for KvType {
         match kv {
             KvArg::F16 => Self::F16,
             KvArg::F32 => Self::F32,
+            KvArg::Q8_0 => Self::Q8_0,
+            KvArg::Q4_0 => Self::Q4_0,
         }
     }
 }
@@ -317,8 +352,10 @@ pub(crate) struct DevicesArgs {
 
 #[derive(Args)]
 pub(crate) struct InspectArgs {
-    /// A GGUF file
+    /// A GGUF file, or a folder or a name as -m takes them
     pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) fetch: FetchArgs,
 }
 
 #[derive(Args)]

@@ -3,6 +3,7 @@ use brooklet::session::Session;
 use brooklet::{Error, Result};
 use std::io::Error as IoError;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, Once, PoisonError};
 
 /// What Ctrl-C means now.
 static STAGE: AtomicU8 = AtomicU8::new(ENDS);
@@ -10,15 +11,31 @@ const ENDS: u8 = 0;
 const ASKS: u8 = 1;
 const PRESSED: u8 = 2;
 
-/// From now on Ctrl-C is heard. It ends the process until [`only_asks`] is called.
+/// What there is to say when the process ends.
+static LAST_WORD: Mutex<Option<String>> = Mutex::new(None);
+
+/// From now on Ctrl-C is heard. It ends the process until [`only_asks`] is called. Later calls change nothing.
 pub(crate) fn watch() -> Result<()> {
-    ctrlc::set_handler(|| {
-        if STAGE.swap(PRESSED, Ordering::Relaxed) != ASKS {
-            eprintln!("brooklet: stopped");
-            std::process::exit(1);
-        }
-    })
-    .map_err(|e| Error::Io { path: "watching for Ctrl-C".into(), source: IoError::other(e) })
+    static WATCHED: Once = Once::new();
+    let mut result = Ok(());
+    WATCHED.call_once(|| result = ctrlc::set_handler(heard));
+    result.map_err(|e| Error::Io { path: "watching for Ctrl-C".into(), source: IoError::other(e) })
+}
+
+fn heard() {
+    if STAGE.swap(PRESSED, Ordering::Relaxed) == ASKS {
+        return;
+    }
+    match LAST_WORD.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(word) => eprintln!("\nbrooklet: stopped; {word}"),
+        None => eprintln!("brooklet: stopped"),
+    }
+    std::process::exit(1);
+}
+
+/// What Ctrl-C says from now on when it ends the process.
+pub(crate) fn ends_saying(word: Option<String>) {
+    *LAST_WORD.lock().unwrap_or_else(PoisonError::into_inner) = word;
 }
 
 /// From now on the first Ctrl-C only asks the work to end. False when it has been pressed already.

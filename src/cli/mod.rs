@@ -4,6 +4,7 @@ mod activations;
 mod args;
 mod bench;
 mod chat;
+mod fetch;
 mod interrupt;
 mod look;
 mod model;
@@ -18,6 +19,7 @@ mod sinkscan;
 mod soak;
 mod streameval;
 mod tuning;
+mod weights;
 mod wish;
 
 use args::{Cli, Command};
@@ -31,7 +33,8 @@ pub(crate) fn main() -> ExitCode {
     let matches = Cli::command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let mut command = cli.command;
-    let result = sinks::look_up(&mut command).and_then(|()| match command {
+    let ready = fetch::bring(&mut command).and_then(|()| sinks::look_up(&mut command));
+    let result = ready.and_then(|()| match command {
         Command::Run(args) => run::run(args, &given(&matches)),
         Command::Chat(args) => chat::run(&args, &given(&matches)),
         Command::Soak(args) => soak::run(&args, &given(&matches)),
@@ -43,6 +46,9 @@ pub(crate) fn main() -> ExitCode {
         Command::Ppl(args) => ppl::run(&args),
         Command::Streameval(args) => streameval::run(&args),
         Command::Sinkscan(args) => sinkscan::run(&args),
+        Command::Pull(args) => fetch::pull(&args),
+        Command::Models(args) => fetch::models(args),
+        Command::Convert(args) => weights::convert(&args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

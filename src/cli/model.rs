@@ -1,8 +1,9 @@
 //! From a path to a model on the GPU.
 use super::args::{ModelArgs, TextArgs};
 use super::tuning;
+use super::weights::Weights;
 use super::wish::Wish;
-use brooklet::format::{DEFAULT_MODEL, FileSource, Gguf, Shards, Source, default_model};
+use brooklet::format::{DEFAULT_MODEL, Gguf, Source, default_model};
 use brooklet::model::{Config, LoadSettings, Model};
 use brooklet::text::{Tokenizer, Vocab};
 use brooklet::{Error, Result};
@@ -19,7 +20,7 @@ const MAX_TEXT: u64 = 256 << 20;
 
 /// A file whose head is read and whose vocabulary is known. Nothing is on a GPU yet.
 pub(crate) struct File {
-    pub(crate) source: Shards<FileSource>,
+    pub(crate) source: Weights,
     pub(crate) gguf: Gguf,
     pub(crate) tokenizer: Arc<Tokenizer>,
     /// Whether tokens come by their numbers.
@@ -42,7 +43,7 @@ impl File {
                 ))
             })?,
         };
-        let (source, gguf) = block_on(Shards::open(&path))?;
+        let (source, gguf) = Weights::open(&path, args.quant)?;
         warn(&gguf.warnings);
         // Of a model that does not run, that is what to say, and not what its vocabulary lacks.
         let tokenizer = Vocab::from_gguf(&gguf).and_then(Tokenizer::new);

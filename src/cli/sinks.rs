@@ -64,7 +64,10 @@ fn cache(command: &mut Command) -> Option<(&ModelArgs, &mut ShapeArgs, bool)> {
         | Command::Devices(_)
         | Command::Inspect(_)
         | Command::Tokenize(_)
-        | Command::Sinkscan(_) => None,
+        | Command::Sinkscan(_)
+        | Command::Pull(_)
+        | Command::Models(_)
+        | Command::Convert(_) => None,
     }
 }
 

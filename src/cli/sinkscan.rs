@@ -31,7 +31,7 @@ const SHOWN: usize = 4;
 #[derive(Args)]
 pub(crate) struct SinkscanArgs {
     #[command(flatten)]
-    model: ModelArgs,
+    pub(crate) model: ModelArgs,
     #[command(flatten)]
     text: TextArgs,
     /// Tokens of the text that are read at most
@@ -48,7 +48,7 @@ pub(crate) struct SinkscanArgs {
     no_store: bool,
     /// One JSON object
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
     /// How keys and values are stored
     #[arg(long, value_enum, default_value = "f16")]
     kv: KvArg,

@@ -12,6 +12,7 @@
 //! | [`blocks`] | the values of blocks as `f32` |
 //! | `layout` | the bytes of each block type |
 //! | `repack` | weights as the kernels read them |
+//! | `safetensors` | a folder of Hugging Face's as a GGUF file; feature `cli` |
 //! | [`inspect`] | a file told as text, for `brooklet inspect` |
 pub mod blocks;
 mod cursor;
@@ -21,6 +22,8 @@ mod head;
 pub mod inspect;
 mod layout;
 mod repack;
+#[cfg(feature = "cli")]
+pub mod safetensors;
 pub mod shards;
 pub mod source;
 pub mod value;
@@ -30,6 +33,8 @@ pub use formats::{DType, Format, Numbers};
 pub use gguf::{Gguf, TensorInfo};
 pub use inspect::describe;
 pub use repack::{Packed, repack, words_of_eight_units};
+#[cfg(feature = "cli")]
+pub use safetensors::{Folder, Quant};
 pub use shards::Shards;
 pub use source::{BytesSource, Source};
 #[cfg(not(target_arch = "wasm32"))]

@@ -32,7 +32,7 @@ fn code(error: &Error) -> &'static str {
         }
         Error::Unsupported(_) => "unsupported",
         Error::Usage(_) | Error::Setting { .. } => "bad-option",
-        Error::Io { .. } => "network",
+        Error::Io { .. } | Error::Fetch { .. } => "network",
         _ => "internal",
     }
 }

@@ -52,7 +52,7 @@ enum Stage {
     /// There is none only while another is made, and after that has failed twice.
     Empty,
     /// One stream.
-    Stream(Session),
+    Stream(Box<Session>),
     /// A conversation.
     Chat(Box<Chat>),
 }
@@ -120,7 +120,7 @@ impl Core {
             templates,
             model,
             kept,
-            stage: Stage::Stream(session),
+            stage: Stage::Stream(Box::new(session)),
             reading: None,
         })
     }
@@ -243,7 +243,7 @@ impl Core {
         let cache: CacheOptions = parsed("cache options", &cache)?;
         let settings = cache.settings(&self.model.config, Some(&self.model.gpu));
         settings.geometry()?;
-        self.stage = Stage::Stream(self.renewed(settings).await?);
+        self.stage = Stage::Stream(Box::new(self.renewed(settings).await?));
         Ok(())
     }
 
@@ -256,7 +256,7 @@ impl Core {
         match std::mem::replace(&mut self.stage, Stage::Empty) {
             Stage::Stream(mut session) if before == Some(settings) => {
                 session.reset();
-                return Ok(session);
+                return Ok(*session);
             }
             Stage::Chat(chat) if before == Some(settings) => {
                 let mut session = chat.into_session();
@@ -269,7 +269,7 @@ impl Core {
         if let (Err(_), Some(before)) = (&made, before)
             && let Ok(session) = Session::new(self.model.clone(), before).await
         {
-            self.stage = Stage::Stream(session);
+            self.stage = Stage::Stream(Box::new(session));
         }
         made
     }

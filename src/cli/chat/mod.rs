@@ -27,7 +27,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
 #[derive(Args)]
 pub(crate) struct ChatArgs {
     #[command(flatten)]
-    model: ModelArgs,
+    pub(crate) model: ModelArgs,
     #[command(flatten)]
     template: TemplateArgs,
     #[command(flatten)]
@@ -59,10 +59,10 @@ pub(crate) struct ChatArgs {
     resume: Option<PathBuf>,
     /// One JSON object a line: pieces of answers, and what each turn has cost; with --render one for all
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
     /// No progress, and no figures after an answer
     #[arg(short, long)]
-    quiet: bool,
+    pub(crate) quiet: bool,
     #[command(flatten)]
     adapter: AdapterArgs,
     #[command(flatten)]
