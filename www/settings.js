@@ -30,7 +30,7 @@ const clamp = (value, { min, max, step, value: normal }) => {
 
 const seedOf = (value) => (/^\s*\d{1,10}\s*$/.test(value) && Number(value) <= 0xffffffff ? Number(value) : null);
 
-const NAME = /^hf:[\w.-]+\/[\w.-]+(:[\w.-]+)?$/; // a model at the hub, as the package knows it
+const NAME = /^hf:[\w.-]+\/[\w.-]+(:[\w./-]+)?$/; // a model at the hub, as the package knows it
 
 const modelOf = (value) => {
   if (NAME.test(value)) return value;
