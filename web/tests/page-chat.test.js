@@ -66,7 +66,8 @@ test("one click from opening to an answer of the default model, with its figures
   assert.match(await page.t("chat-seen").textContent(), /\d\d/);
   assert.match(await page.t("meter").getAttribute("aria-label"), /2 messages whole, 0 in part, 0 forgotten/);
   assert.match(await page.t("chat-title").textContent(), /^Tell me/);
-  await lookAtAll(page, "chat-default-model");
+  await shot(page, "chat-default-model");
+  await axe(page, "an answer");
   assert.deepEqual(page.complaints, []);
   await page.close();
 });
@@ -176,6 +177,7 @@ test("conversations are kept, searched, named, sent out and taken in", async () 
     );
   }
   await page.t("search").fill("");
+  await page.t("chat-list").getByText("About bread").waitFor();
   if (!needs("download")) {
     const [download] = await Promise.all([page.waitForEvent("download"), menu(page, "export")]);
     assert.equal(download.suggestedFilename(), "Water.json");
