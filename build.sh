@@ -356,8 +356,19 @@ web() { # [PROFILE]: wasm, or wasm-test: what tests alone will see need not be s
     done
     cp -- "$root"/web/js/* "$root"/LICENSE-* "$root/web/pkg"
     cp -R -- "$root/web/pkg" "$root/www/brooklet"
+    page_libraries
     node "$root/web/stamp.js"
     sizes
+}
+
+page_libraries() { # what the page takes from others, beside it as it is
+    local modules=$root/web/node_modules lib=$root/www/lib
+    rm -rf -- "$lib"
+    mkdir -p -- "$lib"
+    cp -- "$modules/streaming-markdown/smd.min.js" "$lib/smd.js"
+    cp -- "$modules/streaming-markdown/license" "$lib/LICENSE-smd"
+    cp -- "$modules/idb/build/index.js" "$lib/idb.js"
+    cp -- "$modules/idb/LICENSE" "$lib/LICENSE-idb"
 }
 
 sizes() {

@@ -13,7 +13,7 @@ const sha256 = (bytes) => createHash("sha256").update(bytes).digest("hex");
 
 /** The version that `www` has from now on. */
 export function stamp(www) {
-  const files = ["", "brooklet/"].flatMap((folder) =>
+  const files = ["", "brooklet/", "lib/"].flatMap((folder) =>
     readdirSync(join(www, folder))
       .filter((name) => PAGE.test(name) && folder + name !== "sw.js")
       .map((name) => folder + name),

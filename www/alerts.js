@@ -12,6 +12,7 @@ const CARDS = {
     title: "The graphics device went away",
     action: "Load again",
     help: "The text so far is safe. Loaded again, the model goes on from the last lines.",
+    chat: "The conversation is safe. Loaded again, the model is told it anew.",
   },
   "out-of-memory": {
     title: "The graphics memory was not enough",
@@ -34,11 +35,20 @@ const CARDS = {
   "bad-option": {
     title: "A setting cannot work",
     help: "Change it under Settings and start again.",
+    chat: "Change it, here or under Settings, and send the message again.",
+    action: "Try again",
+    of: "chat",
+  },
+  "no-template": {
+    title: "This model is not made for conversations",
+    action: "Let it stream",
+    help: "It has no chat template. It can go on with a text that you begin; a model for conversations is under Model.",
   },
   internal: {
     title: "Something went wrong inside",
     action: "Try again",
     help: "The text so far is safe.",
+    chat: "The conversation is safe.",
   },
   insecure: {
     title: "This page needs a secure address",
@@ -61,10 +71,12 @@ export const createAlert = (node) => {
 
   return {
     hide,
-    show({ code = "internal", message = "" }, retry) {
+    /** `way` is "chat" where its own words fit better. */
+    show({ code = "internal", message = "" }, retry, way = "stream") {
       const card = CARDS[code] ?? CARDS.internal;
       const buttons = make("div", "", "row");
-      if (card.action && retry) {
+      const help = (way === "chat" && card.chat) || card.help;
+      if (card.action && retry && (card.of ?? way) === way) {
         const again = make("button", card.action);
         again.type = "button";
         again.dataset.testid = "retry";
@@ -84,7 +96,7 @@ export const createAlert = (node) => {
       node.replaceChildren(
         make("h2", card.title),
         ...(message ? [make("p", message)] : []),
-        ...(card.help ? [make("p", card.help, "help")] : []),
+        ...(help ? [make("p", help, "help")] : []),
         ...(buttons.childElementCount ? [buttons] : []),
       );
       node.hidden = false;

@@ -32,6 +32,11 @@ export const createHistory = (step = 500) => {
       }
       return true;
     },
+    /** The mean of the last samples; undefined while there are too few. */
+    recent() {
+      const last = samples.slice(-4);
+      return last.length > 1 ? last.reduce((a, b) => a + b, 0) / last.length : undefined;
+    },
     /** Time that must not count. */
     rest() {
       began = -1;
@@ -80,8 +85,9 @@ export const createChart = (canvas, history) => {
   };
 
   const draw = (label) => {
-    if (!w) return;
     const { samples } = history;
+    canvas.hidden = samples.length < 2; // its size is told anew when it is shown
+    if (!w || canvas.hidden) return;
     const top = niceTop(Math.max(0, ...samples));
     const floor = h - 20.5;
     const ceiling = 18.5;
@@ -94,11 +100,10 @@ export const createChart = (canvas, history) => {
     ctx.font = font;
     ctx.fillStyle = colour.muted;
     ctx.textBaseline = "alphabetic";
-    ctx.fillText(samples.length ? String(top) : "", 0, ceiling - 5);
+    ctx.fillText(String(top), 0, ceiling - 5);
     ctx.fillText("0", 0, h - 5);
     const right = ctx.measureText(label).width;
     ctx.fillText(label, w - right, h - 5);
-    if (samples.length < 2) return;
     // It fills the width from the start, so that a young stream is not a dot in a corner.
     const x = (i) => (i / (samples.length - 1)) * w;
     ctx.beginPath();

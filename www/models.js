@@ -1,5 +1,6 @@
 // Which model: the default, an address, a file; and those kept in this browser.
 
+import { CATALOGUE } from "./catalogue.js";
 import { bytes, partOf } from "./format.js";
 
 const DEFAULT = {
@@ -11,6 +12,7 @@ const DEFAULT = {
 };
 
 const nameOf = (url) => {
+  if (url.startsWith("hf:")) return url.slice(url.indexOf("/") + 1);
   const last = new URL(url).pathname.split("/").pop() || url;
   let name = last;
   try {
@@ -19,6 +21,14 @@ const nameOf = (url) => {
     // it is written so, and shown so
   }
   return name.replace(/\.gguf$/i, "");
+};
+
+/** A page of a publisher's, in a tab of its own. */
+const outside = (text, href, label) => {
+  const node = document.createElement("a");
+  Object.assign(node, { href, textContent: text, target: "_blank", rel: "noopener noreferrer" });
+  node.setAttribute("aria-label", label);
+  return node;
 };
 
 const button = (text, label, act) => {
@@ -47,6 +57,8 @@ export const createModels = ({ brooklet, modelOf, onChange, onProblem }) => {
 
   const isKept = () => kept.find((m) => m.url === (chosen.url ?? (chosen.kind === "default" ? defaultUrl : "")));
 
+  const listed = () => CATALOGUE.find(({ url }) => url === chosen.url);
+
   const describe = () => {
     const here = isKept();
     if (chosen.kind === "file")
@@ -69,7 +81,8 @@ export const createModels = ({ brooklet, modelOf, onChange, onProblem }) => {
         name: chosen.name,
         note: `${bytes(chosen.bytes)}, downloaded once, then kept`,
       };
-    return { name: chosen.name, note: "downloaded once, then kept" };
+    const size = listed()?.size;
+    return { name: chosen.name, note: `${size ? `${size}, ` : ""}downloaded once, then kept` };
   };
 
   const show = () => {
@@ -90,7 +103,7 @@ export const createModels = ({ brooklet, modelOf, onChange, onProblem }) => {
     const url = modelOf(text);
     if (!url) return false;
     if (url === defaultUrl) choose(DEFAULT);
-    else choose({ kind: "url", name: nameOf(url), url });
+    else choose({ kind: "url", name: CATALOGUE.find((one) => one.url === url)?.name ?? nameOf(url), url });
     if (chosen.kind === "url") address.value = url;
     return true;
   };
@@ -120,6 +133,20 @@ export const createModels = ({ brooklet, modelOf, onChange, onProblem }) => {
     return node;
   };
 
+  const offer = ({ name, size, good, licence, from, url, page }) => {
+    const node = document.createElement("li");
+    const words = document.createElement("div");
+    const source = span("note", `${licence}, from `);
+    source.append(outside(from.split("/")[0], page, `${name} at Hugging Face, by ${from.split("/")[0]}`));
+    words.append(span("name", name), span("note", `${size} · ${good}`), source);
+    node.append(
+      words,
+      button("Use", `Use ${name}`, () => chooseUrl(url)),
+    );
+    return node;
+  };
+  $("catalogue").replaceChildren(...CATALOGUE.map(offer));
+
   const refresh = async () => {
     kept = await brooklet.keptModels().catch(() => []);
     $("kept-list").replaceChildren(...kept.map(item));
@@ -131,7 +158,7 @@ export const createModels = ({ brooklet, modelOf, onChange, onProblem }) => {
     if (address.value.trim() === "") choose(DEFAULT);
     else if (!chooseUrl(address.value.trim())) {
       address.setAttribute("aria-invalid", "true");
-      onProblem("The address of a model begins with https:// and leads to a GGUF file.");
+      onProblem("The address of a model begins with https:// and leads to a GGUF file, or is hf:USER/REPO[:QUANT].");
     }
   });
   $("model-file").addEventListener("change", ({ target }) => {
@@ -144,6 +171,9 @@ export const createModels = ({ brooklet, modelOf, onChange, onProblem }) => {
     refresh,
     chooseUrl,
     chooseFiles,
+    get name() {
+      return chosen.name;
+    },
     get url() {
       return chosen.kind === "url" ? chosen.url : "";
     },

@@ -4,7 +4,7 @@ const TAU = Math.PI * 2;
 const TOP = -Math.PI / 2;
 const COLOURS = ["water", "stone", "ink", "faint", "paper"];
 
-const stoneSpots = (sinks, cx, cy, inner) => {
+export const stoneSpots = (sinks, cx, cy, inner) => {
   if (sinks > 8) {
     const r = inner * 0.82;
     const step = Math.min(TAU / sinks, 0.3);

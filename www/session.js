@@ -1,16 +1,6 @@
-// The engine's life: load, stream, pause, stop. Pausing is not asking for the next token.
+// A stream's life: load, stream, pause, stop. Pausing is not asking for the next token.
 
-const SLICE_MS = 12;
-
-const macrotask = () =>
-  new Promise((done) => {
-    const { port1, port2 } = new MessageChannel();
-    port1.onmessage = () => {
-      port1.close();
-      done();
-    };
-    port2.postMessage(0);
-  });
+import { codeOf, macrotask, SLICE_MS } from "./engine.js";
 
 const latch = () => {
   let open;
@@ -20,44 +10,25 @@ const latch = () => {
   return { opened, open };
 };
 
-export const createSession = (brooklet, on) => {
-  let engine = null;
-  let key = null;
-  let made = null; // the cache the engine was last made with
+export const createSession = (holder, on) => {
+  let made = null; // the policy that the cache was last made with
   let stream = null;
   let gate = null;
   let load = null;
   let state = "idle";
   let stopping = false;
   let rounds = 0;
-  let current = Promise.resolve();
 
   const become = (next) => {
     state = next;
     on.state(next);
   };
 
-  const drop = async () => {
-    const old = engine;
-    engine = key = null;
-    await old?.unload().catch(() => {});
-  };
-
   const prepare = async (model, cache) => {
-    if (engine && key === model.key) {
-      await engine.reset(cache);
-    } else {
-      await drop();
-      load = new AbortController();
-      engine = await brooklet.Engine.load({
-        ...model.source,
-        ...cache,
-        onProgress: on.progress,
-        onWarning: on.warning,
-        signal: load.signal,
-      });
-      key = model.key;
-    }
+    load = new AbortController();
+    const fresh = await holder.open(model, cache, load.signal);
+    if (!fresh) await holder.engine.reset(cache);
+    holder.use("stream");
     made = cache.policy;
   };
 
@@ -71,7 +42,6 @@ export const createSession = (brooklet, on) => {
       const { value, done } = await stream.next();
       if (done) return;
       on.piece(value, stream.stats);
-      // Tokens that come faster than tasks must not keep the page from its other work.
       if (performance.now() - slice > SLICE_MS) {
         await macrotask();
         slice = performance.now();
@@ -80,19 +50,14 @@ export const createSession = (brooklet, on) => {
   };
 
   const run = async (prompt, sampling, hidden) => {
+    const { engine } = holder;
     const tokens = prompt ? await engine.tokenize(prompt) : [];
     if (stopping) return;
     on.begin({ prompt, tokens, hidden, info: engine.info });
-    stream = engine.stream(prompt, sampling);
+    stream = engine.stream(prompt, sampling());
     become("streaming");
     await consume();
     on.end(stream.stats);
-  };
-
-  // One thing after the other: a start waits until the stream before it has ended.
-  const guard = (work, retry) => {
-    current = current.then(() => attempt(work, retry));
-    return current;
   };
 
   const attempt = async (work, retry) => {
@@ -101,9 +66,8 @@ export const createSession = (brooklet, on) => {
       await work();
       become("stopped");
     } catch (error) {
-      const code = error.name === "AbortError" ? "aborted" : (error.code ?? "internal");
-      // What is lost with the device is the engine; after any other error of a stream it may still be sound.
-      if (code === "device-lost" || code === "internal" || state === "loading") await drop();
+      const code = codeOf(error);
+      await holder.fails(code, state === "loading");
       if (code === "aborted") become("stopped");
       else {
         console.warn(error);
@@ -115,13 +79,15 @@ export const createSession = (brooklet, on) => {
     }
   };
 
+  const guard = (work, retry) => holder.queue(() => attempt(work, retry));
+
   const start = (order) =>
     guard(async () => {
       rounds = 0;
       become("loading");
       await prepare(order.model, order.cache);
       if (stopping) return;
-      on.loaded(engine.info, { keepText: Boolean(order.hidden) });
+      on.prepared(holder.info, { keepText: Boolean(order.hidden) });
       await run(order.prompt, order.sampling, order.hidden);
     }, order);
 
@@ -130,21 +96,26 @@ export const createSession = (brooklet, on) => {
       return state;
     },
     get info() {
-      return engine?.info ?? null;
+      return holder.info;
     },
     get canContinue() {
-      return Boolean(engine);
+      return Boolean(holder.engine);
+    },
+    /** Whether the cache still holds what the stream has said. */
+    get holds() {
+      return Boolean(holder.engine) && holder.user === "stream";
     },
     /** The sinks can be taken away and put back only in a cache that has them. */
     get canSwitch() {
-      return Boolean(engine) && made === "streaming";
+      return this.holds && made === "streaming";
     },
     start,
     resume: (sampling) =>
       guard(() => {
         rounds++;
         // The same seed again would draw the same numbers again.
-        return run("", { ...sampling, seed: (sampling.seed + rounds) >>> 0 }, true);
+        const { seed, ...rest } = sampling;
+        return run("", () => ({ ...rest, seed: (seed + rounds) >>> 0 }), true);
       }, null),
     pause() {
       if (state === "streaming") {
@@ -163,6 +134,6 @@ export const createSession = (brooklet, on) => {
       gate?.open();
       await stream?.stop().catch(() => {});
     },
-    setPolicy: (policy) => engine.setPolicy(policy),
+    setPolicy: (policy) => holder.engine.setPolicy(policy),
   };
 };

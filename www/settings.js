@@ -9,9 +9,16 @@ const NUMBERS = {
   sinks: { min: 0, max: 64, step: 1, value: 4 },
   window: { min: 16, max: 8192, step: 1, value: 252 },
 };
+/** Of the chat alone. An empty memory is what fills the model's context. */
+const CHAT = {
+  memory: { min: 16, max: 131_072, step: 1, value: "" },
+  answer: { min: 1, max: 16_384, step: 1, value: 2048 },
+};
 const CHOICES = { policy: ["streaming", "window"], kv: ["f16", "f32"] };
+const THINK = { auto: undefined, on: true, off: false };
 const SAMPLING = ["temperature", "topK", "topP", "minP", "repeatPenalty"];
 const PROMPT_MAX = 4000;
+const SYSTEM_MAX = 20_000;
 export const PROMPT = "Once upon a time";
 
 const clamp = (value, { min, max, step, value: normal }) => {
@@ -23,7 +30,10 @@ const clamp = (value, { min, max, step, value: normal }) => {
 
 const seedOf = (value) => (/^\s*\d{1,10}\s*$/.test(value) && Number(value) <= 0xffffffff ? Number(value) : null);
 
+const NAME = /^hf:[\w.-]+\/[\w.-]+(:[\w./-]+)?$/; // a model at the hub, as the package knows it
+
 const modelOf = (value) => {
+  if (NAME.test(value)) return value;
   try {
     const url = new URL(value);
     const near = ["localhost", "127.0.0.1"].includes(url.hostname);
@@ -52,6 +62,12 @@ export const parseLink = (hash) => {
   }
   if (query.has("prompt")) link.prompt = query.get("prompt").slice(0, PROMPT_MAX);
   if (query.has("stop")) link.stop = stopsOf(query.get("stop")).join("\n");
+  for (const name of Object.keys(CHAT)) {
+    if (query.has(name)) link[name] = clamp(query.get(name), CHAT[name]);
+  }
+  if (query.has("system")) link.system = query.get("system").slice(0, SYSTEM_MAX);
+  if (query.has("prompt") || query.has("stream")) link.way = "stream";
+  else if (query.has("system") || query.has("chat")) link.way = "chat";
   const seed = seedOf(query.get("seed") ?? "");
   if (seed !== null) link.seed = seed;
   const model = modelOf(query.get("model") ?? "");
@@ -71,9 +87,18 @@ const writeLink = ({ prompt, seed, model, stop, ...rest }) => {
   return `#${query}`;
 };
 
+/** A link that opens a chat with this system prompt. */
+export const linkToChat = (system, model) => {
+  const query = new URLSearchParams({ system });
+  if (model) query.set("model", model);
+  return `${location.href.replace(/[?#].*$/, "")}#${query}`;
+};
+
 export const createSettings = (form, prompt) => {
   const field = (name) => form.elements[name];
   let drawn = false; // the seed was chosen here, not by the visitor
+  let own = new Set(); // what the visitor, or a link, has set
+  let suggested = {}; // what the model's file says
 
   const show = (name) => {
     const output = form.querySelector(`output[for="${name}"]`);
@@ -97,7 +122,9 @@ export const createSettings = (form, prompt) => {
   };
 
   const defaults = () => {
-    for (const [name, { value }] of Object.entries(NUMBERS)) set(name, value);
+    own = new Set();
+    for (const [name, { value }] of Object.entries({ ...NUMBERS, ...CHAT })) set(name, suggested[name] ?? value);
+    set("think", "auto");
     for (const [name, [first]] of Object.entries(CHOICES)) set(name, first);
     set("seed", "");
     set("stop", "");
@@ -105,24 +132,60 @@ export const createSettings = (form, prompt) => {
     note();
   };
 
-  for (const [name, { min, max, step }] of Object.entries(NUMBERS)) Object.assign(field(name), { min, max, step });
+  for (const [name, { min, max, step }] of Object.entries({ ...NUMBERS, ...CHAT }))
+    Object.assign(field(name), { min, max, step });
   defaults();
 
   form.addEventListener("input", ({ target }) => {
     if (target.name === "seed") drawn = false;
+    own.add(target.name);
     note();
     show(target.name);
   });
   form.addEventListener("change", ({ target }) => {
-    if (NUMBERS[target.name]) set(target.name, clamp(target.value, NUMBERS[target.name]));
+    const range = NUMBERS[target.name] ?? CHAT[target.name];
+    if (range) set(target.name, clamp(target.value, range));
   });
   form.addEventListener("submit", (event) => event.preventDefault());
 
   const number = (name) => clamp(field(name).value, NUMBERS[name]);
   const seed = () => seedOf(field("seed").value);
 
+  const shared = () => {
+    const stop = stopsOf(field("stop").value);
+    return {
+      ...Object.fromEntries(SAMPLING.map((name) => [name, number(name)])),
+      seed: seed(),
+      ...(stop.length && { stop }),
+    };
+  };
+
   return {
     defaults,
+    /** What the model's file says of sampling, for what the visitor has not set. */
+    suggest(sampling) {
+      suggested = {};
+      for (const name of SAMPLING) {
+        if (!Number.isFinite(sampling?.[name])) continue;
+        suggested[name] = clamp(sampling[name], NUMBERS[name]);
+        if (!own.has(name)) set(name, suggested[name]);
+      }
+    },
+    /** What a conversation is made with, and how long its answers may be. */
+    chat: () => ({
+      ...(field("memory").value && { window: clamp(field("memory").value, CHAT.memory) }),
+      kv: field("kv").value,
+    }),
+    answer: () => {
+      const { seed, ...sampling } = shared();
+      const think = THINK[field("think").value];
+      return {
+        ...sampling,
+        ...(seed !== null && !drawn && { seed }), // a stream's is not this answer's
+        maxTokens: clamp(field("answer").value, CHAT.answer),
+        ...(think !== undefined && { think }),
+      };
+    },
     get policy() {
       return field("policy").value;
     },
@@ -135,14 +198,7 @@ export const createSettings = (form, prompt) => {
       window: number("window"),
       kv: field("kv").value,
     }),
-    sampling: () => {
-      const stop = stopsOf(field("stop").value);
-      return {
-        ...Object.fromEntries(SAMPLING.map((name) => [name, number(name)])),
-        seed: seed(),
-        ...(stop.length && { stop }),
-      };
-    },
+    sampling: shared,
     /** A seed the link can name: the visitor's, or a new one, which is shown. */
     drawSeed(keep = false) {
       if (drawn || seed() === null) {
@@ -153,9 +209,12 @@ export const createSettings = (form, prompt) => {
       return seed();
     },
     fill(link) {
-      for (const name of [...Object.keys(NUMBERS), ...Object.keys(CHOICES), "stop", "seed"]) {
+      for (const name of [...Object.keys(NUMBERS), ...Object.keys(CHAT), ...Object.keys(CHOICES), "stop", "seed"]) {
         if (name in link) set(name, link[name]);
+        if (name in link) own.add(name);
       }
+      // A text can be replayed only with what it was made with: a link leaves out what is usual.
+      if ("prompt" in link) for (const name of SAMPLING) own.add(name);
       if ("seed" in link) drawn = false;
       if ("prompt" in link) prompt.value = link.prompt;
       note();

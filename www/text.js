@@ -1,6 +1,8 @@
 // The text: a bounded stage to read, and everything so far, bounded too, to copy and save.
 
+import { createFollow } from "./follow.js";
 import { count, words } from "./format.js";
+import { createSaying } from "./saying.js";
 
 const SHOWN = 15_000; // characters, some 2500 to 3000 words
 const KEPT = 8_000_000;
@@ -68,6 +70,8 @@ const breakIn = (text, before, length) => {
 
 export const createText = ({ scroller, flow, folded, newest, live, still }) => {
   const archive = createArchive();
+  const following = createFollow({ scroller, newest, still });
+  const saying = createSaying(live);
   let blocks = [];
   let fading = [];
   let pending = "";
@@ -76,9 +80,6 @@ export const createText = ({ scroller, flow, folded, newest, live, still }) => {
   let shown = 0; // characters on the stage
   let foldedWords = 0;
   let flushed = 0;
-  let stuck = true;
-  let gliding = false;
-  let expected = 0;
   let mark = null;
 
   const newBlock = () => {
@@ -123,7 +124,7 @@ export const createText = ({ scroller, flow, folded, newest, live, still }) => {
     const gone = archive.lost ? ` The oldest ${count(archive.lost)} had to be let go.` : "";
     folded.textContent = `… ${count(foldedWords - archive.lost)} earlier words, kept for saving.${gone}`;
     folded.hidden = false;
-    expected = scroller.scrollTop = Math.max(0, scroller.scrollTop - height);
+    following.shift(height);
   };
 
   const append = (block, string, now) => {
@@ -154,58 +155,6 @@ export const createText = ({ scroller, flow, folded, newest, live, still }) => {
     if (shown > SHOWN + 1500) fold();
   };
 
-  const bottom = () => scroller.scrollHeight - scroller.clientHeight;
-
-  const follow = () => {
-    if (!stuck) return;
-    const gap = bottom() - scroller.scrollTop;
-    gliding = gap > 1;
-    if (!gliding) return;
-    // It glides, but never falls more than some lines behind.
-    const step = still() || gap > 400 ? gap : Math.max(1, gap * 0.18);
-    expected = scroller.scrollTop = scroller.scrollTop + step;
-  };
-
-  scroller.addEventListener(
-    "scroll",
-    () => {
-      const at = scroller.scrollTop;
-      if (bottom() - at < 24) stuck = true;
-      else if (at < expected - 2) stuck = false;
-      expected = at;
-      newest.hidden = stuck;
-    },
-    { passive: true },
-  );
-
-  // A card or the dock takes room from the text: the newest line stays in view.
-  new ResizeObserver(() => {
-    if (stuck) expected = scroller.scrollTop = bottom();
-  }).observe(scroller);
-
-  newest.addEventListener("click", () => {
-    stuck = true;
-    newest.hidden = true;
-    expected = scroller.scrollTop = bottom();
-    scroller.focus({ preventScroll: true });
-  });
-
-  // For screen readers: whole sentences, not more than one message in five seconds, never a backlog.
-  let unsaid = "";
-  setInterval(() => {
-    const end = Math.max(
-      unsaid.lastIndexOf(". "),
-      unsaid.lastIndexOf("! "),
-      unsaid.lastIndexOf("? "),
-      unsaid.lastIndexOf("\n"),
-    );
-    if (end < 0) return;
-    const ready = unsaid.slice(0, end + 1).trim();
-    unsaid = unsaid.slice(end + 1);
-    const last = ready.slice(-320);
-    if (ready) live.textContent = ready.length > 320 ? last.slice(last.search(/[.!?\n]\s/) + 1).trim() : ready;
-  }, 5000);
-
   const locate = (from) => {
     if (from < 0 || !blocks.length || from < blocks[0].start) return null;
     const block = blocks.findLast((b) => b.start <= from);
@@ -223,10 +172,7 @@ export const createText = ({ scroller, flow, folded, newest, live, still }) => {
       return total;
     },
     get busy() {
-      return Boolean(pending || fading.length || gliding);
-    },
-    get stuck() {
-      return stuck;
+      return Boolean(pending || fading.length || following.gliding);
     },
     /** Returns where this text begins in the whole. */
     push(text) {
@@ -234,7 +180,7 @@ export const createText = ({ scroller, flow, folded, newest, live, still }) => {
       pending += text;
       total += text.length;
       archive.add(text);
-      unsaid = (unsaid + text).slice(-2000);
+      saying.push(text);
       if (pending.length > PENDING) write(performance.now());
       return from;
     },
@@ -259,12 +205,12 @@ export const createText = ({ scroller, flow, folded, newest, live, still }) => {
         write(now);
       }
       settle(now);
-      follow();
+      following.step();
     },
     finish() {
       write(performance.now());
       settle(Infinity);
-      follow();
+      following.step();
     },
     highlight(from, length) {
       if (!globalThis.Highlight) return;
@@ -287,11 +233,11 @@ export const createText = ({ scroller, flow, folded, newest, live, still }) => {
       flow.replaceChildren();
       blocks = [];
       fading = [];
-      pending = unsaid = "";
+      pending = "";
+      saying.clear();
       total = written = shown = foldedWords = 0;
-      folded.hidden = newest.hidden = true;
-      stuck = true;
-      expected = 0;
+      folded.hidden = true;
+      following.clear();
       CSS.highlights?.delete("token");
     },
   };

@@ -1,6 +1,6 @@
 // The figures, captions and labels beside the text.
 
-import { bytes, count, rate, span, time } from "./format.js";
+import { bytes, count, partOf, rate, span, time } from "./format.js";
 
 const FINGER = matchMedia("(hover: none)");
 
@@ -30,13 +30,13 @@ export const showRefused = () => put("status", "Not here");
 
 export const showState = (state) => {
   document.documentElement.dataset.state = state;
-  put("status", STATES[state]);
+  if (document.documentElement.dataset.way !== "chat") put("status", STATES[state]);
   $("pause").textContent = state === "paused" ? "Continue" : "Pause";
   $("stop").textContent = state === "loading" ? "Cancel" : "Stop";
 };
 
 export const showInfo = ({ adapter, tier, bytes: size }) => {
-  put("gpu-bytes", bytes(size.gpu));
+  for (const id of ["gpu-bytes", "chat-gpu-bytes"]) put(id, bytes(size.gpu));
   put("wasm-bytes", bytes(size.wasm));
   put("adapter", adapter.name || adapter.backend || "unnamed");
   put("tier", tierOf(tier));
@@ -114,12 +114,13 @@ const VERBS = {
   compile: "Preparing the graphics card",
 };
 
-export const showProgress = ({ stage, from, loaded, total }, partOf) => {
-  const bar = $("progress");
+/** `where` is what the ids of the way's progress begin with. */
+export const showProgress = ({ stage, from, loaded, total }, where = "") => {
+  const bar = $(`${where}progress`);
   const known = stage !== "compile" && total > 0;
   if (known) bar.value = loaded / total;
   else bar.removeAttribute("value");
-  const amount = stage === "compile" ? "" : partOf(loaded, total);
+  const amount = stage === "compile" || (!loaded && !total) ? "" : partOf(loaded, total);
   const source = stage === "load" ? { cache: "from this browser", file: "from your disk", network: "" }[from] : "";
-  put("progress-text", [VERBS[stage], amount, source].filter(Boolean).join(" ") || "Opening …");
+  put(`${where}progress-text`, [VERBS[stage], amount, source].filter(Boolean).join(" ") || "Opening …");
 };

@@ -50,6 +50,23 @@ const number = (type, write) => (key, value) => {
 const u16 = number(U16, (value) => Buffer.from(new Uint16Array([value]).buffer));
 const i32 = number(I32, (value) => Buffer.from(new Int32Array([value]).buffer));
 
+const string = number(8, (value) => {
+  const text = Buffer.from(value);
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(text.length));
+  return Buffer.concat([length, text]);
+});
+
+/** The file with one more key, a text. */
+export function withText(bytes, key, value) {
+  const { keys, entries, alignment, data } = parts(bytes);
+  const counts = Buffer.alloc(8);
+  counts.writeBigUInt64LE(BigInt(keys.count + 1));
+  const kept = bytes.subarray(keys.start, entries.at(-1).end);
+  const head = Buffer.concat([bytes.subarray(0, 16), counts, string(key, value), kept]);
+  return Buffer.concat([head, Buffer.alloc(aligned(head.length, alignment) - head.length), bytes.subarray(data)]);
+}
+
 /** The file as so many of one model, as `gguf-split` cuts it: all keys in the first, tensors shared out in their order. */
 export function split(bytes, count) {
   const { keys, entries, alignment, data } = parts(bytes);

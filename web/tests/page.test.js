@@ -1,14 +1,10 @@
-// The page, as a visitor meets it: at two sizes, in both colour schemes, with what can go wrong.
+// The page's stream, as a visitor meets it: at two sizes, in both colour schemes, with what can go wrong.
 import assert from "node:assert/strict";
 import { mkdirSync, readFileSync, readdirSync } from "node:fs";
-import { createRequire } from "node:module";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { ALL, FIREFOX, ROOT, TINY, browser, complaintsOf, needs, site } from "./harness.js";
-
-const SHOTS = join(ROOT, "target", "screenshots");
-const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
-const SIZES = { wide: { width: 1440, height: 900 }, phone: { width: 390, height: 844 } };
+import { ALL, FIREFOX, ROOT, TINY, browser, needs, site } from "./harness.js";
+import { SHOTS, SIZES, axe, enter, lookAtAll, openPage, shot } from "./pages.js";
 
 let chrome, server, tiny;
 
@@ -23,14 +19,7 @@ after(async () => {
   await server?.close();
 });
 
-/** Opens the page; whatever it complains of is in `complaints`. */
-async function open(path = "/", context = chrome.context, origin = server.url) {
-  const page = await context.newPage();
-  const complaints = complaintsOf(page);
-  await page.goto(origin + path);
-  await page.waitForSelector("html[data-ready], html[data-refused]");
-  return Object.assign(page, { complaints, t: (id) => page.getByTestId(id) });
-}
+const open = (path = "/#stream", context = chrome.context, origin = server.url) => openPage(context, origin + path);
 
 const state = (page, name) => page.waitForSelector(`html[data-state=${name}]`);
 const count = async (page) => Number((await page.t("tokens").textContent()).replace(/\D/g, ""));
@@ -38,59 +27,24 @@ const reaches = (page, n) =>
   page.waitForFunction((n) => Number(document.getElementById("tokens").textContent.replace(/\D/g, "")) >= n, n, {
     timeout: 500_000,
   });
-const shot = (page, name) =>
-  page.screenshot({
-    path: join(SHOTS, FIREFOX ? "firefox" : "", `${name}.png`),
-    caret: "initial", // to hide it the driver would inject a style, which the page's policy forbids
-  });
-/** Firefox has one from its start to its end: WebDriver BiDi changes none. */
-const SCHEMES = FIREFOX ? ["light"] : ["light", "dark"];
-/** As a visitor does. What a driver fills in by itself is no change for Firefox. */
-const enter = async (field, text) => {
-  await field.fill("");
-  await field.pressSequentially(text);
-  await field.blur();
-};
 const link = (more = {}) =>
   `/#${new URLSearchParams({ prompt: "hello there", seed: 5, model: tiny, window: 64, ...more })}`;
 
-async function axe(page, what) {
-  // Playwright's own world: the page's policy allows no script of ours.
-  await page.evaluate(readFileSync(AXE, "utf8"));
-  const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
-  assert.deepEqual(
-    violations.map(({ id, impact, nodes }) => `${what}: ${id} (${impact}) at ${nodes[0].target}`),
-    [],
-  );
-}
-
 test("one click from opening to flowing text, at two sizes and in both schemes", { timeout: 480_000 }, async () => {
-  const shots = async (page, what) => {
-    for (const [size, viewport] of Object.entries(SIZES)) {
-      await page.setViewportSize(viewport);
-      for (const colorScheme of SCHEMES) {
-        await page.emulateMedia({ colorScheme });
-        await shot(page, `${what}-${size}-${colorScheme}`);
-        await axe(page, `${what}, ${size}, ${colorScheme}`);
-      }
-      const sideways = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-      assert.ok(sideways <= 0, `${what}, ${size}: the page is ${sideways} px too wide`);
-    }
-  };
   // the default model once, for it takes long to load here; the other size is clicked with the small one
   for (const [path, size, words] of [
-    ["/", "wide", /^Once upon a time\S* /],
+    ["/#stream", "wide", /^Once upon a time\S* /],
     [link(), "phone", /^hello there/],
   ]) {
     const page = await open(path);
-    if (path === "/") await shots(page, "start");
+    if (size === "wide") await lookAtAll(page, "start");
     await page.setViewportSize(SIZES[size]);
     await page.t("start").click();
     await state(page, "streaming");
     await reaches(page, 12);
     assert.match(await page.t("stage").textContent(), words);
     assert.match(await page.t("gpu-bytes").textContent(), /\d+ MB/);
-    if (path === "/") await shots(page, "default-model");
+    if (size === "wide") await lookAtAll(page, "default-model");
     assert.deepEqual(page.complaints, []);
     await page.close();
   }
@@ -247,7 +201,7 @@ test("the policy for scripts is in force, by the page itself", async () => {
   const html = readFileSync(join(ROOT, "www", "index.html"), "utf8");
   assert.match(html, /http-equiv="Content-Security-Policy"/);
   assert.doesNotMatch(html, /\sstyle=|<script(?![^>]*src=)|\son\w+=/);
-  for (const file of ["main.js", "text.js", "view.js", "models.js", "alerts.js"]) {
+  for (const file of readdirSync(join(ROOT, "www")).filter((name) => name.endsWith(".js"))) {
     assert.doesNotMatch(
       readFileSync(join(ROOT, "www", file), "utf8"),
       /innerHTML|insertAdjacentHTML|document\.write|eval\(/,
@@ -282,8 +236,9 @@ test("everything that the page and the package are made of is there offline", ()
   const listed = new Set(list.map(([, address]) => address));
   const files = (folder, pattern) => readdirSync(join(ROOT, folder)).filter((name) => pattern.test(name));
   const page = files("www", /\.(js|css|svg|webmanifest)$/).filter((name) => name !== "sw.js");
+  const libraries = ["lib/idb.js", "lib/smd.js"];
   const engine = files("web/pkg", /\.(js|wasm)$/).map((name) => `brooklet/${name}`);
-  assert.deepEqual(listed, new Set(["./", ...page, ...engine].sort()));
+  assert.deepEqual(listed, new Set(["./", ...page, ...libraries, ...engine].sort()));
   assert.match(readFileSync(join(ROOT, "www", "sw.js"), "utf8"), /^const VERSION = "[0-9a-f]{16}";$/m);
 });
 
@@ -317,7 +272,7 @@ test("without WebGPU or an adapter it says so, with what to do; the package too"
     // as in a browser that has none
     const old = await without.context.newPage();
     await old.addInitScript(() => delete Navigator.prototype.gpu);
-    await old.goto(`${server.url}/`);
+    await old.goto(`${server.url}/#stream`);
     await old.waitForSelector("html[data-refused]");
     const words = await old.getByTestId("error").textContent();
     assert.match(words, /no WebGPU/);
@@ -331,12 +286,12 @@ test("without WebGPU or an adapter it says so, with what to do; the package too"
     assert.deepEqual([none.code, none.name], ["no-webgpu", "NoWebGpuError"]);
     assert.match(none.message, SINCE);
     // over http, where browsers hide it
-    await old.goto(`${server.url.replace("localhost", "insecure.test")}/`);
+    await old.goto(`${server.url.replace("localhost", "insecure.test")}/#stream`);
     await old.waitForSelector("html[data-refused]");
     assert.match(await old.getByTestId("error").textContent(), /https/);
     assert.match((await load(old)).message, /works on secure pages alone/);
     // with WebGPU, but nothing behind it
-    const bare = await open("/", without.context);
+    const bare = await open("/#stream", without.context);
     await bare.t("start").click();
     await state(bare, "error");
     assert.match(await bare.t("error").textContent(), /gives no adapter/);

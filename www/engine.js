@@ -1,0 +1,71 @@
+// The one engine that both ways share. One thing after the other: what begins waits until what was before has ended.
+
+export const createHolder = (brooklet, on) => {
+  let engine = null;
+  let key = null;
+  let user = null;
+  let current = Promise.resolve();
+
+  const drop = async () => {
+    const old = engine;
+    engine = key = user = null;
+    await old?.unload().catch(() => {});
+  };
+
+  return {
+    get engine() {
+      return engine;
+    },
+    get info() {
+      return engine?.info ?? null;
+    },
+    /** Which way the cache was last used by: "stream", "chat" or null. */
+    get user() {
+      return user;
+    },
+    has: (model) => Boolean(engine) && key === model.key,
+    /** The engine with this model, loaded if it is another than before; true where it had to be. */
+    async open(model, options, signal) {
+      if (engine && key === model.key) return false;
+      await drop();
+      engine = await brooklet.Engine.load({
+        ...model.source,
+        ...options,
+        onProgress: on.progress,
+        onWarning: on.warning,
+        signal,
+      });
+      key = model.key;
+      on.loaded(engine.info);
+      return true;
+    },
+    use(way) {
+      user = way;
+    },
+    drop,
+    /** Whether an error has left nothing to go on with: then the engine is dropped. */
+    async fails(code, loading) {
+      // What is lost with the device is the engine; after any other error of a stream it may still be sound.
+      if (code === "device-lost" || code === "internal" || loading) await drop();
+    },
+    queue(work) {
+      current = current.then(work, work);
+      return current;
+    },
+  };
+};
+
+export const codeOf = (error) => (error.name === "AbortError" ? "aborted" : (error.code ?? "internal"));
+
+export const SLICE_MS = 12;
+
+/** The next task: tokens that come faster than tasks must not keep the page from its other work. */
+export const macrotask = () =>
+  new Promise((done) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      done();
+    };
+    port2.postMessage(0);
+  });
