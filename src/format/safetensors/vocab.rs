@@ -5,6 +5,9 @@ use crate::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
 
+/// No vocabulary is larger in any model.
+const MOST_TOKENS: usize = 1 << 22;
+
 // Types of tokens, as GGUF numbers them.
 const NORMAL: i32 = 1;
 const UNKNOWN: i32 = 2;
@@ -113,6 +116,9 @@ fn tokens(
         all.push((id as usize, token.to_owned(), kind));
     }
     let count = settings.u32("vocab_size").unwrap_or(0) as usize;
+    if count > MOST_TOKENS {
+        return Err(format!("a vocabulary of {count} tokens (config.json)"));
+    }
     if let Some((id, token, _)) = all.iter().find(|(id, ..)| *id >= count) {
         return Err(format!(
             "the token {token:?} has the id {id}, of a vocabulary of {count} (config.json)"
