@@ -5,7 +5,7 @@
 //   0        params  read     Params
 //   1        frame   read     u32        [4]                    n: position of the first token, tokens, sinks kept
 //   2        q       read     vec4<f32>  [T, 3, H HD/4]         queries at: this lap, lap before, sinks
-//   3        k       read     vec4<u32>  [S + N, KV HD words/4] keys, f16 pairs or f32 bits
+//   3        k       read     vec4<u32>  [S + N, KV HD words/4] keys, as lib/kv.wgsl or lib/kv_blocks.wgsl has them
 //   4        v       read     vec4<u32>  [S + N, KV HD words/4] values, the same
 //   5        terms   read     vec4<f32>  [H]                    ALiBi's slope; what softmax starts from: a score, a sum; 0
 //   6        out     write    vec4<f32>  [T, H HD/4]            activations; before the last span its sums
@@ -13,7 +13,7 @@
 //
 //   grid:      [H/GROUP, T, 1] workgroups, one a token and GROUP heads that share keys and values
 //   requires:  HD a multiple of 8, HEAD_DIM = HD; GROUP at most 4, a divisor of H/KV
-//   uses:      lib/attention_params.wgsl, lib/score.wgsl, lib/ring.wgsl, lib/kv.wgsl
+//   uses:      lib/attention_params.wgsl, lib/score.wgsl, lib/ring.wgsl, lib/kv.wgsl or lib/kv_blocks.wgsl
 //   twin:      src/reference/attention.rs
 //
 // Keys go by in tiles: scores, one a lane; the running maximum (online softmax); then each lane adds
@@ -60,7 +60,7 @@ fn scores(key_at: u32, serves: u32) -> vec4<f32> {
     var d2 = vec4(0.0);
     var d3 = vec4(0.0);
     for (var e = 0u; e < HEAD_DIM / 8u; e++) {
-        let key = k8(key_at + e);
+        let key = k8(key_at, e);
         let at = q_at + 2u * e;
         d0 += products(at, key);
         if GROUP > 1u {
@@ -84,8 +84,8 @@ fn plus(sum: Eight, p: f32, value: Eight) -> Eight {
     return Eight(sum.a + p * value.a, sum.b + p * value.b);
 }
 
-/// Adds `count` values, from `value_at` on, to eight dimensions of every head's sum.
-fn add_values(e: u32, value_at: u32, kv_stride: u32, count: u32, shrink: vec4<f32>) {
+/// Adds `count` values, from that of slot `first` on, to eight dimensions of every head's sum.
+fn add_values(e: u32, first: u32, kv_head: u32, count: u32, shrink: vec4<f32>) {
     let eights = HEAD_DIM / 8u;
     var s0 = shrunk(e, shrink.x);
     var s1 = s0;
@@ -104,7 +104,7 @@ fn add_values(e: u32, value_at: u32, kv_stride: u32, count: u32, shrink: vec4<f3
         // A key that is not seen may hold anything: it is left out, not multiplied by zero.
         let p = p_scratch[i];
         if any(p > vec4(0.0)) {
-            let value = v8(value_at + i * kv_stride + e);
+            let value = v8(kv_at(first + i, kv_head, params.kv_heads), e);
             s0 = plus(s0, p.x, value);
             if GROUP > 1u {
                 s1 = plus(s1, p.y, value);
@@ -148,8 +148,6 @@ fn main(
     }
     let eights = HEAD_DIM / 8u;
     let kv_head = head / (params.heads / params.kv_heads);
-    let kv_stride = params.kv_heads * eights;
-    let kv_at = kv_head * eights;
 
     let quarter = HEAD_DIM / 4u;
     for (var i = lane; i < 3u * GROUP * quarter; i += WG) {
@@ -183,7 +181,7 @@ fn main(
             let serves = ring_serves(ring, n, first + i, frame[2] > params.forgets);
             var score = vec4(LOWEST);
             if serves != NOT_SEEN {
-                score = scores((first + i) * kv_stride + kv_at, serves);
+                score = scores(kv_at(first + i, kv_head, params.kv_heads), serves);
                 score = biased(score, own.slope, vec4(phases[serves]), first + i);
             }
             p_scratch[i] = score;
@@ -214,7 +212,7 @@ fn main(
             total += lane_scratch[other];
         }
         for (var e = lane; e < eights; e += WG) {
-            add_values(e, first * kv_stride + kv_at, kv_stride, count, shrink);
+            add_values(e, first, kv_head, count, shrink);
         }
         workgroupBarrier();
     }

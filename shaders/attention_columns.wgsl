@@ -5,7 +5,7 @@
 //   0        params  read     Params
 //   1        frame   read     u32        [4]                    n: position of the first token, tokens, sinks kept
 //   2        q       read     vec4<f32>  [T, 3, H HD/4]         queries at: this lap, lap before, sinks
-//   3        k       read     vec4<u32>  [S + N, KV HD words/4] keys, f16 pairs or f32 bits
+//   3        k       read     vec4<u32>  [S + N, KV HD words/4] keys, as lib/kv.wgsl or lib/kv_blocks.wgsl has them
 //   4        v       read     vec4<u32>  [S + N, KV HD words/4] values, the same
 //   5        terms   read     vec4<f32>  [H]                    ALiBi's slope; what softmax starts from: a score, a sum; 0
 //   6        out     write    vec4<f32>  [T, H HD/4]            activations; before the last span its sums
@@ -14,7 +14,8 @@
 //   grid:      [ceil(T H/KV / QUERIES), KV, 1] workgroups, QUERIES = 256/HD WG: of neighbouring tokens, all heads that
 //              share keys
 //   requires:  HD = HEAD_DIM, 64 or 128; a workgroup is one subgroup, of four lanes at least
-//   uses:      lib/attention_params.wgsl, lib/score.wgsl, lib/ring.wgsl, lib/kv.wgsl, lib/kinds.wgsl
+//   uses:      lib/attention_params.wgsl, lib/score.wgsl, lib/ring.wgsl, lib/kv.wgsl or lib/kv_blocks.wgsl,
+//              lib/kinds.wgsl
 //   twin:      src/reference/attention.rs
 //
 // A lane owns four queries (of 64 dimensions, or two of 128) and their sums, so that nothing is added up across lanes, and
@@ -106,15 +107,15 @@ fn spread(near: Eight, far: Eight) -> Wide {
     return Wide(of_first(near), of_second(near), of_first(far), of_second(far));
 }
 
-/// 64 dimensions of a key, from the eight at `at` on.
-fn key(at: u32, lane: u32) -> Wide {
-    let own = at + lane % 4u;
-    return spread(k8(own), k8(own + 4u));
+/// 64 dimensions of a key, from its eight `e` on.
+fn key(at: u32, e: u32, lane: u32) -> Wide {
+    let own = e + lane % 4u;
+    return spread(k8(at, own), k8(at, own + 4u));
 }
 
-fn value(at: u32, lane: u32) -> Wide {
-    let own = at + lane % 4u;
-    return spread(v8(own), v8(own + 4u));
+fn value(at: u32, e: u32, lane: u32) -> Wide {
+    let own = e + lane % 4u;
+    return spread(v8(at, own), v8(at, own + 4u));
 }
 
 fn dots(u: Sixteen, v: Sixteen) -> vec4<f32> {
@@ -214,8 +215,6 @@ fn main(
     if params.first >= stored {
         return;
     }
-    let stride = params.kv_heads * (HEAD_DIM / 8u);
-    let kv_at = group.y * (HEAD_DIM / 8u);
 
     // Of 64 dimensions: four queries. Of 128: the first half of two, then the other.
     let own = begin + lane + vec4(0u, WG, 2u * WG, 3u * WG);
@@ -287,11 +286,11 @@ fn main(
                 if !whole && !is_seen(ring, seen, slot) {
                     continue;
                 }
-                let here = slot * stride + kv_at;
-                let near = key(here, lane);
+                let here = kv_at(slot, team.kv_head, params.kv_heads);
+                let near = key(here, 0u, lane);
                 var score = vec4(dot64(q0, near), dot64(q1, near), 0.0, 0.0);
                 if HEAD_DIM > 64u {
-                    let far = key(here + 8u, lane);
+                    let far = key(here, 8u, lane);
                     score += vec4(dot64(q2, far), dot64(q3, far), 0.0, 0.0);
                 } else {
                     score += vec4(0.0, 0.0, dot64(q2, near), dot64(q3, near));
@@ -319,12 +318,12 @@ fn main(
             let score = score_scratch[i * WG + lane];
             let p = weights_of(score, now);
             total += p;
-            let here = (first + i) * stride + kv_at;
-            let near = value(here, lane);
+            let here = kv_at(first + i, team.kv_head, params.kv_heads);
+            let near = value(here, 0u, lane);
             sum0 = plus(sum0, p.x, near);
             sum1 = plus(sum1, p.y, near);
             if HEAD_DIM > 64u {
-                let far = value(here + 8u, lane);
+                let far = value(here, 8u, lane);
                 sum2 = plus(sum2, p.x, far);
                 sum3 = plus(sum3, p.y, far);
             } else {

@@ -7,7 +7,7 @@
 //   2        qkv     read     f32        [1, (H + 2 KV) HD]       activations
 //   3        turns   read     vec2<f32>  [S + 2N, R/2]            cos and sin of each phase
 //   4        terms   read     vec4<f32>  [H]                      ALiBi's slope; what softmax starts from: a score, a sum; 0
-//   5        k       write    vec4<u32>  [S + N, KV HD words/4]   keys, f16 pairs or f32 bits
+//   5        k       write    vec4<u32>  [S + N, KV HD words/4]   keys, as lib/kv.wgsl or lib/kv_blocks.wgsl has them
 //   6        v       write    vec4<u32>  [S + N, KV HD words/4]   values, the same
 //   7        out     write    vec4<f32>  [splits, H, HD/4 + 1]    sums of p v, then the highest score, the sum of p;
 //                                        [1, H HD/4]              att, with one split
@@ -16,8 +16,8 @@
 //   requires:  HD = HEAD_DIM, a multiple of 8; WG a power of two, at most 64; PIECES = ceil(HD/8 / WG), 1 unless SHUFFLED; SPLIT = span, a
 //              multiple of WG; GROUP at most 4, a divisor of H/KV; TEAMS HD/8 at most WG, or 1; STEP 1, 2 or 4, a divisor
 //              of HD/8; where SHUFFLED, TEAMS a power of two and STEP 1
-//   uses:      lib/attention_params.wgsl, lib/score.wgsl, lib/ring.wgsl, lib/rope.wgsl, lib/kv.wgsl, lib/half.wgsl,
-//              lib/kv_store.wgsl; lib/reduce4.wgsl and lib/lanes.wgsl, or lib/reduce_subgroup.wgsl and
+//   uses:      lib/attention_params.wgsl, lib/score.wgsl, lib/ring.wgsl, lib/rope.wgsl, lib/half.wgsl; lib/kv.wgsl and
+//              lib/kv_store.wgsl, or lib/kv_blocks.wgsl and lib/kv_blocks_store.wgsl; lib/reduce4.wgsl and lib/lanes.wgsl, or lib/reduce_subgroup.wgsl and
 //              lib/lanes_subgroup.wgsl where a workgroup is one subgroup (attention_one_subgroup)
 //   twin:      src/reference/rope_store.rs, then src/reference/attention.rs
 //
@@ -106,11 +106,11 @@ fn turned8(head: u32, d: u32, phase: u32) -> Eight {
     );
 }
 
-fn value8(at: u32) -> Eight {
-    return stored_as(Eight(
+fn raw8(at: u32) -> Eight {
+    return Eight(
         vec4(qkv[at], qkv[at + 1u], qkv[at + 2u], qkv[at + 3u]),
         vec4(qkv[at + 4u], qkv[at + 5u], qkv[at + 6u], qkv[at + 7u]),
-    ));
+    );
 }
 
 /// Turns the queries of the group, from `head` on, for what comes next.
@@ -196,23 +196,21 @@ fn products(before: Products, q: Heads, key_at: u32, begin: u32, end: u32) -> Pr
     var d = before;
     // No constant bounds for the compiler: unrolled, this takes twice the registers.
     for (var e = begin; e < end; e += STEP) {
-        let key0 = k8(key_at + e);
         if STEP == 1u {
-            d = plus_products(d, queries(q, e - begin), key0);
+            d = plus_products(d, queries(q, e - begin), k8(key_at, e));
         }
         if STEP == 2u {
-            let key1 = k8(key_at + e + 1u);
-            d = plus_products(d, queries(q, e), key0);
-            d = plus_products(d, queries(q, e + 1u), key1);
+            let near = k16(key_at, e);
+            d = plus_products(d, queries(q, e), near.first);
+            d = plus_products(d, queries(q, e + 1u), near.second);
         }
         if STEP == 4u {
-            let key1 = k8(key_at + e + 1u);
-            let key2 = k8(key_at + e + 2u);
-            let key3 = k8(key_at + e + 3u);
-            d = plus_products(d, queries(q, e), key0);
-            d = plus_products(d, queries(q, e + 1u), key1);
-            d = plus_products(d, queries(q, e + 2u), key2);
-            d = plus_products(d, queries(q, e + 3u), key3);
+            let near = k16(key_at, e);
+            let far = k16(key_at, e + 2u);
+            d = plus_products(d, queries(q, e), near.first);
+            d = plus_products(d, queries(q, e + 1u), near.second);
+            d = plus_products(d, queries(q, e + 2u), far.first);
+            d = plus_products(d, queries(q, e + 3u), far.second);
         }
     }
     return d;
@@ -220,11 +218,15 @@ fn products(before: Products, q: Heads, key_at: u32, begin: u32, end: u32) -> Pr
 
 /// What the values of a split are found by.
 struct Split {
-    first: u32,   // its first slot
-    count: u32,   // how many are stored
-    place: u32,   // the token's own slot
-    stride: u32,  // from one slot to the next, in eights
-    at: u32,      // the lane's eight dimensions of a slot
+    first: u32,    // its first slot
+    count: u32,    // how many are stored
+    place: u32,    // the token's own slot
+    kv_head: u32,
+    e: u32,        // which eight of its dimensions are the lane's
+}
+
+fn value_at(split: Split, slot: u32) -> u32 {
+    return kv_at(slot, split.kv_head, params.kv_heads);
 }
 
 /// What slot i of a split weighs; nothing beyond its end.
@@ -235,7 +237,7 @@ fn weights(split: Split, i: u32) -> vec4<f32> {
 /// Slot i's value. One that is not seen may hold anything, and the token's own comes later: they are nothing.
 fn value(split: Split, i: u32, p: vec4<f32>) -> Eight {
     let slot = split.first + min(i, split.count - 1u);
-    return v8_where(slot * split.stride + split.at, any(p > vec4(0.0)) && slot != split.place);
+    return v8_where(value_at(split, slot), split.e, any(p > vec4(0.0)) && slot != split.place);
 }
 
 fn plus(sum: Eight, p: f32, value: Eight) -> Eight {
@@ -303,7 +305,7 @@ fn shuffled_values(count: u32, split: Split, lane: u32, team: u32) -> Heads {
             let p = lane_four(own, i + team);
             var value = Eight(vec4(0.0), vec4(0.0));
             if any(p > vec4(0.0)) {
-                value = v8((split.first + first + i + team) * split.stride + split.at);
+                value = v8(value_at(split, split.first + first + i + team), split.e);
             }
             sums = plus_heads(sums, p, value);
         }
@@ -388,8 +390,6 @@ fn main(
     let head = group.x * GROUP;
     let sharing = params.heads / params.kv_heads;
     let kv_head = head / sharing;
-    let kv_stride = params.kv_heads * eights;
-    let kv_at = kv_head * eights;
     let key_row = (params.heads + kv_head) * HEAD_DIM;
     let value_row = key_row + params.kv_heads * HEAD_DIM;
 
@@ -411,7 +411,7 @@ fn main(
             let last = select(min((piece + 1u) * WG, eights), params.head_dim / 8u, PIECES == 1u);
             for (var first = begins; first < ends; first += WG) {
                 let i = first + lane;
-                let key_at = min(i, ends - 1u) * kv_stride + kv_at;
+                let key_at = kv_at(min(i, ends - 1u), kv_head, params.kv_heads);
                 let found = summed(products(no_products(), q, key_at, piece * WG, last));
                 if i < ends && i != place {
                     var sums = found;
@@ -429,13 +429,14 @@ fn main(
             }
         }
         if begins <= place && place < ends {
+            stage_own(lane, key_row, value_row, place);
             var d = no_products();
             for (var part = lane; part < eights; part += WG) {
                 // As it will be read back: rounded to what the cache holds.
-                let key = stored_as(turned8(key_row, 8u * part, place));
+                let key = own_key(key_row, part, place);
                 d = plus_products(d, kept_queries(part), key);
                 if head % sharing == 0u {
-                    store8(place * kv_stride + kv_at + part, key, value8(value_row + 8u * part));
+                    store8(kv_at(place, kv_head, params.kv_heads), part, key, own_value(value_row, part));
                 }
             }
             // Nothing is between a token and itself.
@@ -461,7 +462,7 @@ fn main(
     for (var piece = 0u; piece < PIECES; piece++) {
         let own_e = piece * WG + e;
         let at = min(own_e, eights - 1u);
-        let split = Split(first_slot, end - first_slot, place, kv_stride, kv_at + at);
+        let split = Split(first_slot, end - first_slot, place, kv_head, at);
         var sums = no_heads();
         if SHUFFLED {
             sums = shuffled_values(end - first_slot, split, lane, team);
@@ -470,7 +471,7 @@ fn main(
         }
         if first_slot <= place && place < end {
             let p = select(vec4(0.0), get_p(place - first_slot), team == 0u);
-            sums = plus_heads(sums, p, value8(value_row + 8u * at));
+            sums = plus_heads(sums, p, own_value(value_row, at));
         }
         finish_all(head, group.y, lane, own_e, sums, highest, total);
     }

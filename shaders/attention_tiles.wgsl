@@ -5,7 +5,7 @@
 //   0        params  read     Params
 //   1        frame   read     u32        [4]                    n: position of the first token, tokens, sinks kept
 //   2        q       read     vec4<f32>  [T, 3, H HD/4]         queries at: this lap, lap before, sinks
-//   3        k       read     vec4<u32>  [S + N, KV HD words/4] keys, f16 pairs or f32 bits
+//   3        k       read     vec4<u32>  [S + N, KV HD words/4] keys, as lib/kv.wgsl or lib/kv_blocks.wgsl has them
 //   4        v       read     vec4<u32>  [S + N, KV HD words/4] values, the same
 //   5        terms   read     vec4<f32>  [H]                    ALiBi's slope; what softmax starts from: a score, a sum; 0
 //   6        out     write    vec4<f32>  [T, H HD/4]            activations; before the last span its sums
@@ -14,7 +14,8 @@
 //   grid:      [ceil(T H/KV / 32), KV, ceil(HD/256)] workgroups, 32 queries each: of neighbouring tokens, all heads that
 //              share keys; 256 dimensions of their values
 //   requires:  HD = HEAD_DIM, a multiple of 8
-//   uses:      lib/attention_params.wgsl, lib/score.wgsl, lib/ring.wgsl, lib/kv.wgsl, lib/kinds.wgsl, lib/onto.wgsl
+//   uses:      lib/attention_params.wgsl, lib/score.wgsl, lib/ring.wgsl, lib/kv.wgsl or lib/kv_blocks.wgsl,
+//              lib/kinds.wgsl, lib/onto.wgsl
 //   twin:      src/reference/attention.rs
 //
 // Keys go by in tiles of 32 slots. Scores are a product of matrices, 16 dimensions at a time; a lane has four queries
@@ -74,19 +75,19 @@ fn query_at(team: Team, query: u32) -> u32 {
     return (i / team.sharing * 3u * params.heads + head) * (params.head_dim / 4u);
 }
 
-/// Where a slot's eights are in k and v.
+/// Where a slot is in k and v.
 fn slot_at(team: Team, slot: u32) -> u32 {
-    return (slot * params.kv_heads + team.kv_head) * (params.head_dim / 8u);
+    return kv_at(slot, team.kv_head, params.kv_heads);
 }
 
 /// Brings dimensions 16 `piece` to 16 `piece` + 15 of 32 queries and 32 keys: half of the lanes bring each. `begin`: where
-/// those of the lane start, in eights.
+/// those of the lane start: of a query in eights.
 fn stage_scores(lane: u32, begin: u32, piece: u32) {
     let eight = 2u * piece + lane / 32u % 2u;
     var part = Eight(vec4(0.0), vec4(0.0));
     if eight < params.head_dim / 8u {
         if lane < 64u {
-            part = k8(begin + eight);
+            part = k8(begin, eight);
         } else {
             part = Eight(q[2u * (begin + eight)], q[2u * (begin + eight) + 1u]);
         }
@@ -162,7 +163,7 @@ fn stage_values(team: Team, lane: u32, slot: u32, stored: u32, seen: Range, eigh
     var value = Eight(vec4(0.0), vec4(0.0));
     // A slot that is not seen may hold anything: its share is zero, its value must be a number.
     if eight < params.head_dim / 8u && slot < stored && is_seen(team.ring, seen, slot) {
-        value = v8(slot_at(team, slot) + eight);
+        value = v8(slot_at(team, slot), eight);
     }
     stage_scratch[2u * lane] = value.a;
     stage_scratch[2u * lane + 1u] = value.b;

@@ -6,12 +6,13 @@
 //   2        qkv     read     f32    [T, (H + 2 KV) HD]       activations
 //   3        turns   read     f32    [S + 2N, R/2, 2]         cos and sin of each phase
 //   4        q       write    f32    [T, 3, H HD]             queries at: this lap, lap before, sinks
-//   5        k       write    u32    [S + N, KV HD words]     keys, f16 pairs or f32 bits
+//   5        k       write    u32    [S + N, KV HD words]     keys, f16 pairs or f32 bits; or as lib/kv_blocks.wgsl has them
 //   6        v       write    u32    [S + N, KV HD words]     values, the same
 //
 //   grid:      [H + 2 KV, T, 1] workgroups, one a head and token
-//   requires:  HD and R even
-//   uses:      lib/attention_params.wgsl, lib/ring.wgsl, lib/rope.wgsl, lib/half.wgsl
+//   requires:  HD and R even; of blocks HD a multiple of 32
+//   uses:      lib/attention_params.wgsl, lib/ring.wgsl, lib/rope.wgsl, lib/half.wgsl; lib/store_pairs.wgsl, or
+//              lib/store_blocks.wgsl with one lib/kv_<type>.wgsl of blocks
 //   twin:      src/reference/rope_store.rs
 
 @group(0) @binding(0) var<storage, read> params: Params;
@@ -23,10 +24,13 @@
 @group(0) @binding(6) var<storage, read_write> v: array<u32>;
 
 override WG: u32 = 64u;
-override KV_F16: bool = true;
 
-fn turned_pair(head: u32, d: u32, phase: u32) -> vec2<f32> {
-    return vec2(turned(head, d, phase), turned(head, d + 1u, phase));
+/// Dimension d of a key or a value as it is kept.
+fn kept(head: u32, d: u32, place: u32, is_key: bool) -> f32 {
+    if is_key {
+        return turned(head, d, place);
+    }
+    return qkv[head + d];
 }
 
 @compute @workgroup_size(WG)
@@ -57,24 +61,5 @@ fn main(
     let place = ring_place(ring, n);
     let is_key = group.x < params.heads + params.kv_heads;
     let kv_head = (group.x - params.heads) % params.kv_heads;
-    for (var d = 2u * lane; d < HD; d += 2u * WG) {
-        let at = (place * params.kv_heads + kv_head) * HD + d;
-        if is_key {
-            let pair = turned_pair(head, d, place);
-            if KV_F16 {
-                k[at / 2u] = half_pair(pair);
-            } else {
-                k[at] = bitcast<u32>(pair.x);
-                k[at + 1u] = bitcast<u32>(pair.y);
-            }
-        } else {
-            let pair = vec2(qkv[head + d], qkv[head + d + 1u]);
-            if KV_F16 {
-                v[at / 2u] = half_pair(pair);
-            } else {
-                v[at] = bitcast<u32>(pair.x);
-                v[at + 1u] = bitcast<u32>(pair.y);
-            }
-        }
-    }
+    store_head(lane, head, place, kv_head, is_key);
 }

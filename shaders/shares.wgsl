@@ -5,14 +5,14 @@
 //   0        params  read     SharesParams
 //   1        frame   read     u32        [4]                    n: position of the first token, tokens, sinks kept
 //   2        q       read     vec4<f32>  [T, 3, H HD/4]         queries at: this lap, lap before, sinks
-//   3        k       read     vec4<u32>  [S + N, KV HD words/4] keys, f16 pairs or f32 bits
-//   4        v       read     vec4<u32>  [S + N, KV HD words/4] values: not looked at, but lib/kv.wgsl names them
+//   3        k       read     vec4<u32>  [S + N, KV HD words/4] keys, as lib/kv.wgsl or lib/kv_blocks.wgsl has them
+//   4        v       read     vec4<u32>  [S + N, KV HD words/4] values: not looked at, but these name them
 //   5        terms   read     vec4<f32>  [H]                    ALiBi's slope; what softmax starts from: a score, a sum; 0
 //   6        out     write    f32        [L, T, H, FIRST]       shares of attention, each token's 1 in all, less what softmax starts from
 //
 //   grid:      [H, T, 1] workgroups, one a token and head
 //   requires:  HD a multiple of 8, HEAD_DIM = HD; first <= S + N
-//   uses:      lib/attention_params.wgsl, lib/score.wgsl, lib/ring.wgsl, lib/kv.wgsl
+//   uses:      lib/attention_params.wgsl, lib/score.wgsl, lib/ring.wgsl, lib/kv.wgsl or lib/kv_blocks.wgsl
 //   twin:      src/reference/shares.rs
 //
 // Each lane keeps a running maximum and sum of its own keys (online softmax); then they are joined.
@@ -48,11 +48,11 @@ fn score(n: u32, index: u32, head: u32) -> f32 {
     }
     let eights = HEAD_DIM / 8u;
     let kv_head = head / (params.attend.heads / params.attend.kv_heads);
-    let key_at = (index * params.attend.kv_heads + kv_head) * eights;
+    let key_at = kv_at(index, kv_head, params.attend.kv_heads);
     let q_at = serves * HEAD_DIM / 4u;
     var sum = vec4(0.0);
     for (var e = 0u; e < eights; e++) {
-        let key = k8(key_at + e);
+        let key = k8(key_at, e);
         sum += q_scratch[q_at + 2u * e] * key.a + q_scratch[q_at + 2u * e + 1u] * key.b;
     }
     let found = scores_of(params.attend, vec4(sum.x + sum.y + sum.z + sum.w));

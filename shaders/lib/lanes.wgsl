@@ -3,7 +3,7 @@
 // Gives:  SHUFFLED: whether a lane has what others have from their registers; where not, the kernel puts it into
 //         workgroup memory
 //         lane_eight(own, lane), lane_four(own, lane) -> what that lane has; for SHUFFLED kernels alone
-// Uses:   lib/kv.wgsl
+// Uses:   lib/eight.wgsl
 
 const SHUFFLED: bool = false;
 

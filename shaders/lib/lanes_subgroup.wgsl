@@ -3,7 +3,7 @@
 // Gives:  SHUFFLED: whether a lane has what others have from their registers: on software drivers, which read workgroup
 //         memory lane by lane; a GPU reads it at once
 //         lane_eight(own, lane), lane_four(own, lane) -> what that lane has
-// Uses:   lib/kv.wgsl
+// Uses:   lib/eight.wgsl
 
 override SHUFFLED: bool = false;
 

@@ -237,9 +237,17 @@ impl Script {
         self.tokenizer.encode_marked(&self.delta(text)?)
     }
 
-    /// The ids of an answer that is told, not generated.
+    /// The ids of an answer that is told, not generated: as they are behind the text that asks for it. SentencePiece
+    /// has a space before a text of its own, and none in the middle of one.
     pub fn answer(&self, text: &str) -> Result<Vec<u32>> {
-        self.tokenizer.encode_marked(&self.tokenizer.marked_ends(text))
+        let (asks, answer) = (self.delta("x")?, self.tokenizer.marked_ends(text));
+        let before = self.tokenizer.encode_marked(&asks)?;
+        let mut ids = self.tokenizer.encode_marked(&(asks + &answer))?;
+        match ids.starts_with(&before) {
+            true => Ok(ids.split_off(before.len())),
+            // What asks for it ends in the middle of a token of both.
+            false => self.tokenizer.encode_marked(&answer),
+        }
     }
 
     /// Where in a later turn's ids is what the stream lacks, whose last token is this: an end token that the model has

@@ -183,8 +183,16 @@ pub(crate) enum PolicyArg {
 
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum KvArg {
+    /// Half precision
     F16,
+    /// Single precision
     F32,
+    /// Bytes with a scale for 32 of them: about half of f16
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// Four bits with a scale for 32 of them: about a quarter of f16
+    #[value(name = "q4_0")]
+    Q4_0,
 }
 
 impl From<KvArg> for KvType {
@@ -192,6 +200,8 @@ impl From<KvArg> for KvType {
         match kv {
             KvArg::F16 => Self::F16,
             KvArg::F32 => Self::F32,
+            KvArg::Q8_0 => Self::Q8_0,
+            KvArg::Q4_0 => Self::Q4_0,
         }
     }
 }

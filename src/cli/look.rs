@@ -6,7 +6,7 @@ use super::tuning;
 use super::weights::Weights;
 use brooklet::format::describe;
 use brooklet::gpu::AdapterReport;
-use brooklet::model::Config;
+use brooklet::model::{Config, KvType};
 use brooklet::ops::Variant;
 use brooklet::session::Session;
 use brooklet::text::{Tokenizer, Vocab};
@@ -62,6 +62,18 @@ pub(crate) fn devices(args: DevicesArgs) -> Result<()> {
     Ok(())
 }
 
+/// What the keys and values of a token take, for each type that suits the model.
+fn told_kv_bytes(config: &Config) -> String {
+    let each = KvType::ALL.into_iter().filter_map(|kv| Some((kv, config.kv_bytes(kv)?)));
+    let each = each.filter(|(_, bytes)| *bytes > 0);
+    let each: Vec<_> = each.map(|(kv, bytes)| format!("{} {}", kv.name(), human(bytes))).collect();
+    if each.is_empty() {
+        String::new()
+    } else {
+        format!("\nkeys and values of a token: {}", each.join(", "))
+    }
+}
+
 pub(crate) fn inspect(args: InspectArgs) -> Result<()> {
     let (_, gguf) = Weights::open(&args.file, None)?;
     warn(&gguf.warnings);
@@ -73,6 +85,7 @@ pub(crate) fn inspect(args: InspectArgs) -> Result<()> {
         }
         Err(error) => (Config::from_gguf(&gguf), Some(error)),
     };
+    let kept = config.as_ref().map_or_else(|_| String::new(), told_kv_bytes);
     let verdict = match (config, tokenizer) {
         (Ok(config), None) => format!("brooklet runs this model, of the family {}", config.kinds()),
         (config, tokenizer) => {
@@ -82,7 +95,7 @@ pub(crate) fn inspect(args: InspectArgs) -> Result<()> {
         }
     };
     // Writing into a String does not fail.
-    let _ = writeln!(text, "\n{verdict}");
+    let _ = writeln!(text, "{kept}\n{verdict}");
     Output::new().text(&text)
 }
 

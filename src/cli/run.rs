@@ -4,6 +4,7 @@ use super::interrupt;
 use super::model::{File, prompt_ids, text};
 use super::output::{Output, human};
 use super::saved::{self, Keeper, Kept};
+use brooklet::model::KvType;
 use brooklet::ops::ActivationType;
 use brooklet::session::{Ended, Read, Reading, Session};
 use brooklet::text::{Detokenizer, SamplerSettings, StopTexts, Tokenizer};
@@ -41,7 +42,9 @@ struct Summary {
     ring: u32,
     activations: ActivationType,
     evicted: u64,
+    kv: KvType,
     kv_bytes: u64,
+    token_bytes: u64,
     weight_bytes: u64,
     activation_bytes: u64,
     seed: u64,
@@ -297,7 +300,9 @@ fn summarise(
         ring: ring.slots,
         activations: cache.settings().activations,
         evicted: session.evicted(),
+        kv: cache.settings().kv,
         kv_bytes: cache.bytes(),
+        token_bytes: model.config.kv_bytes(cache.settings().kv).unwrap_or(0),
         weight_bytes: model.bytes(),
         activation_bytes: session.activation_bytes(),
         seed: sampling.seed,
@@ -330,8 +335,13 @@ fn print_statistics(s: &Summary) {
         s.generated_tokens, s.decode_tps, s.seed, s.stop_reason
     );
     eprintln!(
-        "cache      {} sinks + window of {} in a ring of {}; {} tokens forgotten",
-        s.sinks, s.window, s.ring, s.evicted
+        "cache      {} sinks + window of {} in a ring of {}, {} of {} a token; {} tokens forgotten",
+        s.sinks,
+        s.window,
+        s.ring,
+        s.kv.name(),
+        human(s.token_bytes),
+        s.evicted
     );
     eprintln!("products   of one token with activations in {}", s.activations);
     eprintln!(

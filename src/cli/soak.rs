@@ -88,6 +88,12 @@ pub(crate) fn run(args: &SoakArgs, given: &[String]) -> Result<()> {
             "--policy: streaming or window; the others have no end to reach".into(),
         ));
     }
+    let Some(tolerance) = soak::tolerance(settings.kv) else {
+        return Err(Error::Usage(format!(
+            "--kv {}: a soak is held to an oracle that rounds no key or value; f16 or f32 works",
+            settings.kv.name()
+        )));
+    };
     let mut session = block_on(Session::new(model.clone(), settings))?;
     let (config, CacheSettings { sinks, window, .. }) = (model.config.clone(), settings);
     let oracle = Oracle::read(&file.source, &file.gguf, config, sinks, window);
@@ -124,7 +130,7 @@ pub(crate) fn run(args: &SoakArgs, given: &[String]) -> Result<()> {
         generation.submit_together(TOGETHER);
         go_on(args, (&mut session, &mut generation), &mut run, &mut oracle, keeper.as_mut()).await
     });
-    let report = Report::new(&run.records, args.tokens, soak::tolerance(settings.kv));
+    let report = Report::new(&run.records, args.tokens, tolerance);
     if let Some(path) = &args.csv {
         write_csv(path, &run.records)?;
     }

@@ -5,7 +5,7 @@ use super::config::LayerKind;
 use super::rope::phase_table;
 use super::{Config, Rope, RopeScaling};
 use crate::gpu::{Gpu, Tensor};
-use crate::ops::{ActivationType, RingParams};
+use crate::ops::{ActivationType, KvType, RingParams, Shift};
 use crate::{Error, Result};
 use rings::{Rings, Size};
 use std::collections::HashMap;
@@ -43,17 +43,6 @@ impl Policy {
     pub fn has_sinks(self) -> bool {
         matches!(self, Self::Streaming | Self::HalfDiscard)
     }
-}
-
-/// How K and V are stored. Sums are f32 always.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KvType {
-    /// Half precision, packed in pairs; needs no `shader-f16`.
-    #[default]
-    F16,
-    /// Single precision.
-    F32,
 }
 
 /// What a stream's cache should be.
@@ -112,6 +101,9 @@ impl CacheSettings {
         if self.policy == Policy::HalfDiscard && self.window < 2 {
             return wrong("window", 1, "half-discard needs 2 or more, to throw half away");
         }
+        if self.policy == Policy::HalfDiscard {
+            Shift::expect(self.kv)?;
+        }
         if !self.policy.has_sinks() && self.sinks > 0 {
             let works = format!(
                 "only policy streaming and half-discard have sinks; leave it out or 0 with {}",
@@ -146,8 +138,8 @@ impl CacheSettings {
     }
 }
 
-/// K and V of every layer, and the table of turns. [S + N, words] each; the storage index of a key
-/// is the phase it was turned to.
+/// K and V of every layer, and the table of turns. [S + N, words] each, or, of blocks, a fourth of the rows; the storage
+/// index of a key is the phase it was turned to.
 pub struct Cache {
     settings: CacheSettings,
     rings: Rings,
@@ -161,6 +153,8 @@ struct Stored {
     ring: RingParams,
     k: Tensor,
     v: Tensor,
+    /// Slots that share a row of both.
+    row_slots: usize,
     /// Where a layer has states that are not of one token.
     states: Option<Tensor>,
     /// Whether sinks are forgotten when they leave the window: it is the layer's own.
@@ -180,10 +174,9 @@ impl Cache {
         let rings = Rings::of(&settings, config)?;
         let ring = rings.policy;
         config.expect_capacity(settings.policy, ring)?;
-        let words = |kind: LayerKind| match settings.kv {
-            KvType::F16 => kind.n_head_kv * kind.head_dim / 2,
-            KvType::F32 => kind.n_head_kv * kind.head_dim,
-        };
+        let kv = settings.kv;
+        config.expect_kv(kv)?;
+        let words = |kind: LayerKind| kv.row_words(kind.n_head_kv, kind.head_dim);
         let layer = |&kind: &LayerKind| (rings.of_layer(kind), 4 * words(kind) as u64);
         let of_layers = config.layers.iter().filter(|kind| kind.attends());
         let of_layers: Vec<_> = of_layers.map(layer).collect();
@@ -191,17 +184,23 @@ impl Cache {
         let phase = 8 * turned.max().unwrap_or(0) / 2;
         let widest = |has: &dyn Fn(RingParams) -> bool| {
             let rows = of_layers.iter().filter(|(ring, _)| has(*ring)).map(|(_, row)| *row);
-            Size { row: rows.max().unwrap_or(0), phase }
+            Size { row: rows.max().unwrap_or(0), row_slots: kv.row_slots() as u64, phase }
         };
         // How long the policy's window may be, only those layers decide that it is for.
         let (size, any) = (widest(&|of| of == ring), widest(&|_| true));
         let no_room = |window: u64| Error::NoRoom {
-            what: format!("a cache of {} + {} tokens", ring.sinks, ring.slots),
+            what: format!(
+                "a cache of {} + {} tokens, of {} bytes each as {},",
+                ring.sinks,
+                ring.slots,
+                config.kv_bytes(kv).unwrap_or(0),
+                kv.name()
+            ),
             needed: size.of(&of_layers) + rings.states.map_or(0, |ring| config.state_bytes(ring)),
             tries: config
                 .chunk_to_try(&settings)
                 .into_iter()
-                .chain(size.tries(window, settings.kv))
+                .chain(size.tries(window, config.smaller_kv(&settings)))
                 .collect(),
         };
         // What a buffer takes is known before. What a device has is not: then half of what was asked for may fit.
@@ -221,10 +220,12 @@ impl Cache {
         };
         let store = |(layer, &kind): (usize, &LayerKind)| {
             let ring = rings.of_layer(kind);
-            let rows = (ring.sinks + ring.slots) as usize;
+            let slots = (ring.sinks + ring.slots) as usize;
+            let row_slots = if kind.attends() { kv.row_slots() } else { 1 };
             let [k, v] = if kind.attends() { [words(kind); 2] } else { config.state_words() };
             let make = |name: &str, words| {
-                Tensor::zeros(gpu, format!("kv.{layer}.{name}"), &[rows, words])
+                let shape = [slots.div_ceil(row_slots), words];
+                Tensor::zeros(gpu, format!("kv.{layer}.{name}"), &shape)
             };
             let own = kind.window.is_some() && rings.own.is_some();
             let turns = usize::from(kind.window.is_some() && local.is_some());
@@ -232,7 +233,8 @@ impl Cache {
             let states = states
                 .map(|shape| Tensor::zeros(gpu, format!("kv.{layer}.states"), &shape))
                 .transpose()?;
-            Ok(Stored { ring, k: make("k", k)?, v: make("v", v)?, states, own, turns })
+            let (k, v) = (make("k", k)?, make("v", v)?);
+            Ok(Stored { ring, k, v, row_slots, states, own, turns })
         };
         let layers = config.layers.iter().enumerate().map(store);
         let layers = layers.collect::<Result<Vec<_>>>().map_err(whole)?;
@@ -302,20 +304,25 @@ impl Cache {
     }
 
     /// Every tensor of keys and values, a layer's after the other's; of a layer that does not attend, what it keeps instead.
-    pub(crate) fn stored(&self) -> impl Iterator<Item = &Tensor> {
-        self.layers.iter().flat_map(|layer| [&layer.k, &layer.v].into_iter().chain(&layer.states))
+    /// With each how many slots share a row of it.
+    pub(crate) fn stored(&self) -> impl Iterator<Item = (&Tensor, usize)> {
+        self.layers.iter().flat_map(|layer| {
+            let (each, states) = (layer.row_slots, layer.states.as_ref());
+            [(&layer.k, each), (&layer.v, each)].into_iter().chain(states.map(|states| (states, 1)))
+        })
     }
 
     /// Bytes that K, V and the tables hold on the device.
     pub fn bytes(&self) -> u64 {
-        self.stored().chain(&self.turns).map(Tensor::size).sum()
+        let stored = self.stored().map(|(tensor, _)| tensor);
+        stored.chain(&self.turns).map(Tensor::size).sum()
     }
 
     /// Bytes of keys and values that the cache holds once `tokens` have been stored.
     pub fn filled_bytes(&self, tokens: u64) -> u64 {
-        let held = |tensor: &Tensor| {
-            let rows = tensor.shape[0] as u64;
-            tensor.size() / rows * tokens.min(rows)
+        let held = |(tensor, row_slots): (&Tensor, usize)| {
+            let slots = (tensor.shape[0] * row_slots) as u64;
+            tensor.size() * tokens.min(slots) / slots
         };
         self.stored().map(held).sum()
     }

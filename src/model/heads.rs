@@ -1,6 +1,6 @@
 //! Heads of attention, which layers may have in several numbers and sizes.
 use super::config::MOST;
-use super::{Config, KvType, LayerKind, Positions};
+use super::{CacheSettings, Config, KvType, LayerKind, Policy, Positions};
 use crate::ops::{HeadShape, MOST_HEAD_DIM};
 use crate::{Error, Result};
 
@@ -34,11 +34,38 @@ impl Config {
         let shape = |LayerKind { n_head_kv, head_dim, .. }| HeadShape {
             head_dim,
             sharing: self.n_head / n_head_kv,
-            kv_f16: kv == KvType::F16,
+            kv,
             alibi: matches!(self.positions, Positions::Alibi(_)),
             capped: self.caps.attention.is_some(),
         };
         self.heads().into_iter().map(shape).collect()
+    }
+
+    /// Sizes of the heads that keys and values have.
+    fn kept_heads(&self) -> impl Iterator<Item = usize> {
+        self.layers.iter().filter(|kind| kind.attends()).map(|kind| kind.head_dim)
+    }
+
+    /// An error unless keys and values can be stored so.
+    pub(crate) fn expect_kv(&self, kv: KvType) -> Result<()> {
+        self.kept_heads().try_for_each(|head_dim| kv.expect_heads(head_dim))
+    }
+
+    /// Bytes that the keys and values of a token take in all layers, unless some cannot be stored so.
+    pub fn kv_bytes(&self, kv: KvType) -> Option<u64> {
+        self.expect_kv(kv).ok()?;
+        let attend = self.layers.iter().filter(|kind| kind.attends());
+        let words = attend.map(|kind| kv.row_words(kind.n_head_kv, kind.head_dim));
+        Some(2 * 4 * words.sum::<usize>() as u64 / kv.row_slots() as u64)
+    }
+
+    /// A type of keys and values that takes less than what was asked for, and that works as well.
+    pub(super) fn smaller_kv(&self, settings: &CacheSettings) -> Option<KvType> {
+        let works = |kv: &KvType| {
+            let shifts = settings.policy == Policy::HalfDiscard && kv.in_blocks();
+            !shifts && self.expect_kv(*kv).is_ok()
+        };
+        settings.kv.smaller().filter(works)
     }
 
     /// An error unless the kernels can run a layer of this kind.

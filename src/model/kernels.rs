@@ -52,7 +52,7 @@ pub(crate) struct Needs<'a> {
     config: &'a Config,
     /// Of each of [`Config::heads`].
     heads: Vec<HeadShape>,
-    kv_f16: bool,
+    kv: KvType,
     products: &'a Products,
     variant: Variant,
 }
@@ -66,15 +66,16 @@ impl<'a> Needs<'a> {
     ) -> Self {
         let KernelSettings { kv, activations, tiles } = settings;
         let variant = Variant { activations, tiles: tiles && variant.tiles, ..variant };
-        let (heads, kv_f16) = (config.head_shapes(kv), kv == KvType::F16);
-        Self { config, heads, kv_f16, products, variant }
+        let heads = config.head_shapes(kv);
+        Self { config, heads, kv, products, variant }
     }
 }
 
 impl Kernels {
     /// Compiles them side by side.
     pub(crate) async fn new(gpu: &Gpu, needs: Needs<'_>) -> Result<Self> {
-        let Needs { config: c, heads, kv_f16, products, variant } = needs;
+        let Needs { config: c, heads, kv, products, variant } = needs;
+        c.expect_kv(kv)?;
         let Products { embedding, layers, experts, output, .. } = products;
         let (folds, neox) = (c.folds(), c.rope.layout == RopeLayout::Neox);
         let all = [&layers[..], output].concat();
@@ -137,12 +138,7 @@ impl Kernels {
                 MatMul::new(gpu, one, layers, variant),
                 try_join3(folded, few, routed),
             ),
-            try_join4(
-                RopeStore::new(gpu, neox, kv_f16),
-                attention,
-                Argmax::new(gpu),
-                Sample::new(gpu),
-            ),
+            try_join4(RopeStore::new(gpu, neox, kv), attention, Argmax::new(gpu), Sample::new(gpu)),
         )
         .await?;
         Ok(Self {

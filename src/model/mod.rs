@@ -30,7 +30,8 @@ mod states;
 mod tensors;
 mod weights;
 
-pub use cache::{Cache, CacheSettings, KvType, Policy, reduce};
+pub use crate::ops::KvType;
+pub use cache::{Cache, CacheSettings, Policy, reduce};
 pub use config::{
     Caps, Config, DeltaHeads, Experts, HeadNorms, LayerKind, Mixer, NormPlaces, Norms, Positions,
     Softmax,

@@ -1,5 +1,5 @@
 //! The policy `half-discard`: a cache that is full throws the older half of its window away and goes on.
-use super::{Cache, KvType, Model, Policy, RopeLayout};
+use super::{Cache, Model, Policy, RopeLayout};
 use crate::Result;
 use crate::gpu::{Program, Recording};
 use crate::ops::{Shift, ShiftParams};
@@ -22,9 +22,9 @@ impl Shifter {
         if settings.policy != Policy::HalfDiscard {
             return Ok(None);
         }
-        let (neox, f16) = (c.rope.layout == RopeLayout::Neox, settings.kv == KvType::F16);
+        let neox = c.rope.layout == RopeLayout::Neox;
         // Heads differ in size only where some have a window, which this policy is not for.
-        let op = Shift::new(&model.gpu, c.layers[0].head_dim, neox, f16).await?;
+        let op = Shift::new(&model.gpu, c.layers[0].head_dim, neox, settings.kv).await?;
         let half = |layer: usize| {
             let kv_heads = c.layers[layer].n_head_kv as u32;
             ShiftParams::half(ring, kv_heads, c.rope_dim(layer) as u32)

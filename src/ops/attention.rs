@@ -1,9 +1,8 @@
 //! Attention over sinks and ring.
-use super::{FRAME, HEAD_TERMS, RingParams, Sums, WORKGROUP_MEMORY, expect_cache};
+use super::{FRAME, ForKv, HEAD_TERMS, KvType, RingParams, Sums, WORKGROUP_MEMORY, expect_cache};
 use crate::Result;
-use crate::gpu::{
-    Access, Gpu, Kernel, KernelSource, MOST_ITERATIONS, Recording, Tensor, Work, wgsl,
-};
+use crate::gpu::{Access, Gpu, Kernel, MOST_ITERATIONS, Recording, Tensor, Work};
+use crate::shaders::files;
 
 /// `Params` of every kernel around the cache: `shaders/lib/attention_params.wgsl`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -57,8 +56,9 @@ pub struct Attention {
 enum Way {
     /// So many heads of a token that share them; 1 where more would leave too few workgroups.
     Heads(Kernel, u32),
-    /// So many queries of neighbouring tokens and all heads that share them.
-    Queries(Kernel, usize),
+    /// So many queries of neighbouring tokens and all heads that share them: by tiles, or by columns.
+    Tiles(Kernel),
+    Columns(Kernel, usize),
 }
 
 impl Way {
@@ -74,13 +74,13 @@ impl Way {
                     + 2 * group;
                 (once, 1 + keys * (1 + eights) + keys + 2 * lanes + sums * (1 + 64), 64)
             }
-            Self::Queries(kernel, TILE_QUERIES) if kernel.source.name == Attention::TILES.name => (
+            Self::Tiles(_) => (
                 16 + 4,
                 1 + 3 * (1 + 2 * eights) + 16 + head_dim.min(TILE_DIMS as u32).div_ceil(64) * 32,
                 32,
             ),
             // What is not seen, scores by three queries, values.
-            Self::Queries(..) => (0, 1 + 64 + 3 * (1 + 64) + 64, 64),
+            Self::Columns(..) => (0, 1 + 64 + 3 * (1 + 64) + 64, 64),
         };
         ([once, tile].map(u64::from), slots)
     }
@@ -138,8 +138,8 @@ pub struct HeadShape {
     pub head_dim: usize,
     /// H / KV
     pub sharing: usize,
-    /// Whether K and V are f16.
-    pub kv_f16: bool,
+    /// How K and V are stored.
+    pub kv: KvType,
     /// Whether scores fall with distance, by each head's slope (ALiBi).
     pub alibi: bool,
     /// Whether scores are kept below a cap.
@@ -164,6 +164,7 @@ impl HeadShape {
     ) -> Result<()> {
         let [heads, kv_heads, head_dim] = params.shape();
         let Self { head_dim: expected, sharing, capped, .. } = *self;
+        self.kv.expect_heads(head_dim)?;
         let suits = head_dim == expected && heads == kv_heads * sharing;
         if capped != (params.cap > 0.0) {
             let (is, wants) = match capped {
@@ -188,7 +189,7 @@ impl HeadShape {
     pub(super) fn overrides(&self) -> [(&'static str, f64); 4] {
         let flag = |on| f64::from(u8::from(on));
         [
-            ("KV_F16", flag(self.kv_f16)),
+            ("KV_F16", self.kv.is_f16()),
             ("HEAD_DIM", self.head_dim as f64),
             ("ALIBI", flag(self.alibi)),
             ("CAPPED", flag(self.capped)),
@@ -204,16 +205,13 @@ impl HeadShape {
 
 impl Attention {
     /// The kernel and its bindings.
-    pub const SOURCE: KernelSource = KernelSource {
-        name: "attention",
-        wgsl: wgsl!(
-            "lib/attention_params.wgsl",
-            "lib/score.wgsl",
-            "lib/ring.wgsl",
-            "lib/unpack_half.wgsl",
-            "lib/kv.wgsl",
-            "attention.wgsl"
-        ),
+    pub const SOURCES: ForKv = ForKv {
+        stem: "attention",
+        suffix: "",
+        libraries: files!["lib/attention_params.wgsl", "lib/score.wgsl", "lib/ring.wgsl"],
+        floats: ForKv::READ[0],
+        blocks: ForKv::READ[1],
+        file: files!["attention.wgsl"],
         bindings: &[
             Access::Read,
             Access::Read,
@@ -228,51 +226,48 @@ impl Attention {
     };
 
     /// The same for the tokens of a chunk, by tiles.
-    pub const TILES: KernelSource = KernelSource {
-        name: "attention_tiles",
-        wgsl: wgsl!(
+    pub const TILES: ForKv = ForKv {
+        stem: "attention_tiles",
+        libraries: files![
             "lib/attention_params.wgsl",
             "lib/score.wgsl",
             "lib/ring.wgsl",
             "lib/kinds.wgsl",
-            "lib/unpack_half.wgsl",
-            "lib/kv.wgsl",
             "lib/onto.wgsl",
-            "attention_tiles.wgsl"
-        ),
-        ..Self::SOURCE
+        ],
+        file: files!["attention_tiles.wgsl"],
+        ..Self::SOURCES
     };
 
     /// The same for software drivers.
-    pub const COLUMNS: KernelSource = KernelSource {
-        name: "attention_columns_subgroup",
-        wgsl: wgsl!(
+    pub const COLUMNS: ForKv = ForKv {
+        stem: "attention_columns",
+        suffix: "_subgroup",
+        libraries: files![
             "lib/attention_params.wgsl",
             "lib/score.wgsl",
             "lib/ring.wgsl",
             "lib/kinds.wgsl",
-            "lib/unpack_half.wgsl",
-            "lib/kv.wgsl",
-            "attention_columns.wgsl"
-        ),
+        ],
+        file: files!["attention_columns.wgsl"],
         subgroups: true,
-        ..Self::SOURCE
+        ..Self::SOURCES
     };
 
     /// Compiles the kernel for heads of one shape. `way`: how a chunk goes.
     pub async fn new(gpu: &Gpu, shape: HeadShape, way: ChunkAttention) -> Result<Self> {
         let lanes = gpu.tier.lanes() as usize;
-        let make = |source, group: usize| {
+        let make = |sources: ForKv, group: usize| {
             let own = [("WG", lanes as f64), ("GROUP", group as f64)];
-            Kernel::new(gpu, source, [&own[..], &shape.overrides()].concat())
+            Kernel::new(gpu, sources.of(shape.kv), [&own[..], &shape.overrides()].concat())
         };
         let group = shape.group(lanes);
         let chunk = match way {
-            ChunkAttention::Heads => Way::Heads(make(Self::SOURCE, group).await?, group as u32),
-            ChunkAttention::Tiles => Way::Queries(make(Self::TILES, 1).await?, TILE_QUERIES),
+            ChunkAttention::Heads => Way::Heads(make(Self::SOURCES, group).await?, group as u32),
+            ChunkAttention::Tiles => Way::Tiles(make(Self::TILES, 1).await?),
             ChunkAttention::Columns => {
                 let queries = LANE_DIMS / shape.head_dim * lanes;
-                Way::Queries(make(Self::COLUMNS, 1).await?, queries)
+                Way::Columns(make(Self::COLUMNS, 1).await?, queries)
             }
         };
         Ok(Self { chunk, shape, span: None })
@@ -282,7 +277,8 @@ impl Attention {
     pub fn readers(&self, tokens: usize) -> usize {
         match &self.chunk {
             Way::Heads(_, group) => tokens * self.shape.sharing / *group as usize,
-            Way::Queries(_, each) => (tokens * self.shape.sharing).div_ceil(*each),
+            Way::Tiles(_) => (tokens * self.shape.sharing).div_ceil(TILE_QUERIES),
+            Way::Columns(_, each) => (tokens * self.shape.sharing).div_ceil(*each),
         }
     }
 
@@ -300,7 +296,7 @@ impl Attention {
         let [rows, _] = out.dims(OP)?;
         frame.expect(OP, [FRAME])?;
         q.expect(OP, [rows, 3, heads * head_dim])?;
-        expect_cache(OP, params.ring, kv_heads * head_dim, self.shape.kv_f16, [k, v])?;
+        expect_cache(OP, params.ring, [kv_heads, head_dim], self.shape.kv, [k, v])?;
         out.expect(OP, [rows, heads * head_dim])?;
         carry.expect(OP, [rows, heads, carried(head_dim)])?;
         terms.expect(OP, [heads, HEAD_TERMS])?;
@@ -309,12 +305,13 @@ impl Attention {
         let way = &self.chunk;
         let (kernel, grid) = match way {
             Way::Heads(kernel, group) => (kernel, [params.heads / group, rows as u32, 1]),
-            Way::Queries(kernel, each) => {
-                let parts = match kernel.source.name == Self::TILES.name {
-                    true => head_dim.div_ceil(TILE_DIMS) as u32,
-                    false => 1,
-                };
-                (kernel, [(rows * sharing).div_ceil(*each) as u32, params.kv_heads, parts])
+            Way::Tiles(kernel) => {
+                let parts = head_dim.div_ceil(TILE_DIMS) as u32;
+                let teams = (rows * sharing).div_ceil(TILE_QUERIES) as u32;
+                (kernel, [teams, params.kv_heads, parts])
+            }
+            Way::Columns(kernel, each) => {
+                (kernel, [(rows * sharing).div_ceil(*each) as u32, params.kv_heads, 1])
             }
         };
         let ([once, tile], slots) = way.iterations(head_dim as u32);

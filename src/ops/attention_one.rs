@@ -1,10 +1,12 @@
 //! The attention of one token, with what comes before it: turned, stored, attended to, in one dispatch, or in two
 //! where the cache is split over workgroups.
 use super::{
-    AttentionParams, FRAME, HEAD_TERMS, HeadShape, RingParams, Sums, expect_cache, expect_turns,
+    AttentionParams, FRAME, ForKv, HEAD_TERMS, HeadShape, RingParams, Sums, WORKGROUP_MEMORY,
+    expect_cache, expect_turns,
 };
 use crate::Result;
 use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work, wgsl};
+use crate::shaders::files;
 use futures_util::future::try_join;
 
 /// Slots of the cache that one workgroup has. The same for every cache, so that two that hold the same keys at the
@@ -51,9 +53,14 @@ impl Plan {
         let lanes = if whole { lanes } else { lanes.max(eights.next_power_of_two()) };
         let teams = (lanes / eights).max(1);
         let shuffled = whole && cpu;
-        let group = shape.group_where(|_| true) as u32;
+        let group = shape.group_where(|group| {
+            let own = if shape.kv.in_blocks() { 8 * shape.head_dim as u32 } else { 0 };
+            let (group, reduced) = (group as u32, 16 * (lanes + lanes / lanes.min(8)));
+            let scores = 4 * group * SPLIT;
+            32 * (group * eights).max(lanes) + scores + reduced + own <= WORKGROUP_MEMORY
+        }) as u32;
         Self {
-            source: if whole { AttentionOne::SUBGROUP } else { AttentionOne::SOURCE },
+            source: if whole { AttentionOne::SUBGROUP } else { AttentionOne::SOURCES }.of(shape.kv),
             lanes,
             group,
             // Weights go round in whole turns.
@@ -81,6 +88,7 @@ impl Plan {
             ("STEP", f64::from(self.step)),
             ("ROOM", f64::from((self.group * shape.head_dim as u32 / 8).max(self.lanes))),
             ("SHUFFLED", f64::from(u8::from(self.shuffled))),
+            ("OWN", (shape.head_dim / 4) as f64),
         ];
         [&own[..], &shape.overrides()].concat()
     }
@@ -94,27 +102,39 @@ impl Plan {
         let reductions = 3 * (lanes.min(8) + lanes / lanes.min(8));
         let values = SPLIT.div_ceil(teams * step) + SPLIT / lanes + group * teams;
         let values = pieces * (1 + values);
-        u64::from(queries + scores + reductions + SPLIT / lanes + values)
+        // Where the token's own are staged in workgroup memory.
+        let own = eights.div_ceil(lanes) + (eights / 2).div_ceil(lanes);
+        u64::from(queries + scores + reductions + SPLIT / lanes + values + own)
     }
 }
 
 impl AttentionOne {
     /// The kernel that attends, and its bindings.
-    pub const SOURCE: KernelSource = KernelSource {
-        name: "attention_one",
-        wgsl: wgsl!(
+    pub const SOURCES: ForKv = ForKv {
+        stem: "attention_one",
+        suffix: "",
+        libraries: files![
             "lib/attention_params.wgsl",
             "lib/score.wgsl",
             "lib/ring.wgsl",
             "lib/rope.wgsl",
-            "lib/unpack_half.wgsl",
-            "lib/kv.wgsl",
             "lib/half.wgsl",
-            "lib/kv_store.wgsl",
             "lib/reduce4.wgsl",
             "lib/lanes.wgsl",
-            "attention_one.wgsl"
-        ),
+        ],
+        floats: files![
+            "lib/eight.wgsl",
+            "lib/unpack_half.wgsl",
+            "lib/kv.wgsl",
+            "lib/kv_store.wgsl"
+        ],
+        blocks: files![
+            "lib/eight.wgsl",
+            "lib/unpack_half.wgsl",
+            "lib/kv_blocks.wgsl",
+            "lib/kv_blocks_store.wgsl",
+        ],
+        file: files!["attention_one.wgsl"],
         bindings: &[
             Access::Read,
             Access::Read,
@@ -128,23 +148,19 @@ impl AttentionOne {
         subgroups: false,
     };
     /// The kernel that attends, where a workgroup is one subgroup.
-    pub const SUBGROUP: KernelSource = KernelSource {
-        name: "attention_one_subgroup",
-        wgsl: wgsl!(
+    pub const SUBGROUP: ForKv = ForKv {
+        suffix: "_subgroup",
+        libraries: files![
             "lib/attention_params.wgsl",
             "lib/score.wgsl",
             "lib/ring.wgsl",
             "lib/rope.wgsl",
-            "lib/unpack_half.wgsl",
-            "lib/kv.wgsl",
             "lib/half.wgsl",
-            "lib/kv_store.wgsl",
             "lib/reduce_subgroup.wgsl",
             "lib/lanes_subgroup.wgsl",
-            "attention_one.wgsl"
-        ),
+        ],
         subgroups: true,
-        ..Self::SOURCE
+        ..Self::SOURCES
     };
     /// The kernel that makes one of several splits.
     pub const JOIN: KernelSource = KernelSource {
@@ -208,7 +224,7 @@ impl AttentionOne {
         frame.expect(OP, [FRAME])?;
         qkv.expect(OP, [1, (heads + 2 * kv_heads) * head_dim])?;
         expect_turns(OP, ring, params.rope_dim, turns)?;
-        expect_cache(OP, ring, kv_heads * head_dim, self.shape.kv_f16, [k, v])?;
+        expect_cache(OP, ring, [kv_heads, head_dim], self.shape.kv, [k, v])?;
         // Other layers may have a cache of more splits.
         let room = parts.shape.first().copied().unwrap_or(0).max(count as usize);
         parts.expect(OP, [room, heads, head_dim + 4])?;

@@ -109,7 +109,7 @@ impl ForFormats {
 }
 
 /// A name is made once, and kept as long as the program: there are a few hundred.
-fn kept(name: String) -> &'static str {
+pub(super) fn kept(name: String) -> &'static str {
     static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
     let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = names.get(&*name) {

@@ -15,6 +15,7 @@ mod group_experts;
 mod head_norm;
 mod head_terms;
 mod int8;
+mod kv;
 mod linear;
 mod matmul;
 mod nll;
@@ -53,6 +54,7 @@ pub use group_experts::{GroupExperts, GroupExpertsParams};
 pub use head_norm::{HeadNorm, HeadNormParams};
 pub use head_terms::{Start, head_terms};
 pub use int8::ActivationType;
+pub use kv::{ForKv, KvType};
 pub(crate) use linear::same_type;
 pub use linear::{Join, Linear, Part};
 pub use matmul::{MatMul, MatMulParams};
@@ -103,15 +105,22 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
     let bytes = [int8::MATVEC, int8::NORMED, int8::RESIDUAL].into_iter().flatten();
     let by_format: Vec<_> = by_format.into_iter().chain(bytes).collect();
     let by_format = by_format.iter().flat_map(ForFormats::all);
-    let others = [Norm::SOURCE, Norm::SUBGROUP, RopeStore::SOURCE, Attention::SOURCE];
+    let by_kv = [
+        RopeStore::SOURCES,
+        Attention::SOURCES,
+        Attention::TILES,
+        Attention::COLUMNS,
+        AttentionOne::SOURCES,
+        AttentionOne::SUBGROUP,
+        Shares::SOURCES,
+    ];
+    let by_kv = by_kv.iter().flat_map(ForKv::all);
     let one = [
         Sample::SELECT,
         AddPosition::SOURCE,
         Sample::SOURCE,
-        Attention::TILES,
-        Attention::COLUMNS,
-        AttentionOne::SOURCE,
-        AttentionOne::SUBGROUP,
+        Norm::SOURCE,
+        Norm::SUBGROUP,
         AttentionOne::JOIN,
         Argmax::SOURCE,
         DeltaNet::SOURCE,
@@ -129,9 +138,8 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         ShortConv::SOURCE,
         Softcap::SOURCE,
         SumExperts::SOURCE,
-        Shares::SOURCE,
         crate::gpu::SUBGROUP_CHECK,
         crate::gpu::HALF_CHECK,
     ];
-    others.into_iter().chain(one).chain(by_format).collect()
+    one.into_iter().chain(by_kv).chain(by_format).collect()
 }

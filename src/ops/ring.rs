@@ -1,4 +1,5 @@
 //! The geometry that the cache's ops share: `Ring` of `shaders/lib/ring.wgsl`.
+use super::KvType;
 use crate::Result;
 use crate::gpu::Tensor;
 
@@ -31,17 +32,17 @@ impl RingParams {
     }
 }
 
-/// An error unless both tensors are caches of this geometry: [S + N, words].
+/// An error unless both tensors are caches of this geometry, with so many key heads of one size: [S + N, words], or as
+/// `shaders/lib/kv_blocks.wgsl` has it.
 pub(super) fn expect_cache(
     op: &'static str,
     ring: RingParams,
-    elements: usize,
-    f16: bool,
+    [kv_heads, head_dim]: [usize; 2],
+    kv: KvType,
     cache: [&Tensor; 2],
 ) -> Result<()> {
-    let words = if f16 { elements / 2 } else { elements };
-    let stored = ring.sinks as usize + ring.slots as usize;
-    cache.iter().try_for_each(|tensor| tensor.expect(op, [stored, words]))
+    let shape = kv.shape(ring.sinks as usize + ring.slots as usize, kv_heads, head_dim);
+    cache.iter().try_for_each(|tensor| tensor.expect(op, shape))
 }
 
 /// An error unless there is a rope table for so many dimensions of a head: [S + 2N, R/2, 2]. Where none are turned any will

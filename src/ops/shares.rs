@@ -1,7 +1,8 @@
 //! What attention gives to the first tokens. No stream needs it: only a scan for sinks runs it.
-use super::{AttentionParams, FRAME, HEAD_TERMS, HeadShape, expect_cache};
+use super::{AttentionParams, FRAME, ForKv, HEAD_TERMS, HeadShape, expect_cache};
 use crate::Result;
-use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work, wgsl};
+use crate::gpu::{Access, Gpu, Kernel, Recording, Tensor, Work};
+use crate::shaders::files;
 
 /// `Params` of `shaders/shares.wgsl`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -25,16 +26,13 @@ pub struct Shares {
 
 impl Shares {
     /// The kernel and its bindings.
-    pub const SOURCE: KernelSource = KernelSource {
-        name: "shares",
-        wgsl: wgsl!(
-            "lib/attention_params.wgsl",
-            "lib/score.wgsl",
-            "lib/ring.wgsl",
-            "lib/unpack_half.wgsl",
-            "lib/kv.wgsl",
-            "shares.wgsl"
-        ),
+    pub const SOURCES: ForKv = ForKv {
+        stem: "shares",
+        suffix: "",
+        libraries: files!["lib/attention_params.wgsl", "lib/score.wgsl", "lib/ring.wgsl"],
+        floats: ForKv::READ[0],
+        blocks: ForKv::READ[1],
+        file: files!["shares.wgsl"],
         bindings: &[
             Access::Read,
             Access::Read,
@@ -52,7 +50,7 @@ impl Shares {
         // Wide heads loop longer for each key.
         let lanes = if shape.head_dim > 256 { 256 } else { gpu.tier.lanes_alone() };
         let overrides = [&[("WG", f64::from(lanes))][..], &shape.overrides()].concat();
-        Ok(Self { kernel: Kernel::new(gpu, Self::SOURCE, overrides).await?, shape })
+        Ok(Self { kernel: Kernel::new(gpu, Self::SOURCES.of(shape.kv), overrides).await?, shape })
     }
 
     /// Records what the queries `q` [T, 3, H HD] give to the first keys of `k`, `v` [S + N, words], into the place of
@@ -70,7 +68,7 @@ impl Shares {
         let [layers, rows, _, first] = out.dims(OP)?;
         frame.expect(OP, [FRAME])?;
         q.expect(OP, [rows, 3, heads * head_dim])?;
-        expect_cache(OP, attend.ring, kv_heads * head_dim, self.shape.kv_f16, [k, v])?;
+        expect_cache(OP, attend.ring, [kv_heads, head_dim], self.shape.kv, [k, v])?;
         out.expect(OP, [layers, rows, heads, first])?;
         terms.expect(OP, [heads, HEAD_TERMS])?;
         let stored = attend.ring.sinks as usize + attend.ring.slots as usize;

@@ -1,7 +1,7 @@
 //! What other engines do when a cache is full: throw the older part away, move the rest to its place.
-use super::{RingParams, expect_cache, expect_turns};
-use crate::Result;
+use super::{KvType, RingParams, expect_cache, expect_turns};
 use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work, wgsl};
+use crate::{Error, Result};
 
 /// Workgroups a head at most: fewer than every device has in one dimension.
 const MOST_LINES: u32 = 1 << 14;
@@ -37,7 +37,7 @@ impl ShiftParams {
 pub struct Shift {
     kernel: Kernel,
     head_dim: usize,
-    kv_f16: bool,
+    kv: KvType,
 }
 
 impl Shift {
@@ -50,16 +50,31 @@ impl Shift {
         subgroups: false,
     };
 
+    /// An error unless keys of this type can be turned where they are stored.
+    pub fn expect(kv: KvType) -> Result<()> {
+        match kv.in_blocks() {
+            false => Ok(()),
+            true => Err(Error::Setting {
+                which: "kv",
+                found: kv.name().to_owned(),
+                works: "half-discard turns stored keys back, which would round these once more each time; f16 or f32 \
+                        works with it, and streaming, which turns a key once, takes every type"
+                    .into(),
+            }),
+        }
+    }
+
     /// Compiles the kernel for heads of one size, one layout of pairs and one type of K and V.
-    pub async fn new(gpu: &Gpu, head_dim: usize, neox: bool, kv_f16: bool) -> Result<Self> {
+    pub async fn new(gpu: &Gpu, head_dim: usize, neox: bool, kv: KvType) -> Result<Self> {
+        Self::expect(kv)?;
         let flag = |on| f64::from(u8::from(on));
         let overrides = [
             ("WG", f64::from(gpu.tier.lanes())),
             ("HEAD_DIM", head_dim as f64),
             ("NEOX", flag(neox)),
-            ("KV_F16", flag(kv_f16)),
+            ("KV_F16", kv.is_f16()),
         ];
-        Ok(Self { kernel: Kernel::new(gpu, Self::SOURCE, overrides).await?, head_dim, kv_f16 })
+        Ok(Self { kernel: Kernel::new(gpu, Self::SOURCE, overrides).await?, head_dim, kv })
     }
 
     /// Records the move in `k` and `v` [S + N, words]. `turns`: [S + 2N, R/2, 2].
@@ -73,7 +88,7 @@ impl Shift {
     ) -> Result<()> {
         const OP: &str = "shift";
         expect_turns(OP, ring, params.rope_dim, turns)?;
-        expect_cache(OP, ring, params.kv_heads as usize * self.head_dim, self.kv_f16, [k, v])?;
+        expect_cache(OP, ring, [params.kv_heads as usize, self.head_dim], self.kv, [k, v])?;
         if params.shift == 0 || params.shift + params.kept > ring.slots {
             let expected = format!("{} slots and {} that go", params.kept, params.shift);
             return Err(k.misfit(OP, expected));

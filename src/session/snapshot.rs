@@ -330,8 +330,10 @@ impl Session {
     /// What the cache keeps, in the order of a snapshot, and how many bytes of it are in one of so many rows: a layer may
     /// have fewer.
     fn stored(&self, rows: usize) -> impl Iterator<Item = (&Tensor, usize)> {
-        let bytes = move |tensor: &Tensor| 4 * rows.min(tensor.shape[0]) * tensor.shape[1];
-        self.cache.stored().map(move |tensor| (tensor, bytes(tensor)))
+        self.cache.stored().map(move |(tensor, row_slots)| {
+            let rows = rows.div_ceil(row_slots).min(tensor.shape[0]);
+            (tensor, 4 * rows * tensor.shape[1])
+        })
     }
 
     /// Becomes the stream that was saved, whatever it was before. The session must have been made from

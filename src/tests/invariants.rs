@@ -13,16 +13,16 @@ use std::time::Duration;
 const F32: KvType = KvType::F32;
 const F16: KvType = KvType::F16;
 
-fn device() -> Arc<Gpu> {
+pub(super) fn device() -> Arc<Gpu> {
     Arc::new(gpu())
 }
 
-fn feed(session: &mut Session, tokens: &[u32]) -> Vec<f32> {
+pub(super) fn feed(session: &mut Session, tokens: &[u32]) -> Vec<f32> {
     block_on(session.feed(tokens)).unwrap();
     block_on(session.logits()).unwrap()
 }
 
-fn bits(logits: &[f32]) -> Vec<u32> {
+pub(super) fn bits(logits: &[f32]) -> Vec<u32> {
     logits.iter().map(|logit| logit.to_bits()).collect()
 }
 

@@ -206,14 +206,14 @@ fn grouped(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
 }
 
 /// Attention and what belongs to the cache, of heads of one size.
-fn heads(gpu: &Gpu, sizes: &Sizes, head_dim: usize, r: &mut Recording) {
+fn heads(gpu: &Gpu, sizes: &Sizes, (head_dim, kv): (usize, KvType), r: &mut Recording) {
     let (ring, tokens) = (sizes.ring(), sizes.chunk);
     let stored = (ring.sinks + ring.slots) as usize;
     let (h, hd) = (2, head_dim);
     // What llama-like models have, and what they do not have.
     let more = head_dim.is_multiple_of(128);
-    let shape = HeadShape { head_dim, sharing: h, kv_f16: true, alibi: more, capped: more };
-    let [k, v] = [0, 1].map(|_| zeros(gpu, &[stored, hd / 2]));
+    let shape = HeadShape { head_dim, sharing: h, kv, alibi: more, capped: more };
+    let [k, v] = [0, 1].map(|_| zeros(gpu, &kv.shape(stored, 1, hd)));
     let [heads, kv_heads, head_dim] = [h as u32, 1, hd as u32];
     let cap = if more { 1.0 } else { 0.0 };
     let attend =
@@ -230,7 +230,7 @@ fn heads(gpu: &Gpu, sizes: &Sizes, head_dim: usize, r: &mut Recording) {
     }
     let turns = zeros(gpu, &[ring.phases(), hd / 2, 2]);
     let qkv = zeros(gpu, &[tokens, (h + 2) * hd]);
-    let op = block_on(RopeStore::new(gpu, false, true)).unwrap();
+    let op = block_on(RopeStore::new(gpu, false, kv)).unwrap();
     op.record(r, "rope_store", attend, [&frame, &qkv, &turns, &q, &k, &v]).unwrap();
     let (qkv, out) = (zeros(gpu, &[1, (h + 2) * hd]), zeros(gpu, &[1, h * hd]));
     let parts = zeros(gpu, &[splits(ring) as usize, h, hd + 4]);
@@ -249,7 +249,10 @@ fn heads(gpu: &Gpu, sizes: &Sizes, head_dim: usize, r: &mut Recording) {
     let seen = zeros(gpu, &[1, 1, h, 64.min(stored)]);
     let q = zeros(gpu, &[1, 3, h * hd]);
     shares.record(r, "shares", attend, 0, [&one_frame, &q, &k, &v, &seen, &terms]).unwrap();
-    let shift = block_on(Shift::new(gpu, hd, false, true)).unwrap();
+    if kv.in_blocks() {
+        return;
+    }
+    let shift = block_on(Shift::new(gpu, hd, false, kv)).unwrap();
     let params = ShiftParams::half(ring, kv_heads, head_dim);
     shift.record(r, "shift", ring, params, [&turns, &k, &v]).unwrap();
 }
@@ -324,7 +327,13 @@ pub(super) fn everything(gpu: &Gpu, sizes: &Sizes) -> Recording {
     experts(gpu, sizes, &mut recording);
     grouped(gpu, sizes, &mut recording);
     for &head_dim in sizes.head_dims {
-        heads(gpu, sizes, head_dim, &mut recording);
+        heads(gpu, sizes, (head_dim, KvType::F16), &mut recording);
+    }
+    // They loop as often as the others do, but where a token's own are stored.
+    let fit = sizes.head_dims.iter().filter(|head_dim| KvType::Q8_0.fits(**head_dim));
+    if let Some(&widest) = fit.max() {
+        heads(gpu, sizes, (widest, KvType::Q8_0), &mut recording);
+        heads(gpu, sizes, (widest, KvType::Q4_0), &mut recording);
     }
     choices(gpu, sizes, &mut recording);
     states(gpu, sizes, &mut recording);

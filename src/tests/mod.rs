@@ -22,6 +22,7 @@ mod hostile;
 mod inspect;
 mod invariants;
 mod kernels;
+mod kv;
 mod loading;
 mod loops;
 mod ops;

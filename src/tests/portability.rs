@@ -70,6 +70,11 @@ fn asked() -> Asked {
             for (kv, chunk) in [(KvType::F16, 64), (KvType::F32, 8)] {
                 session(&model, streaming(4, 60, chunk, kv));
             }
+            // Of heads alone, of the sizes that nearly all models have.
+            let blocks = !tiny.biases.is_empty() && [64, 128].contains(&tiny.head_dim);
+            for kv in [KvType::Q8_0, KvType::Q4_0].into_iter().filter(|_| blocks) {
+                session(&model, streaming(4, 60, 64, kv));
+            }
         }
         // What is tried out at opening, where something is computed.
         for source in kernels().into_iter().filter(|source| source.name.ends_with("_check")) {

@@ -212,7 +212,7 @@ fn llama_bpe_takes_whole_tokens_and_starts_with_bos() {
 }
 
 /// `<unk> <s> </s>`, 256 byte tokens, pieces by score.
-fn sentence_pieces() -> Vocab {
+pub(super) fn sentence_pieces() -> Vocab {
     let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>"].map(String::from).into();
     tokens.extend((0..=255).map(|b| format!("<0x{b:02X}>")));
     let pieces = ["\u{2581}", "h", "e", "l", "o", "he", "ll", "hell", "\u{2581}hell", "lo"];
@@ -244,6 +244,24 @@ fn sentence_piece_merges_by_score_and_falls_back_to_bytes() {
     let ids = tokenizer.encode("hello", true).unwrap();
     assert_eq!(ids.last(), Some(&2));
     assert_eq!(printed(&tokenizer, &ids), "hello");
+}
+
+#[test]
+fn white_space_behind_a_special_token_is_phi_3s() {
+    let mut vocab = sentence_pieces();
+    vocab.tokens[259] = "<|user|>".into();
+    vocab.types[259] = 3;
+    for (strips, expected) in
+        [(true, &["\u{2581}hell", "o"][..]), (false, &["<0x0A>", "hell", "o"])]
+    {
+        let tokenizer = Tokenizer::new(Vocab { strips, ..vocab.clone() }).unwrap();
+        let ids = tokenizer.encode("<s>\n<|user|>\nhello", false).unwrap();
+        let pieces: Vec<_> = ids.iter().map(|&id| tokenizer.piece(id)).collect();
+        let at = pieces.iter().position(|&piece| piece == "<|user|>").unwrap();
+        assert!(pieces[at + 1..].ends_with(expected), "{pieces:?}");
+        assert_eq!(pieces[at + 1..].contains(&"<0x0A>"), !strips, "{pieces:?}");
+        assert!(pieces[..at].contains(&"<0x0A>"), "{pieces:?}: <s> has nothing behind it");
+    }
 }
 
 #[test]

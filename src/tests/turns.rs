@@ -2,6 +2,7 @@
 use super::chat::{CHATML, SYSTEM, template_for, tiny_file, tokenizer_of};
 use super::golden::{load, opened};
 use super::templates::folder;
+use super::text::sentence_pieces;
 use crate::chat::{Message, Said, Script, Splitter, Tags, encoded};
 use crate::model::{CacheSettings, Policy};
 use crate::session::Session;
@@ -336,4 +337,17 @@ fn ten_a_secret_in_the_pinned_head_is_told_after_what_four_sinks_have_forgotten(
     let (pinned, four) = (nll(script.head().len()), nll(4));
     eprintln!("pinned, {} sinks: {pinned}; 4 sinks: {four}", script.head().len());
     assert!(pinned + 5.0 < four, "pinned {pinned}, 4 sinks {four}");
+}
+
+/// As llama.cpp has it of the whole text, of which the answer is the middle.
+#[test]
+fn an_answer_that_is_told_has_no_space_before_it() {
+    let tokenizer = Arc::new(Tokenizer::new(sentence_pieces()).unwrap());
+    let template = template_for(&tokenizer, CHATML);
+    let script = Script::new(tokenizer.clone(), template, None, None).unwrap();
+    let pieces = |ids: Vec<u32>| -> Vec<String> {
+        ids.iter().map(|&id| tokenizer.piece(id).to_owned()).collect()
+    };
+    assert_eq!(pieces(script.answer("hello").unwrap()), ["hell", "o"]);
+    assert_eq!(pieces(tokenizer.encode("hello", false).unwrap()), ["\u{2581}hell", "o"]);
 }

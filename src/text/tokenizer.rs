@@ -72,7 +72,11 @@ impl Tokenizer {
         let special = |(id, (text, &kind)): (usize, (&String, &i32))| {
             let special = matches!(kind, UNKNOWN | CONTROL | USER_DEFINED);
             let wanted = special && !text.is_empty() && !raw.contains_key(&id);
-            wanted.then(|| AddedToken::from(text.clone(), true).normalized(false))
+            // Phi 3 has three special tokens of another kind than its own.
+            let strips =
+                vocab.strips && !["<unk>", "<s>", "<|endoftext|>"].contains(&text.as_str());
+            let token = || AddedToken::from(text.clone(), true).normalized(false).rstrip(strips);
+            wanted.then(token)
         };
         let specials = vocab.tokens.iter().zip(&vocab.types).enumerate().filter_map(special);
         let specials: Vec<_> = specials.collect();

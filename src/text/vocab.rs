@@ -1,5 +1,5 @@
 //! What a GGUF file says of its vocabulary: its `tokenizer.ggml.*` keys.
-use crate::format::Gguf;
+use crate::format::{Gguf, Value};
 use crate::{Error, Result};
 
 /// Token types of GGUF that matter here.
@@ -44,6 +44,15 @@ pub struct Vocab {
     pub add_eos: Option<bool>,
     /// Whether a SentencePiece text starts with a space.
     pub add_space_prefix: Option<bool>,
+    /// Whether white space behind a special token belongs to it. No key says so: it is Phi 3's way, which llama.cpp
+    /// knows by the model's name.
+    pub strips: bool,
+}
+
+fn is_phi_3(gguf: &Gguf) -> bool {
+    let Some(Value::String(name)) = gguf.get("general.name") else { return false };
+    let name = name.to_lowercase();
+    name.contains("phi-3") || name.contains("phi3")
 }
 
 impl Vocab {
@@ -76,6 +85,7 @@ impl Vocab {
             add_bos: gguf.bool(&key("add_bos_token"))?,
             add_eos: gguf.bool(&key("add_eos_token"))?,
             add_space_prefix: gguf.bool(&key("add_space_prefix"))?,
+            strips: is_phi_3(gguf),
         })
     }
 

@@ -23,8 +23,11 @@ export interface CacheOptions {
   window?: number;
   /** Tokens of a prompt that one pass takes. Changes speed and memory, not the result. Default: 64, on a GPU up to 256. */
   chunk?: number;
-  /** How keys and values are stored. Default `"f16"`; needs no `shader-f16`. */
-  kv?: "f16" | "f32";
+  /**
+   * How keys and values are stored. Default `"f16"`; needs no `shader-f16`. `"q8_0"` and `"q4_0"`, ggml's blocks of 32, take
+   * about half of that and a quarter, and want heads of a multiple of 32 dimensions.
+   */
+  kv?: "f16" | "f32" | "q8_0" | "q4_0";
   /** How products of one token take their inputs: as they are, or rounded to bytes, which changes the result a little. Default `"f32"`. */
   activations?: "f32" | "int8";
 }
@@ -399,7 +402,7 @@ export interface Info {
     window: number;
     ring: number;
     chunk: number;
-    kv: "f16" | "f32";
+    kv: "f16" | "f32" | "q8_0" | "q4_0";
     activations: "f32" | "int8";
   };
   /** On the GPU, and of wasm memory. */

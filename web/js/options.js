@@ -45,7 +45,7 @@ const CACHE = {
   sinks: integer(0, 2 ** 28),
   window: integer(1, 2 ** 28),
   chunk: integer(1, 4096),
-  kv: oneOf("f16", "f32"),
+  kv: oneOf("f16", "f32", "q8_0", "q4_0"),
   activations: oneOf("f32", "int8"),
 };
 

@@ -1,9 +1,9 @@
 //! How long the rings of a cache's layers are, and what they take.
-use super::{CacheSettings, KvType, Policy};
+use super::{CacheSettings, Policy};
 use crate::Result;
 use crate::model::Config;
 use crate::model::config::LayerKind;
-use crate::ops::RingParams;
+use crate::ops::{KvType, RingParams};
 
 /// The rings of a cache: the policy's, that of layers with a window of their own, and that of layers with a state.
 ///
@@ -60,17 +60,20 @@ impl Rings {
     }
 }
 
-/// Bytes of the widest row of keys or of values, and of one phase of the widest rope table.
+/// Bytes of the widest row of keys or of values, which so many slots share, and of one phase of the widest rope table.
 #[derive(Clone, Copy)]
 pub(super) struct Size {
     pub(super) row: u64,
+    pub(super) row_slots: u64,
     pub(super) phase: u64,
 }
 
 impl Size {
     /// All that a cache takes: of each layer its ring, and the bytes of a row.
     pub(super) fn of(self, layers: &[(RingParams, u64)]) -> u64 {
-        let stored = |ring: &RingParams| u64::from(ring.sinks) + u64::from(ring.slots);
+        let stored = |ring: &RingParams| {
+            (u64::from(ring.sinks) + u64::from(ring.slots)).div_ceil(self.row_slots)
+        };
         let phases = layers.iter().map(|(ring, _)| ring.phases() as u64).max().unwrap_or(0);
         let rows = layers.iter().map(|(ring, row)| stored(ring) * row);
         2 * rows.sum::<u64>() + phases * self.phase
@@ -80,15 +83,15 @@ impl Size {
     pub(super) fn window(self, ring: RingParams, limit: u64) -> u64 {
         let (sinks, spare) = (u64::from(ring.sinks), u64::from(ring.slots - ring.window));
         // S + N rows, S + 2 N phases
-        let by_rows = (limit / self.row.max(1)).saturating_sub(sinks);
+        let by_rows = (limit / self.row.max(1) * self.row_slots).saturating_sub(sinks);
         let by_phases = (limit / self.phase.max(1)).saturating_sub(sinks) / 2;
         by_rows.min(by_phases).saturating_sub(spare)
     }
 
-    /// What to try instead.
-    pub(super) fn tries(self, window: u64, kv: KvType) -> Vec<(&'static str, String)> {
+    /// What to try instead: a window that fits, or a type that takes less.
+    pub(super) fn tries(self, window: u64, smaller: Option<KvType>) -> Vec<(&'static str, String)> {
         let window = (window > 0).then(|| ("window", window.to_string()));
-        let kv = (kv == KvType::F32).then(|| ("kv", "f16".to_owned()));
+        let kv = smaller.map(|kv| ("kv", kv.name().to_owned()));
         window.into_iter().chain(kv).collect()
     }
 }

@@ -3,12 +3,11 @@ use super::{CAP, attend, flags, run, terms};
 use crate::gpu::{Gpu, Recording, Tensor};
 use crate::model::reduce;
 use crate::ops::{
-    Attention, AttentionParams, ChunkAttention, FRAME, HeadShape, RingParams, RopeStore, Shares,
-    Start, Sums, carried,
+    Attention, AttentionParams, ChunkAttention, FRAME, HeadShape, KvType, RingParams, RopeStore,
+    Shares, Start, Sums, carried,
 };
-use crate::reference;
+use crate::reference::{self, KvLayout};
 use crate::tests::support::{assert_close, gpu, noise};
-use half::f16;
 use pollster::block_on;
 
 /// (S, W, N, first position, tokens of the pass): filling, full, gone round, far beyond 2^32, and where nothing of the first
@@ -29,23 +28,44 @@ const PASSES: [(u32, u32, u32, u64, usize); 12] = [
 ];
 
 /// As the cache stores it: words, and the numbers they stand for.
-pub(super) fn stored(values: &[f32], kv_f16: bool) -> (Vec<u32>, Vec<f32>) {
-    if !kv_f16 {
-        return (values.iter().map(|v| v.to_bits()).collect(), values.to_vec());
-    }
-    let halves: Vec<f16> = values.iter().map(|&v| f16::from_f32(reference::half(v))).collect();
-    let words = halves
-        .chunks_exact(2)
-        .map(|pair| u32::from(pair[0].to_bits()) | u32::from(pair[1].to_bits()) << 16);
-    (words.collect(), halves.iter().map(|h| h.to_f32()).collect())
+pub(super) fn stored(values: &[f32], layout: KvLayout) -> (Vec<u32>, Vec<f32>) {
+    let words = layout.words(values);
+    let numbers = layout.values(&words, values.len() / (layout.kv_heads * layout.head_dim));
+    (words, numbers)
 }
 
-pub(super) fn numbers(words: &[u32], kv_f16: bool) -> Vec<f32> {
-    let halves = |word: u32| [word, word >> 16].map(|w| f16::from_bits(w as u16).to_f32());
-    match kv_f16 {
-        true => words.iter().flat_map(|&word| halves(word)).collect(),
-        false => words.iter().map(|&word| f32::from_bits(word)).collect(),
+/// A cache of so many slots.
+pub(super) fn uploaded(gpu: &Gpu, layout: KvLayout, slots: usize, words: &[u32]) -> Tensor {
+    let shape = layout.kv.shape(slots, layout.kv_heads, layout.head_dim);
+    Tensor::upload(gpu, "kv", &shape, words).unwrap()
+}
+
+/// What a half, or a byte, leaves of a number of about 1.
+pub(super) fn rounding(kv: KvType) -> f32 {
+    if kv == KvType::F32 { 1e-6 } else { 1e-3 }
+}
+
+/// Found numbers as expected, but for a few of blocks: what is about halfway between two quants may become either.
+pub(super) fn assert_stored(
+    what: &str,
+    kv: KvType,
+    found: &[f32],
+    expected: &[f32],
+    (atol, rtol): (f32, f32),
+) {
+    if !kv.in_blocks() {
+        return assert_close(what, found, expected, atol, rtol);
     }
+    let off =
+        |(found, expected): &(f32, f32)| (found - expected).abs() > atol + rtol * expected.abs();
+    let mut apart = 0;
+    for (found, expected) in found.chunks(32).zip(expected.chunks(32)) {
+        let most = expected.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        let step = most / if kv == KvType::Q8_0 { 127.0 } else { 7.0 };
+        assert_close(what, found, expected, 1.001 * step + atol, rtol);
+        apart += found.iter().copied().zip(expected.iter().copied()).filter(off).count();
+    }
+    assert!(apart * 1000 <= found.len(), "{what}: {apart} of {} are a step apart", found.len());
 }
 
 #[test]
@@ -53,22 +73,41 @@ fn rope_store() {
     let gpu = gpu();
     // (H, KV, HD, R): one head; grouped; partly turned; wider than a workgroup
     let shapes = [(1, 1, 8, 8), (4, 2, 16, 16), (3, 1, 64, 32), (2, 2, 256, 256)];
-    for [neox, kv_f16] in flags() {
-        let op = block_on(RopeStore::new(&gpu, neox, kv_f16)).unwrap();
+    for [neox, f16] in flags() {
+        let kv = if f16 { KvType::F16 } else { KvType::F32 };
+        let op = block_on(RopeStore::new(&gpu, neox, kv)).unwrap();
         for (i, &pass) in PASSES.iter().enumerate() {
-            check_rope_store(&gpu, &op, [neox, kv_f16], 1.0, shapes[i % shapes.len()], pass);
+            check_rope_store(&gpu, &op, (neox, kv), 1.0, shapes[i % shapes.len()], pass);
         }
         // Beyond what a half can be: some as they come, some only once they are turned.
         for gain in [66_000.0, 1e6] {
-            check_rope_store(&gpu, &op, [neox, kv_f16], gain, shapes[1], PASSES[4]);
+            check_rope_store(&gpu, &op, (neox, kv), gain, shapes[1], PASSES[4]);
         }
+    }
+}
+
+#[test]
+fn rope_store_in_blocks() {
+    let gpu = gpu();
+    // one block; a number of blocks that is odd; grouped; partly turned; the widest
+    let shapes =
+        [(1, 1, 32, 32), (2, 1, 96, 96), (4, 2, 64, 64), (3, 3, 128, 32), (1, 1, 512, 512)];
+    for (neox, kv) in [(false, KvType::Q8_0), (true, KvType::Q4_0)] {
+        let op = block_on(RopeStore::new(&gpu, neox, kv)).unwrap();
+        for (i, &pass) in PASSES.iter().enumerate() {
+            check_rope_store(&gpu, &op, (neox, kv), 1.0, shapes[i % shapes.len()], pass);
+        }
+        // so small that a scale is subnormal
+        check_rope_store(&gpu, &op, (neox, kv), 1e-4, shapes[2], PASSES[4]);
+        // A head of zeros has a scale of zero.
+        check_rope_store(&gpu, &op, (neox, kv), 0.0, shapes[2], PASSES[4]);
     }
 }
 
 fn check_rope_store(
     gpu: &Gpu,
     op: &RopeStore,
-    [neox, kv_f16]: [bool; 2],
+    (neox, kv_type): (bool, KvType),
     gain: f32,
     (heads, kv_heads, head_dim, rope_dim): (u32, u32, u32, u32),
     (sinks, window, slots, n, tokens): (u32, u32, u32, u64, usize),
@@ -86,18 +125,16 @@ fn check_rope_store(
 
     // A slot that no token of the pass goes to keeps what it held.
     let old = noise(2, held * kv * hd);
-    let (old_words, old) = stored(&old, kv_f16);
-    let (mut k, mut v) = (old.clone(), old);
+    let layout = KvLayout { kv: kv_type, kv_heads: kv, head_dim: hd };
+    let (old_words, old) = stored(&old, layout);
+    let (mut k, mut v) = (old.clone(), old.clone());
     let mut q = vec![0.0; tokens * 3 * h * hd];
     let turns = |phase, pair| (turn(phase, pair).1, turn(phase, pair).0);
     reference::rope_store(params, neox, n, &qkv, turns, [&mut q, &mut k, &mut v]);
-    if kv_f16 {
-        k.iter_mut().chain(&mut v).for_each(|x| *x = reference::half(*x));
-    }
+    let (k, v) = (kept_again(kv_type, &k, &old), kept_again(kv_type, &v, &old));
 
-    let words = old_words.len() / held;
     let upload = |shape: &[usize], data: &[f32]| Tensor::upload(gpu, "t", shape, data).unwrap();
-    let cache = || Tensor::upload(gpu, "kv", &[held, words], &old_words).unwrap();
+    let cache = || uploaded(gpu, layout, held, &old_words);
     let frame = [reduce(n, ring), tokens as u32, 1, 0];
     let frame = Tensor::upload(gpu, "frame", &[FRAME], &frame).unwrap();
     let qkv = upload(&[tokens, (h + 2 * kv) * hd], &qkv);
@@ -110,7 +147,7 @@ fn check_rope_store(
     run(gpu, recording);
 
     let what =
-        format!("rope_store gain {gain} neox {neox} f16 {kv_f16} {params:?} n {n} tokens {tokens}");
+        format!("rope_store gain {gain} neox {neox} {kv_type:?} {params:?} n {n} tokens {tokens}");
     let mut found: Vec<f32> = block_on(out.read(gpu)).unwrap();
     for t in 0..tokens {
         // The queries of a sink are asked for at their third phase alone.
@@ -120,7 +157,7 @@ fn check_rope_store(
         }
     }
     assert_close(&what, &found, &q, 1e-6 * gain, 1e-5);
-    let tolerance = if kv_f16 { 1e-3 } else { 1e-6 };
+    let tolerance = rounding(kv_type);
     // A half has 11 bits.
     let (tolerance, relative) = match gain > 1.0 {
         true => (1e-6 * gain, tolerance),
@@ -128,8 +165,23 @@ fn check_rope_store(
     };
     for (name, tensor, expected) in [("k", gpu_k, k), ("v", gpu_v, v)] {
         let found: Vec<u32> = block_on(tensor.read(gpu)).unwrap();
-        let found = numbers(&found, kv_f16);
-        assert_close(&format!("{name} of {what}"), &found, &expected, tolerance, relative);
+        let found = layout.values(&found, held);
+        let what = format!("{name} of {what}");
+        assert_stored(&what, kv_type, &found, &expected, (tolerance * gain.min(1.0), relative));
+    }
+}
+
+/// What the twin stored, rounded as the cache does; what was there before is so already.
+pub(super) fn kept_again(kv: KvType, x: &[f32], old: &[f32]) -> Vec<f32> {
+    match kv {
+        KvType::F32 => x.to_vec(),
+        KvType::F16 => x.iter().map(|&x| reference::half(x)).collect(),
+        KvType::Q8_0 | KvType::Q4_0 => {
+            let blocks = x.chunks(32).zip(old.chunks(32));
+            blocks
+                .flat_map(|(x, old)| if x == old { old.to_vec() } else { reference::kept(kv, x) })
+                .collect()
+        }
     }
 }
 
@@ -138,14 +190,10 @@ fn attention() {
     // groups of one, two, three, four, and four of eight; heads that end within a piece
     let shapes =
         [(1, 1, 8), (4, 2, 16), (3, 1, 64), (4, 1, 24), (16, 2, 32), (5, 5, 256), (6, 2, 136)];
-    for (i, kv_f16) in [false, true].into_iter().enumerate() {
+    for (i, kv) in [KvType::F32, KvType::F16].into_iter().enumerate() {
         // neither ALiBi nor a cap, one of them, both: by turns
         let shapes = shapes.iter().zip(flags().into_iter().cycle().skip(i));
-        attention_of_shapes(
-            ChunkAttention::Heads,
-            kv_f16,
-            shapes.map(|(&shape, more)| (shape, more)),
-        );
+        attention_of_shapes(ChunkAttention::Heads, kv, shapes.map(|(&shape, more)| (shape, more)));
     }
 }
 
@@ -153,8 +201,9 @@ fn attention() {
 fn attention_by_tiles() {
     // SwiftShader compiles a pipeline of tiles for a minute: each of a few shapes with one way to store.
     let [plain, capped, alibi, both] = flags();
-    attention_of_shapes(ChunkAttention::Tiles, true, [((16, 2, 32), plain), ((6, 2, 136), both)]);
-    attention_of_shapes(ChunkAttention::Tiles, false, [((3, 1, 64), alibi), ((2, 1, 320), capped)]);
+    let of = |kv, shapes: [_; 2]| attention_of_shapes(ChunkAttention::Tiles, kv, shapes);
+    of(KvType::F16, [((16, 2, 32), plain), ((6, 2, 136), both)]);
+    of(KvType::F32, [((3, 1, 64), alibi), ((2, 1, 320), capped)]);
 }
 
 #[test]
@@ -162,9 +211,28 @@ fn attention_by_columns() {
     // no sharing; heads of one token in several workgroups; of two tokens in one lane
     let [plain, capped, alibi, both] = flags();
     let shapes = [((1, 1, 64), plain), ((9, 3, 64), both), ((2, 2, 128), alibi)];
-    attention_of_shapes(ChunkAttention::Columns, true, shapes);
+    attention_of_shapes(ChunkAttention::Columns, KvType::F16, shapes);
     let shapes = [((64, 1, 64), alibi), ((8, 2, 128), capped)];
-    attention_of_shapes(ChunkAttention::Columns, false, shapes);
+    attention_of_shapes(ChunkAttention::Columns, KvType::F32, shapes);
+}
+
+/// Blocks are read in one way whatever the kernel: each kernel with each type and a shape or two.
+#[test]
+fn attention_in_blocks() {
+    let [plain, capped, alibi, both] = flags();
+    // one block, and three; groups of one to four
+    for kv in [KvType::Q8_0, KvType::Q4_0] {
+        attention_of_shapes(ChunkAttention::Heads, kv, [((3, 1, 96), plain), ((2, 2, 32), both)]);
+    }
+    attention_of_shapes(ChunkAttention::Columns, KvType::Q8_0, [((9, 3, 64), alibi)]);
+    attention_of_shapes(ChunkAttention::Columns, KvType::Q4_0, [((2, 2, 128), capped)]);
+}
+
+#[test]
+fn attention_by_tiles_in_blocks() {
+    let [plain, _, alibi, _] = flags();
+    attention_of_shapes(ChunkAttention::Tiles, KvType::Q8_0, [((3, 1, 96), plain)]);
+    attention_of_shapes(ChunkAttention::Tiles, KvType::Q4_0, [((4, 2, 64), alibi)]);
 }
 
 /// H, KV, HD.
@@ -173,7 +241,7 @@ type Heads = (u32, u32, u32);
 /// Each of the shapes with ALiBi or without, with a cap or without.
 fn attention_of_shapes(
     way: ChunkAttention,
-    kv_f16: bool,
+    kv: KvType,
     shapes: impl IntoIterator<Item = (Heads, [bool; 2])>,
 ) {
     let gpu = gpu();
@@ -181,7 +249,7 @@ fn attention_of_shapes(
     for (shape, [alibi, capped]) in shapes {
         let (heads, kv_heads, head_dim) = shape;
         let (head_dim, sharing) = (head_dim as usize, (heads / kv_heads) as usize);
-        let heads = HeadShape { head_dim, sharing, kv_f16, alibi, capped };
+        let heads = HeadShape { head_dim, sharing, kv, alibi, capped };
         if !way.fits(&gpu, heads, sums) {
             // Where a workgroup is one small subgroup, as on every software driver known, it has to.
             assert!(sums == Sums::Shared || gpu.tier.lanes() > 16, "{way:?} {:?}", gpu.tier);
@@ -189,7 +257,7 @@ fn attention_of_shapes(
         }
         let mut op = block_on(Attention::new(&gpu, heads, way)).unwrap();
         for (i, &pass) in PASSES.iter().enumerate() {
-            let what = format!("attention {way:?} f16 {kv_f16}");
+            let what = format!("attention {way:?} {kv:?}");
             // half of them as if the policy were `window`
             check_attention(&gpu, &op, &what, heads, (i, i % 2 == 1), shape, pass);
             // and by spans, as a long cache goes
@@ -227,7 +295,7 @@ fn check_attention(
 ) {
     let ring = RingParams { sinks, window, slots };
     let [h, kv, hd] = [heads, kv_heads, head_dim].map(|n| n as usize);
-    let kv_f16 = shape.kv_f16;
+    let layout = KvLayout { kv: shape.kv, kv_heads: kv, head_dim: hd };
     let (start, terms) = terms(shape, heads, turn);
     // not 1/sqrt(HD), so that a kernel with its own idea of it fails; sharp enough to matter
     let scale = 0.7;
@@ -242,19 +310,17 @@ fn check_attention(
         for (slot, _) in values.chunks_exact_mut(kv * hd).zip(&seen).filter(|(_, seen)| !**seen) {
             slot.fill(f32::NAN);
         }
-        stored(&values, kv_f16)
+        stored(&values, layout)
     };
     let q = noise(1, tokens * 3 * h * hd);
     let ((k_words, k), (v_words, v)) = (cache(2), cache(3));
     let mut expected = vec![0.0; tokens * h * hd];
     reference::attention(params, (n, kept), &q, [&k, &v], &terms, &mut expected);
 
-    let words = k_words.len() / held;
     let frame = [reduce(n, ring), tokens as u32, u32::from(kept), 0];
     let frame = Tensor::upload(gpu, "frame", &[FRAME], &frame).unwrap();
     let q = Tensor::upload(gpu, "q", &[tokens, 3, h * hd], &q).unwrap();
-    let k = Tensor::upload(gpu, "k", &[held, words], &k_words).unwrap();
-    let v = Tensor::upload(gpu, "v", &[held, words], &v_words).unwrap();
+    let (k, v) = (uploaded(gpu, layout, held, &k_words), uploaded(gpu, layout, held, &v_words));
     let nan = vec![f32::NAN; expected.len()];
     let out = Tensor::upload(gpu, "out", &[tokens, h * hd], &nan).unwrap();
     let nan = vec![f32::NAN; tokens * h * carried(hd)];
@@ -274,13 +340,16 @@ fn check_attention(
 fn shares() {
     let gpu = gpu();
     let shapes = [(1, 1, 8), (4, 2, 16), (3, 1, 64), (4, 1, 24), (16, 2, 32), (5, 5, 256)];
-    for kv_f16 in [false, true] {
+    let blocks = [(1, 1, 32), (4, 2, 64), (3, 1, 96)];
+    for kv_type in KvType::ALL {
+        let shapes = if kv_type.in_blocks() { &blocks[..] } else { &shapes[..] };
         for (i, &(sinks, window, slots, n, tokens)) in PASSES.iter().enumerate() {
             let (heads, kv_heads, head_dim) = shapes[i % shapes.len()];
             let ring = RingParams { sinks, window, slots };
             let [h, kv, hd] = [heads, kv_heads, head_dim].map(|n| n as usize);
             let [alibi, capped] = flags()[i % 4];
-            let shape = HeadShape { head_dim: hd, sharing: h / kv, kv_f16, alibi, capped };
+            let shape = HeadShape { head_dim: hd, sharing: h / kv, kv: kv_type, alibi, capped };
+            let layout = KvLayout { kv: kv_type, kv_heads: kv, head_dim: hd };
             let (start, terms) = terms(shape, heads, i);
             let cap = if capped { CAP } else { 0.0 };
             let op = block_on(Shares::new(&gpu, shape)).unwrap();
@@ -289,20 +358,19 @@ fn shares() {
             let gpu_terms = Tensor::upload(&gpu, "terms", &[h, 4], &terms).unwrap();
             let held = (sinks + slots) as usize;
             let q = noise(1, tokens * 3 * h * hd);
-            let (k_words, k) = stored(&noise(2, held * kv * hd), kv_f16);
+            let (k_words, k) = stored(&noise(2, held * kv * hd), layout);
             let kept = i % 2 == 1;
             // all that is stored, then some of it
             for first in [held, held.div_ceil(2), 1] {
                 let mut expected = vec![0.0; tokens * h * first];
                 reference::shares(params, (n, kept), first, &q, &k, &terms, &mut expected);
 
-                let words = k_words.len() / held;
                 let frame = [reduce(n, ring), tokens as u32, u32::from(kept), 0];
                 let frame = Tensor::upload(&gpu, "frame", &[FRAME], &frame).unwrap();
                 let q = Tensor::upload(&gpu, "q", &[tokens, 3, h * hd], &q).unwrap();
-                let k = Tensor::upload(&gpu, "k", &[held, words], &k_words).unwrap();
-                let v = Tensor::upload(&gpu, "v", &[held, words], &vec![f32::NAN; k_words.len()]);
-                let (v, nan) = (v.unwrap(), vec![f32::NAN; 3 * expected.len()]);
+                let k = uploaded(&gpu, layout, held, &k_words);
+                let v = uploaded(&gpu, layout, held, &vec![u32::MAX; k_words.len()]);
+                let nan = vec![f32::NAN; 3 * expected.len()];
                 let out = Tensor::upload(&gpu, "out", &[3, tokens, h, first], &nan).unwrap();
                 let mut recording = Recording::default();
                 let tensors = [&frame, &q, &k, &v, &out, &gpu_terms];
@@ -329,7 +397,7 @@ fn shares() {
 fn attention_refuses_a_cache_of_another_size() {
     let gpu = gpu();
     let (alibi, capped) = (false, false);
-    let shape = HeadShape { head_dim: 8, sharing: 1, kv_f16: false, alibi, capped };
+    let shape = HeadShape { head_dim: 8, sharing: 1, kv: KvType::F32, alibi, capped };
     let op = block_on(Attention::new(&gpu, shape, ChunkAttention::Tiles)).unwrap();
     let ring = RingParams { sinks: 1, window: 4, slots: 4 };
     let params = attend([1, 1, 8, 8], ring, 1.0);

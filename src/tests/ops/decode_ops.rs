@@ -1,10 +1,12 @@
 //! attention_one and attention_join against the twins of what they fuse: rope_store, then attention.
-use super::cache_ops::{numbers, seen_by_any, stored};
+use super::cache_ops::{assert_stored, kept_again, rounding, seen_by_any, stored, uploaded};
 use super::{CAP, attend, flags, run, sums, terms};
 use crate::gpu::{Gpu, Recording, Tensor};
 use crate::model::reduce;
-use crate::ops::{AttentionOne, AttentionParams, FRAME, HeadShape, Plan, RingParams, Sums, splits};
-use crate::reference;
+use crate::ops::{
+    AttentionOne, AttentionParams, FRAME, HeadShape, KvType, Plan, RingParams, Sums, splits,
+};
+use crate::reference::{self, KvLayout};
 use crate::tests::support::{assert_close, gpu, noise};
 use pollster::block_on;
 
@@ -61,8 +63,8 @@ fn attention_of_one_token_by_four_lanes() {
     let mut gpu = gpu();
     gpu.tier.lanes = Some(4);
     for shape in [(4, 2, 16, 16), (4, 2, 80, 20), (3, 1, 64, 64)] {
-        let last = plans(&gpu, head_shape(shape, false)).len() - 1;
-        attention_one(&gpu, flags()[0], shape, &[last]);
+        let last = plans(&gpu, head_shape(shape, KvType::F32)).len() - 1;
+        attention_one(&gpu, (false, KvType::F32), shape, &[last]);
     }
 }
 
@@ -71,17 +73,34 @@ fn attention_of_one_token_by_four_lanes() {
 fn attention_of_one_token() {
     let gpu = gpu();
     for (i, shape) in SHAPES.into_iter().enumerate() {
-        let plans = plans(&gpu, head_shape(shape, false));
-        attention_one(&gpu, flags()[(i + i / 4) % 4], shape, &[i % plans.len()]);
+        let plans = plans(&gpu, head_shape(shape, KvType::F32));
+        attention_one(&gpu, ways()[(i + i / 4) % 4], shape, &[i % plans.len()]);
     }
+}
+
+/// Blocks in ways that differ in how they read: as this device has it, as GPUs have it, two eights and four at a time.
+#[test]
+fn attention_of_one_token_in_blocks() {
+    let gpu = gpu();
+    let of = |kv, shape: (u32, u32, u32, u32), which: usize| {
+        let plans = plans(&gpu, head_shape(shape, kv)).len();
+        attention_one(&gpu, (kv == KvType::Q8_0, kv), shape, &[which % plans]);
+    };
+    of(KvType::Q8_0, SHAPES[1], 0);
+    of(KvType::Q4_0, SHAPES[5], 1);
+    of(KvType::Q4_0, SHAPES[7], 3);
+    of(KvType::Q8_0, (1, 1, 32, 32), 2);
 }
 
 #[test]
 #[ignore = "every shape in every way, turned and stored in every way: ./build.sh test --all"]
 fn attention_of_one_token_in_every_way() {
     let gpu = gpu();
-    for (shape, way) in SHAPES.iter().flat_map(|&shape| flags().map(|way| (shape, way))) {
-        let plans = plans(&gpu, head_shape(shape, false)).len();
+    let blocks = [(false, KvType::Q8_0), (true, KvType::Q4_0)];
+    let ways: Vec<_> = ways().into_iter().chain(blocks).collect();
+    let all = SHAPES.iter().flat_map(|&shape| ways.iter().map(move |&way| (shape, way)));
+    for (shape, way) in all.filter(|(shape, (_, kv))| kv.fits(shape.2 as usize)) {
+        let plans = plans(&gpu, head_shape(shape, KvType::F32)).len();
         attention_one(&gpu, way, shape, &Vec::from_iter(0..plans));
     }
 }
@@ -92,7 +111,11 @@ fn attention_of_one_token_suits_every_device() {
         for own in [4, 8, 16, 32, 64, 128] {
             for (cpu, sharing) in [(false, 1), (false, 8), (true, 3), (true, 4)] {
                 let (alibi, capped) = (false, false);
-                let shape = HeadShape { head_dim, sharing, kv_f16: true, alibi, capped };
+                // The token's own key and value are in workgroup memory, too, where they are stored in blocks.
+                let fits = KvType::Q8_0.fits(head_dim);
+                let kv = if fits { KvType::Q8_0 } else { KvType::F16 };
+                let staged = if fits { 2 * 4 * head_dim as u32 } else { 0 };
+                let shape = HeadShape { head_dim, sharing, kv, alibi, capped };
                 for sums in [Sums::Shared, Sums::Subgroup] {
                     let plan = Plan::of(own, cpu, shape, sums);
                     let what = format!("{shape:?} {own} lanes {cpu} {sums:?}: {plan:?}");
@@ -112,7 +135,8 @@ fn attention_of_one_token_suits_every_device() {
                     assert!(!source.subgroups || lanes == own, "{what}");
                     // as shaders/attention_one.wgsl and lib/reduce4.wgsl have it
                     let eight = 32 * (group * eights).max(lanes);
-                    let bytes = eight + 4 * group * 128 + 16 * (lanes + lanes / lanes.min(8));
+                    let bytes =
+                        eight + 4 * group * 128 + 16 * (lanes + lanes / lanes.min(8)) + staged;
                     assert!(bytes <= 16 << 10, "{what}: {bytes} bytes of workgroup memory");
                 }
             }
@@ -121,41 +145,44 @@ fn attention_of_one_token_suits_every_device() {
 }
 
 /// Of every four shapes one has neither ALiBi nor a cap, one both, two one of them.
-fn head_shape(shape: (u32, u32, u32, u32), kv_f16: bool) -> HeadShape {
+fn head_shape(shape: (u32, u32, u32, u32), kv: KvType) -> HeadShape {
     let (heads, kv_heads, head_dim, _) = shape;
     let [alibi, capped] = flags()[SHAPES.iter().position(|&own| own == shape).unwrap_or(3) % 4];
     let (head_dim, sharing) = (head_dim as usize, (heads / kv_heads) as usize);
-    HeadShape { head_dim, sharing, kv_f16, alibi, capped }
+    HeadShape { head_dim, sharing, kv, alibi, capped }
 }
 
-fn attention_one(
-    gpu: &Gpu,
-    [neox, kv_f16]: [bool; 2],
-    shape: (u32, u32, u32, u32),
-    which: &[usize],
-) {
-    let heads = head_shape(shape, kv_f16);
+/// How pairs lie, and how K and V are stored.
+type Kept = (bool, KvType);
+
+/// Either layout with either kind of floats.
+fn ways() -> [Kept; 4] {
+    flags().map(|[neox, f16]| (neox, if f16 { KvType::F16 } else { KvType::F32 }))
+}
+
+fn attention_one(gpu: &Gpu, (neox, kv): Kept, shape: (u32, u32, u32, u32), which: &[usize]) {
+    let heads = head_shape(shape, kv);
     for &which in which {
         let plan = plans(gpu, heads)[which];
         let op = block_on(AttentionOne::planned(gpu, heads, neox, plan)).unwrap();
         for (i, ring) in RINGS.into_iter().enumerate() {
-            check(gpu, &op, [neox, kv_f16, i % 2 == 0], (1.0, i), shape, ring);
+            check(gpu, &op, ((neox, kv), i % 2 == 0), (1.0, i), shape, ring);
         }
         // A key and a value beyond what a half can be.
-        check(gpu, &op, [neox, kv_f16, true], (1e6, 0), shape, RINGS[2]);
+        check(gpu, &op, ((neox, kv), true), (1e6, 0), shape, RINGS[2]);
     }
 }
 
 fn check(
     gpu: &Gpu,
     op: &AttentionOne,
-    [neox, kv_f16, kept]: [bool; 3],
+    ((neox, kv_type), kept): (Kept, bool),
     (gain, turn): (f32, usize),
     (heads, kv_heads, head_dim, rope_dim): (u32, u32, u32, u32),
     (sinks, window, slots, n): (u32, u32, u32, u64),
 ) {
     let ring = RingParams { sinks, window, slots };
-    let shape = head_shape((heads, kv_heads, head_dim, rope_dim), kv_f16);
+    let shape = head_shape((heads, kv_heads, head_dim, rope_dim), kv_type);
     let (start, terms) = terms(shape, heads, turn);
     let what =
         format!("{shape:?} H {heads} {ring:?} n {n} neox {neox} kept {kept} gain {gain} {start:?}");
@@ -163,6 +190,7 @@ fn check(
     let scale = 0.7;
     let [h, kv, hd, half] = [heads, kv_heads, head_dim, rope_dim / 2].map(|n| n as usize);
     let held = (sinks + slots) as usize;
+    let layout = KvLayout { kv: kv_type, kv_heads: kv, head_dim: hd };
     let mut qkv = noise(21, (h + 2 * kv) * hd);
     qkv[h * hd..].iter_mut().for_each(|x| *x *= gain);
     let turn = |phase: u64, pair: usize| {
@@ -186,27 +214,25 @@ fn check(
                 slot.fill(f32::NAN);
             }
         }
-        stored(&values, kv_f16)
+        stored(&values, layout)
     };
-    let ((k_words, mut k), (v_words, mut v)) = (cache(22), cache(23));
+    let ((k_words, old_k), (v_words, old_v)) = (cache(22), cache(23));
+    let (mut k, mut v) = (old_k.clone(), old_v.clone());
     let mut q = vec![0.0; 3 * h * hd];
     let cap = if shape.capped { CAP } else { 0.0 };
     let params =
         AttentionParams { cap, ..attend([heads, kv_heads, head_dim, rope_dim], ring, scale) };
     reference::rope_store(params, neox, n, &qkv, turn, [&mut q, &mut k, &mut v]);
-    if kv_f16 {
-        k.iter_mut().chain(&mut v).for_each(|x| *x = reference::half(*x));
-    }
+    let (mut k, mut v) = (kept_again(kv_type, &k, &old_k), kept_again(kv_type, &v, &old_v));
 
     let upload =
         |name: &str, shape: &[usize], data: &[f32]| Tensor::upload(gpu, name, shape, data).unwrap();
-    let words = k_words.len() / held;
     let frame = [reduce(n, ring), 1, u32::from(kept), 0];
     let frame = Tensor::upload(gpu, "frame", &[FRAME], &frame).unwrap();
     let qkv = upload("qkv", &[1, (h + 2 * kv) * hd], &qkv);
     let turns = upload("turns", &[ring.phases(), half, 2], &turns);
-    let gpu_k = Tensor::upload(gpu, "k", &[held, words], &k_words).unwrap();
-    let gpu_v = Tensor::upload(gpu, "v", &[held, words], &v_words).unwrap();
+    let gpu_k = uploaded(gpu, layout, held, &k_words);
+    let gpu_v = uploaded(gpu, layout, held, &v_words);
     // What is not written shows: also what the join takes from a split that holds nothing.
     let count = splits(ring);
     let parts = vec![f32::NAN; count as usize * h * (hd + 4)];
@@ -219,13 +245,13 @@ fn check(
     run(gpu, recording);
 
     // The cache as it now is: the token's own in its place, all else as it was.
-    let tolerance = if kv_f16 { 1e-3 } else { 1e-6 };
+    let tolerance = rounding(kv_type);
     // A half has 11 bits.
     let (tolerance, relative) = match gain > 1.0 {
         true => (1e-6 * gain, tolerance),
         false => (tolerance, 1e-5),
     };
-    let read = |tensor: &Tensor| numbers(&block_on(tensor.read(gpu)).unwrap(), kv_f16);
+    let read = |tensor: &Tensor| layout.values(&block_on(tensor.read(gpu)).unwrap(), held);
     let (mut found_k, mut found_v) = (read(&gpu_k), read(&gpu_v));
     for found in [&mut found_k, &mut found_v] {
         for (slot, _) in found.chunks_exact_mut(kv * hd).zip(&seen).filter(|(_, seen)| !**seen) {
@@ -234,8 +260,9 @@ fn check(
         }
     }
     k.iter_mut().chain(&mut v).filter(|x| x.is_nan()).for_each(|x| *x = 0.0);
-    assert_close(&format!("k of {what}"), &found_k, &k, tolerance, relative);
-    assert_close(&format!("v of {what}"), &found_v, &v, tolerance, relative);
+    let close = (tolerance, relative);
+    assert_stored(&format!("k of {what}"), kv_type, &found_k, &k, close);
+    assert_stored(&format!("v of {what}"), kv_type, &found_v, &v, close);
     // Attention is held to what was stored: how it was rounded is not its affair. Its own key and value are not read
     // back, and a driver may leave out that they are rounded to halves and widened again.
     let mut expected = vec![0.0; h * hd];
@@ -243,6 +270,6 @@ fn check(
     let found: Vec<f32> = block_on(out.read(gpu)).unwrap();
     // Scores that large leave one key in all; below a cap many of them add up.
     let gain = if shape.capped { gain } else { 1.0 };
-    let tolerance = if kv_f16 { 1e-3 * gain } else { 1e-5 * gain };
+    let tolerance = if kv_type == KvType::F32 { 1e-5 * gain } else { 1e-3 * gain };
     assert_close(&format!("attention_one {what}"), &found, &expected, tolerance, relative);
 }

@@ -4,8 +4,8 @@ use super::{attend, run};
 use crate::gpu::{Gpu, Recording, Tensor};
 use crate::model::reduce;
 use crate::ops::{
-    Attention, AttentionOne, AttentionParams, ChunkAttention, FRAME, HeadShape, RingParams, Start,
-    Sums, carried, head_terms, splits,
+    Attention, AttentionOne, AttentionParams, ChunkAttention, FRAME, HeadShape, KvType, RingParams,
+    Start, Sums, carried, head_terms, splits,
 };
 use crate::tests::support::{assert_close, gpu, noise};
 use pollster::block_on;
@@ -13,7 +13,7 @@ use pollster::block_on;
 const H: usize = 2;
 const HD: usize = 64;
 const SHAPE: HeadShape =
-    HeadShape { head_dim: HD, sharing: H, kv_f16: false, alibi: false, capped: false };
+    HeadShape { head_dim: HD, sharing: H, kv: KvType::F32, alibi: false, capped: false };
 
 /// A cache without sinks, in which the first token of a pass is at `n`.
 #[derive(Clone, Copy)]

@@ -2,7 +2,7 @@
 use crate::gpu::Family;
 use crate::{Fail, Result};
 use brooklet::format::DType;
-use brooklet::ops::{AttentionOne, HeadShape, Sums};
+use brooklet::ops::{AttentionOne, HeadShape, KvType, Sums};
 use std::collections::BTreeMap;
 
 /// Who would hand the shader to the driver, and how.
@@ -69,20 +69,24 @@ fn choices(name: &str, lanes: &[u32]) -> Option<Vec<f64>> {
 /// Heads that the attention of one token is compiled for: their dimensions, and how many share keys and values.
 const HEADS: [(usize, usize); 6] = [(64, 1), (64, 3), (64, 4), (80, 1), (128, 4), (256, 2)];
 
-/// How the lanes of an attention of one token add up.
-fn attention_sums(kernel: &str) -> Option<Sums> {
-    match kernel {
-        "attention_one" => Some(Sums::Shared),
-        "attention_one_subgroup" => Some(Sums::Subgroup),
-        _ => None,
-    }
+/// How the lanes of an attention of one token add up, and how it has keys and values.
+fn attention_one(kernel: &str) -> Option<(Sums, KvType)> {
+    let of = |(sums, kv): (Sums, KvType)| {
+        let sources = match sums {
+            Sums::Shared => AttentionOne::SOURCES,
+            Sums::Subgroup => AttentionOne::SUBGROUP,
+        };
+        sources.of(kv).name == kernel
+    };
+    let all = KvType::ALL.into_iter().flat_map(|kv| [(Sums::Shared, kv), (Sums::Subgroup, kv)]);
+    all.into_iter().find(|&one| of(one))
 }
 
 /// What the engine chooses for each of the heads with each number of lanes, and what tells one from another.
-fn attentions(sums: Sums, lanes: &[u32]) -> Vec<(String, BTreeMap<String, f64>)> {
+fn attentions((sums, kv): (Sums, KvType), lanes: &[u32]) -> Vec<(String, BTreeMap<String, f64>)> {
     let made = lanes.iter().flat_map(|&lanes| {
-        HEADS.map(|(head_dim, sharing)| {
-            let shape = HeadShape { head_dim, sharing, kv_f16: true, alibi: false, capped: false };
+        HEADS.into_iter().filter(|(head_dim, _)| kv.fits(*head_dim)).map(move |(head_dim, sharing)| {
+            let shape = HeadShape { head_dim, sharing, kv, alibi: false, capped: false };
             let (_, values) = AttentionOne::on_gpu(lanes, shape, sums);
             let values = values.into_iter().map(|(name, value)| (name.to_owned(), value));
             (format!(" HD={head_dim} GROUP={sharing}"), values.collect())
@@ -111,8 +115,8 @@ pub fn shaders(name: &str, wgsl: &str, subgroups: bool, family: Family) -> Resul
         .map_err(|e| fail("the WGSL does not parse", e.emit_to_string(wgsl)))?;
     let lanes = lanes(name, subgroups, family);
     let mut chosen = vec![(String::new(), BTreeMap::new())];
-    if let Some(sums) = attention_sums(name) {
-        chosen = attentions(sums, &lanes);
+    if let Some(one) = attention_one(name) {
+        chosen = attentions(one, &lanes);
     }
     for (_, constant) in module.overrides.iter() {
         let Some(constant) = constant.name.as_deref() else { continue };
