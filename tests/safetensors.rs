@@ -130,6 +130,34 @@ fn changed(family: &str, file: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) ->
     copy
 }
 
+#[test]
+fn how_text_is_split_gets_llama_cpps_name() {
+    let bytes = |regex: bool| serde_json::json!({ "type": "ByteLevel", "add_prefix_space": false, "use_regex": regex });
+    let digits = serde_json::json!({ "type": "Digits", "individual_digits": true });
+    let sequence =
+        |steps: &[Value]| serde_json::json!({ "type": "Sequence", "pretokenizers": steps });
+    for (split, name) in [
+        (bytes(true), "gpt-2"),
+        (sequence(&[bytes(true)]), "gpt-2"),
+        (sequence(&[digits, bytes(true)]), "smollm"),
+        (bytes(false), ""),
+        (serde_json::json!({ "type": "Whitespace" }), ""),
+    ] {
+        let copy = changed("qwen3", "tokenizer.json", |text| {
+            let mut file: Value = serde_json::from_slice(&text).unwrap();
+            file["pre_tokenizer"] = split;
+            file.to_string().into_bytes()
+        });
+        if name.is_empty() {
+            refused(&copy, "which has no name in GGUF files; convert the model with llama.cpp's");
+            continue;
+        }
+        let folder = Folder::open(copy.path(), None).unwrap();
+        let gguf = pollster::block_on(Gguf::read(&folder)).unwrap();
+        assert_eq!(gguf.str("tokenizer.ggml.pre").unwrap(), Some(name));
+    }
+}
+
 #[track_caller]
 fn refused(copy: &tempfile::TempDir, message: &str) {
     let error =

@@ -177,9 +177,14 @@ fn serve(stream: &TcpStream, to_hub: bool, state: &Mutex<State>, cdn: &str) -> s
             }
             item
         });
-        let tree: Vec<_> = items.collect();
+        // Two to a page.
+        let page = path.rsplit_once("&page=").map_or(0, |(_, page)| page.parse().unwrap());
+        let tree: Vec<_> = items.skip(2 * page).take(2).collect();
+        let next = format!("<{}&page={}>; rel=\"next\"", path.split('&').next().unwrap(), page + 1);
+        let link = (held.files.len() > 2 * (page + 1)).then_some(("Link", next));
         drop(held);
-        return answer(stream, 200, &[], serde_json::json!(tree).to_string().as_bytes());
+        let tree = serde_json::json!(tree).to_string();
+        return answer(stream, 200, link.as_slice(), tree.as_bytes());
     }
     if to_hub && path.starts_with("/u/r/resolve/") {
         drop(held);

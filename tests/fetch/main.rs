@@ -340,9 +340,14 @@ fn what_is_no_model_is_named() {
     let hub = Hub::new(&[]);
     let user = User::of(&hub);
     user.fails(&["there is no GGUF file in this repository"]);
-    let address = format!("{}/page/blob/main/m.gguf", hub.endpoint);
-    let (code, _, told) = user.says(&["inspect", &address]);
-    assert!(code == 1 && told.contains("write /resolve/ instead of /blob/"), "{told}");
+    for (path, message) in [
+        ("page/r/blob/main/m.gguf", "write /resolve/ instead of /blob/"),
+        ("page/r", "if this is a repository of the hub, write hf:page/r"),
+        ("page/r/x/m.gguf?x", "name the address that its download button has"),
+    ] {
+        let (code, _, told) = user.says(&["inspect", &format!("{}/{path}", hub.endpoint)]);
+        assert!(code == 1 && told.contains(message), "{told}");
+    }
 }
 
 #[test]

@@ -20,24 +20,18 @@ impl Address {
 
     /// Where a `Location` leads from here.
     pub(crate) fn join(&self, location: &str) -> Option<Self> {
-        let reference = UriReferenceStr::new(location).ok()?;
+        // Not every server escapes what an address must not have.
+        let location = escaped(location, |byte| b"!#$%&'()*+,/:;=?@[]~-._".contains(&byte));
+        let reference = UriReferenceStr::new(&location).ok()?;
         let joined = reference.resolve_against(self.0.to_absolute()).to_dedicated_string();
         Self::parse(joined.as_str())
     }
 
     /// A path below this address: what has another meaning in an address is escaped.
     pub(crate) fn below(&self, path: &str) -> Option<Self> {
-        let mut text = self.0.as_str().trim_end_matches('/').to_owned();
-        text.push('/');
-        for &byte in path.as_bytes() {
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => {
-                    text.push(byte as char);
-                }
-                _ => text.push_str(&format!("%{byte:02X}")),
-            }
-        }
-        Self::parse(&text)
+        let start = self.0.as_str().trim_end_matches('/');
+        let path = escaped(path, |byte| b"-_.~/".contains(&byte));
+        Self::parse(&format!("{start}/{path}"))
     }
 
     /// The same file name replaced by another, for the other files of a split model.
@@ -92,6 +86,15 @@ impl fmt::Display for Address {
     }
 }
 
+/// A text in which all bytes are escaped but letters, digits and those that are `plain`.
+fn escaped(text: &str, plain: impl Fn(u8) -> bool) -> String {
+    let each = text.bytes().map(|byte| match byte.is_ascii_alphanumeric() || plain(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    });
+    each.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::Address;
@@ -110,7 +113,9 @@ mod tests {
         assert_eq!(joined("//cdn.example/d"), Some("https://cdn.example/d".into()));
         assert_eq!(joined("http://127.0.0.1:81/d"), Some("http://127.0.0.1:81/d".into()));
         assert_eq!(joined("file:///etc/passwd"), None);
-        assert_eq!(joined("a b"), None);
+        let odd = joined("/ä b?c=\"d|e\"&f=%20");
+        assert_eq!(odd, Some("https://hub.example/%C3%A4%20b?c=%22d%7Ce%22&f=%20".into()));
+        assert_eq!(joined("http://[::1"), None);
     }
 
     #[test]

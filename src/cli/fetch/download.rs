@@ -345,9 +345,11 @@ fn sniff(start: &[u8], wanted: &Wanted) -> Result<(), String> {
 }
 
 fn page(address: &Address) -> String {
-    let advice = match address.as_str().contains("/blob/") {
-        true => "write /resolve/ instead of /blob/ in the address",
-        false => "name the address that its download button has",
+    let parts: Vec<_> = address.parts().collect();
+    let advice = match parts[..] {
+        [_, _, "blob", ..] => "write /resolve/ instead of /blob/ in the address".to_owned(),
+        [user, repo] => format!("if this is a repository of the hub, write hf:{user}/{repo}"),
+        _ => "name the address that its download button has".to_owned(),
     };
     format!("{address} gives a web page and not a GGUF file; {advice}")
 }
