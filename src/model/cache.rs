@@ -177,18 +177,20 @@ impl Cache {
         let kv = settings.kv;
         config.expect_kv(kv)?;
         let words = |kind: LayerKind| kv.row_words(kind.n_head_kv, kind.head_dim);
-        let layer = |&kind: &LayerKind| (rings.of_layer(kind), 4 * words(kind) as u64);
-        let of_layers = config.layers.iter().filter(|kind| kind.attends());
-        let of_layers: Vec<_> = of_layers.map(layer).collect();
+        let attend = || config.layers.iter().copied().filter(|kind| kind.attends());
+        let of_layers: Vec<_> =
+            attend().map(|kind| (rings.of_layer(kind), 4 * words(kind) as u64)).collect();
         let turned = (0..config.n_layer).map(|layer| config.rope_dim(layer) as u64);
         let phase = 8 * turned.max().unwrap_or(0) / 2;
-        let widest = |has: &dyn Fn(RingParams) -> bool| {
-            let rows = of_layers.iter().filter(|(ring, _)| has(*ring)).map(|(_, row)| *row);
+        let widest = |kv: KvType, has: &dyn Fn(RingParams) -> bool| {
+            let rows = attend().filter(|&kind| has(rings.of_layer(kind)));
+            let rows = rows.map(|kind| 4 * kv.row_words(kind.n_head_kv, kind.head_dim) as u64);
             Size { row: rows.max().unwrap_or(0), row_slots: kv.row_slots() as u64, phase }
         };
         // How long the policy's window may be, only those layers decide that it is for.
-        let (size, any) = (widest(&|of| of == ring), widest(&|_| true));
-        let no_room = |window: u64| Error::NoRoom {
+        let of_policy = |kv| widest(kv, &|of| of == ring);
+        let (size, any) = (of_policy(kv), widest(kv, &|_| true));
+        let no_room = |window: u64, smaller: Option<KvType>| Error::NoRoom {
             what: format!(
                 "a cache of {} + {} tokens, of {} bytes each as {},",
                 ring.sinks,
@@ -200,17 +202,19 @@ impl Cache {
             tries: config
                 .chunk_to_try(&settings)
                 .into_iter()
-                .chain(size.tries(window, config.smaller_kv(&settings)))
+                .chain(size.tries(window, smaller))
                 .collect(),
         };
         // What a buffer takes is known before. What a device has is not: then half of what was asked for may fit.
         let limit = gpu.tier.max_binding.min(gpu.tier.max_buffer);
-        let fits = size.window(ring, limit);
+        let (fits, smaller) = (size.window(ring, limit), config.smaller_kv(&settings));
         if u64::from(ring.window) > fits || any.window(rings.longest(), limit) == 0 {
-            return Err(no_room(fits));
+            // The rope table may be what does not fit.
+            let smaller = smaller.filter(|&kv| of_policy(kv).window(ring, limit) > fits);
+            return Err(no_room(fits, smaller));
         }
         let whole = |error| match error {
-            Error::OutOfMemory { .. } => no_room(u64::from(ring.window) / 2),
+            Error::OutOfMemory { .. } => no_room(u64::from(ring.window) / 2, smaller),
             other => other,
         };
         // Where the policy has its way in all layers, theirs may still be turned in another way.

@@ -264,6 +264,12 @@ fn blocks_take_as_many_bytes_as_they_say() {
         KvType::ALL.map(|kv| session(&model, streaming(4, 12, 8, kv)).cache().filled_bytes(24));
     // 2 layers of K and V of 96 dimensions, 24 slots; two words of scales, of which three blocks leave a half
     assert_eq!(filled, [192, 384, 96 + 8, 48 + 8].map(|bytes| 2 * 2 * 24 * bytes));
+    // Where the rope table is longer than keys and values, a type that takes less does not help.
+    let table = block_on(Session::new(Arc::clone(&model), streaming(4, 1 << 27, 8, KvType::F16)));
+    let table = table.err().unwrap().to_string();
+    assert!(table.contains("of 768 bytes each as f16"), "{table}");
+    assert!(table.contains("try window") && !table.contains("kv q8_0"), "{table}");
+    let model = Tiny { rope_dim: 8, ..tiny() }.model(&gpu);
     for (kv, smaller) in [(KvType::F16, "q8_0"), (KvType::Q8_0, "q4_0")] {
         let error = block_on(Session::new(Arc::clone(&model), streaming(4, 1 << 27, 8, kv)));
         let error = error.err().unwrap().to_string();

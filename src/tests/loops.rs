@@ -329,11 +329,12 @@ pub(super) fn everything(gpu: &Gpu, sizes: &Sizes) -> Recording {
     for &head_dim in sizes.head_dims {
         heads(gpu, sizes, (head_dim, KvType::F16), &mut recording);
     }
-    // They loop as often as the others do, but where a token's own are stored.
-    let fit = sizes.head_dims.iter().filter(|head_dim| KvType::Q8_0.fits(**head_dim));
-    if let Some(&widest) = fit.max() {
-        heads(gpu, sizes, (widest, KvType::Q8_0), &mut recording);
-        heads(gpu, sizes, (widest, KvType::Q4_0), &mut recording);
+    // They loop as often as the others do, but where a token's own are stored: the widest, and what columns are for.
+    let fit = sizes.head_dims.iter().copied().filter(|&head_dim| KvType::Q8_0.fits(head_dim));
+    let widest = fit.clone().max();
+    for head_dim in fit.filter(|&head_dim| head_dim == 128 || Some(head_dim) == widest) {
+        heads(gpu, sizes, (head_dim, KvType::Q8_0), &mut recording);
+        heads(gpu, sizes, (head_dim, KvType::Q4_0), &mut recording);
     }
     choices(gpu, sizes, &mut recording);
     states(gpu, sizes, &mut recording);

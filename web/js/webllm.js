@@ -28,7 +28,10 @@ function addressOf(id, { appConfig = prebuiltAppConfig }) {
   const name = String(id);
   if (/^https?:|^blob:|\.gguf$/i.test(name)) return name;
   const plain = name.replace(/-q\d+f\d+(_\d+)?-MLC.*$/, "");
-  const found = appConfig.model_list?.find(({ model_id }) => model_id === name || model_id === plain);
+  const list = [...(appConfig.model_list ?? []), ...prebuiltAppConfig.model_list];
+  // A list that was made for WebLLM names folders of its own format.
+  const isGguf = ({ model }) => !/-MLC\/?$/.test(String(model));
+  const found = list.find((entry) => (entry.model_id === name || entry.model_id === plain) && isGguf(entry));
   if (!found) {
     const known = prebuiltAppConfig.model_list.map(({ model_id }) => model_id).join(", ");
     throw new BadOptionError(`model: "${name}" is not known; give the address of a GGUF file, or one of ${known}`);

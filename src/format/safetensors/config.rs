@@ -8,6 +8,9 @@ use std::path::Path;
 /// No file of settings is longer; a vocabulary with its merges is the longest.
 const LONGEST: u64 = 256 << 20;
 
+/// No head is larger in any model.
+const MOST_HEAD: u32 = 1 << 16;
+
 /// Reads a file of the folder.
 pub(super) fn json(path: &Path) -> Result<Value> {
     let io = |source| Error::Io { path: path.display().to_string(), source };
@@ -110,9 +113,13 @@ impl Settings {
     }
 
     fn head_dim(&self) -> Result<u32> {
-        match self.u32("head_dim") {
-            Some(size) if size > 0 => Ok(size),
-            _ => Ok(self.need_u32("hidden_size")? / self.need_u32("num_attention_heads")?),
+        let size = match self.u32("head_dim") {
+            Some(size) => size,
+            None => self.need_u32("hidden_size")? / self.need_u32("num_attention_heads")?,
+        };
+        match size {
+            1..=MOST_HEAD => Ok(size),
+            _ => Err(self.fault(&format!("heads of {size} dimensions; 1 to {MOST_HEAD} would do"))),
         }
     }
 

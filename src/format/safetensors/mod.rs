@@ -99,16 +99,15 @@ impl Folder {
                     )));
                 }
             };
-            if rows == 0
-                || cols == 0
-                || heads.is_some_and(|heads| heads == 0 || (rows * cols) % (2 * heads) != 0)
-            {
+            let vector = stored.shape.len() == 1;
+            let turned = if vector { cols } else { rows };
+            let fits = heads.is_none_or(|heads| heads > 0 && turned.is_multiple_of(2 * heads));
+            if rows == 0 || cols == 0 || !fits {
                 return Err(fault(format!(
                     "its shape is {:?}, which does not fit config.json",
                     stored.shape
                 )));
             }
-            let vector = stored.shape.len() == 1;
             // A bias is turned as the rows of its matrix are: a row each.
             let (rows, cols) = if vector && heads.is_some() { (cols, 1) } else { (rows, cols) };
             let dtype = if vector { DType::F32 } else { chosen(quant, &to, stored.dtype, cols) };
@@ -126,6 +125,7 @@ impl Folder {
         settings.write(&family, path, &mut head)?;
         vocab::write(path, &settings, &mut head)?;
         head.key_u32("general.file_type", file_type(quant, &tensors));
+        head.key_u32("general.quantization_version", 2);
         let (mut offset, mut infos) = (0, Vec::new());
         for piece in &mut tensors {
             piece.start = offset;

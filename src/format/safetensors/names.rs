@@ -7,12 +7,14 @@ pub(super) struct Family {
     pub(super) name: &'static str,
     /// Rows of queries and keys change their order: files turn dimensions that are neighbours.
     pairs: bool,
+    /// Heads of queries and keys are normalised.
+    head_norms: bool,
 }
 
 const FAMILIES: [Family; 3] = [
-    Family { name: "llama", pairs: true },
-    Family { name: "qwen2", pairs: false },
-    Family { name: "qwen3", pairs: false },
+    Family { name: "llama", pairs: true, head_norms: false },
+    Family { name: "qwen2", pairs: false, head_norms: false },
+    Family { name: "qwen3", pairs: false, head_norms: true },
 ];
 
 /// A tensor in a GGUF file.
@@ -71,6 +73,11 @@ impl Family {
         let to = LAYER.iter().find(|(from, _)| *from == part).ok_or_else(unknown)?.1;
         if to.is_empty() {
             return Ok(None);
+        }
+        // What is not asked for would be left out, and the result be wrong.
+        let of_heads = ["attn_q_norm", "attn_k_norm"].contains(&to);
+        if of_heads && !self.head_norms || to.ends_with("norm") && end == "bias" {
+            return Err(unknown());
         }
         if !["weight", "bias"].contains(&end) {
             return Err(format!(

@@ -97,6 +97,8 @@ impl Tensors {
                 all.push(Stored { name, shape, dtype, file, offset });
             }
         }
+        // So that the first that is at fault is always the same one.
+        all.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(all)
     }
 

@@ -3,7 +3,11 @@ use super::config::{Settings, json};
 use super::head::Head;
 use crate::{Error, Result};
 use serde_json::Value;
+use std::collections::HashMap;
 use std::path::Path;
+
+/// No vocabulary is larger in any model.
+const MOST_TOKENS: usize = 1 << 22;
 
 // Types of tokens, as GGUF numbers them.
 const NORMAL: i32 = 1;
@@ -48,26 +52,17 @@ pub(super) fn write(folder: &Path, settings: &Settings, head: &mut Head) -> Resu
     let pieces = model["byte_fallback"].as_bool().unwrap_or(false);
     let (tokens, types) = tokens(&file, settings, pieces).map_err(|what| fault(&what))?;
     let find = |token: &str| tokens.iter().position(|one| one == token).map(|id| id as u32);
+    let merges = merges(model);
     if pieces {
         head.key_str("tokenizer.ggml.model", "llama");
         head.key_str("tokenizer.ggml.pre", "default");
-        // Pairs are merged in the order of their ids, as they were learned.
-        let scores: Vec<f32> = (0..tokens.len()).map(|id| -(id as f32)).collect();
-        head.key_f32s("tokenizer.ggml.scores", &scores);
+        head.key_f32s("tokenizer.ggml.scores", &scores(&tokens, &merges));
         head.key_bool("tokenizer.ggml.add_space_prefix", has_space_prefix(&file));
     } else {
-        let pre = pre(&file).map_err(|what| fault(&what))?;
         head.key_str("tokenizer.ggml.model", "gpt2");
-        head.key_str("tokenizer.ggml.pre", pre);
-        let merges =
-            model["merges"].as_array().into_iter().flatten().filter_map(|merge| match merge {
-                Value::String(merge) => Some(merge.clone()),
-                Value::Array(pair) => {
-                    Some(format!("{} {}", pair.first()?.as_str()?, pair.get(1)?.as_str()?))
-                }
-                _ => None,
-            });
-        head.key_strings("tokenizer.ggml.merges", &merges.collect::<Vec<_>>());
+        head.key_str("tokenizer.ggml.pre", pre(&file).map_err(|what| fault(&what))?);
+        let joined: Vec<_> = merges.iter().map(|(left, right)| format!("{left} {right}")).collect();
+        head.key_strings("tokenizer.ggml.merges", &joined);
     }
     head.key_strings("tokenizer.ggml.tokens", &tokens);
     head.key_i32s("tokenizer.ggml.token_type", &types);
@@ -95,6 +90,26 @@ pub(super) fn write(folder: &Path, settings: &Settings, head: &mut Head) -> Resu
     Ok(())
 }
 
+/// The pairs that are merged, in order: older files have each as one text.
+fn merges(model: &Value) -> Vec<(&str, &str)> {
+    let each = model["merges"].as_array().into_iter().flatten();
+    each.filter_map(|merge| match merge {
+        Value::String(merge) => merge.split_once(' '),
+        pair => Some((pair.get(0)?.as_str()?, pair.get(1)?.as_str()?)),
+    })
+    .collect()
+}
+
+/// SentencePiece merges the pair whose token has the best score: the one that comes first here.
+fn scores(tokens: &[String], merges: &[(&str, &str)]) -> Vec<f32> {
+    let mut ranks = HashMap::new();
+    for (rank, (left, right)) in merges.iter().enumerate() {
+        ranks.entry(format!("{left}{right}")).or_insert(rank);
+    }
+    let score = |(id, token)| -(*ranks.get(token).unwrap_or(&(merges.len() + id)) as f32);
+    tokens.iter().enumerate().map(score).collect()
+}
+
 /// The token of each id, and its type.
 fn tokens(
     file: &Value,
@@ -113,6 +128,9 @@ fn tokens(
         all.push((id as usize, token.to_owned(), kind));
     }
     let count = settings.u32("vocab_size").unwrap_or(0) as usize;
+    if count > MOST_TOKENS {
+        return Err(format!("a vocabulary of {count} tokens (config.json)"));
+    }
     if let Some((id, token, _)) = all.iter().find(|(id, ..)| *id >= count) {
         return Err(format!(
             "the token {token:?} has the id {id}, of a vocabulary of {count} (config.json)"
@@ -164,6 +182,9 @@ fn pre(file: &Value) -> Result<&'static str, String> {
         let pattern = &steps[0]["pattern"];
         pattern["Regex"].as_str().or(pattern["String"].as_str()).unwrap_or_default()
     };
+    if steps.iter().any(|step| step["type"] == "ByteLevel" && step["add_prefix_space"] == true) {
+        return Err("a space is put before every text, which GGUF files do not know of".to_owned());
+    }
     let whole = file["model"]["ignore_merges"].as_bool() == Some(true);
     match kinds[..] {
         ["ByteLevel"] if by_itself => Ok("gpt-2"),
