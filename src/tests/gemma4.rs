@@ -139,7 +139,11 @@ impl Made {
 
     /// More than five times what the cache holds, against the oracle.
     fn streams(&self, what: &str, model: &Arc<Model>, chunk: usize, kv: KvType) {
-        let tolerance = if kv == KvType::F32 { 2e-4 } else { 2e-2 };
+        let tolerance = match kv {
+            KvType::F32 => 2e-4,
+            KvType::F16 => 2e-2,
+            KvType::Q8_0 | KvType::Q4_0 => 0.2,
+        };
         let mut session = session(model, streaming(3, 17, chunk, kv));
         let mut oracle = self.oracle(model, [3, 17]);
         hold_to_oracle(what, &mut session, &mut oracle, &text(5, 110), tolerance);
@@ -158,6 +162,7 @@ fn heads_of_two_sizes_stream_as_the_paper_does() {
         assert!(model.config.kinds().ends_with(&heads), "{}", model.config.kinds());
     }
     FIRST.streams("in half precision", &FIRST.model(&gpu), 20, KvType::F16);
+    FIRST.streams("in blocks", &FIRST.model(&gpu), 7, KvType::Q8_0);
 }
 
 /// As large as those of the 31B, whose kernels are others.

@@ -1,5 +1,6 @@
 //! attention_one and attention_join against the twins of what they fuse: rope_store, then attention.
-use super::cache_ops::{assert_stored, kept_again, rounding, seen_by_any, stored, uploaded};
+use super::cache_ops::seen_by_any;
+use super::kept::{assert_stored, kept_again, rounding, stored, uploaded};
 use super::{CAP, attend, flags, run, sums, terms};
 use crate::gpu::{Gpu, Recording, Tensor};
 use crate::model::reduce;

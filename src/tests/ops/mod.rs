@@ -7,6 +7,7 @@ mod fold_ops;
 mod fused_ops;
 mod grouped_ops;
 mod int8_ops;
+mod kept;
 #[cfg(feature = "cli")]
 mod memory;
 mod norm_ops;

@@ -1,5 +1,5 @@
 //! shift against its twin.
-use super::cache_ops::{rounding, stored, uploaded};
+use super::kept::{rounding, stored, uploaded};
 use super::{flags, run};
 use crate::gpu::{Recording, Tensor};
 use crate::ops::{KvType, RingParams, Shift, ShiftParams};

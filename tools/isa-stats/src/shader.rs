@@ -85,12 +85,14 @@ fn attention_one(kernel: &str) -> Option<(Sums, KvType)> {
 /// What the engine chooses for each of the heads with each number of lanes, and what tells one from another.
 fn attentions((sums, kv): (Sums, KvType), lanes: &[u32]) -> Vec<(String, BTreeMap<String, f64>)> {
     let made = lanes.iter().flat_map(|&lanes| {
-        HEADS.into_iter().filter(|(head_dim, _)| kv.fits(*head_dim)).map(move |(head_dim, sharing)| {
-            let shape = HeadShape { head_dim, sharing, kv, alibi: false, capped: false };
-            let (_, values) = AttentionOne::on_gpu(lanes, shape, sums);
-            let values = values.into_iter().map(|(name, value)| (name.to_owned(), value));
-            (format!(" HD={head_dim} GROUP={sharing}"), values.collect())
-        })
+        HEADS.into_iter().filter(|(head_dim, _)| kv.fits(*head_dim)).map(
+            move |(head_dim, sharing)| {
+                let shape = HeadShape { head_dim, sharing, kv, alibi: false, capped: false };
+                let (_, values) = AttentionOne::on_gpu(lanes, shape, sums);
+                let values = values.into_iter().map(|(name, value)| (name.to_owned(), value));
+                (format!(" HD={head_dim} GROUP={sharing}"), values.collect())
+            },
+        )
     });
     made.collect()
 }
