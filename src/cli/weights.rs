@@ -27,6 +27,8 @@ pub(crate) enum QuantArg {
     Q8_0,
     #[value(name = "q4_0")]
     Q4_0,
+    #[value(name = "q4_k")]
+    Q4K,
 }
 
 impl From<QuantArg> for Quant {
@@ -35,6 +37,7 @@ impl From<QuantArg> for Quant {
             QuantArg::F16 => Self::F16,
             QuantArg::Q8_0 => Self::Q8_0,
             QuantArg::Q4_0 => Self::Q4_0,
+            QuantArg::Q4K => Self::Q4K,
         }
     }
 }

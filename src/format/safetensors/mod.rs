@@ -4,6 +4,7 @@ mod config;
 mod head;
 mod names;
 mod quantize;
+mod quantize_k;
 mod stored;
 mod vocab;
 
@@ -29,6 +30,9 @@ pub enum Quant {
     Q8_0,
     /// Four bits, 32 to a scale; those that begin and end the model get bytes.
     Q4_0,
+    /// Four bits, 32 to a scale and a least value of six bits each, 256 to those of all; the same get bytes, and so do those
+    /// whose rows are no whole number of 256.
+    Q4K,
 }
 
 /// A model in a folder.
@@ -183,7 +187,8 @@ fn chosen(quant: Option<Quant>, name: &str, stored: DType, cols: u64) -> DType {
         None => stored,
         Some(Quant::F16) => DType::F16,
         Some(Quant::Q4_0) if !at_an_end => DType::Q4_0,
-        Some(Quant::Q8_0 | Quant::Q4_0) => DType::Q8_0,
+        Some(Quant::Q4K) if !at_an_end && cols.is_multiple_of(256) => DType::Q4K,
+        Some(Quant::Q8_0 | Quant::Q4_0 | Quant::Q4K) => DType::Q8_0,
     };
     // What is no whole number of blocks stays as it nearly is.
     if cols.is_multiple_of(wanted.block_len() as u64) { wanted } else { DType::F16 }
@@ -195,6 +200,7 @@ fn file_type(quant: Option<Quant>, tensors: &[Piece]) -> u32 {
         Some(Quant::F16) => 1,
         Some(Quant::Q8_0) => 7,
         Some(Quant::Q4_0) => 2,
+        Some(Quant::Q4K) => 14,
         None => match tensors.iter().find(|piece| piece.rows > 1).map(|piece| piece.dtype) {
             Some(DType::F16) => 1,
             Some(DType::BF16) => 32,

@@ -1,4 +1,5 @@
 //! Values as blocks, rounded as ggml rounds them.
+use super::quantize_k::q4_k;
 use crate::format::DType;
 use half::{bf16, f16};
 
@@ -13,6 +14,10 @@ pub(super) fn quantize(dtype: DType, values: &[f32], out: &mut [u8]) {
         DType::BF16 => each(values, out, |value| bf16::from_f32(value).to_le_bytes()),
         DType::Q8_0 => blocks.zip(out.chunks_exact_mut(2 + BLOCK)).for_each(q8_0),
         DType::Q4_0 => blocks.zip(out.chunks_exact_mut(2 + BLOCK / 2)).for_each(q4_0),
+        DType::Q4K => {
+            let blocks = values.chunks_exact(dtype.block_len());
+            blocks.zip(out.chunks_exact_mut(dtype.block_bytes())).for_each(q4_k)
+        }
         _ => each(values, out, f32::to_le_bytes),
     }
 }
