@@ -79,11 +79,9 @@ fn store8(at: u32, e: u32, key: Eight, value: Eight) {
     }
     if e % 8u == 0u {
         let i = scales_at(at, e);
-        var keys = k[i];
-        keys[at % 4u] = own_scales(e / 4u, blocks - 1u);
-        k[i] = keys;
-        var values = v[i];
-        values[at % 4u] = own_scales(blocks + e / 4u, 2u * blocks - 1u);
-        v[i] = values;
+        // Not by an index: Windows' FXC writes to no component of a vector that is chosen as it runs.
+        let of_slot = vec4(0u, 1u, 2u, 3u) == vec4(at % 4u);
+        k[i] = select(k[i], vec4(own_scales(e / 4u, blocks - 1u)), of_slot);
+        v[i] = select(v[i], vec4(own_scales(blocks + e / 4u, 2u * blocks - 1u)), of_slot);
     }
 }

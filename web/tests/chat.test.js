@@ -52,158 +52,161 @@ test("answers are those of the native binary, and a turn feeds its own tokens al
   assert.equal(found.can.template, false, "the tiny model has no template of its own");
 });
 
-test("an answer is stopped, gone on from, made anew and asked for anew", async () => {
-  const found = await here.inPage(async ({ Engine, TINY, collect }) => {
-    const engine = await Engine.load({ model: TINY });
-    const said = async (answer, most) => (await collect(answer, most)).map(({ text }) => text).join("");
-    const chat = engine.conversation({ template: "chatml", window: 200 });
-    const options = { temperature: 0, maxTokens: 20 };
-    const first = await said(chat.send("hello", options));
-    const again = await said(chat.regenerate(options));
-    const cut = await said(chat.send("and then?", { ...options, maxTokens: undefined }), 3);
-    const kept = chat.messages.at(-1).content;
-    const after = await said(chat.send("go on", options));
-    const edited = chat.edit("hello", options);
-    const other = await said(edited);
-    const roles = chat.messages.map(({ role }) => role).join(" ");
-    // What was told is the same however it came about; the model's own words here are not all characters.
-    const messages = [
-      { role: "user", content: "hello" },
-      { role: "assistant", content: "hello there" },
-    ];
-    const twin = engine.conversation({ template: "chatml", window: 200, messages });
-    const answer = twin.send("and then?", options);
-    const told = await said(answer);
-    const back = chat.send("hello", options);
-    await said(back);
-    const anew = twin.regenerate(options);
-    const toldAnew = await said(anew);
-    await engine.unload();
-    const retold = [edited, answer, back, anew].map(({ stats }) => stats.retold);
-    return { first, again, cut, kept, after, other, told, toldAnew, roles, retold };
-  });
-  assert.equal(found.again, found.first);
-  assert.ok(found.kept.startsWith(found.cut) && found.cut !== "");
-  assert.ok(found.after !== "" && found.other !== "");
-  assert.equal(found.toldAnew, found.told);
-  assert.equal(found.roles, "user assistant user assistant user assistant");
-  assert.deepEqual(found.retold, [false, true, true, true]);
-});
-
-test("a conversation and a stream take turns over one cache", async () => {
-  const found = await here.inPage(async ({ Engine, TINY, collect }) => {
+test("conversations of one engine", async (t) => {
+  // One engine for all: a load takes a software GPU some seconds.
+  const all = await here.inPage(async ({ Engine, TINY, collect }) => {
     const engine = await Engine.load({ model: TINY, window: 30 });
-    const text = async (stream) => (await collect(stream)).map(({ text }) => text).join("");
-    const options = { temperature: 0, maxTokens: 8 };
-    const alone = await text(engine.stream("once upon", options));
-    const chat = engine.conversation({ template: "chatml" });
-    const one = await text(chat.send("hello", options));
-    const caches = [engine.info.cache];
-    const unread = chat.send("never read", options);
-    const stream = engine.stream("once upon", options);
-    const anew = await text(stream);
-    caches.push(engine.info.cache);
-    const late = await text(unread);
-    await engine.reset();
-    const two = await text(chat.regenerate(options));
-    const kept = chat.messages.length;
-    await engine.unload();
-    return { alone, one, anew, two, late, kept, caches };
-  });
-  assert.equal(found.anew, found.alone);
-  assert.equal(found.two, found.one);
-  assert.equal(found.late, "", "what another has followed before it was begun is over");
-  assert.equal(found.kept, 2);
-  assert.notDeepEqual(found.caches[0], found.caches[1]);
-  assert.equal(found.caches[1].window, 30);
-});
-
-test("a signal ends the reading of a message, which is taken back, and an answer where it is", async () => {
-  const found = await here.inPage(async ({ Engine, TINY, collect }) => {
-    const engine = await Engine.load({ model: TINY });
-    const text = async (stream) => (await collect(stream)).map(({ text }) => text).join("");
-    const options = { temperature: 0, maxTokens: 8 };
-    const chat = engine.conversation({ template: "chatml", window: 300 });
-    const early = new AbortController();
-    early.abort();
-    const before = await collect(chat.send("hello", { signal: early.signal })).catch(({ code }) => code);
-    const none = chat.messages.length;
-    const stopped = chat.send("hello ".repeat(300), options);
-    const reading = stopped.next();
-    await stopped.stop();
-    await reading;
-    const still = chat.messages.length;
-    const abort = new AbortController();
-    const answer = chat.send("hello", { temperature: 0, signal: abort.signal });
-    let said = "";
-    let heard = 0;
-    let code;
-    try {
-      for await (const { text } of answer) {
-        said += text;
-        if (++heard === 2) abort.abort();
-      }
-    } catch (error) {
-      code = error.code;
-    }
-    const kept = chat.messages.at(-1).content;
-    const after = await text(chat.send("go on", options));
-    const [, answer1, , answer2] = chat.messages.map(({ content }) => content);
-    await engine.unload();
-    return { before, none, still, reason: stopped.stats.stopReason, code, said, kept, after, answer1, answer2 };
-  });
-  assert.deepEqual([found.before, found.none, found.still, found.reason], ["aborted", 0, 0, "stopped"]);
-  assert.equal(found.code, "aborted");
-  assert.ok(found.said !== "" && found.kept.startsWith(found.said), "the message has all that the model has said");
-  assert.deepEqual([found.answer1, found.answer2], [found.kept, found.after]);
-});
-
-test("what cannot be is said in a sentence, and the engine goes on", async () => {
-  const found = await here.inPage(async ({ Engine, TINY, collect }) => {
-    const engine = await Engine.load({ model: TINY });
-    const fails = async (options, text = "hello") => {
+    const stopped = async () => {
+      const said = async (answer, most) => (await collect(answer, most)).map(({ text }) => text).join("");
+      const chat = engine.conversation({ template: "chatml", window: 200 });
+      const options = { temperature: 0, maxTokens: 20 };
+      const first = await said(chat.send("hello", options));
+      const again = await said(chat.regenerate(options));
+      const cut = await said(chat.send("and then?", { ...options, maxTokens: undefined }), 3);
+      const kept = chat.messages.at(-1).content;
+      const after = await said(chat.send("go on", options));
+      const edited = chat.edit("hello", options);
+      const other = await said(edited);
+      const roles = chat.messages.map(({ role }) => role).join(" ");
+      // What was told is the same however it came about; the model's own words here are not all characters.
+      const messages = [
+        { role: "user", content: "hello" },
+        { role: "assistant", content: "hello there" },
+      ];
+      const twin = engine.conversation({ template: "chatml", window: 200, messages });
+      const answer = twin.send("and then?", options);
+      const told = await said(answer);
+      const back = chat.send("hello", options);
+      await said(back);
+      const anew = twin.regenerate(options);
+      const toldAnew = await said(anew);
+      const retold = [edited, answer, back, anew].map(({ stats }) => stats.retold);
+      return { first, again, cut, kept, after, other, told, toldAnew, roles, retold };
+    };
+    const turns = async () => {
+      const text = async (stream) => (await collect(stream)).map(({ text }) => text).join("");
+      const options = { temperature: 0, maxTokens: 8 };
+      const alone = await text(engine.stream("once upon", options));
+      const chat = engine.conversation({ template: "chatml" });
+      const one = await text(chat.send("hello", options));
+      const caches = [engine.info.cache];
+      const unread = chat.send("never read", options);
+      const stream = engine.stream("once upon", options);
+      const anew = await text(stream);
+      caches.push(engine.info.cache);
+      const late = await text(unread);
+      await engine.reset();
+      const two = await text(chat.regenerate(options));
+      const kept = chat.messages.length;
+      return { alone, one, anew, two, late, kept, caches };
+    };
+    const signals = async () => {
+      const text = async (stream) => (await collect(stream)).map(({ text }) => text).join("");
+      const options = { temperature: 0, maxTokens: 8 };
+      const chat = engine.conversation({ template: "chatml", window: 300 });
+      const early = new AbortController();
+      early.abort();
+      const before = await collect(chat.send("hello", { signal: early.signal })).catch(({ code }) => code);
+      const none = chat.messages.length;
+      const stopped = chat.send("hello ".repeat(300), options);
+      const reading = stopped.next();
+      await stopped.stop();
+      await reading;
+      const still = chat.messages.length;
+      const abort = new AbortController();
+      const answer = chat.send("hello", { temperature: 0, signal: abort.signal });
+      let said = "";
+      let heard = 0;
+      let code;
       try {
-        return await collect(engine.conversation(options).send(text, { maxTokens: 2 }));
-      } catch ({ code, message }) {
-        return { code, message };
+        for await (const { text } of answer) {
+          said += text;
+          if (++heard === 2) abort.abort();
+        }
+      } catch (error) {
+        code = error.code;
       }
+      const kept = chat.messages.at(-1).content;
+      const after = await text(chat.send("go on", options));
+      const [, answer1, , answer2] = chat.messages.map(({ content }) => content);
+      return { before, none, still, reason: stopped.stats.stopReason, code, said, kept, after, answer1, answer2 };
     };
-    const create = (request) =>
-      engine.chat.completions.create(request).catch(({ code, message }) => ({ code, message }));
-    const user = { role: "user", content: "hello" };
-    const out = {
-      none: await fails({}),
-      name: await fails({ template: "tool_use" }),
-      broken: await fails({ template: "{% for %}" }),
-      raised: await fails({ template: "{{ raise_exception('only on Sundays') }}" }),
-      long: await fails({ template: "chatml", system: "so long ".repeat(60), window: 40 }),
-      empty: await fails({ template: "chatml" }, " "),
-      turns: await fails({ messages: [{ role: "assistant", content: "first" }] }),
-      option: await fails({ sinks: 4 }),
-      tools: await create({ messages: [user], tools: [{ type: "function" }] }),
-      last: await create({ messages: [user, { role: "assistant", content: "x" }] }),
-      image: await create({ messages: [{ role: "user", content: [{ type: "image_url" }] }] }),
-      works: await fails({ template: "chatml" }),
+    const wrong = async () => {
+      const fails = async (options, text = "hello") => {
+        try {
+          return await collect(engine.conversation(options).send(text, { maxTokens: 2 }));
+        } catch ({ code, message }) {
+          return { code, message };
+        }
+      };
+      const create = (request) =>
+        engine.chat.completions.create(request).catch(({ code, message }) => ({ code, message }));
+      const user = { role: "user", content: "hello" };
+      const out = {
+        none: await fails({}),
+        name: await fails({ template: "tool_use" }),
+        broken: await fails({ template: "{% for %}" }),
+        raised: await fails({ template: "{{ raise_exception('only on Sundays') }}" }),
+        long: await fails({ template: "chatml", system: "so long ".repeat(60), window: 40 }),
+        empty: await fails({ template: "chatml" }, " "),
+        turns: await fails({ messages: [{ role: "assistant", content: "first" }] }),
+        option: await fails({ sinks: 4 }),
+        tools: await create({ messages: [user], tools: [{ type: "function" }] }),
+        last: await create({ messages: [user, { role: "assistant", content: "x" }] }),
+        image: await create({ messages: [{ role: "user", content: [{ type: "image_url" }] }] }),
+        works: await fails({ template: "chatml" }),
+      };
+      return out;
     };
+    const out = { turns: await turns(), stopped: await stopped(), signals: await signals(), wrong: await wrong() };
     await engine.unload();
     return out;
   });
-  const says = (name, code, text) => {
-    assert.equal(found[name].code, code, `${name}: ${JSON.stringify(found[name])}`);
-    assert.match(found[name].message, text);
-  };
-  says("none", "bad-option", /template FILE: a template is needed|template.*is needed/);
-  says("name", "bad-option", /tool_use.*chatml works with any/);
-  says("broken", "bad-model", /chat template: line 1.*template gives another/);
-  says("raised", "bad-model", /only on Sundays/);
-  says("long", "bad-option", /the system prompt has \d+ tokens, and the cache holds \d+/);
-  says("empty", "bad-option", /nothing in the message/);
-  says("turns", "bad-option", /message 1: a message of role "user"/);
-  says("option", "bad-option", /sinks: there is no such option/);
-  says("tools", "bad-option", /tools: brooklet does not do this yet/);
-  says("last", "bad-option", /the last message is wanted from the user/);
-  says("image", "bad-option", /message 1: a string is wanted/);
-  assert.equal(found.works.length, 2);
+  assert.equal(all.message, undefined);
+  await t.test("an answer is stopped, gone on from, made anew and asked for anew", () => {
+    const found = all.stopped;
+    assert.equal(found.again, found.first);
+    assert.ok(found.kept.startsWith(found.cut) && found.cut !== "");
+    assert.ok(found.after !== "" && found.other !== "");
+    assert.equal(found.toldAnew, found.told);
+    assert.equal(found.roles, "user assistant user assistant user assistant");
+    assert.deepEqual(found.retold, [false, true, true, true]);
+  });
+  await t.test("a conversation and a stream take turns over one cache", () => {
+    const found = all.turns;
+    assert.equal(found.anew, found.alone);
+    assert.equal(found.two, found.one);
+    assert.equal(found.late, "", "what another has followed before it was begun is over");
+    assert.equal(found.kept, 2);
+    assert.notDeepEqual(found.caches[0], found.caches[1]);
+    assert.equal(found.caches[1].window, 30);
+  });
+  await t.test("a signal ends the reading of a message, which is taken back, and an answer where it is", () => {
+    const found = all.signals;
+    assert.deepEqual([found.before, found.none, found.still, found.reason], ["aborted", 0, 0, "stopped"]);
+    assert.equal(found.code, "aborted");
+    assert.ok(found.said !== "" && found.kept.startsWith(found.said), "the message has all that the model has said");
+    assert.deepEqual([found.answer1, found.answer2], [found.kept, found.after]);
+  });
+  await t.test("what cannot be is said in a sentence, and the engine goes on", () => {
+    const found = all.wrong;
+    const says = (name, code, text) => {
+      assert.equal(found[name].code, code, `${name}: ${JSON.stringify(found[name])}`);
+      assert.match(found[name].message, text);
+    };
+    says("none", "bad-option", /template FILE: a template is needed|template.*is needed/);
+    says("name", "bad-option", /tool_use.*chatml works with any/);
+    says("broken", "bad-model", /chat template: line 1.*template gives another/);
+    says("raised", "bad-model", /only on Sundays/);
+    says("long", "bad-option", /the system prompt has \d+ tokens, and the cache holds \d+/);
+    says("empty", "bad-option", /nothing in the message/);
+    says("turns", "bad-option", /message 1: a message of role "user"/);
+    says("option", "bad-option", /sinks: there is no such option/);
+    says("tools", "bad-option", /tools: brooklet does not do this yet/);
+    says("last", "bad-option", /the last message is wanted from the user/);
+    says("image", "bad-option", /message 1: a string is wanted/);
+    assert.equal(found.works.length, 2);
+  });
 });
 
 test("chat in OpenAI's shape goes on from its own answers, and WebLLM's names work", async () => {
