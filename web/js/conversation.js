@@ -57,6 +57,7 @@ export class Conversation {
     const conversation = { id: this.#id, options: cache, template, think };
     const turn = { how, text, settings, ...conversation };
     const log = {
+      goesOn: () => at > 0,
       before: () => this.#messages.slice(0, at),
       begin: () => {
         this.#messages.splice(at);
@@ -114,10 +115,12 @@ class Answer extends Pieces {
 
   async start() {
     await this.#before();
-    const args = { ...this.#turn, before: this.#log.before() };
+    const ask = (before) => this.#call("answer", { ...this.#turn, before }, { signal: this.#abort.signal });
     let reply;
     try {
-      reply = await this.#call("answer", args, { signal: this.#abort.signal });
+      // What was said before is told where it is needed alone: a turn costs the same however long the conversation is.
+      reply = await ask(this.#turn.how === "send" && this.#log.goesOn() ? undefined : this.#log.before());
+      if (reply.untold) reply = await ask(this.#log.before());
     } catch (error) {
       if (error instanceof AbortedError && this.#abort.signal.aborted) return this.#unsaid();
       throw error;

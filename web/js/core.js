@@ -220,12 +220,13 @@ export class Host {
     const ids = nothingNew ? new Uint32Array() : await this.#feed(prompt, signal);
     const ms = performance.now() - start;
     this.#core.begin(JSON.stringify(settings));
-    const { ring, window } = this.#info().cache;
+    const info = this.#info();
+    const { ring, window } = info.cache;
     // Everything that was not taken can be taken back (see `stop`): half of what the ring allows; the other half is
     // for the steps that the device is ahead.
     const most = Math.max(1, (ring - window) >> 1);
     this.#stream = { most, pieces: [] };
-    return { promptTokens: ids.length, ms, info: this.#info() };
+    return { promptTokens: ids.length, ms, info };
   }
 
   async next(_, signal) {

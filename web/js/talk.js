@@ -64,7 +64,7 @@ export class Talk {
     const made = reading(() => new Template(text, bos, eos));
     const settings = JSON.stringify({ ...options, think });
     try {
-      await core.converse(source, (variables) => made.render(variables), settings, undefined);
+      await core.converse(text, (variables) => made.render(variables), settings);
     } catch (error) {
       made.free();
       throw error;
@@ -77,13 +77,14 @@ export class Talk {
 
   /**
    * Begins an answer: `how` is "send", "regenerate" or "edit", `before` what was said before its turn, `text` the turn's
-   * message. Where `goOn` says no, the turn is taken back.
+   * message. Without `before`, which only a "send" can do without, `untold` comes of it where another has the cache. Where `goOn` says no, the turn is taken back.
    */
   async begin({ how, before, text, settings, ...conversation }, goOn) {
     const core = this.#core;
     const start = performance.now();
     const has = this.#current === conversation.id;
-    const told = JSON.stringify(before.map(({ role, content }) => ({ role, content })));
+    if (!has && !before) return { untold: true };
+    const told = () => JSON.stringify(before.map(({ role, content }) => ({ role, content })));
     const answer = JSON.stringify(settings);
     let fed = has ? core.fed() : 0;
     let leftOut = has ? undefined : 0;
@@ -91,20 +92,20 @@ export class Talk {
     try {
       if (!has) {
         await this.#converse(conversation);
-        if (before.length) leftOut = await core.retell(told, goOn);
+        if (before.length) leftOut = await core.retell(told(), goOn);
       } else if (conversation.think !== this.#think) {
         core.think(conversation.think);
         this.#think = conversation.think;
       }
       if (!goOn()) throw aborted();
       if (!has || how === "send") begun = await core.say(text, answer, goOn);
-      else [begun, leftOut] = await core.again(told, text, how === "edit", answer, goOn);
+      else [begun, leftOut] = await core.again(told(), text, how === "edit", answer, goOn);
       if (!begun && how !== "send") this.leave(); // the turn before is gone, too
     } catch (error) {
       this.leave(); // told anew when it speaks again
       throw error;
     }
-    const retold = leftOut !== undefined && before.length > 0;
+    const retold = leftOut !== undefined && before?.length > 0;
     if (leftOut !== undefined) fed = 0;
     const { position } = this.#place();
     this.#answer = begun ? { id: conversation.id, from: position } : undefined;

@@ -48,21 +48,18 @@ impl Core {
         Ok(Json::of(source).text())
     }
 
-    /// Begins a conversation with an empty cache of its own. `source`: the template as [`Core::template`] gave it;
-    /// `render(variables)`: its engine; `options`: JSON.
+    /// Begins a conversation with an empty cache of its own. `source`: the template's text; `render(variables)`: its
+    /// engine; `options`: JSON.
     pub async fn converse(
         &mut self,
-        source: &str,
+        source: String,
         render: Function,
         options: &str,
-        tools: Option<String>,
     ) -> Result<(), Thrown> {
-        let TemplateText { text: source } = parsed("the template", source)?;
         let options: ChatOptions = parsed("conversation options", options)?;
-        let tools = tools.map(|tools| Json::parse("tools", &tools)).transpose()?;
         let renderer = Elsewhere { source, render };
         let system = options.system.clone();
-        let mut script = Script::new(self.tokenizer.clone(), renderer, system, tools)?;
+        let mut script = Script::new(self.tokenizer.clone(), renderer, system, None)?;
         script.set_thinking(options.think)?;
         let settings = options.settings(&script, &self.model.config, &self.model.gpu)?;
         let session = self.renewed(settings).await?;
@@ -154,10 +151,4 @@ impl Core {
     pub fn window(&mut self) -> Result<String, Thrown> {
         Ok(Json::of(self.chat()?.window()).text())
     }
-}
-
-/// Of `brooklet::text::TemplateSource`, what is needed here: BOS and EOS are the engine's.
-#[derive(serde::Deserialize)]
-struct TemplateText {
-    text: String,
 }

@@ -251,19 +251,16 @@ impl Core {
     /// with a cache as there was one before, if that still fits.
     async fn renewed(&mut self, settings: CacheSettings) -> Result<Session> {
         self.reading = None;
-        let before = self.session().ok().map(|session| session.cache().settings());
+        let old = match std::mem::replace(&mut self.stage, Stage::Empty) {
+            Stage::Empty => None,
+            Stage::Stream(session) => Some(*session),
+            Stage::Chat(chat) => Some(chat.into_session()),
+        };
+        let before = old.as_ref().map(|session| session.cache().settings());
         // The old one first: there may not be room for both.
-        match std::mem::replace(&mut self.stage, Stage::Empty) {
-            Stage::Stream(mut session) if before == Some(settings) => {
-                session.reset();
-                return Ok(*session);
-            }
-            Stage::Chat(chat) if before == Some(settings) => {
-                let mut session = chat.into_session();
-                session.reset();
-                return Ok(session);
-            }
-            _ => {}
+        if let Some(mut session) = old.filter(|_| before == Some(settings)) {
+            session.reset();
+            return Ok(session);
         }
         let made = Session::new(self.model.clone(), settings).await;
         if let (Err(_), Some(before)) = (&made, before)
