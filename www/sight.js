@@ -50,19 +50,23 @@ export const createSight = ({ canvas, chartCanvas, figures: { history, chart }, 
     requestAnimationFrame(frame);
   };
 
+  const take = (next, before) => {
+    window = next;
+    base = before;
+    meter.use(window);
+    messages.mark(window, base);
+    showWindow(window);
+    dirty = true;
+    request();
+  };
+
   return {
     meter,
     request,
     /** Null before the model has been told anything. */
     show(next, before = 0) {
-      window = next;
-      base = before;
-      meter.use(window);
-      messages.mark(window, base);
-      showWindow(window);
-      dirty = true;
+      take(next, before);
       shownAt = { ...NOW };
-      request();
     },
     /** An answer begins. */
     begin() {
@@ -75,7 +79,8 @@ export const createSight = ({ canvas, chartCanvas, figures: { history, chart }, 
       history.add(now.generatedTokens - counted);
       counted = now.generatedTokens;
       history.tick(performance.now());
-      if (now.window && now.window !== window) this.show(now.window, before);
+      // Figures and labels keep their pace.
+      if (now.window && now.window !== window) take(now.window, before);
       dirty = true;
       request();
     },
