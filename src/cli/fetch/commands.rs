@@ -1,6 +1,6 @@
 //! The commands about models: pull, models.
 use super::name::Name;
-use super::store::Store;
+use super::store::{Store, whole_of};
 use super::{Fetch, FetchArgs, download::Lock, expect_path};
 use crate::cli::output::{Output, human};
 use brooklet::{Error, Result};
@@ -105,10 +105,7 @@ fn remove(store: &Store, name: &Name) -> Result<()> {
     for entry in entries {
         let mut locks = Vec::new();
         for file in &entry.files {
-            let whole = match file.extension() {
-                Some(end) if end == "part" => file.with_extension(""),
-                _ => file.clone(),
-            };
+            let whole = whole_of(file);
             let lock = Lock::take(&whole).map_err(fault)?.ok_or_else(|| {
                 fault("another brooklet is fetching this; end it first".to_owned())
             })?;

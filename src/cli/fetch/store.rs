@@ -166,10 +166,7 @@ impl Store {
                 let paths: Vec<String> = entries
                     .iter()
                     .flat_map(|entry| &entry.files)
-                    .filter_map(|file| {
-                        let whole = part_of(file).unwrap_or_else(|| file.clone());
-                        inside(&whole, &self.repo(name))
-                    })
+                    .filter_map(|file| inside(&whole_of(file), &self.repo(name)))
                     .map(|path| super::pick::siblings(&path).swap_remove(0))
                     .collect();
                 let all = groups(paths.iter().map(String::as_str));
@@ -190,7 +187,7 @@ impl Store {
     /// Removes the files of a model, what is known of them, and folders that are empty then.
     pub(super) fn remove(&self, entry: &Entry) -> std::io::Result<()> {
         for file in &entry.files {
-            let whole = part_of(file).unwrap_or_else(|| file.clone());
+            let whole = whole_of(file);
             std::fs::remove_file(file)?;
             for end in [".part", ".part.json", ".json", ".lock"] {
                 let _ = std::fs::remove_file(with(&whole, end));
@@ -231,6 +228,11 @@ fn url(facts: &Facts, file: &Path) -> String {
 /// The path of the file that this is a part of.
 fn part_of(file: &Path) -> Option<PathBuf> {
     (file.extension()? == "part").then(|| file.with_extension(""))
+}
+
+/// The file itself, or that which this is a part of.
+pub(super) fn whole_of(file: &Path) -> PathBuf {
+    part_of(file).unwrap_or_else(|| file.to_owned())
 }
 
 /// Whether this is no file of ours beside a model.
