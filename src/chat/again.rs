@@ -50,11 +50,16 @@ impl Chat {
         let turns: Vec<[&Message; 2]> = told(messages)?;
         let window = self.session.cache().geometry().window as usize;
         let room = window.saturating_sub(window / 4);
-        let (mut from, mut tokens) = (turns.len(), 0);
+        let (mut from, mut tokens, mut asking) = (turns.len(), 0, None);
         let mut ids: VecDeque<[Vec<u32>; 2]> = VecDeque::new();
         while let Some(at) = from.checked_sub(1) {
             let [user, answer] = turns[at];
-            let turn = [self.script.next(&user.content)?, self.script.answer(&answer.content)?];
+            let user = self.script.next(&user.content)?;
+            let asking = match &mut asking {
+                Some(asking) => asking,
+                none => none.insert(self.script.asking()?),
+            };
+            let turn = [user, self.script.answer_behind(asking, &answer.content)?];
             tokens += turn.iter().map(Vec::len).sum::<usize>();
             if tokens > room {
                 break;

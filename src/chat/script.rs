@@ -240,10 +240,25 @@ impl Script {
     /// The ids of an answer that is told, not generated: as they are behind the text that asks for it. SentencePiece
     /// has a space before a text of its own, and none in the middle of one.
     pub fn answer(&self, text: &str) -> Result<Vec<u32>> {
-        let (asks, answer) = (self.delta("x")?, self.tokenizer.marked_ends(text));
-        let before = self.tokenizer.encode_marked(&asks)?;
-        let mut ids = self.tokenizer.encode_marked(&(asks + &answer))?;
-        match ids.starts_with(&before) {
+        self.answer_behind(&self.asking()?, text)
+    }
+
+    /// The text that asks for an answer, and its ids.
+    pub(super) fn asking(&self) -> Result<(String, Vec<u32>)> {
+        let asks = self.delta("x")?;
+        let ids = self.tokenizer.encode_marked(&asks)?;
+        Ok((asks, ids))
+    }
+
+    /// [`Script::answer`], where what asks for it is known: it is the same for every answer.
+    pub(super) fn answer_behind(
+        &self,
+        (asks, before): &(String, Vec<u32>),
+        text: &str,
+    ) -> Result<Vec<u32>> {
+        let answer = self.tokenizer.marked_ends(text);
+        let mut ids = self.tokenizer.encode_marked(&(asks.clone() + &answer))?;
+        match ids.starts_with(before) {
             true => Ok(ids.split_off(before.len())),
             // What asks for it ends in the middle of a token of both.
             false => self.tokenizer.encode_marked(&answer),

@@ -1,7 +1,7 @@
 //! A model's thoughts told apart from its answer, wherever tokens cut the tags between them.
 
 /// A piece of what a model says.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
     /// The text. Never empty.
     pub text: String,

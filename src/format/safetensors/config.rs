@@ -39,8 +39,7 @@ impl Settings {
             return Err(Error::Io { path: folder.display().to_string(), source });
         }
         let settings = Self { file: path.display().to_string(), json: json(&path)? };
-        let of = |name: &str| settings.json.get(name).filter(|value| !value.is_null());
-        if of("quantization_config").is_some() {
+        if settings.get("quantization_config").is_some() {
             return Err(settings.fault(
                 "quantization_config: the weights are quantised already, in a way that cannot be read; get the model \
                  without, or as a GGUF file",
