@@ -106,6 +106,13 @@ pub struct Reads {
     pub activations: u64,
 }
 
+impl Reads {
+    /// So many times the same.
+    pub(crate) fn times(self, times: u64) -> Self {
+        Self { weights: times * self.weights, activations: times * self.activations }
+    }
+}
+
 impl Counters {
     pub(crate) fn add(counter: &AtomicU64, n: u64) {
         counter.fetch_add(n, Ordering::Relaxed);

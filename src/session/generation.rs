@@ -1,11 +1,13 @@
 //! Tokens out of a session, one after another.
 use super::Session;
 use super::pace::{MOST_STEPS, Pace, Steps};
+use super::rows::{Join, Rows, Seated};
 use crate::gpu::{Program, Tensor};
 use crate::ops::{NO_TOKEN, SamplerState};
 use crate::text::{Sampler, SamplerSettings};
 use crate::{Error, Result};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 use web_time::Instant;
 
@@ -17,7 +19,9 @@ pub struct Generation {
     pub(super) sampler: Sampler,
     logits: Vec<f32>,
     /// What chooses on the device; none where every token is computed anew, and the host chooses.
-    choice: Option<Choice>,
+    choice: Option<Arc<Choice>>,
+    /// Where streams go on together.
+    seat: Option<Seat>,
     /// Where the stream was when this generation last led it on. None while it cannot know.
     at: Option<(u64, u64)>,
     /// Chosen, read, and not given out yet.
@@ -37,11 +41,24 @@ pub struct Generation {
 }
 
 /// From the logits to a token, on the device.
-struct Choice {
+pub(super) struct Choice {
     program: Program,
-    draws: Option<SamplerState>,
+    pub(super) draws: Option<SamplerState>,
     /// Its own: another generation of the same session may ban others.
-    _banned: Tensor, // [ceil(V/32)] bits
+    pub(super) banned: Tensor, // [ceil(V/32)] bits
+}
+
+/// Where a generation waits for its tokens among others.
+struct Seat {
+    rows: Arc<Rows>,
+    stream: usize,
+    serial: u64,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.rows.abandon(self.stream, self.serial);
+    }
 }
 
 impl Session {
@@ -53,7 +70,7 @@ impl Session {
         let sampler = Sampler::new(settings, vocab, banned)?;
         let choice = match self.recomputes() {
             true => None,
-            false => Some(Choice::new(self, &sampler)?),
+            false => Some(Arc::new(Choice::new(self, &sampler)?)),
         };
         let logits = vec![0.0; if choice.is_none() { vocab } else { 0 }];
         // Twice as many less two are ahead; half of what can be taken back is left to who reads the stream.
@@ -62,6 +79,7 @@ impl Session {
             sampler,
             logits,
             choice,
+            seat: None,
             at: None,
             queue: VecDeque::with_capacity(MOST_STEPS),
             none_left: false,
@@ -90,7 +108,7 @@ impl Choice {
             false => Some(SamplerState::new(gpu, settings, vocab)?),
         };
         let program = session.choice(&banned, draws.as_ref())?;
-        Ok(Self { program, draws, _banned: banned })
+        Ok(Self { program, draws, banned })
     }
 }
 
@@ -120,11 +138,54 @@ impl Generation {
         if !session.has_room(0) {
             return Ok(None);
         }
-        let token = match self.choice {
-            Some(_) => self.next_chosen(session).await?,
-            None => self.next_sampled(session).await?,
+        let token = match (&self.choice, &session.seated) {
+            (Some(_), None) => self.next_chosen(session).await?,
+            (Some(_), Some(_)) => self.next_of_rows(session).await?,
+            (None, _) => self.next_sampled(session).await?,
         };
         Ok(Some(token))
+    }
+
+    /// The device's choice, which it makes for several streams at once.
+    async fn next_of_rows(&mut self, session: &mut Session) -> Result<u32> {
+        let undisturbed = self.at.take() == Some(session.standing.mark());
+        let token = match &self.seat {
+            Some(Seat { rows, stream, serial }) if undisturbed => {
+                rows.next(*stream, *serial).await?
+            }
+            _ => self.first_of_rows(session).await?,
+        };
+        let Some(token) = token else {
+            return Err(self.why_none(session).await);
+        };
+        session.standing.go_on(token);
+        self.sampler.drawn(token);
+        self.at = Some(session.standing.mark());
+        Ok(token)
+    }
+
+    /// The choice from the logits that are there; what follows comes with the others' tokens.
+    async fn first_of_rows(&mut self, session: &mut Session) -> Result<Option<u32>> {
+        session.catch_up().await?;
+        let (Some(choice), Some(Seated { rows, stream })) = (&self.choice, &session.seated) else {
+            return Ok(None);
+        };
+        if let Some(draws) = &choice.draws {
+            let (recent, count) = self.sampler.state();
+            draws.set(&session.model.gpu, count, recent);
+        }
+        session.write_step();
+        session.submit_steps(0, &choice.program, &session.chosen_back[0]);
+        let mut token = [0];
+        session.wait_for(&session.chosen_back[0], &mut token).await?;
+        let fed = session.standing.fed;
+        let room = session.cache.capacity().map_or(u64::MAX, |room| room.saturating_sub(fed));
+        let (token, sinks_kept) = (token[0], session.sinks_kept);
+        let (pinned, choice) = (self.pinned, choice.clone());
+        let join = Join { token, fed, sinks_kept, room, pinned, choice };
+        let serial = rows.join(*stream, join);
+        self.seat = Some(Seat { rows: rows.clone(), stream: *stream, serial });
+        Ok(Some(token).filter(|&token| token != NO_TOKEN))
     }
 
     async fn next_sampled(&mut self, session: &mut Session) -> Result<u32> {

@@ -46,6 +46,7 @@ pub(super) fn attend(
         forgets: 0,
         first: 0,
         span: 0,
+        stride: 0,
     }
 }
 
