@@ -1,6 +1,9 @@
-//! How fast a device's memory is: copies between buffers, which no kernel is in.
-use super::{Gpu, Readback, Tensor};
+//! Copies between buffers, which no kernel is in; and how fast a device's memory is by them.
+#[cfg(feature = "cli")]
+use super::Readback;
+use super::{Gpu, Tensor};
 use crate::Result;
+#[cfg(feature = "cli")]
 use web_time::Instant;
 
 impl Tensor {
@@ -37,6 +40,7 @@ impl Gpu {
         Ok(())
     }
 
+    #[cfg(feature = "cli")]
     /// Seconds that `times` copies of all of `from` to `to`, of the same size, take together in one submission, the wait for
     /// them included. Each reads its bytes once and writes them once.
     pub async fn time_copies(&self, times: usize, from: &Tensor, to: &Tensor) -> Result<f64> {

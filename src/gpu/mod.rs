@@ -1,7 +1,6 @@
 //! The only module that names wgpu: a device, tensors, kernels, recordings.
 #[cfg(target_arch = "wasm32")]
 mod ahead;
-#[cfg(feature = "cli")]
 mod copies;
 #[cfg(test)]
 mod counted;

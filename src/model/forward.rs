@@ -157,6 +157,7 @@ pub(crate) enum Tokens {
 
 impl Tokens {
     /// Of one stream.
+    #[cfg(feature = "cli")]
     pub(crate) fn of(count: usize) -> Self {
         if count == 1 { Self::One } else { Self::Many(count) }
     }

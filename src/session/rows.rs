@@ -443,6 +443,11 @@ impl Session {
         Ok(sessions)
     }
 
+    /// Whether it shares passes with others: [`Session::several`] has made it.
+    pub fn shares_passes(&self) -> bool {
+        self.seated.is_some()
+    }
+
     /// Notes how far the device was led on with others, which ends here.
     pub(super) fn leave_rows(&mut self) {
         let led = self.seated.as_ref().and_then(|Seated { rows, stream }| rows.leave(*stream));

@@ -41,7 +41,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let ids = prompt(&file.tokenizer, SHORT)?;
     let settings = session.cache().settings();
     let generate = |session: &Session| session.generate(args.sampling(), file.tokenizer.eog());
-    let mut rate = |sessions: &mut [Session]| -> Result<(f64, f64)> {
+    let rate = |sessions: &mut [Session]| -> Result<(f64, f64)> {
         let mut rates = Vec::new();
         let model = sessions[0].model().gpu.clone();
         let read = || model.counters.snapshot().weight_bytes;
