@@ -1,10 +1,10 @@
 // A browser and a server for the browser tests.
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { after, before, beforeEach } from "node:test";
-import { env } from "node:process";
+import { env, pid } from "node:process";
 import { fileURLToPath } from "node:url";
 import { browser as chromium } from "../chromium.js";
 import { browser as firefox } from "../firefox.js";
@@ -48,6 +48,9 @@ export const ALL = env.BROOKLET_ALL === "1";
 export const ROOT = join(dirname(fileURLToPath(import.meta.url)), "..", "..");
 export const TINY = join(ROOT, "tests", "fixtures", "tiny.gguf");
 export const MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf";
+
+const BINARY = env.BROOKLET_BINARY ?? join(ROOT, "target", "debug", "brooklet");
+const STREAMS = join(ROOT, "target", "native-streams");
 
 /** A browser for a test; `context` and `close` go with it. */
 export async function browser(options) {
@@ -192,9 +195,8 @@ export function withSwiftShader() {
 
 /** The lines of JSON that the native binary writes, greedy on SwiftShader. */
 function native(args, input = "") {
-  const binary = env.BROOKLET_BINARY ?? join(ROOT, "target", "debug", "brooklet");
   const options = ["--temp", "0", "--json", "--adapter", "SwiftShader", "--quiet"];
-  const output = execFileSync(binary, [...args, ...options], { env: withSwiftShader(), encoding: "utf8", input });
+  const output = execFileSync(BINARY, [...args, ...options], { env: withSwiftShader(), encoding: "utf8", input });
   return output
     .trim()
     .split("\n")
@@ -215,11 +217,21 @@ export function nativeChat(args, messages) {
   return answers;
 }
 
-/** What the native binary streams greedily on SwiftShader: `{ token, text }` each, and its summary. */
+/** What the native binary streams greedily on SwiftShader: `{ token, text }` each, and its summary. Several files of tests
+ * ask for the same, which takes half a minute: it is kept for as long as the binary, the model and the driver are these. */
 export function nativeStream(model, prompt, tokens) {
+  const stamps = [BINARY, model, SWIFTSHADER].map((path) => [path, statSync(path).size, statSync(path).mtimeMs]);
+  const name = createHash("sha256")
+    .update(JSON.stringify([stamps, prompt, tokens]))
+    .digest("hex");
+  const kept = join(STREAMS, `${name}.json`);
+  if (existsSync(kept)) return JSON.parse(readFileSync(kept, "utf8"));
   const pieces = native(["run", "-m", model, "-p", prompt, "-n", String(tokens)]);
   const { summary } = pieces.pop();
   if (!/SwiftShader/.test(summary.adapter)) throw new Error(`the native run was on ${summary.adapter}`);
+  mkdirSync(STREAMS, { recursive: true });
+  writeFileSync(`${kept}.${pid}`, JSON.stringify({ pieces, summary }));
+  renameSync(`${kept}.${pid}`, kept);
   return { pieces, summary };
 }
 
