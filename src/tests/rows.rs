@@ -184,6 +184,43 @@ fn a_streams_bits_do_not_depend_on_its_neighbours_however_they_come_and_go() {
     }
 }
 
+/// Whatever the number of streams: weights once, and beside what each chooses with no dispatch more.
+#[test]
+fn a_step_of_many_streams_reads_the_weights_once() {
+    let gpu = Arc::new(gpu());
+    let model = Tiny::of_type(DType::Q8_0).model(&gpu);
+    let mut found = Vec::new();
+    for many in [1, 2, 5, 8] {
+        let mut streams = several(&model, streaming(4, 28, 16, KvType::F16), many);
+        let mut by: Vec<_> = streams
+            .iter_mut()
+            .map(|stream| {
+                block_on(stream.feed(&text(1, 20))).unwrap();
+                let mut by = stream.generate(greedy(), &[]).unwrap();
+                by.submit_together(1);
+                by
+            })
+            .collect();
+        let mut step = || {
+            for (stream, by) in streams.iter_mut().zip(&mut by) {
+                next(stream, by);
+            }
+            gpu.counters.snapshot()
+        };
+        (0..4).for_each(|_| _ = step());
+        let (before, steps) = (step(), 6);
+        (1..steps).for_each(|_| _ = step());
+        let cost = step() - before;
+        let choices = many as u64;
+        found.push([cost.weight_bytes / steps, cost.dispatches / steps - choices, cost.waits]);
+    }
+    let [bytes, dispatches, waits] = found[0];
+    assert!(found.iter().all(|each| *each == [bytes, dispatches, waits]), "{found:?}");
+    // Where a device has a kernel for it; what goes as a chunk does is not counted.
+    assert!([0, model.step_bytes()].contains(&bytes), "{bytes}");
+    assert_eq!(waits, 6, "one for all");
+}
+
 #[test]
 fn a_fork_goes_on_as_its_origin_does() {
     let gpu = Arc::new(gpu());
