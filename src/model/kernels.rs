@@ -6,9 +6,9 @@ use super::{Activations, Cache, Config, KernelSettings, KvType, Positions, RopeL
 use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::ops::{
-    AddPosition, Argmax, Attention, AttentionOne, ChunkAttention, DeltaNet, Experts, Fused, Gate,
-    GetRows, HeadNorm, HeadShape, MatMul, Norm, NormAdded, NormKind, RopeStore, Route, Sample,
-    SamplerState, ShortConv, Softcap, Sums, Variant,
+    AddPosition, Argmax, Attention, AttentionOne, Bias, ChunkAttention, DeltaNet, Experts, Fused,
+    Gate, GetRows, HeadNorm, HeadShape, MatMul, Norm, NormAdded, NormKind, RopeStore, Route,
+    Sample, SamplerState, ShortConv, Softcap, Sums, Variant,
 };
 use futures_util::future::{try_join, try_join_all, try_join3, try_join4};
 
@@ -37,6 +37,7 @@ pub(crate) struct Kernels {
     pub(super) rope_store: RopeStore,
     /// Of one token and of many, for each of [`Config::heads`].
     pub(super) attention: Vec<(AttentionOne, Attention)>,
+    bias: Bias,
     argmax: Argmax,
     sample: Sample,
     pub(super) variant: Variant,
@@ -130,7 +131,7 @@ impl Kernels {
                     (experts, grouped),
                 ),
             ),
-            (rope_store, attention, argmax, sample),
+            (rope_store, attention, argmax, (bias, sample)),
         ) = try_join(
             try_join4(
                 GetRows::new(gpu, embedding),
@@ -138,7 +139,12 @@ impl Kernels {
                 MatMul::new(gpu, one, layers, variant),
                 try_join3(folded, few, routed),
             ),
-            try_join4(RopeStore::new(gpu, neox, kv), attention, Argmax::new(gpu), Sample::new(gpu)),
+            try_join4(
+                RopeStore::new(gpu, neox, kv),
+                attention,
+                Argmax::new(gpu),
+                try_join(Bias::new(gpu), Sample::new(gpu)),
+            ),
         )
         .await?;
         Ok(Self {
@@ -157,6 +163,7 @@ impl Kernels {
             grouped,
             rope_store,
             attention,
+            bias,
             argmax,
             sample,
             variant,
@@ -184,16 +191,23 @@ impl Kernels {
 
     /// The program that turns `logits` [1, V], less those in `banned` [ceil(V/32)] bits, into the
     /// first of `act`'s tokens, notes it in `chosen`, and moves `act`'s frame on: `act` is ready for a next step.
-    /// By `draws`, or the likeliest.
+    /// By `draws`, or the likeliest. Where there is a bias of the logits, it comes with room for what they become.
     pub(crate) fn choice(
         &self,
         gpu: &Gpu,
         cache: &Cache,
         [logits, banned, chosen]: [&Tensor; 3],
         act: &Activations,
-        draws: Option<&SamplerState>,
+        (bias, draws): (Option<&[Tensor; 2]>, Option<&SamplerState>),
     ) -> Result<Program> {
         let mut recording = Recording::default();
+        let logits = match bias {
+            None => logits,
+            Some([bias, biased]) => {
+                self.bias.record(&mut recording, "bias", [logits, bias, biased])?;
+                biased
+            }
+        };
         let tensors = [logits, banned, &act.tokens, &act.frame, chosen];
         let ring = cache.longest();
         match draws {
