@@ -3,9 +3,12 @@ use super::{Grammar, wrong};
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
 
-/// White space between the parts of JSON, where a model may choose it: none, a space, or a line end with an indent. A
-/// small model that may write any amount of it may never write anything else again.
-const WHITE_SPACE: &str = r"( |\n[ \t]{0,32})";
+/// JSON is written in one way, a space behind each comma and colon, as models have mostly seen it on one line. Most of
+/// what is between values is then forced, and fed together; and a small model that may write any amount of white space
+/// may never write anything else again.
+fn layout() -> Value {
+    json!({ "whitespace_flexible": false, "item_separator": ", ", "key_separator": ": " })
+}
 
 /// Dates and times as they can be: 29 February is of leap years alone, which the compiler's own formats leave out of
 /// account, as they do that leap seconds are of 23:59. Years have four digits without a zero before them, fractions of
@@ -33,11 +36,11 @@ pub(super) fn prepare(schema: &mut Value) -> Result<()> {
     match schema {
         // Options of the compiler are not the schema's to set.
         Value::Object(map) => {
-            map.insert("x-guidance".into(), json!({ "whitespace_pattern": WHITE_SPACE }));
+            map.insert("x-guidance".into(), layout());
             Ok(())
         }
         Value::Bool(true) => {
-            *schema = json!({ "x-guidance": { "whitespace_pattern": WHITE_SPACE } });
+            *schema = json!({ "x-guidance": layout() });
             Ok(())
         }
         other => Err(wrong(format!(

@@ -97,59 +97,61 @@ fn median(mut times: Vec<Duration>) -> [Duration; 4] {
     [at(0.5), at(0.9), at(0.99), at(1.0)]
 }
 
+/// So many of each schema, `BROOKLET_OUTPUTS` if that is given.
 #[test]
 #[ignore = "a thousand outputs of the default model take half an hour"]
 fn a_thousand_outputs_under_twenty_schemas_are_valid() {
-    const MOST: usize = 800;
+    const MOST: usize = 400;
+    let each = std::env::var("BROOKLET_OUTPUTS").map_or(50, |each| each.parse().unwrap());
     let mut asked = Asked::new();
     let masks = Arc::new(Mutex::new(Vec::new()));
-    let (mut valid, mut cut, mut tokens, start) = (0, 0, 0, Instant::now());
-    for case in cases() {
-        let grammar = Grammar::json_schema(&case.schema.to_string()).unwrap();
-        let begun = Instant::now();
-        let (mut example, mut of_case) = (String::new(), 0);
-        for seed in 0..50 {
-            // Greedy once, then by seeds: as usual, or from all tokens as they are.
-            let by = match seed {
-                0 => SamplerSettings { temperature: 0.0, ..SamplerSettings::default() },
-                seed if seed % 2 == 0 => SamplerSettings { seed, ..SamplerSettings::default() },
-                seed => {
-                    let all = SamplerSettings {
-                        temperature: 1.0,
-                        top_k: 0,
-                        top_p: 1.0,
-                        ..Default::default()
-                    };
-                    SamplerSettings { min_p: 0.0, seed, ..all }
-                }
-            };
+    let cases: Vec<_> = cases()
+        .into_iter()
+        .map(|case| {
             asked.ask(&case.asks);
-            let matcher = asked.vocabulary.matcher(&grammar).unwrap();
+            let begun = block_on(asked.session.snapshot(None, "")).unwrap();
+            (Grammar::json_schema(&case.schema.to_string()).unwrap(), begun, case)
+        })
+        .collect();
+    let (mut valid, mut cut, mut tokens, start) = (0, 0, 0, Instant::now());
+    for seed in 0..each {
+        // Greedy once, then by seeds: as usual, or from all tokens as they are.
+        let usual = SamplerSettings { seed, ..SamplerSettings::default() };
+        let by = match seed {
+            0 => SamplerSettings { temperature: 0.0, ..usual },
+            seed if seed % 2 == 0 => usual,
+            _ => SamplerSettings { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, ..usual },
+        };
+        let mut example = String::new();
+        for (grammar, begun, case) in &cases {
+            asked.session.restore(begun).unwrap();
+            let matcher = asked.vocabulary.matcher(grammar).unwrap();
             let timed = Timed { matcher, masks: masks.clone(), forces: true };
-            let ids = asked.answer(by, Some(Box::new(timed)), MOST);
-            of_case += ids.len();
-            example = said(&asked.tokenizer, &ids);
+            let ids = asked.answer(by.clone(), Some(Box::new(timed)), MOST);
+            tokens += ids.len();
+            let text = said(&asked.tokenizer, &ids);
             match ids.len() {
                 MOST => {
                     cut += 1;
-                    eprintln!("{} seed {seed} has not ended: {example:.200}", case.name);
+                    eprintln!("{} seed {seed} has not ended: {text:.300}", case.name);
                 }
                 _ => {
-                    expect_valid(&case.schema, &example);
+                    expect_valid(&case.schema, &text);
                     valid += 1;
                 }
             }
+            if case.name == cases[seed as usize % cases.len()].2.name {
+                example = text;
+            }
         }
-        tokens += of_case;
-        let name = &case.name;
-        eprintln!("{name}: {of_case} tokens in {:.1?}, last {example}", begun.elapsed());
+        let (asked, rate) = (masks.lock().unwrap().len(), start.elapsed().as_secs_f64());
+        eprintln!(
+            "seed {seed}: {valid} valid, {cut} cut short at {MOST} tokens; {tokens} tokens, {asked} of them chosen, in \
+             {rate:.0} s; {example}"
+        );
     }
-    let rate = tokens as f64 / start.elapsed().as_secs_f64();
-    eprintln!(
-        "{valid} valid, {cut} cut short at {MOST} tokens; {tokens} tokens, {rate:.1}/s with prompts"
-    );
     eprintln!("a mask, median, p90, p99, most: {:?}", median(masks.lock().unwrap().clone()));
-    assert!(valid + cut == 1000 && cut <= 10, "{valid} valid, {cut} cut short");
+    assert!(100 * cut <= valid, "{valid} valid, {cut} cut short");
 }
 
 #[test]
