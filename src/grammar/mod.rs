@@ -28,11 +28,16 @@ pub use vocabulary::GrammarVocabulary;
 
 use crate::Error;
 
-/// What `llguidance` says, as one sentence: it adds states and traces on further lines.
+/// What `llguidance` says, as one sentence: it adds states and traces on further lines. What is wrong with a regular
+/// expression is on the last.
 fn sentence(message: impl std::fmt::Display) -> String {
     let message = message.to_string();
-    let first = message.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    first.trim().trim_end_matches(['.', ':', ';']).to_owned()
+    let mut lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default().trim_end_matches(['.', ':', ';']);
+    match lines.find_map(|line| line.strip_prefix("error: ")) {
+        Some(cause) => format!("{first}: {cause}"),
+        None => first.to_owned(),
+    }
 }
 
 fn wrong(text: impl Into<String>) -> Error {
