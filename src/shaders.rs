@@ -57,6 +57,7 @@ static FILES: &[File] = include_files![
     "head_norm.wgsl",
     "matmul.wgsl",
     "matmul_columns.wgsl",
+    "matmul_few.wgsl",
     "matmul_tiles.wgsl",
     "matvec.wgsl",
     "matvec_normed.wgsl",

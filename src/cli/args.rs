@@ -91,6 +91,7 @@ const BENCH_EXAMPLES: &str = "Examples:
   brooklet bench                                      medians of five runs
   brooklet bench --counters                           what a token costs, exactly
   brooklet bench --profile                            the time of each kernel
+  brooklet bench --streams 1,2,4,8,16                 many streams, one set of weights
   brooklet bench --cache 256,1024,4096 --policy streaming,recompute --csv tokens.csv";
 
 const SOAK_EXAMPLES: &str = "Examples:
@@ -469,6 +470,9 @@ pub(crate) struct BenchMode {
     /// The time of each token in caches of such sizes (sinks and window together)
     #[arg(long, value_name = "C,…", value_delimiter = ',', conflicts_with = "window")]
     pub(crate) cache: Vec<usize>,
+    /// Tokens a second of such numbers of streams at once, whose steps share their passes
+    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) streams: Vec<u32>,
     /// All that a device is judged by, beside what its memory and its units do at most: JSON to FILE, a table for
     /// docs/performance.md to standard output
     #[arg(long, value_name = "FILE")]

@@ -136,7 +136,7 @@ impl Generation {
         session.feed_pending();
         let vocab = session.model.config.n_vocab;
         self.alone.ask(&self.sampler, vocab)?;
-        let Some(Choice { program, banned, .. }) = &self.choice else {
+        let Some(Choice { program, banned, .. }) = self.choice.as_deref() else {
             return Err(Error::Usage("the host chooses in this stream".into()));
         };
         let gpu = &*session.model.gpu;
@@ -196,7 +196,7 @@ impl Generation {
         self.last_read = None;
         self.queue.extend(&forced);
         // The device has not drawn them itself.
-        if let Some(Choice { draws: Some(draws), .. }) = &self.choice {
+        if let Some(Choice { draws: Some(draws), .. }) = self.choice.as_deref() {
             let (recent, count) = self.sampler.after(&forced);
             draws.set(&session.model.gpu, count, recent.into_iter());
         }
@@ -208,7 +208,7 @@ impl Generation {
         session.catch_up().await?;
         self.queue.clear();
         self.last_read = None;
-        if let Some(Choice { draws: Some(draws), .. }) = &self.choice {
+        if let Some(Choice { draws: Some(draws), .. }) = self.choice.as_deref() {
             let (recent, count) = self.sampler.state();
             draws.set(&session.model.gpu, count, recent);
         }

@@ -19,6 +19,7 @@ impl Session {
     ) -> Result<usize> {
         self.model.config.expect_ids(tokens)?;
         self.room_for(tokens.len() as u64)?;
+        self.leave_rows();
         self.standing.epoch += 1;
         // What is ahead is overwritten, as if it had never been.
         self.standing.drop_ahead();

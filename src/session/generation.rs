@@ -2,11 +2,13 @@
 use super::Session;
 use super::alone::{Alone, bit};
 use super::pace::{MOST_STEPS, Pace, Steps};
+use super::rows::{Join, Rows, Seated};
 use crate::gpu::{Program, Tensor};
 use crate::ops::{NO_TOKEN, SamplerState};
 use crate::text::{Sampler, SamplerSettings};
 use crate::{Error, Result};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 use web_time::Instant;
 
@@ -20,7 +22,9 @@ pub struct Generation {
     /// What makes it go token by token, if anything does.
     pub(super) alone: Alone,
     /// What chooses on the device; none where every token is computed anew, and the host chooses.
-    pub(super) choice: Option<Choice>,
+    pub(super) choice: Option<Arc<Choice>>,
+    /// Where streams go on together.
+    seat: Option<Seat>,
     /// Where the stream was when this generation last led it on. None while it cannot know.
     pub(super) at: Option<(u64, u64)>,
     /// Chosen, read, and not given out yet.
@@ -46,7 +50,20 @@ pub(super) struct Choice {
     /// Its own: another generation of the same session may ban others.
     pub(super) banned: Tensor, // [ceil(V/32)] bits
     /// What is added to the logits, and what they become by it.
-    _bias: Option<[Tensor; 2]>, // [1, V]
+    pub(super) bias: Option<[Tensor; 2]>, // [1, V]
+}
+
+/// Where a generation waits for its tokens among others.
+struct Seat {
+    rows: Arc<Rows>,
+    stream: usize,
+    serial: u64,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.rows.abandon(self.stream, self.serial);
+    }
 }
 
 impl Session {
@@ -58,7 +75,7 @@ impl Session {
         let sampler = Sampler::new(settings, vocab, banned)?;
         let choice = match self.recomputes() {
             true => None,
-            false => Some(Choice::new(self, &sampler)?),
+            false => Some(Arc::new(Choice::new(self, &sampler)?)),
         };
         let logits = vec![0.0; if choice.is_none() { vocab } else { 0 }];
         // Twice as many less two are ahead; half of what can be taken back is left to who reads the stream.
@@ -68,6 +85,7 @@ impl Session {
             logits,
             alone: Alone::default(),
             choice,
+            seat: None,
             at: None,
             queue: VecDeque::with_capacity(MOST_STEPS),
             none_left: false,
@@ -100,7 +118,7 @@ impl Choice {
             ]),
         };
         let program = session.choice(&banned, bias.as_ref(), draws.as_ref())?;
-        Ok(Self { program, draws, banned, _bias: bias })
+        Ok(Self { program, draws, banned, bias })
     }
 }
 
@@ -130,12 +148,56 @@ impl Generation {
         if !session.has_room(0) {
             return Ok(None);
         }
-        let token = match self.choice {
-            Some(_) if self.alone.wanted() => self.next_alone(session).await?,
-            Some(_) => self.next_chosen(session).await?,
-            None => self.next_sampled(session).await?,
+        let token = match (&self.choice, &session.seated) {
+            // By itself, whoever shares its passes: the same to the bit.
+            (Some(_), _) if self.alone.wanted() => self.next_alone(session).await?,
+            (Some(_), None) => self.next_chosen(session).await?,
+            (Some(_), Some(_)) => self.next_of_rows(session).await?,
+            (None, _) => self.next_sampled(session).await?,
         };
         Ok(Some(token))
+    }
+
+    /// The device's choice, which it makes for several streams at once.
+    async fn next_of_rows(&mut self, session: &mut Session) -> Result<u32> {
+        let undisturbed = self.at.take() == Some(session.standing.mark());
+        let token = match &self.seat {
+            Some(Seat { rows, stream, serial }) if undisturbed => {
+                rows.next(*stream, *serial).await?
+            }
+            _ => self.first_of_rows(session).await?,
+        };
+        let Some(token) = token else {
+            return Err(self.why_none(session).await);
+        };
+        session.standing.go_on(token);
+        self.sampler.drawn(token);
+        self.at = Some(session.standing.mark());
+        Ok(token)
+    }
+
+    /// The choice from the logits that are there; what follows comes with the others' tokens.
+    async fn first_of_rows(&mut self, session: &mut Session) -> Result<Option<u32>> {
+        session.catch_up().await?;
+        let (Some(choice), Some(Seated { rows, stream })) = (&self.choice, &session.seated) else {
+            return Ok(None);
+        };
+        if let Some(draws) = &choice.draws {
+            let (recent, count) = self.sampler.state();
+            draws.set(&session.model.gpu, count, recent);
+        }
+        session.write_step();
+        session.submit_steps(0, &choice.program, &session.chosen_back[0]);
+        let mut token = [0];
+        session.wait_for(&session.chosen_back[0], &mut token).await?;
+        let fed = session.standing.fed;
+        let room = session.cache.capacity().map_or(u64::MAX, |room| room.saturating_sub(fed));
+        let (token, sinks_kept) = (token[0], session.sinks_kept);
+        let (pinned, choice) = (self.pinned, choice.clone());
+        let join = Join { token, fed, sinks_kept, room, pinned, choice };
+        let serial = rows.join(*stream, join);
+        self.seat = Some(Seat { rows: rows.clone(), stream: *stream, serial });
+        Ok(Some(token).filter(|&token| token != NO_TOKEN))
     }
 
     async fn next_sampled(&mut self, session: &mut Session) -> Result<u32> {

@@ -276,7 +276,8 @@ impl Session {
             (ahead, _) => (at.fed - ahead - 1, at.last()),
         };
         let recompute = settings.policy == Policy::Recompute;
-        let rows = if recompute { 0 } else { self.rows(at.reach) };
+        let reach = at.reach.max(at.fed + self.beyond());
+        let rows = if recompute { 0 } else { self.rows(reach) };
         let cache_bytes = self.stored(rows).map(|(_, bytes)| bytes).sum();
         let config = &self.model.config;
         let head = Head {
@@ -293,7 +294,7 @@ impl Session {
             cache_bytes,
             logits: if pending.is_some() { 0 } else { config.n_vocab },
             position,
-            reach: if recompute { position } else { at.reach },
+            reach: if recompute { position } else { reach },
             pending,
             last: at.last().unwrap_or_default(),
             sinks_kept: self.sinks_kept,
@@ -348,6 +349,7 @@ impl Session {
     pub fn restore(&mut self, snapshot: &Snapshot) -> Result<()> {
         let Snapshot { head, bytes, body, .. } = snapshot;
         self.expect_fit(snapshot)?;
+        self.leave_rows();
         let gpu = &*self.model.gpu;
         let (mut cache, logits) = bytes[body.clone()].split_at(head.cache_bytes);
         for (tensor, bytes) in self.stored(head.rows).filter(|(_, bytes)| *bytes > 0) {

@@ -1,6 +1,6 @@
 //! Tokens that are biased, and tokens that somebody watches.
 use super::support::gpu;
-use super::tiny::{Tiny, session, streaming};
+use super::tiny::{Tiny, session, streaming, text};
 use crate::model::KvType::F32;
 use crate::model::{CacheSettings, Model, Policy};
 use crate::session::{Generation, Logprobs, Session};
@@ -12,7 +12,8 @@ use std::sync::{Arc, LazyLock};
 pub(super) const END: u32 = 256;
 
 /// Small and random, on the device, and what it is asked by.
-static MODEL: LazyLock<Arc<Model>> = LazyLock::new(|| Tiny::default().model(&Arc::new(gpu())));
+pub(super) static MODEL: LazyLock<Arc<Model>> =
+    LazyLock::new(|| Tiny::default().model(&Arc::new(gpu())));
 
 pub(super) fn samplings() -> [SamplerSettings; 3] {
     let greedy = SamplerSettings { temperature: 0.0, ..SamplerSettings::default() };
@@ -106,4 +107,48 @@ fn who_watches_changes_nothing_and_sees_how_likely_each_token_was() {
     let none = Logprobs::new(&[1.0, f32::NEG_INFINITY, 1.0], 1, 9);
     assert_eq!(none.token, f64::NEG_INFINITY);
     assert_eq!(none.top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [0, 2, 1]);
+}
+
+#[test]
+fn among_streams_that_share_passes_it_is_the_same() {
+    let settings = streaming(4, 60, 8, F32);
+    let several = || block_on(Session::several(MODEL.clone(), settings, 3)).unwrap();
+    let prompts = [text(1, 5), text(2, 9), text(3, 7)];
+    let kinds = |i: usize, stream: &Session| {
+        let bias =
+            if i == 0 { Vec::new() } else { vec![(65, 3.0), (66, -100.0), (320 - i as u32, 9.0)] };
+        let by = SamplerSettings { bias, ..samplings()[i].clone() };
+        let mut generation = stream.generate(by, &[END]).unwrap();
+        if i == 2 {
+            generation.watch(2);
+        }
+        generation
+    };
+    let mut expected = Vec::new();
+    for (i, prompt) in prompts.iter().enumerate() {
+        let stream = &mut several()[0];
+        block_on(stream.feed(prompt)).unwrap();
+        let mut generation = kinds(i, stream);
+        let tokens: Vec<u32> = (0..30).map(|_| next(&mut generation, stream)).collect();
+        expected.push(tokens);
+    }
+    let mut streams = several();
+    let mut generations = Vec::new();
+    for (i, prompt) in prompts.iter().enumerate() {
+        block_on(streams[i].feed(prompt)).unwrap();
+        generations.push(kinds(i, &streams[i]));
+    }
+    let mut found = vec![Vec::new(); 3];
+    for n in 0..90 {
+        // Sometimes one goes twice.
+        let i = if n % 7 == 3 { (n + 1) % 3 } else { n % 3 };
+        if found[i].len() < 30 {
+            found[i].push(next(&mut generations[i], &mut streams[i]));
+        }
+    }
+    for (found, expected) in found.iter().zip(&expected) {
+        assert!(found.len() >= 20);
+        assert_eq!(found[..], expected[..found.len()]);
+    }
+    assert!(generations[2].logprobs().is_some());
 }

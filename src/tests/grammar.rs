@@ -3,13 +3,13 @@
 mod real;
 mod schemas;
 
-use super::alone::{END, begun, next, samplings};
+use super::alone::{END, MODEL, begun, next, samplings};
 use super::text::{byte_vocab, sentence_pieces};
-use super::tiny::Tiny;
+use super::tiny::{Tiny, streaming};
 use crate::format::{BytesSource, Gguf};
 use crate::grammar::{Grammar, GrammarMatcher, GrammarVocabulary};
 use crate::model::Policy;
-use crate::session::Constraint;
+use crate::session::{Constraint, Session};
 use crate::text::{SamplerSettings, Tokenizer, Vocab, random};
 use pollster::block_on;
 use serde_json::Value;
@@ -336,4 +336,38 @@ fn where_nothing_may_come_it_says_so() {
         let error = block_on(generation.next(&mut session)).unwrap_err().to_string();
         assert!(error.contains("banned otherwise"), "{error}");
     }
+}
+
+#[test]
+fn a_neighbour_that_shares_passes_changes_nothing() {
+    let (tokenizer, vocabulary) = (tokenizer(), tiny());
+    let case = &cases()[5];
+    let grammar = Grammar::json_schema(&case.schema.to_string()).unwrap();
+    let settings = streaming(4, 60, 8, crate::model::KvType::F32);
+    // Which of two go: the one that is held to a schema, the free one.
+    let run = |go: [bool; 2]| -> [Vec<u32>; 2] {
+        let mut streams = block_on(Session::several(MODEL.clone(), settings, 2)).unwrap();
+        let mut generations = Vec::new();
+        for (i, stream) in streams.iter_mut().enumerate() {
+            block_on(stream.feed(&super::tiny::text(i as u64, 9 + i))).unwrap();
+            let by =
+                SamplerSettings { temperature: 4.0, top_k: 0, seed: 5, ..samplings()[1].clone() };
+            generations.push(stream.generate(by, &[]).unwrap());
+        }
+        generations[0].constrain(Box::new(vocabulary.matcher(&grammar).unwrap()));
+        let mut found = [Vec::new(), Vec::new()];
+        for _ in 0..150 {
+            for i in [0, 1].into_iter().filter(|&i| go[i]) {
+                if found[i].last() != Some(&END) || i == 1 {
+                    found[i].push(next(&mut generations[i], &mut streams[i]));
+                }
+            }
+        }
+        found
+    };
+    let [held, free] = run([true, true]);
+    assert_eq!(run([true, false])[0], held);
+    assert_eq!(run([false, true])[1], free);
+    assert_eq!(held.last(), Some(&END), "{}", said(&tokenizer, &held));
+    expect_valid(&case.schema, &said(&tokenizer, &held[..held.len() - 1]));
 }

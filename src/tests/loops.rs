@@ -84,6 +84,7 @@ fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
         .collect();
     for variant in variants {
         let matmul = block_on(MatMul::new(gpu, &all, &all, variant)).unwrap();
+        let few_streams = block_on(MatMulFew::new(gpu, &all, variant)).unwrap();
         let fused = Fused::new(gpu, &both, &sizes.dtypes, variant, Folds::RMS);
         let fused = block_on(fused).unwrap();
         let layer = Folds { kind: NormKind::Layer, biased: false, beside: true };
@@ -93,6 +94,10 @@ fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
             let store = Epilogue::Store;
             matmul.record(r, "matvec", store, [&one_frame, &one_x, &one_y], w, None).unwrap();
             matmul.record(r, "matmul", store, [&many_frame, &many_x, &many_y], w, None).unwrap();
+            if let Some(few) = &few_streams {
+                few.record(r, "matmul_few", store, [&many_frame, &many_x, &many_y], w, None)
+                    .unwrap();
+            }
             // A group of rows leaves a partial sum: the fewest rows leave the most.
             let partials = (width / 4) as u32;
             // Kernels are the same text whatever the type.

@@ -33,6 +33,7 @@ mod ops;
 mod perplexity;
 mod portability;
 mod portions;
+mod rows;
 #[cfg(feature = "cli")]
 mod scan;
 mod shaders;
