@@ -8,6 +8,8 @@ use crate::text::expect_numbers;
 use crate::{Error, Result};
 use std::sync::Arc;
 
+mod alone;
+mod constraint;
 mod feed;
 mod fork;
 mod generation;
@@ -18,6 +20,8 @@ mod rows;
 mod snapshot;
 mod standing;
 mod submit;
+pub use alone::Logprobs;
+pub use constraint::Constraint;
 use generation::Choice;
 pub use generation::Generation;
 use pace::MOST_STEPS;
@@ -321,12 +325,18 @@ impl Session {
         self.room_for(more).is_ok()
     }
 
-    /// From the logits to the next step's token, none of the `banned`: by `draws`, or the likeliest.
-    fn choice(&self, banned: &Tensor, draws: Option<&SamplerState>) -> Result<Program> {
+    /// From the logits to the next step's token, none of the `banned`: by a bias, if there is one, and by `draws`, or the
+    /// likeliest.
+    fn choice(
+        &self,
+        banned: &Tensor,
+        bias: Option<&[Tensor; 2]>,
+        draws: Option<&SamplerState>,
+    ) -> Result<Program> {
         let Activations { tokens, frame, .. } = &self.decode.act;
         let tokens = tokens.view("act.token", 0, &[tokens.len()]);
         let tensors = [&self.logits, banned, &tokens, frame, &self.chosen];
-        self.kernels.choice(&self.model.gpu, &self.cache, tensors, draws)
+        self.kernels.choice(&self.model.gpu, &self.cache, tensors, (bias, draws))
     }
 
     /// Runs one step anew from where the stream is, with every dispatch timed by itself. Changes nothing that a
@@ -343,7 +353,7 @@ impl Session {
         let (gpu, pass) = (&*self.model.gpu, &self.decode);
         let vocab = self.model.config.n_vocab;
         let none = Tensor::zeros(gpu, "banned", &[vocab.div_ceil(32)])?;
-        let choice = self.choice(&none, None)?;
+        let choice = self.choice(&none, None, None)?;
         let last: Vec<u32> = self.standing.last().into_iter().collect();
         pass.act.tokens.write(gpu, 0, &last);
         pass.act.frame.write(gpu, 0, &self.frame(self.place() - 1, 1));

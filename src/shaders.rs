@@ -44,6 +44,7 @@ static FILES: &[File] = include_files![
     "attention_join.wgsl",
     "attention_one.wgsl",
     "attention_tiles.wgsl",
+    "bias.wgsl",
     "delta_net.wgsl",
     "experts.wgsl",
     "experts_rows.wgsl",

@@ -1,6 +1,7 @@
 //! What the user may say.
 use super::activations::ActivationsArgs;
 use super::fetch::{FetchArgs, ModelsArgs, PullArgs};
+use super::grammar::GrammarArgs;
 use super::pace::PaceArgs;
 use super::sampling::{OrElse, SamplingArgs};
 use super::saved::SaveArgs;
@@ -83,6 +84,7 @@ const RUN_EXAMPLES: &str = "Examples:
   brooklet run --policy window --window 60            what happens without sinks
   brooklet run -p 'Once upon a time' --save night.bin kept, also on Ctrl-C and when killed
   brooklet run --resume night.bin --save night.bin    goes on as if it had never stopped
+  brooklet run -p 'A man:' --json-schema '{\"type\": \"object\", \"properties\": {\"age\": {\"type\": \"integer\"}}}'
   brooklet run --json -n 10 | jq -r .text             for programs";
 
 const BENCH_EXAMPLES: &str = "Examples:
@@ -338,6 +340,11 @@ pub(crate) struct RunArgs {
     pub(crate) sampling: SamplingArgs,
     #[command(flatten)]
     pub(crate) pace: PaceArgs,
+    #[command(flatten)]
+    pub(crate) grammar: GrammarArgs,
+    /// With --json: of each token the logarithm of its probability, and the same of the K likeliest
+    #[arg(long, value_name = "K", requires = "json")]
+    pub(crate) logprobs: Option<usize>,
     #[command(flatten)]
     pub(crate) saving: SaveArgs,
     #[command(flatten)]

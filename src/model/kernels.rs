@@ -6,9 +6,9 @@ use super::{Cache, Config, KernelSettings, KvType, Positions, RopeLayout};
 use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::ops::{
-    AddPosition, Argmax, Attention, AttentionOne, ChunkAttention, DeltaNet, Experts, Fused, Gate,
-    GetRows, HeadNorm, HeadShape, MatMul, MatMulFew, Norm, NormAdded, NormKind, RopeStore, Route,
-    Sample, SamplerState, ShortConv, Softcap, Sums, Variant,
+    AddPosition, Argmax, Attention, AttentionOne, Bias, ChunkAttention, DeltaNet, Experts, Fused,
+    Gate, GetRows, HeadNorm, HeadShape, MatMul, MatMulFew, Norm, NormAdded, NormKind, RopeStore,
+    Route, Sample, SamplerState, ShortConv, Softcap, Sums, Variant,
 };
 use futures_util::future::{try_join, try_join_all, try_join3, try_join4};
 
@@ -39,6 +39,7 @@ pub(crate) struct Kernels {
     pub(super) rope_store: RopeStore,
     /// Of one token and of many, for each of [`Config::heads`].
     pub(super) attention: Vec<(AttentionOne, Attention)>,
+    bias: Bias,
     argmax: Argmax,
     sample: Sample,
     pub(super) variant: Variant,
@@ -140,7 +141,7 @@ impl Kernels {
                     (experts, grouped),
                 ),
             ),
-            (rope_store, attention, argmax, sample),
+            (rope_store, attention, argmax, (bias, sample)),
         ) = try_join(
             try_join4(
                 GetRows::new(gpu, embedding),
@@ -151,7 +152,12 @@ impl Kernels {
                 ),
                 try_join3(folded, few, routed),
             ),
-            try_join4(RopeStore::new(gpu, neox, kv), attention, Argmax::new(gpu), Sample::new(gpu)),
+            try_join4(
+                RopeStore::new(gpu, neox, kv),
+                attention,
+                Argmax::new(gpu),
+                try_join(Bias::new(gpu), Sample::new(gpu)),
+            ),
         )
         .await?;
         Ok(Self {
@@ -171,6 +177,7 @@ impl Kernels {
             grouped,
             rope_store,
             attention,
+            bias,
             argmax,
             sample,
             variant,
@@ -198,15 +205,19 @@ impl Kernels {
 
     /// With `logits, banned, tokens, frame, chosen`: the program that turns `logits` [1, V], less those in `banned` [ceil(V/32)] bits, into the
     /// first of `tokens`, notes it in `chosen`, and moves `frame` on: a pass over both is ready for a next step.
-    /// By `draws`, or the likeliest.
-    pub(crate) fn choice(
+    /// By `draws`, or the likeliest. Where there is a bias of the logits, it comes with room for what they become.
+    pub(crate) fn choice<'a>(
         &self,
         gpu: &Gpu,
         cache: &Cache,
-        tensors: [&Tensor; 5],
-        draws: Option<&SamplerState>,
+        mut tensors: [&'a Tensor; 5],
+        (bias, draws): (Option<&'a [Tensor; 2]>, Option<&SamplerState>),
     ) -> Result<Program> {
         let mut recording = Recording::default();
+        if let Some([bias, biased]) = bias {
+            self.bias.record(&mut recording, "bias", [tensors[0], bias, biased])?;
+            tensors[0] = biased;
+        }
         let ring = cache.longest();
         match draws {
             Some(draws) => self.sample.record(&mut recording, "sample", ring, draws, tensors)?,

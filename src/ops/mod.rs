@@ -3,6 +3,7 @@ mod add_position;
 mod argmax;
 mod attention;
 mod attention_one;
+mod bias;
 mod delta_net;
 mod epilogue;
 mod experts;
@@ -43,6 +44,7 @@ pub use attention::{
 #[cfg(test)]
 pub(crate) use attention_one::Plan;
 pub use attention_one::{AttentionOne, splits};
+pub use bias::{Bias, BiasParams};
 pub use delta_net::{DeltaNet, DeltaNetParams, MOST_KEY_DIM};
 pub use epilogue::{Epilogue, Product};
 pub use experts::{ExpertWeights, Experts, ExpertsParams};
@@ -126,6 +128,7 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         Norm::SUBGROUP,
         AttentionOne::JOIN,
         Argmax::SOURCE,
+        Bias::SOURCE,
         DeltaNet::SOURCE,
         Gate::SOURCE,
         Gate::SUBGROUP,

@@ -1,5 +1,6 @@
 //! Tokens out of a session, one after another.
 use super::Session;
+use super::alone::{Alone, bit};
 use super::pace::{MOST_STEPS, Pace, Steps};
 use super::rows::{Join, Rows, Seated};
 use crate::gpu::{Program, Tensor};
@@ -17,15 +18,17 @@ use web_time::Instant;
 /// generated from next.
 pub struct Generation {
     pub(super) sampler: Sampler,
-    logits: Vec<f32>,
+    pub(super) logits: Vec<f32>,
+    /// What makes it go token by token, if anything does.
+    pub(super) alone: Alone,
     /// What chooses on the device; none where every token is computed anew, and the host chooses.
-    choice: Option<Arc<Choice>>,
+    pub(super) choice: Option<Arc<Choice>>,
     /// Where streams go on together.
     seat: Option<Seat>,
     /// Where the stream was when this generation last led it on. None while it cannot know.
-    at: Option<(u64, u64)>,
+    pub(super) at: Option<(u64, u64)>,
     /// Chosen, read, and not given out yet.
-    queue: VecDeque<u32>,
+    pub(super) queue: VecDeque<u32>,
     /// After what is in the queue, the device found no token to choose.
     none_left: bool,
     /// Choices that `chosen_back[back]` is waited for.
@@ -36,16 +39,18 @@ pub struct Generation {
     /// Steps of the next submission, what the caller has said they are, and the most there may be.
     steps: Steps,
     pinned: Option<usize>,
-    most: usize,
-    last_read: Option<Instant>,
+    pub(super) most: usize,
+    pub(super) last_read: Option<Instant>,
 }
 
 /// From the logits to a token, on the device.
 pub(super) struct Choice {
-    program: Program,
+    pub(super) program: Program,
     pub(super) draws: Option<SamplerState>,
     /// Its own: another generation of the same session may ban others.
     pub(super) banned: Tensor, // [ceil(V/32)] bits
+    /// What is added to the logits, and what they become by it.
+    pub(super) bias: Option<[Tensor; 2]>, // [1, V]
 }
 
 /// Where a generation waits for its tokens among others.
@@ -78,6 +83,7 @@ impl Session {
         Ok(Generation {
             sampler,
             logits,
+            alone: Alone::default(),
             choice,
             seat: None,
             at: None,
@@ -97,18 +103,22 @@ impl Session {
 impl Choice {
     fn new(session: &Session, sampler: &Sampler) -> Result<Self> {
         let (gpu, vocab) = (&*session.model.gpu, session.model.config.n_vocab);
-        let (settings, banned) = sampler.settings();
-        let mut bits = vec![0u32; vocab.div_ceil(32)];
-        for &id in banned.iter().filter(|&&id| (id as usize) < vocab) {
-            bits[id as usize / 32] |= 1 << (id % 32);
-        }
+        let (settings, _) = sampler.settings();
+        let bits = sampler.banned_bits(vocab);
         let banned = Tensor::upload(gpu, "banned", &[bits.len()], &bits)?;
         let draws = match settings.is_greedy() {
             true => None,
             false => Some(SamplerState::new(gpu, settings, vocab)?),
         };
-        let program = session.choice(&banned, draws.as_ref())?;
-        Ok(Self { program, draws, banned })
+        let bias = match sampler.biases(vocab) {
+            None => None,
+            Some(bias) => Some([
+                Tensor::upload(gpu, "bias", &[1, vocab], &bias)?,
+                Tensor::zeros(gpu, "act.biased", &[1, vocab])?,
+            ]),
+        };
+        let program = session.choice(&banned, bias.as_ref(), draws.as_ref())?;
+        Ok(Self { program, draws, banned, bias })
     }
 }
 
@@ -139,6 +149,8 @@ impl Generation {
             return Ok(None);
         }
         let token = match (&self.choice, &session.seated) {
+            // By itself, whoever shares its passes: the same to the bit.
+            (Some(_), _) if self.alone.wanted() => self.next_alone(session).await?,
             (Some(_), None) => self.next_chosen(session).await?,
             (Some(_), Some(_)) => self.next_of_rows(session).await?,
             (None, _) => self.next_sampled(session).await?,
@@ -191,7 +203,7 @@ impl Generation {
     async fn next_sampled(&mut self, session: &mut Session) -> Result<u32> {
         session.catch_up().await?;
         session.read_logits(&mut self.logits).await?;
-        let token = self.sampler.sample(&mut self.logits)?;
+        let token = self.sample_alone()?;
         self.sampler.accept(token);
         session.standing.pending = Some(token);
         session.standing.note(&[token]);
@@ -238,11 +250,7 @@ impl Generation {
     async fn refill(&mut self, session: &mut Session) -> Result<()> {
         let asked = Instant::now();
         let (count, back) = (self.under_way, self.back);
-        let room = match (session.cache.capacity(), &mut session.shifter) {
-            (Some(capacity), _) => capacity.saturating_sub(session.standing.fed) as usize,
-            (None, Some(shifter)) => shifter.room(&session.model, session.standing.fed) as usize,
-            (None, None) => self.most,
-        };
+        let room = session.room_ahead(self.most);
         // The device goes on from the token it has chosen itself.
         let steps = self.pinned.unwrap_or(self.steps.steps()).min(room);
         if let (1.., Some(choice)) = (steps, &self.choice) {
@@ -267,7 +275,7 @@ impl Generation {
     }
 
     /// What was read so long after what was read before, of which somebody else has had a part.
-    fn learn(
+    pub(super) fn learn(
         &mut self,
         session: &mut Session,
         (count, submissions): (usize, usize),
@@ -286,13 +294,15 @@ impl Generation {
     }
 
     /// Why the device has found no token to choose after those given out: what the host says of the same logits.
-    async fn why_none(&self, session: &mut Session) -> Error {
+    pub(super) async fn why_none(&self, session: &mut Session) -> Error {
         let logits = match session.logits().await {
             Ok(logits) => logits,
             Err(error) => return error,
         };
-        let (_, banned) = self.sampler.settings();
-        let may = |(id, logit): (u32, &f32)| logit.is_finite() && !banned.contains(&id);
+        let banned = self.sampler.banned_bits(logits.len());
+        let may = |(id, logit): (u32, &f32)| {
+            logit.is_finite() && !bit(&banned, id) && !self.alone.bans(id)
+        };
         match (0..).zip(&logits).any(may) {
             true => Error::Kernel {
                 kernel: "sample",

@@ -352,8 +352,8 @@ impl Rows {
                 &frames.view("act.row_frame", row, &[FRAME]),
                 &self.chosen.view("row_chosen", row, &[MOST_STEPS]),
             ];
-            let draws = choice.draws.as_ref();
-            let program = self.kernels.choice(&self.model.gpu, &self.cache, tensors, draws)?;
+            let by = (choice.bias.as_ref(), choice.draws.as_ref());
+            let program = self.kernels.choice(&self.model.gpu, &self.cache, tensors, by)?;
             driver.choices[row] = Some((key, program));
         }
         Ok(())

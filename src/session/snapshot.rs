@@ -254,6 +254,13 @@ impl Session {
             return Err(Error::Usage("there is nothing to save yet: feed a token first".into()));
         }
         let (settings, ring) = (self.cache.settings(), self.cache.geometry());
+        if generation.is_some_and(|generation| generation.alone.is_constrained()) {
+            return Err(Error::Usage(
+                "a stream cannot be saved in the middle of an output that is held to a grammar: save it when that has \
+                 ended"
+                    .into(),
+            ));
+        }
         if settings.policy == Policy::HalfDiscard {
             return Err(Error::Usage(
                 "a stream of half-discard cannot be saved: that policy is there to be compared with; streaming can"

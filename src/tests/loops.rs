@@ -280,6 +280,8 @@ fn choices(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     let op = block_on(Nll::new(gpu)).unwrap();
     op.record(r, "nll", [&frame, &logits, &targets, &nll]).unwrap();
     block_on(Softcap::new(gpu)).unwrap().record(r, "softcap", 30.0, &logits).unwrap();
+    let biased = zeros(gpu, &[1, vocab]);
+    block_on(Bias::new(gpu)).unwrap().record(r, "bias", [&logits, &logits, &biased]).unwrap();
     let peak = block_on(Peak::new(gpu)).unwrap();
     let (params, y) =
         (PeakParams { steps: 2_048, a: 0.5, b: 1.0 }, zeros(gpu, &[1, peak.lanes() as usize]));
