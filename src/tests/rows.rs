@@ -99,8 +99,11 @@ fn a_stream_among_others_is_that_of_a_session_by_itself() {
     }
 }
 
+/// A story, its tokens, and the bits of the logits after them.
+type Told = (Story, (Vec<u32>, Vec<u32>));
+
 /// Neighbours come, go, pause and are disturbed, as chance has it.
-fn schedule(streams: &mut [Session], told: &[(Story, (Vec<u32>, Vec<u32>))], seed: u64) {
+fn schedule(streams: &mut [Session], told: &[Told], seed: u64) {
     let mut chance = Chance(seed);
     let many = streams.len();
     let mut going: Vec<Option<(usize, Generation, usize)>> = (0..many).map(|_| None).collect();
