@@ -467,7 +467,8 @@ lib_tests() { # PROFILE SLOW MODULE…
     shift 2
     if has_nextest; then
         modules=$(IFS='|' && printf '%s' "$*")
-        in_root cargo nextest run --locked --lib --profile "$profile" ${slow:+--run-ignored all} -E "test(/^tests::($modules)::/)"
+        # shellcheck disable=SC2086 # several words
+        in_root cargo nextest run --locked --lib --profile "$profile" ${slow:+--run-ignored all --ignore-default-filter} -E "test(/^tests::($modules)::/)"
     else
         in_root cargo test --locked --lib -- ${slow:+--include-ignored} "${@/#/tests::}"
     fi
@@ -604,9 +605,10 @@ lint() {
     say "cargo fmt --check"
     in_root cargo fmt --check
     say "cargo clippy"
-    in_root cargo clippy --workspace --all-targets --locked -- -D warnings
+    in_root cargo clippy --workspace --all-targets --features dist --locked -- -D warnings
     say "cargo doc"
-    RUSTDOCFLAGS='-D warnings' in_root cargo doc --workspace --no-deps --locked
+    # With "examples", of which there are none, crates have the features that clippy has checked them with: wgpu is not checked anew.
+    RUSTDOCFLAGS='-D warnings' in_root cargo doc --workspace --no-deps --features dist --locked --lib --bin brooklet-bindgen --examples
     node_tools
     say "prettier --check"
     (cd -- "$root/web" && node_modules/.bin/prettier --log-level warn --check js tests '*.js' 'peers/*.mjs' '../benches/peers/*.mjs' '../tools/*/*.mjs' 'runtimes/*.mjs' 'runtimes/*.js' '../www/*.js' '../www/*.css')
