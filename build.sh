@@ -40,6 +40,8 @@ usage: ./build.sh COMMAND
            model, or the one that BOOK names
   results  measures what docs/results shows, for hours, and writes its page; results PART… only those (tools/results/run.sh)
   isa      what AMD's compiler makes of the kernels, held to llama.cpp's; no GPU needed
+  dist     an archive to hand out, in target/dist, with its checksum: the release binary, completions, man pages, icons, licences;
+           dist TARGET for another system, as far as that can be built here (docs/dist.md)
   help     this text
 
 The model and the novel are kept in \$BROOKLET_CACHE, else \$XDG_CACHE_HOME/brooklet, else ~/.cache/brooklet.
@@ -93,6 +95,8 @@ packages() { # NEED DISTRO -> what provides it there; nothing if we do not know
     node:debian | node:arch | node:alpine) echo nodejs npm ;;
     node:fedora) echo nodejs nodejs-npm ;;
     node:suse) echo nodejs npm ;;
+    mingw:debian) echo gcc-mingw-w64-x86-64 ;;
+    aarch64:debian) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross ;;
     wasm:debian) echo rustc-web cargo-web rust-web-src lld ;;
     esac
 }
@@ -463,7 +467,8 @@ lib_tests() { # PROFILE SLOW MODULE…
     shift 2
     if has_nextest; then
         modules=$(IFS='|' && printf '%s' "$*")
-        in_root cargo nextest run --locked --lib --profile "$profile" ${slow:+--run-ignored all} -E "test(/^tests::($modules)::/)"
+        # shellcheck disable=SC2086 # several words
+        in_root cargo nextest run --locked --lib --profile "$profile" ${slow:+--run-ignored all --ignore-default-filter} -E "test(/^tests::($modules)::/)"
     else
         in_root cargo test --locked --lib -- ${slow:+--include-ignored} "${@/#/tests::}"
     fi
@@ -600,9 +605,10 @@ lint() {
     say "cargo fmt --check"
     in_root cargo fmt --check
     say "cargo clippy"
-    in_root cargo clippy --workspace --all-targets --locked -- -D warnings
+    in_root cargo clippy --workspace --all-targets --features dist --locked -- -D warnings
     say "cargo doc"
-    RUSTDOCFLAGS='-D warnings' in_root cargo doc --workspace --no-deps --locked
+    # With "examples", of which there are none, crates have the features that clippy has checked them with: wgpu is not checked anew.
+    RUSTDOCFLAGS='-D warnings' in_root cargo doc --workspace --no-deps --features dist --locked --lib --bin brooklet-bindgen --examples
     node_tools
     say "prettier --check"
     (cd -- "$root/web" && node_modules/.bin/prettier --log-level warn --check js tests '*.js' 'peers/*.mjs' '../benches/peers/*.mjs' '../tools/*/*.mjs' 'runtimes/*.mjs' 'runtimes/*.js' '../www/*.js' '../www/*.css')
@@ -710,6 +716,52 @@ results() { # [PART…]
     bash "$root/tools/results/run.sh" "$binary" "$text" "$root/tests/fixtures/tiny.gguf" "$@"
 }
 
+# ---- dist ----
+
+# What building for another system needs besides its standard library; a sentence where it cannot be had here.
+cross() { # TARGET HOST
+    case $1 in
+    "$2") ;;
+    x86_64-pc-windows-gnu)
+        command -v x86_64-w64-mingw32-gcc >/dev/null || need mingw "a linker for Windows (MinGW-w64) is needed"
+        ;;
+    aarch64-unknown-linux-gnu)
+        command -v aarch64-linux-gnu-gcc >/dev/null || need aarch64 "a linker and a C library for $1 are needed"
+        export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+        ;;
+    *-apple-darwin)
+        [ "$(uname -s)" = Darwin ] || die "$1 needs Apple's linker and frameworks, which are on Macs alone: run ./build.sh dist $1 on one"
+        ;;
+    *-linux-musl) die "$1 is linked statically, and such a binary can open no Vulkan driver. Build ${1%musl}gnu on an old enough system" ;;
+    *-windows-msvc) die "$1 needs Microsoft's linker: run ./build.sh dist on Windows, or build x86_64-pc-windows-gnu here" ;;
+    *) die "how to link for $1 is not known here: run ./build.sh dist on such a system" ;;
+    esac
+    if compgen -G "$(in_root rustc --print target-libdir --target "$1")/libstd-*.rlib" >/dev/null; then return; fi
+    say "rustup target add $1"
+    (cd -- "$root" && rustup target add "$1") >&2 </dev/null || die "there is no Rust standard library for $1, and rustup could not get it; see above"
+}
+
+dist() { # [TARGET]
+    local host target out files opens=chat archive
+    toolchain
+    command -v python3 >/dev/null || die "python3 is needed to pack the archive"
+    host=$(in_root rustc -vV | sed -n 's/^host: //p')
+    target=${1:-$host}
+    cross "$target" "$host"
+    out=${CARGO_TARGET_DIR:-$root/target}/dist
+    files=$out/files
+    rm -rf -- "$files"
+    # In debug: what is made is the same.
+    build --features dist
+    "$binary" dist-files "$files"
+    # What a desktop opens: the page, in a binary that has it.
+    if "$binary" app --help >/dev/null 2>&1; then opens=app; fi
+    build --release --target "$target"
+    archive=$(python3 "$root/tools/dist/pack.py" "$target" "$binary" "$files" "$opens" "$out")
+    "$root/tools/dist/check.sh" "$archive" "$target" "$host"
+    say "packed $archive"
+}
+
 book_help="Name a text of your own: BOOK=FILE"
 
 book() { # prints the path of a long text
@@ -758,6 +810,13 @@ case $command in
 run) run "$@" ;;
 serve) serve "$@" ;;
 gpu-check) gpu_check "$@" ;;
+dist)
+    if [ $# -gt 1 ]; then
+        say "'dist' takes one target or nothing, found: $*"
+        exit 2
+    fi
+    dist "$@"
+    ;;
 results)
     results "$@"
     ;;

@@ -4,6 +4,8 @@ mod activations;
 mod args;
 mod bench;
 mod chat;
+#[cfg(feature = "dist")]
+mod dist;
 mod fetch;
 mod grammar;
 mod interrupt;
@@ -31,6 +33,10 @@ use std::process::ExitCode;
 
 /// Runs the command that was asked for and says how it ended.
 pub(crate) fn main() -> ExitCode {
+    #[cfg(feature = "dist")]
+    if let Some(folder) = dist::asked() {
+        return ended(dist::write(&folder));
+    }
     let matches = Cli::command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let mut command = cli.command;
@@ -51,6 +57,10 @@ pub(crate) fn main() -> ExitCode {
         Command::Models(args) => fetch::models(args),
         Command::Convert(args) => weights::convert(&args),
     });
+    ended(result)
+}
+
+fn ended(result: brooklet::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has left: nothing to do, nothing to complain of.
