@@ -70,9 +70,7 @@ export const createStories = (holder, on) => {
   };
 
   const work = async (order) => {
-    stopping = false;
-    become("loading");
-    load = new AbortController();
+    if (stopping) return;
     const { signal } = load;
     const fresh = await holder.open(order.model, { ...order.cache, streams: order.seeds.length }, signal);
     if (!fresh) await holder.engine.reset(order.cache);
@@ -83,31 +81,32 @@ export const createStories = (holder, on) => {
   };
 
   const attempt = async (order) => {
-    try {
-      await work(order);
-      become("stopped");
-    } catch (error) {
-      const code = codeOf(error);
-      await holder.fails(code, state === "loading" && code !== "aborted");
-      if (code === "aborted") become("stopped");
-      else {
-        console.warn(error);
-        become("error");
-        on.error(error, order);
-      }
-    } finally {
-      for (const fork of forks) await fork.unload().catch(() => {}); // of an engine that is gone there is nothing to free
-      forks = [];
-      streams = [];
-      gate = load = null;
-    }
+    const error = await work(order).then(
+      () => null,
+      (error) => error,
+    );
+    const code = error && codeOf(error);
+    if (error) await holder.fails(code, state === "loading" && code !== "aborted");
+    for (const fork of forks) await fork.unload().catch(() => {}); // of an engine that is gone there is nothing to free
+    forks = [];
+    streams = [];
+    gate = load = null;
+    if (!error || code === "aborted") return become("stopped");
+    console.warn(error);
+    become("error");
+    on.error(error, order);
   };
 
   return {
     get state() {
       return state;
     },
-    start: (order) => holder.queue(() => attempt(order)),
+    start(order) {
+      stopping = false;
+      load = new AbortController();
+      become("loading");
+      return holder.queue(() => attempt(order));
+    },
     pause() {
       if (state === "streaming") {
         gate = latch();

@@ -100,6 +100,7 @@ export const createStory = (number, { still, onKeep }) => {
     finish: () => text.finish(),
     hide() {
       node.hidden = true;
+      text.clear();
     },
     frame(now, drawRing) {
       text.frame(now);

@@ -123,7 +123,7 @@ export const createText = ({ scroller, flow, folded, newest, live, still, most =
     }
     if (!height) return;
     const gone = archive.lost ? ` The oldest ${count(archive.lost)} had to be let go.` : "";
-    folded.textContent = `… ${count(foldedWords - archive.lost)} earlier words, kept for saving.${gone}`;
+    folded.textContent = `… ${count(foldedWords - archive.lost)} earlier words, kept to be copied.${gone}`;
     folded.hidden = false;
     following.shift(height);
   };

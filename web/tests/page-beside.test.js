@@ -136,11 +136,7 @@ test("one is kept, another number of them, a link, and what the other ways leave
   await page.waitForFunction(() => Number(document.getElementById("tokens").textContent) > 20);
   await page.t("way-beside").click();
   await page.waitForSelector("html[data-state=stopped]");
-  await begin(page);
-  await reach(page, 10);
   // A model that is none is said; what was written stays.
-  await page.t("beside-stop").click();
-  await state(page, "stopped");
   const before = await each(page, "flow");
   await page.evaluate((hash) => (location.hash = hash), link({ model: `${server.url}/nothing.gguf` }).slice(1));
   await page.t("beside-start").click();
