@@ -1,4 +1,4 @@
-// What both ways need: copy, save to a file, a name that nothing else has.
+// What the ways need: copy, save to a file, a name that nothing else has.
 
 const SAID_MS = 1600;
 

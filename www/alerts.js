@@ -13,11 +13,13 @@ const CARDS = {
     action: "Load again",
     help: "The text so far is safe. Loaded again, the model goes on from the last lines.",
     chat: "The conversation is safe. Loaded again, the model is told it anew.",
+    beside: "What was written can still be copied. Loaded again, the stories begin anew.",
   },
   "out-of-memory": {
     title: "The graphics memory was not enough",
     action: "Try again",
     help: "A smaller window, f16 keys or a smaller model needs less; closing other tabs may help too.",
+    beside: "Fewer stories, a smaller window or a smaller model needs less; closing other tabs may help too.",
   },
   "bad-model": {
     title: "This model cannot be read",
@@ -49,6 +51,7 @@ const CARDS = {
     action: "Try again",
     help: "The text so far is safe.",
     chat: "The conversation is safe.",
+    beside: "What was written can still be copied; the stories begin anew.",
   },
   insecure: {
     title: "This page needs a secure address",
@@ -71,11 +74,11 @@ export const createAlert = (node) => {
 
   return {
     hide,
-    /** `way` is "chat" where its own words fit better. */
+    /** A way other than the stream may have words of its own. */
     show({ code = "internal", message = "" }, retry, way = "stream") {
       const card = CARDS[code] ?? CARDS.internal;
       const buttons = make("div", "", "row");
-      const help = (way === "chat" && card.chat) || card.help;
+      const help = card[way] ?? card.help;
       if (card.action && retry && (card.of ?? way) === way) {
         const again = make("button", card.action);
         again.type = "button";

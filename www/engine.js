@@ -1,4 +1,7 @@
-// The one engine that both ways share. One thing after the other: what begins waits until what was before has ended.
+// The one engine that all ways share. One thing after the other: what begins waits until what was before has ended.
+
+/** A model, loaded for so many streams at once. */
+const keyOf = (model, streams = 1) => `${streams} ${model.key}`;
 
 export const createHolder = (brooklet, on) => {
   let engine = null;
@@ -19,14 +22,15 @@ export const createHolder = (brooklet, on) => {
     get info() {
       return engine?.info ?? null;
     },
-    /** Which way the cache was last used by: "stream", "chat" or null. */
+    /** Which way the cache was last used by: "stream", "chat", "beside" or null. */
     get user() {
       return user;
     },
-    has: (model) => Boolean(engine) && key === model.key,
-    /** The engine with this model, loaded if it is another than before; true where it had to be. */
+    has: (model) => Boolean(engine) && key === keyOf(model),
+    /** The engine with this model, loaded if it is another than before or for another number of streams; true where it had
+     * to be. */
     async open(model, options, signal) {
-      if (engine && key === model.key) return false;
+      if (engine && key === keyOf(model, options.streams)) return false;
       await drop();
       engine = await brooklet.Engine.load({
         ...model.source,
@@ -35,7 +39,7 @@ export const createHolder = (brooklet, on) => {
         onWarning: on.warning,
         signal,
       });
-      key = model.key;
+      key = keyOf(model, options.streams);
       on.loaded(engine.info);
       return true;
     },

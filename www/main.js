@@ -1,6 +1,7 @@
-// Wiring: which way is shown, which model, what a link says, and the one engine that both ways share.
+// Wiring: which way is shown, which model, what a link says, and the one engine that all ways share.
 
 import { createAlert } from "./alerts.js";
+import { createBeside } from "./beside.js";
 import { createChart, createHistory } from "./chart.js";
 import { createChat } from "./chat.js";
 import { createHolder } from "./engine.js";
@@ -28,7 +29,11 @@ const chosen = () => ({ key: models.key, source: models.source(), url: models.ur
 const parts = { settings, alert, figures, still, chosen };
 const stream = createStream(parts);
 const chat = createChat({ ...parts, toStream: () => (location.hash = "stream") });
-const ways = { stream, chat };
+const beside = createBeside(parts);
+const ways = { stream, chat, beside };
+const DOCKS = { stream: "dock", chat: "chat-dock", beside: "beside-dock" };
+const TEXTS = { stream: "text", chat: "talk", beside: "cards" };
+const PROMISES = ["promise", "chat-promise", "beside-promise"];
 
 const show = (way) => {
   if (root.dataset.way === way) return;
@@ -40,8 +45,8 @@ const show = (way) => {
   }
   // The card of errors and what a screen reader hears belong to what is shown.
   alert.hide();
-  $(way === "chat" ? "chat-dock" : "dock").before($("error"));
-  $("skip").href = way === "chat" ? "#talk" : "#text";
+  $(DOCKS[way]).before($("error"));
+  $("skip").href = `#${TEXTS[way]}`;
   ways[way].enter();
 };
 
@@ -53,6 +58,7 @@ const openLink = () => {
   chooseLinked(link);
   show(link.way ?? root.dataset.way ?? "chat");
   if (link.system !== undefined) chat.propose(link.system);
+  if (link.way === "beside") beside.propose(link);
   stream.refresh();
   return link;
 };
@@ -63,7 +69,7 @@ const openModels = (brooklet) =>
     modelOf: settings.modelOf,
     onProblem: (message) => alert.say("One thing", message),
     onChange({ name, note }) {
-      for (const id of ["promise", "chat-promise"]) $(id).textContent = `${name} · ${note} · nothing is sent anywhere`;
+      for (const id of PROMISES) $(id).textContent = `${name} · ${note} · nothing is sent anywhere`;
     },
   });
 
@@ -81,7 +87,7 @@ const listen = () => {
 const on = {
   progress: (progress) => ways[root.dataset.way].progress(progress),
   warning(message) {
-    for (const id of ["promise", "chat-promise"]) $(id).textContent = message;
+    for (const id of PROMISES) $(id).textContent = message;
   },
   loaded(info) {
     settings.suggest(info.sampling);
@@ -102,11 +108,12 @@ const refuse = (code, message) => {
 const open = async () => {
   listen();
   watchLook({
-    drawn: [stream.ring, chat.meter, figures.chart],
-    docks: [$("dock"), $("chat-dock")],
+    drawn: [stream.ring, chat.meter, beside.rings, figures.chart],
+    docks: Object.values(DOCKS).map($),
     drawAll() {
       stream.ring.draw();
       chat.meter.draw();
+      beside.rings.draw();
       figures.chart.draw(view.chartLabel(history));
     },
   });
@@ -131,6 +138,7 @@ const open = async () => {
   const holder = createHolder(brooklet, on);
   stream.connect(holder);
   chat.connect(holder);
+  beside.connect(holder);
   root.toggleAttribute("data-ready", true);
 };
 

@@ -15,6 +15,7 @@ const CHAT = {
   answer: { min: 1, max: 16_384, step: 1, value: 2048 },
 };
 const CHOICES = { policy: ["streaming", "window"], kv: ["f16", "f32"] };
+const STORIES = [2, 3, 4, 6, 8]; // of those side by side
 const THINK = { auto: undefined, on: true, off: false };
 const SAMPLING = ["temperature", "topK", "topP", "minP", "repeatPenalty"];
 const PROMPT_MAX = 4000;
@@ -66,7 +67,9 @@ export const parseLink = (hash) => {
     if (query.has(name)) link[name] = clamp(query.get(name), CHAT[name]);
   }
   if (query.has("system")) link.system = query.get("system").slice(0, SYSTEM_MAX);
-  if (query.has("prompt") || query.has("stream")) link.way = "stream";
+  if (STORIES.includes(Number(query.get("stories")))) link.stories = Number(query.get("stories"));
+  if (query.has("beside")) link.way = "beside";
+  else if (query.has("prompt") || query.has("stream")) link.way = "stream";
   else if (query.has("system") || query.has("chat")) link.way = "chat";
   const seed = seedOf(query.get("seed") ?? "");
   if (seed !== null) link.seed = seed;
@@ -75,8 +78,8 @@ export const parseLink = (hash) => {
   return link;
 };
 
-const writeLink = ({ prompt, seed, model, stop, ...rest }) => {
-  const query = new URLSearchParams({ prompt });
+const writeLink = ({ prompt, stories, seed, model, stop, ...rest }) => {
+  const query = new URLSearchParams(stories ? { beside: "", prompt, stories } : { prompt });
   if (seed !== null) query.set("seed", seed);
   for (const [name, value] of Object.entries(rest)) {
     const normal = NUMBERS[name]?.value ?? CHOICES[name][0];
@@ -219,14 +222,15 @@ export const createSettings = (form, prompt) => {
       if ("prompt" in link) prompt.value = link.prompt;
       note();
     },
-    link(model) {
+    /** `beside`: the prompt and the number of stories side by side; else it is a link to the stream. */
+    link(model, beside = { prompt: prompt.value }) {
       const names = [...Object.keys(NUMBERS), ...Object.keys(CHOICES)];
       const values = Object.fromEntries(names.map((n) => [n, NUMBERS[n] ? number(n) : field(n).value]));
       const base = location.href.replace(/[?#].*$/, "");
       return (
         base +
         writeLink({
-          prompt: prompt.value,
+          ...beside,
           seed: seed(),
           model,
           stop: stopsOf(field("stop").value),

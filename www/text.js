@@ -4,7 +4,7 @@ import { createFollow } from "./follow.js";
 import { count, words } from "./format.js";
 import { createSaying } from "./saying.js";
 
-const SHOWN = 15_000; // characters, some 2500 to 3000 words
+const SHOWN = 15_000; // characters on the stage, some 2500 to 3000 words
 const KEPT = 8_000_000;
 const CHUNK = 65_536;
 const FADE_MS = 500;
@@ -68,10 +68,11 @@ const breakIn = (text, before, length) => {
   return -1;
 };
 
-export const createText = ({ scroller, flow, folded, newest, live, still }) => {
+/** Without `live` nothing is said to a screen reader; `most` is how many characters stay on the stage. */
+export const createText = ({ scroller, flow, folded, newest, live, still, most = SHOWN }) => {
   const archive = createArchive();
   const following = createFollow({ scroller, newest, still });
-  const saying = createSaying(live);
+  const saying = live && createSaying(live);
   let blocks = [];
   let fading = [];
   let pending = "";
@@ -112,7 +113,7 @@ export const createText = ({ scroller, flow, folded, newest, live, still }) => {
 
   const fold = () => {
     let height = 0;
-    while (shown > SHOWN && blocks.length > 1) {
+    while (shown > most && blocks.length > 1) {
       const block = blocks.shift();
       height += block.node.offsetHeight;
       settle(Infinity);
@@ -122,7 +123,7 @@ export const createText = ({ scroller, flow, folded, newest, live, still }) => {
     }
     if (!height) return;
     const gone = archive.lost ? ` The oldest ${count(archive.lost)} had to be let go.` : "";
-    folded.textContent = `… ${count(foldedWords - archive.lost)} earlier words, kept for saving.${gone}`;
+    folded.textContent = `… ${count(foldedWords - archive.lost)} earlier words, kept to be copied.${gone}`;
     folded.hidden = false;
     following.shift(height);
   };
@@ -152,7 +153,7 @@ export const createText = ({ scroller, flow, folded, newest, live, still }) => {
       if (cut >= 0) newBlock();
       rest = cut < 0 ? "" : rest.slice(cut);
     }
-    if (shown > SHOWN + 1500) fold();
+    if (shown > most * 1.1) fold();
   };
 
   const locate = (from) => {
@@ -180,7 +181,7 @@ export const createText = ({ scroller, flow, folded, newest, live, still }) => {
       pending += text;
       total += text.length;
       archive.add(text);
-      saying.push(text);
+      saying?.push(text);
       if (pending.length > PENDING) write(performance.now());
       return from;
     },
@@ -234,7 +235,7 @@ export const createText = ({ scroller, flow, folded, newest, live, still }) => {
       blocks = [];
       fading = [];
       pending = "";
-      saying.clear();
+      saying?.clear();
       total = written = shown = foldedWords = 0;
       folded.hidden = true;
       following.clear();

@@ -7,12 +7,12 @@ const FINGER = matchMedia("(hover: none)");
 const $ = (id) => document.getElementById(id);
 
 // Writing the same text again would still cost a layout.
-const put = (id, text) => {
+export const put = (id, text) => {
   const node = $(id);
   if (node.textContent !== text) node.textContent = text;
 };
 
-const STATES = {
+export const STATES = {
   idle: "Ready",
   loading: "Loading",
   streaming: "Streaming",
@@ -30,13 +30,13 @@ export const showRefused = () => put("status", "Not here");
 
 export const showState = (state) => {
   document.documentElement.dataset.state = state;
-  if (document.documentElement.dataset.way !== "chat") put("status", STATES[state]);
+  if (document.documentElement.dataset.way === "stream") put("status", STATES[state]);
   $("pause").textContent = state === "paused" ? "Continue" : "Pause";
   $("stop").textContent = state === "loading" ? "Cancel" : "Stop";
 };
 
 export const showInfo = ({ adapter, tier, bytes: size }) => {
-  for (const id of ["gpu-bytes", "chat-gpu-bytes"]) put(id, bytes(size.gpu));
+  for (const id of ["gpu-bytes", "chat-gpu-bytes", "beside-gpu-bytes"]) put(id, bytes(size.gpu));
   put("wasm-bytes", bytes(size.wasm));
   put("adapter", adapter.name || adapter.backend || "unnamed");
   put("tier", tierOf(tier));

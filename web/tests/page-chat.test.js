@@ -256,7 +256,7 @@ test("what is forgotten fades, on the ring and in the text; the system prompt do
   assert.equal(await page.evaluate(() => document.activeElement.className), "message user");
   await page.evaluate(() => document.getElementById("talk").scrollTo(0, 0));
   await lookAtAll(page, "chat-forgotten");
-  // The two ways share one engine, and each goes on after the other.
+  // The ways share one engine, and each goes on after the other.
   await page.t("way-stream").click();
   await page.t("start").click();
   await page.waitForFunction(() => Number(document.getElementById("tokens").textContent) > 20);

@@ -1,4 +1,4 @@
-// The page, opened and looked at as a visitor does: for the tests of its two ways.
+// The page, opened and looked at as a visitor does: for the tests of its ways.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";

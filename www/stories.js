@@ -1,0 +1,130 @@
+// The life of several streams from one prompt: load, feed once, fork, stream side by side, pause, stop.
+
+import { codeOf, macrotask, SLICE_MS } from "./engine.js";
+
+const latch = () => {
+  let open;
+  const opened = new Promise((done) => {
+    open = done;
+  });
+  return { opened, open };
+};
+
+export const createStories = (holder, on) => {
+  let forks = []; // the engine's own stream is the first story
+  let streams = [];
+  let gate = null;
+  let load = null;
+  let state = "idle";
+  let stopping = false;
+
+  const become = (next) => {
+    state = next;
+    on.state(next);
+  };
+
+  const consume = async (stream, n) => {
+    let slice = performance.now();
+    for (;;) {
+      if (gate) {
+        await gate.opened;
+        if (stopping) return;
+      }
+      const { value, done } = await stream.next();
+      if (done) return on.end(n, stream.stats);
+      on.piece(n, value, stream.stats);
+      if (performance.now() - slice > SLICE_MS) {
+        await macrotask();
+        slice = performance.now();
+      }
+    }
+  };
+
+  const stopAll = () => Promise.all(streams.map((stream) => stream.stop().catch(() => {})));
+
+  /** An error of one ends them all, and is thrown when all have ended. */
+  const together = async () => {
+    const ended = streams.map((stream, n) =>
+      consume(stream, n).catch((error) => {
+        stopping = true;
+        gate?.open();
+        stopAll();
+        throw error;
+      }),
+    );
+    const failed = (await Promise.allSettled(ended)).find(({ status }) => status === "rejected");
+    if (failed) throw failed.reason;
+  };
+
+  const run = async ({ prompt, seeds, sampling }) => {
+    const { engine } = holder;
+    const { signal } = load;
+    const tokens = prompt ? await engine.tokenize(prompt) : [];
+    if (prompt) await engine.feed(prompt, { signal });
+    while (forks.length < seeds.length - 1) forks.push(await engine.fork({ signal }));
+    if (stopping) return;
+    on.begin({ prompt, tokens });
+    streams = [engine, ...forks].map((one, n) => one.stream("", { ...sampling(), seed: seeds[n] }));
+    become("streaming");
+    await together();
+  };
+
+  const work = async (order) => {
+    if (stopping) return;
+    const { signal } = load;
+    const fresh = await holder.open(order.model, { ...order.cache, streams: order.seeds.length }, signal);
+    if (!fresh) await holder.engine.reset(order.cache);
+    holder.use("beside");
+    if (stopping) return;
+    on.prepared(holder.info, order);
+    await run(order);
+  };
+
+  const attempt = async (order) => {
+    const error = await work(order).then(
+      () => null,
+      (error) => error,
+    );
+    const code = error && codeOf(error);
+    if (error) await holder.fails(code, state === "loading" && code !== "aborted");
+    for (const fork of forks) await fork.unload().catch(() => {}); // of an engine that is gone there is nothing to free
+    forks = [];
+    streams = [];
+    gate = load = null;
+    if (!error || code === "aborted") return become("stopped");
+    console.warn(error);
+    become("error");
+    on.error(error, order);
+  };
+
+  return {
+    get state() {
+      return state;
+    },
+    start(order) {
+      stopping = false;
+      load = new AbortController();
+      become("loading");
+      return holder.queue(() => attempt(order));
+    },
+    pause() {
+      if (state === "streaming") {
+        gate = latch();
+        become("paused");
+      } else if (state === "paused") {
+        const { open } = gate;
+        gate = null;
+        become("streaming");
+        open();
+      }
+    },
+    async stop() {
+      stopping = true;
+      load?.abort();
+      gate?.open();
+      await stopAll();
+    },
+    /** The others end. */
+    keep: (n) => Promise.all(streams.map((stream, at) => at !== n && stream.stop().catch(() => {}))),
+  };
+};
