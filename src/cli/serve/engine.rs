@@ -1,0 +1,118 @@
+//! The thread that owns the device: every request that is under way is a future here, and they take turns after each token.
+use super::job::{Event, Job, Work};
+use super::metrics::{Metrics, add};
+use super::problem::Problem;
+use super::slots::Slots;
+use brooklet::text::Tokenizer;
+use futures_util::future::{Either, select};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use tokio::sync::{Semaphore, mpsc};
+
+/// What the engine's thread and the others share.
+#[derive(Clone, Default)]
+pub(super) struct Shared {
+    pub(super) metrics: Arc<Metrics>,
+    /// What is under way has to end where it is.
+    pub(super) ends: Arc<AtomicBool>,
+    /// The device has failed: nothing will work any more.
+    pub(super) failed: Arc<AtomicBool>,
+    pub(super) usual_ms: Arc<AtomicU64>,
+}
+
+/// All streams, and what is needed to answer over them.
+pub(super) struct Engine {
+    pub(super) slots: Slots,
+    /// One for each of them.
+    pub(super) permits: Semaphore,
+    pub(super) shared: Shared,
+    /// Tokens that a conversation which is told anew may have beside its head.
+    pub(super) room: usize,
+    /// Where what needs no device is computed.
+    pub(super) runtime: tokio::runtime::Handle,
+    /// An answer ends after so long.
+    pub(super) longest: Duration,
+    pub(super) tokenizer: Arc<Tokenizer>,
+}
+
+impl Engine {
+    /// Until nobody can ask any more and all is answered.
+    pub(super) async fn run(&self, mut jobs: mpsc::UnboundedReceiver<Job>) {
+        let _timers = self.runtime.enter();
+        let mut under_way = FuturesUnordered::new();
+        let mut open = true;
+        while open || !under_way.is_empty() {
+            if under_way.is_empty() {
+                match jobs.recv().await {
+                    Some(job) => under_way.push(self.answer(job)),
+                    None => open = false,
+                }
+                continue;
+            }
+            if !open {
+                under_way.next().await;
+                continue;
+            }
+            // Who asks comes before who is under way: a new request joins at the next token.
+            let asked = match select(pin!(jobs.recv()), under_way.next()).await {
+                Either::Left((asked, _)) => asked,
+                Either::Right(_) => continue,
+            };
+            match asked {
+                Some(job) => under_way.push(self.answer(job)),
+                None => open = false,
+            }
+        }
+    }
+
+    /// Waits for a stream, and answers.
+    async fn answer(&self, job: Job) {
+        let Job { work, answer, cache, events, waiting } = job;
+        let permit = match select(pin!(self.permits.acquire()), pin!(events.closed())).await {
+            Either::Left((permit, _)) => permit,
+            Either::Right(_) => return add(&self.shared.metrics.cancelled, 1),
+        };
+        drop(waiting);
+        let metrics = &self.shared.metrics;
+        metrics.processing.fetch_add(1, Relaxed);
+        let start = Instant::now();
+        let until = start + self.longest;
+        let answered = match &work {
+            _ if self.shared.ends.load(Relaxed) => Err(Problem::ending()),
+            Work::Messages(asked) => self.speak(asked, answer, cache, &events, until).await,
+            Work::Text(ids) => self.go_on(ids, answer, cache, &events, until).await,
+        };
+        drop(permit);
+        metrics.processing.fetch_sub(1, Relaxed);
+        match answered {
+            Ok(Some(outcome)) => {
+                let took = start.elapsed().as_millis() as u64;
+                let usual = self.shared.usual_ms.load(Relaxed);
+                self.shared.usual_ms.store((3 * usual + took) / 4, Relaxed);
+                // Whoever has left meanwhile needs no answer.
+                let _ = events.send(Event::End(Box::new(outcome))).await;
+            }
+            Ok(None) => add(&metrics.cancelled, 1),
+            Err(problem) => {
+                if problem.status.is_server_error() {
+                    add(&metrics.failed, 1);
+                }
+                let _ = events.send(Event::Failed(problem)).await;
+            }
+        }
+    }
+
+    /// Whether an answer goes on: somebody reads it, its time is not over, and the server does not end.
+    pub(super) fn goes_on(&self, events: &mpsc::Sender<Event>, until: Instant) -> bool {
+        !events.is_closed() && Instant::now() < until && !self.shared.ends.load(Relaxed)
+    }
+
+    /// Gives a piece to whoever reads. False where nobody does, or has not for a minute.
+    pub(super) async fn tell(&self, events: &mpsc::Sender<Event>, event: Event) -> bool {
+        const PATIENCE: Duration = Duration::from_secs(60);
+        matches!(tokio::time::timeout(PATIENCE, events.send(event)).await, Ok(Ok(())))
+    }
+}
