@@ -25,7 +25,7 @@ impl Script {
     pub fn told(&self, messages: &[Json], room: usize) -> Result<Told> {
         let starts = turns(messages);
         let Some(&last) = starts.last() else { return self.whole(messages) };
-        let own = |message: &Json| Ok(self.tokenizer.encode(&content(message), false)?.len());
+        let own = |message: &Json| Ok(self.tokenizer.encode(content(message), false)?.len());
         // What the messages say is less than what they take: the longest tail that may fit.
         let (mut from, mut said) = (last, 0);
         for (at, message) in messages.iter().enumerate().rev() {

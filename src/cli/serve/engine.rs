@@ -3,6 +3,7 @@ use super::job::{Event, Job, Work};
 use super::metrics::{Metrics, add};
 use super::problem::Problem;
 use super::slots::Slots;
+use axum::http::StatusCode;
 use brooklet::text::Tokenizer;
 use futures_util::future::{Either, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -79,11 +80,10 @@ impl Engine {
         let metrics = &self.shared.metrics;
         metrics.processing.fetch_add(1, Relaxed);
         let start = Instant::now();
-        let until = start + self.longest;
         let answered = match &work {
             _ if self.shared.ends.load(Relaxed) => Err(Problem::ending()),
-            Work::Messages(asked) => self.speak(asked, answer, cache, &events, until).await,
-            Work::Text(ids) => self.go_on(ids, answer, cache, &events, until).await,
+            Work::Messages(asked) => self.speak(asked, &answer, cache, &events).await,
+            Work::Text(ids) => self.go_on(ids, &answer, cache, &events).await,
         };
         drop(permit);
         metrics.processing.fetch_sub(1, Relaxed);
@@ -95,24 +95,27 @@ impl Engine {
                 // Whoever has left meanwhile needs no answer.
                 let _ = events.send(Event::End(Box::new(outcome))).await;
             }
-            Ok(None) => add(&metrics.cancelled, 1),
+            Ok(None) if events.is_closed() => add(&metrics.cancelled, 1),
+            Ok(None) => {
+                let problem = match self.shared.ends.load(Relaxed) {
+                    true => Problem::ending(),
+                    false => {
+                        let why =
+                            "the messages took longer to read than an answer may take (--timeout)";
+                        Problem::new(StatusCode::GATEWAY_TIMEOUT, why)
+                    }
+                };
+                let _ = events.send(Event::Failed(problem)).await;
+            }
             Err(problem) => {
+                if problem.is_fatal {
+                    self.shared.failed.store(true, Relaxed);
+                }
                 if problem.status.is_server_error() {
                     add(&metrics.failed, 1);
                 }
                 let _ = events.send(Event::Failed(problem)).await;
             }
         }
-    }
-
-    /// Whether an answer goes on: somebody reads it, its time is not over, and the server does not end.
-    pub(super) fn goes_on(&self, events: &mpsc::Sender<Event>, until: Instant) -> bool {
-        !events.is_closed() && Instant::now() < until && !self.shared.ends.load(Relaxed)
-    }
-
-    /// Gives a piece to whoever reads. False where nobody does, or has not for a minute.
-    pub(super) async fn tell(&self, events: &mpsc::Sender<Event>, event: Event) -> bool {
-        const PATIENCE: Duration = Duration::from_secs(60);
-        matches!(tokio::time::timeout(PATIENCE, events.send(event)).await, Ok(Ok(())))
     }
 }

@@ -9,7 +9,7 @@
 //! | `problem` | errors |
 //! | `app` | what all routes share |
 //! | `job` | what the routes ask of the engine's thread |
-//! | `engine`, `answers`, `slots` | that thread: who is answered, how, and over which stream |
+//! | `engine`, `answers`, `turn`, `slots` | that thread: who is answered, how, and over which stream |
 //! | `replies`, `shapes` | answers as responses |
 //! | `metrics` | what was done so far |
 mod answers;
@@ -28,6 +28,7 @@ mod request;
 mod routes;
 mod shapes;
 mod slots;
+mod turn;
 
 use super::args::{AdapterArgs, ModelArgs, ShapeArgs};
 use super::chat::TemplateArgs;

@@ -15,11 +15,14 @@ pub(super) struct Problem {
     code: Option<&'static str>,
     /// After how many seconds it may be otherwise.
     retry_after: Option<u64>,
+    /// Nothing will work any more.
+    pub(super) is_fatal: bool,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), param: None, code: None, retry_after: None }
+        let message = message.into();
+        Self { status, message, param: None, code: None, retry_after: None, is_fatal: false }
     }
 
     /// A field that cannot be as it is.
@@ -78,7 +81,10 @@ impl From<Error> for Problem {
                 Self::field(*which, error.worded(|_| String::new()).trim())
             }
             other if other.is_usage() => Self::new(StatusCode::BAD_REQUEST, error.to_string()),
-            _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            other => Self {
+                is_fatal: matches!(other, Error::DeviceLost(_)),
+                ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+            },
         }
     }
 }

@@ -6,7 +6,7 @@ use brooklet::session::Session;
 use brooklet::{Error, Result};
 use pollster::block_on;
 use serde::Serialize;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// As many streams over one model. Their memory is reserved here, and nowhere later.
@@ -133,7 +133,7 @@ impl Slot {
 /// All streams; those in use are not here.
 pub(super) struct Slots {
     free: RefCell<Vec<Slot>>,
-    uses: RefCell<u64>,
+    uses: Cell<u64>,
     pub(super) views: Arc<Vec<Mutex<View>>>,
 }
 
@@ -144,7 +144,7 @@ impl Slots {
         let slot =
             |(id, session)| Slot { id, held: Some(Held::Bare(session)), memory: None, used: 0 };
         let free = sessions.into_iter().enumerate().map(slot).collect();
-        Self { free: RefCell::new(free), uses: RefCell::new(0), views }
+        Self { free: RefCell::new(free), uses: Cell::new(0), views }
     }
 
     /// The stream that holds the most of a conversation, if one does.
@@ -177,7 +177,7 @@ impl Slots {
     fn at(&self, at: usize) -> Option<Used<'_>> {
         let mut free = self.free.borrow_mut();
         let slot = (at < free.len()).then(|| free.swap_remove(at))?;
-        let used = Used { slots: self, slot: Some(slot) };
+        let used = Used { slots: self, slot };
         used.look(|view| view.is_processing = true);
         Some(used)
     }
@@ -186,18 +186,13 @@ impl Slots {
 /// A stream in use. It is free again when this is dropped.
 pub(super) struct Used<'a> {
     slots: &'a Slots,
-    slot: Option<Slot>,
+    pub(super) slot: Slot,
 }
 
 impl Used<'_> {
-    pub(super) fn slot(&mut self) -> Result<&mut Slot> {
-        self.slot.as_mut().ok_or_else(|| Error::Usage("a stream of the server was lost".into()))
-    }
-
     /// Changes what is told of it.
     pub(super) fn look(&self, change: impl FnOnce(&mut View)) {
-        let Some(slot) = &self.slot else { return };
-        if let Some(view) = self.slots.views.get(slot.id) {
+        if let Some(view) = self.slots.views.get(self.slot.id) {
             change(&mut view.lock().unwrap_or_else(PoisonError::into_inner));
         }
     }
@@ -206,10 +201,10 @@ impl Used<'_> {
 impl Drop for Used<'_> {
     fn drop(&mut self) {
         self.look(|view| view.is_processing = false);
-        let Some(mut slot) = self.slot.take() else { return };
-        let mut uses = self.slots.uses.borrow_mut();
-        *uses += 1;
-        slot.used = *uses;
+        let used = self.slots.uses.get() + 1;
+        self.slots.uses.set(used);
+        let Slot { id, held, memory, .. } = &mut self.slot;
+        let slot = Slot { id: *id, held: held.take(), memory: memory.take(), used };
         self.slots.free.borrow_mut().push(slot);
     }
 }
