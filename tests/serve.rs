@@ -175,7 +175,9 @@ fn number(value: &Value) -> u64 {
 
 #[test]
 fn a_conversation_feeds_only_what_is_new_however_long_it_is() {
-    let server = Server::start(&["--streams", "2", "--window", "180", "--sinks", "60"]);
+    // What a chunk needs beside the window is what can be taken back.
+    let server =
+        Server::start(&["--streams", "2", "--window", "180", "--sinks", "60", "--chunk", "128"]);
     let ask = |messages: &[Value], more: Value| {
         let mut body = json!({ "messages": messages, "max_tokens": 9, "temperature": 0 });
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -205,7 +207,7 @@ fn a_conversation_feeds_only_what_is_new_however_long_it_is() {
         let (prompt, cached) =
             (usage(&answer, "prompt_tokens"), number(&answer["timings"]["cache_n"]));
         if turn > 0 {
-            assert!(prompt - cached < 40, "turn {turn} feeds its own tokens alone: {answer}");
+            assert!(prompt - cached < 80, "turn {turn} feeds its own tokens alone: {answer}");
             assert!(cached >= position - 1, "{answer}");
         }
         position = number(&answer["brooklet"]["position"]);
@@ -222,12 +224,12 @@ fn a_conversation_feeds_only_what_is_new_however_long_it_is() {
     // Another last message takes the place of the last, though the beginning is long forgotten.
     *messages.last_mut().unwrap() = user("in france");
     let instead = ask(&messages, json!({}));
-    assert!(number(&instead["timings"]["prompt_n"]) < 40, "{instead}");
+    assert!(number(&instead["timings"]["prompt_n"]) < 80, "{instead}");
     assert!(number(&instead["timings"]["cache_n"]) > 200, "{instead}");
     // Told anew, the longest tail that fits is told, and what does not fit is counted.
     let anew = ask(&messages, json!({ "cache_prompt": false }));
     let forgotten = number(&anew["brooklet"]["forgotten_messages"]);
-    assert!(forgotten > 5 && forgotten % 2 == 0 && forgotten < 40, "{anew}");
+    assert!(forgotten > 5 && forgotten.is_multiple_of(2) && forgotten < 40, "{anew}");
     assert!(usage(&anew, "prompt_tokens") < 240, "{anew}");
     let (_, slots) = server.get("/slots");
     assert_eq!(slots.as_array().unwrap().len(), 2);

@@ -17,6 +17,8 @@ mod app;
 mod body;
 mod engine;
 mod fields;
+#[cfg(test)]
+mod garbage;
 mod guard;
 mod http;
 mod job;
@@ -303,8 +305,8 @@ pub(crate) fn run(args: &ServeArgs, given: &[String]) -> Result<()> {
         tokenizer: file.tokenizer.clone(),
     };
     let ready = args.ready(given, &file, &model, queue, engine.slots.views.clone())?;
-    eprintln!(
-        "brooklet: {} on {}: {streams} streams, each {} sinks + window of {}, {} in all",
+    let told = format!(
+        "brooklet: {} on {}: streams {streams}, each {} sinks + window of {}, {} in all",
         ready.name,
         model.gpu.name,
         settings.sinks,
@@ -313,6 +315,7 @@ pub(crate) fn run(args: &ServeArgs, given: &[String]) -> Result<()> {
     );
     let set = app.ready.set(ready);
     debug_assert!(set.is_ok(), "it is set once");
+    eprintln!("{told}");
     block_on(select(pin!(engine.run(asked)), served));
     runtime.shutdown_background();
     Ok(())

@@ -114,7 +114,7 @@ impl Ask {
             n,
             answer: answer(fields, usual)?,
             // Some clients send numbers below 0.
-            seed: fields.get("seed").map(|seed| seed_of(seed)).transpose()?.flatten(),
+            seed: fields.get("seed").map(seed_of).transpose()?.flatten(),
             cache: fields.flag("cache_prompt")?.unwrap_or(true),
         })
     }

@@ -169,14 +169,14 @@ async fn props(State(app): Server) -> Told {
             "n_ctx": capacity,
             "params": {
                 "n_predict": ready.answer.tokens,
-                "temperature": sampling.temperature,
+                "temperature": as_written(sampling.temperature),
                 "top_k": sampling.top_k,
-                "top_p": sampling.top_p,
-                "min_p": sampling.min_p,
-                "repeat_penalty": sampling.repeat_penalty,
+                "top_p": as_written(sampling.top_p),
+                "min_p": as_written(sampling.min_p),
+                "repeat_penalty": as_written(sampling.repeat_penalty),
                 "repeat_last_n": sampling.penalty_last_n,
-                "presence_penalty": sampling.presence_penalty,
-                "frequency_penalty": sampling.frequency_penalty,
+                "presence_penalty": as_written(sampling.presence_penalty),
+                "frequency_penalty": as_written(sampling.frequency_penalty),
             },
         },
         "total_slots": ready.views.len(),
@@ -190,6 +190,11 @@ async fn props(State(app): Server) -> Told {
         "cache": { "policy": cache.policy, "sinks": cache.sinks, "window": cache.window, "kv": cache.kv },
     }))
     .into_response())
+}
+
+/// A number with no more digits than it was written with.
+fn as_written(number: f32) -> f64 {
+    number.to_string().parse().unwrap_or(f64::from(number))
 }
 
 fn piece(ready: &Ready, id: Option<u32>) -> &str {

@@ -29,7 +29,7 @@ pub(super) struct Slot {
 
 /// A stream with a conversation in it, or without.
 enum Held {
-    Bare(Session),
+    Bare(Box<Session>),
     Chat(Box<Chat>),
 }
 
@@ -75,7 +75,7 @@ impl Slot {
 
     fn take(&mut self) -> Result<Session> {
         match self.held.take() {
-            Some(Held::Bare(session)) => Ok(session),
+            Some(Held::Bare(session)) => Ok(*session),
             Some(Held::Chat(chat)) => Ok(chat.into_session()),
             None => Err(Error::Usage("a stream of the server was lost in an error before".into())),
         }
@@ -84,7 +84,7 @@ impl Slot {
     /// The stream without a conversation.
     pub(super) fn bare(&mut self) -> Result<&mut Session> {
         if !matches!(self.held, Some(Held::Bare(_))) {
-            self.held = Some(Held::Bare(self.take()?));
+            self.held = Some(Held::Bare(Box::new(self.take()?)));
         }
         match &mut self.held {
             Some(Held::Bare(session)) => Ok(session),
@@ -141,8 +141,12 @@ impl Slots {
     pub(super) fn new(sessions: Vec<Session>) -> Self {
         let views = (0..sessions.len()).map(|id| Mutex::new(View { id, ..View::default() }));
         let views = Arc::new(views.collect());
-        let slot =
-            |(id, session)| Slot { id, held: Some(Held::Bare(session)), memory: None, used: 0 };
+        let slot = |(id, session)| Slot {
+            id,
+            held: Some(Held::Bare(Box::new(session))),
+            memory: None,
+            used: 0,
+        };
         let free = sessions.into_iter().enumerate().map(slot).collect();
         Self { free: RefCell::new(free), uses: Cell::new(0), views }
     }

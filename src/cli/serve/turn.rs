@@ -61,6 +61,8 @@ impl<'a> Turn<'a> {
         let metrics = &self.engine.shared.metrics;
         add(&metrics.prompt_tokens, fed);
         add(&metrics.cached_tokens, self.prompt.saturating_sub(fed));
+        // Each token that was fed has pushed out one, once the window was full.
+        add(&metrics.evicted_tokens, self.evicted.min(fed));
         spend(&metrics.prompt_micros, self.prompt_time);
         self.tell(Event::Fed).await;
     }
