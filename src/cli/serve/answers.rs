@@ -32,8 +32,8 @@ impl Engine {
         };
         // Until it is known what the stream holds, it is known for nothing.
         let last = used.slot.memory.take();
+        let forgotten = if plan == Plan::Open { 0 } else { used.view().forgotten_messages };
         let chat = used.slot.chat(&asked.script)?;
-        let forgotten = chat.window().gone;
         turn.begin(chat.session(), fed).await;
         let (mut text, mut shown) = (String::new(), Shown::new(asked));
         loop {

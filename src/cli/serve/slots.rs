@@ -194,6 +194,14 @@ pub(super) struct Used<'a> {
 }
 
 impl Used<'_> {
+    /// What is told of it.
+    pub(super) fn view(&self) -> View {
+        let view = self.slots.views.get(self.slot.id);
+        view.map_or_else(View::default, |view| {
+            view.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        })
+    }
+
     /// Changes what is told of it.
     pub(super) fn look(&self, change: impl FnOnce(&mut View)) {
         if let Some(view) = self.slots.views.get(self.slot.id) {
