@@ -119,13 +119,12 @@ pub(super) fn cors(guard: &Arc<Guard>) -> CorsLayer {
     let guard = guard.clone();
     let allowed =
         move |origin: &HeaderValue, _: &_| origin.to_str().is_ok_and(|origin| guard.allows(origin));
-    let x_api_key = header::HeaderName::from_static("x-api-key");
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(allowed))
         .allow_methods([Method::GET, Method::POST])
         // What clients send of their own beside it says nothing here.
         .allow_headers(tower_http::cors::AllowHeaders::mirror_request())
-        .expose_headers([header::RETRY_AFTER, x_api_key])
+        .expose_headers([header::RETRY_AFTER])
         .max_age(Duration::from_secs(3600))
 }
 

@@ -73,9 +73,10 @@ pub(super) struct Outcome {
 pub(super) struct Waiting(Arc<Metrics>);
 
 impl Waiting {
-    /// None where so many wait already.
+    /// None where so many wait or are answered already.
     fn take(metrics: &Arc<Metrics>, most: u64) -> Option<Self> {
-        let more = |waiting: u64| (waiting < most).then_some(waiting + 1);
+        let answered = metrics.processing.load(Relaxed);
+        let more = |waiting: u64| (waiting + answered < most).then_some(waiting + 1);
         metrics.deferred.fetch_update(Relaxed, Relaxed, more).ok()?;
         Some(Self(metrics.clone()))
     }
@@ -107,7 +108,6 @@ impl Queue {
         cache: bool,
     ) -> Result<Vec<mpsc::Receiver<Event>>, Problem> {
         add(&self.metrics.requests, answers.len() as u64);
-        // What is answered at once waits for a moment, too.
         let most = self.most + self.streams;
         let places = answers.iter().map(|_| Waiting::take(&self.metrics, most));
         let Some(places) = places.collect::<Option<Vec<_>>>() else {
