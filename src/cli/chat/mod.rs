@@ -115,6 +115,7 @@ pub(crate) struct TemplateArgs {
 
 impl TemplateArgs {
     /// Whether one was named.
+    #[cfg(feature = "serve")]
     pub(crate) fn is_named(&self) -> bool {
         self.chat_template.is_some()
     }
