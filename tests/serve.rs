@@ -526,6 +526,42 @@ fn only_those_who_may_are_answered() {
     refused(&["--port", "0", "--sinks", "auto"], "--sinks auto");
 }
 
+#[test]
+fn thoughts_are_told_apart_from_answers() {
+    let template = tempfile::NamedTempFile::new().unwrap();
+    let text = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
+                {% if add_generation_prompt %}<|im_start|>assistant\n\
+                {% if enable_thinking is not defined or enable_thinking %}<think>\n{% endif %}\
+                {% endif %}{# </think> #}";
+    std::fs::write(template.path(), text).unwrap();
+    let file = template.path().display().to_string();
+    let server = Server::started(&["--streams", "1", "--chat-template", &file]);
+    let body = |more: Value| {
+        let mut body = json!({ "messages": [user("Hi")], "max_tokens": 9, "temperature": 0 });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let thinks = server.chat(body(json!({})))["choices"][0]["message"].clone();
+    let thoughts = thinks["reasoning_content"].as_str().unwrap();
+    assert!(!thoughts.is_empty() && thinks["content"] == "", "{thinks}");
+    let text = server.chat(body(json!({ "reasoning_format": "none" })));
+    assert_eq!(content(&text), format!("<think>\n{thoughts}\n</think>"));
+    let streaming = body(json!({ "stream": true }));
+    let events = server.streamed(CHAT, &streaming);
+    let piece = |event: &String| -> Option<String> {
+        let chunk: Value = serde_json::from_str(event).ok()?;
+        Some(chunk["choices"][0]["delta"]["reasoning_content"].as_str()?.to_owned())
+    };
+    assert_eq!(events.iter().filter_map(piece).collect::<String>(), thoughts);
+    for off in [
+        json!({ "chat_template_kwargs": { "enable_thinking": false } }),
+        json!({ "reasoning_effort": "none" }),
+    ] {
+        let plain = server.chat(body(off))["choices"][0]["message"].clone();
+        assert!(plain.get("reasoning_content").is_none() && plain["content"] != "", "{plain}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn it_ends_when_it_is_told_and_answers_end_before() {

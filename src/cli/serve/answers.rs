@@ -76,7 +76,7 @@ impl Engine {
         cache: bool,
         turn: &Turn<'_>,
     ) -> Result<Option<(Used<'_>, Plan, u64)>, Problem> {
-        let known = if cache { self.slots.known(&asked.marks) } else { None };
+        let known = if cache { self.slots.known(asked) } else { None };
         let used = match known {
             None => None,
             Some((mut used, plan)) => match self
@@ -214,8 +214,8 @@ fn remembered(asked: &Asked, plan: Plan, last: Option<Memory>, answer: &str) -> 
         Plan::Again => last.map_or((marks[0], 0), |last| last.before),
         Plan::Open => (marks[0], 0),
     };
-    let asked = (marks[all], all);
-    Memory { before, asked, answered: (behind_answer(&marks[all], answer), all + 1) }
+    let answered = (behind_answer(&marks[all], answer), all + 1);
+    Memory { before, asked: (marks[all], all), answered, thinking: asked.thinking }
 }
 
 /// Thoughts between their tags, where they are to stay in the text.

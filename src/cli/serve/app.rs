@@ -109,10 +109,11 @@ impl Ready {
                 return Err(Problem::field("reasoning_format", why));
             }
         };
-        let script = self.script(messages.system.clone(), thinking(fields)?)?;
+        let thinking = thinking(fields)?;
+        let script = self.script(messages.system.clone(), thinking)?;
         let marks = messages.marks(script.head());
         let messages = messages.others;
-        Ok(Work::Messages(Arc::new(Asked { script, messages, marks, thoughts_in_text })))
+        Ok(Work::Messages(Arc::new(Asked { script, messages, marks, thinking, thoughts_in_text })))
     }
 
     /// What the template makes of conversations with this system prompt.

@@ -13,6 +13,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc};
 
+/// Whoever has read nothing for so long has left.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// What the engine's thread and the others share.
 #[derive(Clone, Default)]
 pub(super) struct Shared {
@@ -72,13 +75,13 @@ impl Engine {
     /// Waits for a stream, and answers.
     async fn answer(&self, job: Job) {
         let Job { work, answer, cache, events, waiting } = job;
+        let metrics = &self.shared.metrics;
         let permit = match select(pin!(self.permits.acquire()), pin!(events.closed())).await {
             Either::Left((permit, _)) => permit,
-            Either::Right(_) => return add(&self.shared.metrics.cancelled, 1),
+            Either::Right(_) => return add(&metrics.cancelled, 1),
         };
-        drop(waiting);
-        let metrics = &self.shared.metrics;
         metrics.processing.fetch_add(1, Relaxed);
+        drop(waiting);
         let start = Instant::now();
         let answered = match &work {
             _ if self.shared.ends.load(Relaxed) => Err(Problem::ending()),
@@ -87,35 +90,43 @@ impl Engine {
         };
         drop(permit);
         metrics.processing.fetch_sub(1, Relaxed);
-        match answered {
-            Ok(Some(outcome)) => {
-                let took = start.elapsed().as_millis() as u64;
-                let usual = self.shared.usual_ms.load(Relaxed);
-                self.shared.usual_ms.store((3 * usual + took) / 4, Relaxed);
-                // Whoever has left meanwhile needs no answer.
-                let _ = events.send(Event::End(Box::new(outcome))).await;
-            }
-            Ok(None) if events.is_closed() => add(&metrics.cancelled, 1),
-            Ok(None) => {
-                let problem = match self.shared.ends.load(Relaxed) {
-                    true => Problem::ending(),
-                    false => {
-                        let why =
-                            "the messages took longer to read than an answer may take (--timeout)";
-                        Problem::new(StatusCode::GATEWAY_TIMEOUT, why)
-                    }
-                };
-                let _ = events.send(Event::Failed(problem)).await;
+        let last = match answered {
+            Ok(None) if events.is_closed() => return add(&metrics.cancelled, 1),
+            Ok(None) => Err(self.cut_short()),
+            Ok(Some(outcome)) => Ok(outcome),
+            Err(problem) => Err(problem),
+        };
+        let last = match last {
+            Ok(outcome) => {
+                self.took(start.elapsed());
+                Event::End(Box::new(outcome))
             }
             Err(problem) => {
-                if problem.is_fatal {
-                    self.shared.failed.store(true, Relaxed);
-                }
-                if problem.status.is_server_error() {
-                    add(&metrics.failed, 1);
-                }
-                let _ = events.send(Event::Failed(problem)).await;
+                self.shared.failed.fetch_or(problem.is_fatal, Relaxed);
+                add(&metrics.failed, u64::from(problem.status.is_server_error()));
+                Event::Failed(problem)
             }
-        }
+        };
+        tell(&events, last).await;
     }
+
+    /// Why an answer has ended before its prompt was read, though somebody waits for it.
+    fn cut_short(&self) -> Problem {
+        if self.shared.ends.load(Relaxed) {
+            return Problem::ending();
+        }
+        let why = "the messages took longer to read than an answer may take (--timeout)";
+        Problem::new(StatusCode::GATEWAY_TIMEOUT, why)
+    }
+
+    /// What whoever is told to come again is told when.
+    fn took(&self, time: Duration) {
+        let usual = &self.shared.usual_ms;
+        usual.store((3 * usual.load(Relaxed) + time.as_millis() as u64) / 4, Relaxed);
+    }
+}
+
+/// Gives an event to whoever reads. False where nobody does any more.
+pub(super) async fn tell(events: &mpsc::Sender<Event>, event: Event) -> bool {
+    matches!(tokio::time::timeout(PATIENCE, events.send(event)).await, Ok(Ok(())))
 }

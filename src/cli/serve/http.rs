@@ -75,35 +75,30 @@ pub(super) async fn serve(
 async fn signalled(app: Arc<App>, ends: Arc<AtomicBool>, grace: Duration) {
     signal().await;
     app.ending.store(true, Relaxed);
-    let busy = || {
-        let metrics = &app.metrics;
-        metrics.processing.load(Relaxed) + metrics.deferred.load(Relaxed) > 0
-    };
-    if busy() {
-        eprintln!(
-            "brooklet: ending when what is under way is done, in {} seconds at most",
-            grace.as_secs()
-        );
+    if is_busy(&app) {
+        let seconds = grace.as_secs();
+        eprintln!("brooklet: ending when what is under way is done, in {seconds} seconds at most");
     }
-    let done = async {
-        while busy() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
     tokio::select! {
-        () = done => return,
+        () = idle(&app) => return,
         () = tokio::time::sleep(grace) => {}
         () = signal() => {}
     }
     ends.store(true, Relaxed);
-    let done = async {
-        while busy() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
     tokio::select! {
-        () = done => {}
+        () = idle(&app) => {}
         () = signal() => std::process::exit(1),
+    }
+}
+
+fn is_busy(app: &App) -> bool {
+    app.metrics.processing.load(Relaxed) + app.metrics.deferred.load(Relaxed) > 0
+}
+
+/// Until nothing is under way.
+async fn idle(app: &App) {
+    while is_busy(app) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

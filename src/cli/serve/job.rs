@@ -28,6 +28,8 @@ pub(super) struct Asked {
     pub(super) messages: Vec<Json>,
     /// What it is known again by, before the first message and behind each.
     pub(super) marks: Vec<Mark>,
+    /// Whether the model was told to think, or not to: the text that asks for an answer may say so.
+    pub(super) thinking: Option<bool>,
     /// Whether thoughts stay in the text, between their tags.
     pub(super) thoughts_in_text: bool,
 }

@@ -1,4 +1,5 @@
 //! The streams of the server: what each holds, and which one a conversation goes on with.
+use super::job::Asked;
 use super::messages::Mark;
 use brooklet::chat::{Chat, Script};
 use brooklet::model::{CacheSettings, Model};
@@ -42,12 +43,14 @@ pub(super) struct Memory {
     pub(super) asked: (Mark, usize),
     /// With its answer.
     pub(super) answered: (Mark, usize),
+    /// How the answer was asked for.
+    pub(super) thinking: Option<bool>,
 }
 
 impl Memory {
     /// Of a stream whose last turn was taken back.
     pub(super) fn of(held: (Mark, usize)) -> Self {
-        Self { before: held, asked: held, answered: held }
+        Self { before: held, asked: held, answered: held, thinking: None }
     }
 }
 
@@ -103,16 +106,16 @@ impl Slot {
         }
     }
 
-    /// How it goes on to a conversation with these marks, and how many of its messages it holds already.
-    fn plan(&self, marks: &[Mark]) -> Option<(usize, Plan)> {
-        let Memory { before, asked, answered } = self.memory.as_ref()?;
+    /// How it goes on to a conversation, and how many of its messages it holds already.
+    fn plan(&self, Asked { marks, thinking: now, .. }: &Asked) -> Option<(usize, Plan)> {
+        let Memory { before, asked, answered, thinking } = self.memory.as_ref()?;
         let holds = |(mark, count): &(Mark, usize)| marks.get(*count) == Some(mark);
         let all = marks.len() - 1;
         match () {
             () if holds(answered) && answered.1 < all => {
                 Some((answered.1, Plan::Follow(answered.1)))
             }
-            () if holds(asked) && asked.1 == all => Some((all, Plan::Again)),
+            () if holds(asked) && asked.1 == all && thinking == now => Some((all, Plan::Again)),
             () if before.1 > 0 && holds(before) && before.1 < all => {
                 Some((before.1, Plan::Instead(before.1)))
             }
@@ -152,11 +155,11 @@ impl Slots {
     }
 
     /// The stream that holds the most of a conversation, if one does.
-    pub(super) fn known(&self, marks: &[Mark]) -> Option<(Used<'_>, Plan)> {
+    pub(super) fn known(&self, asked: &Asked) -> Option<(Used<'_>, Plan)> {
         let best = {
             let free = self.free.borrow();
             let plans =
-                free.iter().enumerate().filter_map(|(at, slot)| Some((slot.plan(marks)?, at)));
+                free.iter().enumerate().filter_map(|(at, slot)| Some((slot.plan(asked)?, at)));
             plans.max_by_key(|((count, _), _)| *count)
         };
         let ((_, plan), at) = best?;

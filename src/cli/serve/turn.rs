@@ -1,5 +1,5 @@
 //! An answer under way: who reads it, when it has to end, and what it has cost so far.
-use super::engine::Engine;
+use super::engine::{Engine, tell};
 use super::job::{Event, Outcome};
 use super::metrics::{add, spend};
 use super::slots::Used;
@@ -8,9 +8,6 @@ use brooklet::session::{Ended, Session};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Sender;
-
-/// Whoever has read nothing for so long has left.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One answer.
 pub(super) struct Turn<'a> {
@@ -86,8 +83,7 @@ impl<'a> Turn<'a> {
 
     async fn tell(&mut self, event: Event) {
         if self.is_read() {
-            let told = tokio::time::timeout(PATIENCE, self.events.send(event)).await;
-            self.reads = matches!(told, Ok(Ok(())));
+            self.reads = tell(self.events, event).await;
         }
     }
 
