@@ -6,7 +6,7 @@ use super::metrics::Metrics;
 use super::problem::Problem;
 use super::slots::View;
 use axum::http::StatusCode;
-use brooklet::chat::{AnswerSettings, Chat, Script};
+use brooklet::chat::{AnswerSettings, Script};
 use brooklet::model::CacheSettings;
 use brooklet::text::{Template, Tokenizer};
 use serde_json::Value;
@@ -129,36 +129,40 @@ impl Ready {
             let at = scripts.iter().position(|(known, _)| *known == key);
             at.and_then(|at| scripts.remove(at))
         };
-        let (key, script) = match kept {
-            Some(kept) => kept,
-            None => {
-                let (tokenizer, template) = (self.tokenizer.clone(), self.template()?.clone());
-                let mut script = Script::new(tokenizer, template, key.0.clone(), None)?;
-                if key.1.is_some() && !script.can_choose_to_think() {
-                    let why =
-                        "enable_thinking: the model's template cannot be told whether to think";
-                    return Err(Problem::field("chat_template_kwargs", why));
-                }
-                script.set_thinking(key.1)?;
-                (key, Arc::new(script))
-            }
-        };
+        let kept =
+            kept.map_or_else(|| Ok((key.clone(), self.new_script(&key)?)), Ok::<_, Problem>)?;
+        let script = kept.1.clone();
         let mut scripts = scripts();
         scripts.truncate(SCRIPTS - 1);
-        scripts.push_front((key, script.clone()));
-        drop(scripts);
-        self.expect_room(&script)?;
+        scripts.push_front(kept);
         Ok(script)
     }
 
-    fn expect_room(&self, script: &Script) -> Result<(), Problem> {
-        let (sinks, head) = (self.cache.sinks, script.head().len());
-        if Chat::sinks(script) <= sinks {
+    fn new_script(&self, (system, thinking): &ScriptKey) -> Result<Arc<Script>, Problem> {
+        // One that is far too long need not be rendered to know it.
+        if let Some(system) = system {
+            self.expect_room(self.tokenizer.encode(system, false)?.len())?;
+        }
+        let (tokenizer, template) = (self.tokenizer.clone(), self.template()?.clone());
+        let mut script = Script::new(tokenizer, template, system.clone(), None)?;
+        if thinking.is_some() && !script.can_choose_to_think() {
+            let why = "enable_thinking: the model's template cannot be told whether to think";
+            return Err(Problem::field("chat_template_kwargs", why));
+        }
+        script.set_thinking(*thinking)?;
+        self.expect_room(script.head().len())?;
+        Ok(Arc::new(script))
+    }
+
+    /// An error where a system prompt of so many tokens has no place.
+    fn expect_room(&self, tokens: usize) -> Result<(), Problem> {
+        let sinks = self.cache.sinks;
+        if tokens <= sinks {
             return Ok(());
         }
         let why = format!(
-            "the system prompt has {head} tokens, and the server keeps {sinks} for it: make it shorter, or start the \
-             server with --sinks {head}"
+            "the system prompt has {tokens} tokens, and the server keeps {sinks} for it: make it shorter, or start \
+             the server with --sinks {tokens}"
         );
         Err(Problem::field("messages", why).coded("context_length_exceeded"))
     }

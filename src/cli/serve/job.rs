@@ -102,6 +102,17 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// An error where the queue is full: then a request need not be read.
+    pub(super) fn expect_room(&self) -> Result<(), Problem> {
+        match Waiting::take(&self.metrics, self.most + self.streams) {
+            Some(_) => Ok(()),
+            None => {
+                add(&self.metrics.refused, 1);
+                Err(self.full())
+            }
+        }
+    }
+
     /// Asks for answers, all or none of them.
     pub(super) fn ask(
         &self,

@@ -60,6 +60,11 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 
+const SINKS: &str = "Tokens at the start of a conversation that are kept for ever: its system prompt, which may have so \
+                     many, and what fits behind it [default: a quarter of what is seen]";
+const WINDOW: &str = "Recent tokens that are seen beside them [default: what fills 4096 with them, or the model's trained \
+                      context]";
+
 /// Streams, where nobody has a wish of his own and there is room.
 const USUAL_STREAMS: usize = 4;
 
@@ -73,6 +78,10 @@ pub(crate) const EXAMPLES: &str = "Examples:
     -d '{\"messages\": [{\"role\": \"user\", \"content\": \"What is a brook?\"}]}'";
 
 #[derive(Args)]
+#[command(
+    mut_arg("sinks", |sinks| sinks.help(SINKS).value_name("S")),
+    mut_arg("window", |window| window.help(WINDOW)),
+)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
@@ -117,9 +126,9 @@ pub(crate) struct ServeArgs {
     #[arg(short, long)]
     pub(crate) quiet: bool,
     #[command(flatten)]
-    template: TemplateArgs,
-    #[command(flatten)]
     adapter: AdapterArgs,
+    #[command(flatten)]
+    template: TemplateArgs,
     #[command(flatten)]
     shape: ShapeArgs,
     #[command(flatten)]

@@ -69,7 +69,7 @@ async fn completion(State(app): Server, request: Request) -> Told {
 }
 
 async fn answered(app: Arc<App>, request: Request, kind: Kind) -> Told {
-    app.takes()?;
+    app.takes()?.queue.expect_room()?;
     let body = body::read(request).await?;
     let of = app.clone();
     let (ask, work, echo) = apart(move || {
