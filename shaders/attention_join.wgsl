@@ -2,11 +2,11 @@
 //
 //   binding  name    access   type       shape                  unit
 //   0        params  read     Params                            span: slots of a split
-//   1        frame   read     u32        [4]                    n: the token's position
-//   2        parts   read     vec4<f32>  [splits, H, HD/4 + 1]  o: sums of p v; then m: the highest score; l: the sum of p
-//   3        out     write    vec4<f32>  [1, H HD/4]            activations
+//   1        frame   read     u32        [4], or [R, 64]        n: the token's position, rows (in the first one's)
+//   2        parts   read     vec4<f32>  [R, splits, H, HD/4 + 1] o: sums of p v; then m: the highest score; l: the sum of p
+//   3        out     write    vec4<f32>  [R, H HD/4]            activations
 //
-//   grid:      [ceil(H HD/4 / WG), 1, 1] workgroups
+//   grid:      [ceil(H HD/4 / WG), 1, R] workgroups
 //   requires:  HD a multiple of 4; splits that hold a stored slot have been written
 //   uses:      lib/attention_params.wgsl
 //   twin:      src/reference/attention.rs
@@ -27,12 +27,13 @@ fn main(
 ) {
     let fours = params.head_dim / 4u;
     let four = group.x * WG + lane;
-    if four >= params.heads * fours {
+    if four >= params.heads * fours || group.z >= frame[1] {
         return;
     }
-    let splits = (min(frame[0] + 1u, params.sinks + params.slots) + params.span - 1u) / params.span;
+    let stored = min(frame[FRAME_ROW * group.z] + 1u, params.sinks + params.slots);
+    let splits = (stored + params.span - 1u) / params.span;
     let stride = params.heads * (fours + 1u);
-    let at = four / fours * (fours + 1u);
+    let at = group.z * splits_of(params) * stride + four / fours * (fours + 1u);
     let d = at + four % fours;
     let m = at + fours;
     var highest = parts[m].x;
@@ -47,5 +48,5 @@ fn main(
         sum = fma(vec4(scale), parts[s * stride + d], sum);
         total = fma(scale, of_split.y, total);
     }
-    out[four] = sum / total;
+    out[group.z * params.heads * fours + four] = sum / total;
 }

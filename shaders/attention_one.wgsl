@@ -1,18 +1,20 @@
-// attention_one — one token: turns its queries and its key, stores its key and value, and attends to what it sees;
-//                 a workgroup has a split of the cache, which attention_join makes one of
+// attention_one — one token of a stream, and of others their own: turns its queries and its key, stores its key and value,
+//                 and attends to what it sees; a workgroup has a split of the cache, which attention_join makes one of
 //
 //   binding  name    access   type       shape                    unit
 //   0        params  read     Params                              span: slots of a split
-//   1        frame   read     u32        [4]                      n: the token's position, 1, sinks kept
-//   2        qkv     read     f32        [1, (H + 2 KV) HD]       activations
+//   1        frame   read     u32        [4], or [R, 64]          n: the token's position, rows (in the first one's), sinks
+//                                                                 kept and twice the stream
+//   2        qkv     read     f32        [R, (H + 2 KV) HD]       activations
 //   3        turns   read     vec2<f32>  [S + 2N, R/2]            cos and sin of each phase
 //   4        terms   read     vec4<f32>  [H]                      ALiBi's slope; what softmax starts from: a score, a sum; 0
-//   5        k       write    vec4<u32>  [S + N, KV HD words/4]   keys, as lib/kv.wgsl or lib/kv_blocks.wgsl has them
+//   5        k       write    vec4<u32>  [S + N, KV HD words/4]   keys, as lib/kv.wgsl or lib/kv_blocks.wgsl has them; of
+//                                                                 several streams one after another, `stride` slots apart
 //   6        v       write    vec4<u32>  [S + N, KV HD words/4]   values, the same
-//   7        out     write    vec4<f32>  [splits, H, HD/4 + 1]    sums of p v, then the highest score, the sum of p;
-//                                        [1, H HD/4]              att, with one split
+//   7        out     write    vec4<f32>  [R, splits, H, HD/4 + 1] sums of p v, then the highest score, the sum of p;
+//                                        [R, H HD/4]              att, with one split
 //
-//   grid:      [H/GROUP, splits, 1] workgroups
+//   grid:      [H/GROUP, splits, R] workgroups
 //   requires:  HD = HEAD_DIM, a multiple of 8; WG a power of two, at most 64; PIECES = ceil(HD/8 / WG), 1 unless SHUFFLED; SPLIT = span, a
 //              multiple of WG; GROUP at most 4, a divisor of H/KV; TEAMS HD/8 at most WG, or 1; STEP 1, 2 or 4, a divisor
 //              of HD/8; where SHUFFLED, TEAMS a power of two and STEP 1
@@ -113,12 +115,12 @@ fn raw8(at: u32) -> Eight {
     );
 }
 
-/// Turns the queries of the group, from `head` on, for what comes next.
-fn turn_queries(lane: u32, head: u32, phase: u32) {
+/// Turns the queries of the group, which begin at `at`, for what comes next.
+fn turn_queries(lane: u32, at: u32, phase: u32) {
     let eights = HEAD_DIM / 8u;
     workgroupBarrier();
     for (var i = lane; i < GROUP * eights; i += WG) {
-        eight_scratch[i] = turned8((head + i / eights) * HEAD_DIM, 8u * (i % eights), phase);
+        eight_scratch[i] = turned8(at + i / eights * HEAD_DIM, 8u * (i % eights), phase);
     }
     workgroupBarrier();
 }
@@ -218,7 +220,8 @@ fn products(before: Products, q: Heads, key_at: u32, begin: u32, end: u32) -> Pr
 
 /// What the values of a split are found by.
 struct Split {
-    first: u32,    // its first slot
+    stream: u32,   // the stream's first slot of all
+    first: u32,    // the split's first slot
     count: u32,    // how many are stored
     place: u32,    // the token's own slot
     kv_head: u32,
@@ -226,7 +229,7 @@ struct Split {
 }
 
 fn value_at(split: Split, slot: u32) -> u32 {
-    return kv_at(slot, split.kv_head, params.kv_heads);
+    return kv_at(split.stream + slot, split.kv_head, params.kv_heads);
 }
 
 /// What slot i of a split weighs; nothing beyond its end.
@@ -330,10 +333,11 @@ fn joined(lane: u32, own: Eight) -> Eight {
     return sum;
 }
 
+/// `split`: counted over all rows.
 fn finish(head: u32, split: u32, e: u32, sum: Eight, highest: f32, total: f32) {
     let one = params.sinks + params.slots <= params.span;
     let fours = HEAD_DIM / 4u;
-    let at = select((split * params.heads + head) * (fours + 1u), head * fours, one);
+    let at = (split * params.heads + head) * select(fours + 1u, fours, one);
     let by = select(1.0, 1.0 / total, one);
     out[at + 2u * e] = sum.a * by;
     out[at + 2u * e + 1u] = sum.b * by;
@@ -375,7 +379,12 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let ring = Ring(params.sinks, params.window, params.slots);
-    let n = frame[0];
+    if group.z >= frame[1] {
+        return;
+    }
+    let n = frame[FRAME_ROW * group.z];
+    let kept = (frame[FRAME_ROW * group.z + 2u] & 1u) > params.forgets;
+    let stream = params.stride * (frame[FRAME_ROW * group.z + 2u] >> 1u);
     let first_slot = group.y * SPLIT;
     let stored = min(n + 1u, params.sinks + params.slots);
     if first_slot >= stored {
@@ -390,7 +399,8 @@ fn main(
     let head = group.x * GROUP;
     let sharing = params.heads / params.kv_heads;
     let kv_head = head / sharing;
-    let key_row = (params.heads + kv_head) * HEAD_DIM;
+    let row = group.z * (params.heads + 2u * params.kv_heads) * HEAD_DIM;
+    let key_row = row + (params.heads + kv_head) * HEAD_DIM;
     let value_row = key_row + params.kv_heads * HEAD_DIM;
 
     // Softmax starts once: with the first split.
@@ -405,13 +415,13 @@ fn main(
         if begins >= ends {
             continue;
         }
-        turn_queries(lane, head, phases[kind]);
+        turn_queries(lane, row + head * HEAD_DIM, phases[kind]);
         for (var piece = 0u; piece < PIECES; piece++) {
             let q = kept_queries(min(piece * WG + e, eights - 1u));
             let last = select(min((piece + 1u) * WG, eights), params.head_dim / 8u, PIECES == 1u);
             for (var first = begins; first < ends; first += WG) {
                 let i = first + lane;
-                let key_at = kv_at(min(i, ends - 1u), kv_head, params.kv_heads);
+                let key_at = kv_at(stream + min(i, ends - 1u), kv_head, params.kv_heads);
                 let found = summed(products(no_products(), q, key_at, piece * WG, last));
                 if i < ends && i != place {
                     var sums = found;
@@ -419,7 +429,7 @@ fn main(
                         sums += get_p(i - first_slot);
                     }
                     if piece + 1u == PIECES {
-                        let seen = ring_serves(ring, n, i, frame[2] > params.forgets) != NOT_SEEN;
+                        let seen = ring_serves(ring, n, i, kept) != NOT_SEEN;
                         let score = biased(scores_of(params, sums), own.slope, vec4(phases[kind]), i);
                         sums = select(vec4(LOWEST), score, seen);
                         most = max(most, sums);
@@ -436,7 +446,7 @@ fn main(
                 let key = own_key(key_row, part, place);
                 d = plus_products(d, kept_queries(part), key);
                 if head % sharing == 0u {
-                    store8(kv_at(place, kv_head, params.kv_heads), part, key, own_value(value_row, part));
+                    store8(kv_at(stream + place, kv_head, params.kv_heads), part, key, own_value(value_row, part));
                 }
             }
             // Nothing is between a token and itself.
@@ -462,7 +472,7 @@ fn main(
     for (var piece = 0u; piece < PIECES; piece++) {
         let own_e = piece * WG + e;
         let at = min(own_e, eights - 1u);
-        let split = Split(first_slot, end - first_slot, place, kv_head, at);
+        let split = Split(stream, first_slot, end - first_slot, place, kv_head, at);
         var sums = no_heads();
         if SHUFFLED {
             sums = shuffled_values(end - first_slot, split, lane, team);
@@ -473,6 +483,6 @@ fn main(
             let p = select(vec4(0.0), get_p(place - first_slot), team == 0u);
             sums = plus_heads(sums, p, own_value(value_row, at));
         }
-        finish_all(head, group.y, lane, own_e, sums, highest, total);
+        finish_all(head, group.z * splits_of(params) + group.y, lane, own_e, sums, highest, total);
     }
 }

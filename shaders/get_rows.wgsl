@@ -3,7 +3,7 @@
 //   binding  name    access   type       shape            unit
 //   0        params  read     Params
 //   1        frame   read     u32        [4]              n: position of the first token, tokens
-//   2        tokens  read     u32        [T]              ids
+//   2        tokens  read     u32        [T], or [T, n]   ids; of each row the first
 //   3        quants  read     vec4<u32>  [rows, by type]  weights of this part
 //   4        scales  read     u32        [rows, by type]  their scales
 //   5        x       write    vec4<f32>  [T, D/4]         activations
@@ -18,6 +18,7 @@ struct Params {
     row0: u32,   // where the part starts in the whole matrix
     units: u32,  // D/32
     scale: f32,
+    stride: u32, // from one id to the next
 }
 
 @group(0) @binding(0) var<storage, read> params: Params;
@@ -38,7 +39,7 @@ fn main(
     if token >= frame[1] {
         return;
     }
-    let id = tokens[token];
+    let id = tokens[params.stride * token];
     // An id below row0 wraps round to a large number.
     if id - params.row0 >= params.rows {
         return;

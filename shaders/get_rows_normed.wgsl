@@ -21,6 +21,7 @@ struct Params {
     row0: u32,   // where the part starts in the whole matrix
     units: u32,  // D/32
     scale: f32,
+    stride: u32, // of several tokens
 }
 
 @group(0) @binding(0) var<storage, read> params: Params;

@@ -75,6 +75,9 @@ pub enum Error {
     /// A chat template cannot be read, or refuses a conversation.
     #[error("chat template: {0}")]
     Template(String),
+    /// A grammar cannot be used, or an output cannot go on as it wants.
+    #[error("{0}")]
+    Grammar(String),
     /// What a model computes is infinite or not a number. The sentence begins with what.
     #[error("{0}: the model's file is damaged, or its numbers are beyond this engine")]
     NotNumbers(String),
@@ -132,7 +135,7 @@ impl Error {
 
     /// Whether another way of asking would do: what failed is neither the model nor the machine.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Usage(_) | Self::Setting { .. })
+        matches!(self, Self::Usage(_) | Self::Setting { .. } | Self::Grammar(_))
     }
 }
 

@@ -13,6 +13,7 @@
 //! | [`model`] | config, weights, the sink-and-ring cache, the forward pass |
 //! | [`session`] | a stream: feed, generate, stop |
 //! | `chat` | a conversation over a session, and what a template makes of it |
+//! | `grammar` | outputs that are held to a JSON schema, a regular expression or a grammar; feature `grammar` |
 //! | [`tune`] | which kernels suit this device: measured once, then kept |
 //! | `kept` | the cache folder; native only |
 //! | `eval` | perplexity, latencies, recall, sinks and pictures, which make the claims checkable; native only |
@@ -22,6 +23,8 @@ pub mod error;
 pub mod eval;
 pub mod format;
 pub mod gpu;
+#[cfg(feature = "grammar")]
+pub mod grammar;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod kept;
 pub mod model;

@@ -1,26 +1,34 @@
 //! A stream: feed it tokens, take tokens from it, for ever. What the command line and the web share.
 use crate::gpu::{KernelTime, Program, Readback, Tensor};
 use crate::model::{
-    Activations, Cache, CacheSettings, Kernels, Model, Pass, Policy, Shifter, reduce,
+    Activations, Cache, CacheSettings, Kernels, Model, Pass, Policy, Shifter, Tokens, reduce,
 };
 use crate::ops::{FRAME, SamplerState};
 use crate::text::expect_numbers;
 use crate::{Error, Result};
 use std::sync::Arc;
 
+mod alone;
+mod constraint;
 mod feed;
+mod fork;
 mod generation;
 mod pace;
 mod portions;
 mod reading;
+mod rows;
 mod snapshot;
 mod standing;
 mod submit;
+pub use alone::Logprobs;
+pub use constraint::Constraint;
+use generation::Choice;
 pub use generation::Generation;
 use pace::MOST_STEPS;
 pub use pace::Pace;
 pub(crate) use portions::Portions;
 pub use reading::{Ended, Read, Reading};
+use rows::Seated;
 pub use snapshot::Snapshot;
 use standing::Standing;
 use submit::Portioned;
@@ -48,6 +56,8 @@ pub struct Session {
     sinks_kept: bool,
     /// What is run anew, of `recompute` alone.
     anew: Vec<u32>,
+    /// Among the streams that share passes.
+    seated: Option<Seated>,
 }
 
 impl Session {
@@ -58,18 +68,30 @@ impl Session {
     }
 
     async fn made(model: Arc<Model>, settings: CacheSettings) -> Result<Self> {
-        let gpu = &*model.gpu;
-        let vocab = model.config.n_vocab;
-        let cache = Cache::new(gpu, &model.config, settings, &model.weights.divisors)?;
+        let cache = Cache::new(&model.gpu, &model.config, settings, &model.weights.divisors)?;
         let kernels = model.kernels((&settings).into()).await?;
+        Self::over(model, kernels, cache, None).await
+    }
+
+    /// Over a cache of its own, or a share of one.
+    async fn over(
+        model: Arc<Model>,
+        kernels: Arc<Kernels>,
+        cache: Cache,
+        seated: Option<Seated>,
+    ) -> Result<Self> {
+        let (gpu, settings) = (&*model.gpu, cache.settings());
         let shifter = Shifter::new(&model, &cache).await?;
+        let vocab = model.config.n_vocab;
         let logits = Tensor::zeros(gpu, "act.logits", &[1, vocab])?;
-        let one = Activations::new(gpu, &model, &cache, 1)?;
+        // By itself a token of such a stream goes the way that it goes with others.
+        let tokens = if seated.is_some() { Tokens::Rows(1) } else { Tokens::One };
+        let one = Activations::new(gpu, &model, &cache, tokens)?;
         let decode = Pass::new(&model, &kernels, &cache, one, &logits)?;
         let prefill = match settings.chunk {
             1 => None,
             chunk => {
-                let many = Activations::new(gpu, &model, &cache, chunk)?;
+                let many = Activations::new(gpu, &model, &cache, Tokens::Many(chunk))?;
                 Some(Pass::new(&model, &kernels, &cache, many, &logits)?)
             }
         };
@@ -94,6 +116,7 @@ impl Session {
             portions: Portioned::default(),
             sinks_kept: true,
             anew: Vec::new(),
+            seated,
         };
         // A browser tells of what did not fit when the device gets there.
         session.settle().await?;
@@ -103,6 +126,11 @@ impl Session {
     /// The model it streams from.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// The same, for other sessions to share.
+    pub fn shared_model(&self) -> Arc<Model> {
+        self.model.clone()
     }
 
     /// The cache as it is.
@@ -142,6 +170,7 @@ impl Session {
     /// longer seen, or are again. The last token is fed once more, for the next to be chosen so; `window` sees what a
     /// cache of that policy would.
     pub fn set_policy(&mut self, policy: Policy) -> Result<()> {
+        self.leave_rows();
         let made_for = self.cache.settings().policy;
         match (made_for, policy) {
             (Policy::Streaming, Policy::Streaming | Policy::Window) => {
@@ -170,11 +199,13 @@ impl Session {
     pub fn activation_bytes(&self) -> u64 {
         let own = [&self.logits, &self.chosen].map(Tensor::size);
         let passes = self.prefill.as_ref().map_or(0, Pass::bytes) + self.decode.bytes();
-        passes + own.iter().sum::<u64>()
+        let shared = self.seated.as_ref().map_or(0, |seated| seated.rows.activation_bytes());
+        passes + shared + own.iter().sum::<u64>()
     }
 
     /// Starts anew. What the cache held is not seen again.
     pub fn reset(&mut self) {
+        self.leave_rows();
         self.standing.reset();
         if let Some(shifter) = &mut self.shifter {
             shifter.reset();
@@ -186,6 +217,7 @@ impl Session {
     /// what was there.
     pub async fn rewind(&mut self, tokens: u64, last: u32) -> Result<()> {
         self.model.config.expect_ids(&[last])?;
+        self.leave_rows();
         let position = self.position();
         if tokens >= position {
             return Err(Error::Usage(format!(
@@ -248,6 +280,7 @@ impl Session {
 
     /// Makes the device's logits those of the last token that was given out.
     async fn catch_up(&mut self) -> Result<()> {
+        self.leave_rows();
         self.expect_begun()?;
         self.room_for(0)?;
         let Standing { pending, ahead, stale, .. } = self.standing;
@@ -292,10 +325,18 @@ impl Session {
         self.room_for(more).is_ok()
     }
 
-    /// From the logits to the next step's token, none of the `banned`: by `draws`, or the likeliest.
-    fn choice(&self, banned: &Tensor, draws: Option<&SamplerState>) -> Result<Program> {
-        let tensors = [&self.logits, banned, &self.chosen];
-        self.kernels.choice(&self.model.gpu, &self.cache, tensors, &self.decode.act, draws)
+    /// From the logits to the next step's token, none of the `banned`: by a bias, if there is one, and by `draws`, or the
+    /// likeliest.
+    fn choice(
+        &self,
+        banned: &Tensor,
+        bias: Option<&[Tensor; 2]>,
+        draws: Option<&SamplerState>,
+    ) -> Result<Program> {
+        let Activations { tokens, frame, .. } = &self.decode.act;
+        let tokens = tokens.view("act.token", 0, &[tokens.len()]);
+        let tensors = [&self.logits, banned, &tokens, frame, &self.chosen];
+        self.kernels.choice(&self.model.gpu, &self.cache, tensors, (bias, draws))
     }
 
     /// Runs one step anew from where the stream is, with every dispatch timed by itself. Changes nothing that a
@@ -312,7 +353,7 @@ impl Session {
         let (gpu, pass) = (&*self.model.gpu, &self.decode);
         let vocab = self.model.config.n_vocab;
         let none = Tensor::zeros(gpu, "banned", &[vocab.div_ceil(32)])?;
-        let choice = self.choice(&none, None)?;
+        let choice = self.choice(&none, None, None)?;
         let last: Vec<u32> = self.standing.last().into_iter().collect();
         pass.act.tokens.write(gpu, 0, &last);
         pass.act.frame.write(gpu, 0, &self.frame(self.place() - 1, 1));

@@ -521,3 +521,47 @@ mod unix {
         assert!(stderr.contains("No space left") && stderr.contains("generated"), "{stderr}");
     }
 }
+
+#[test]
+fn an_output_is_held_to_what_it_has_to_be() {
+    const SCHEMA: &str = r#"{"type": "object", "properties": {"a": {"enum": [1, 22]}, "b": {"type": "boolean"}},
+        "required": ["a", "b"], "additionalProperties": false}"#;
+    let run = |args: &[&str]| {
+        let (code, stdout, stderr) =
+            outcome(&[&["run", "-m", TINY, "-q", "-p", PROMPT, "--seed", "1"], args].concat());
+        assert_eq!((code, stderr.as_str()), (0, ""), "{args:?}");
+        stdout.trim_end().to_owned()
+    };
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("schema.json");
+    std::fs::write(&file, SCHEMA).unwrap();
+    for schema in [SCHEMA, file.to_str().unwrap()] {
+        let value: Value = serde_json::from_str(&run(&["--json-schema", schema])).unwrap();
+        assert!(value["a"] == 1 || value["a"] == 22, "{value}");
+        assert!(value["b"].is_boolean(), "{value}");
+    }
+    assert!(["yes!", "no!"].contains(&&*run(&["--regex", "(yes|no)!"])));
+    assert!(["aab", "cb"].contains(&&*run(&["--grammar", r#"start: ("aa" | "c") "b""#])));
+    assert_eq!(run(&["-n", "3", "--logit-bias", "90+1000"]), "ZZZ");
+    let lines = run(&["--json", "--regex", "abc", "--logprobs", "2"]);
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 4);
+    assert!(lines[0]["logprob"].as_f64().unwrap() < 0.0, "{lines:?}");
+    assert_eq!(lines[0]["top_logprobs"].as_array().unwrap().len(), 2);
+    assert_eq!(lines[3]["summary"]["stop_reason"], "end of text");
+    for (args, message) in [
+        (
+            ["--json-schema", r#"{"not": {}}"#],
+            "--json-schema: the JSON schema cannot be used, at its root",
+        ),
+        (["--regex", "a(b"], "unclosed group"),
+        (["--grammar", "root ::= x"], "GBNF"),
+        (["--logit-bias", "x"], "9+2.5"),
+        (["--logprobs", "2"], "--json"),
+    ] {
+        fails(2, &[&["run", "-m", TINY, "-q", "-p", PROMPT], &args[..]].concat(), &[message]);
+    }
+    fails(2, &["run", "-m", TINY, "--regex", "a", "--save", "x.bin"], &["is not kept"]);
+    let (code, _, stderr) = outcome(&["run", "-m", TINY, "-q", "--logit-bias", "320+1"]);
+    assert_eq!((code, stderr.contains("--logit-bias of token 320: ids below 320")), (2, true));
+}

@@ -1,6 +1,6 @@
 // lib/attention_params.wgsl — what every kernel around the cache is told: `AttentionParams` of src/ops/attention.rs.
 //
-// Gives:  Params; the kernel binds it as `params`, or within its own
+// Gives:  Params; the kernel binds it as `params`, or within its own; FRAME_ROW; splits_of(params)
 
 struct Params {
     heads: u32,     // H
@@ -15,4 +15,13 @@ struct Params {
     forgets: u32,   // 1 where sinks are tokens like others, whatever the frame says
     first: u32,     // the first slot that a dispatch looks at
     span: u32,      // slots that a dispatch looks at; of one token: that a workgroup does
+    stride: u32,    // slots from one stream's first to the next one's
+}
+
+/// Elements of the frame from one row's to the next one's.
+const FRAME_ROW: u32 = 64u;
+
+/// Splits of a cache that workgroups share out.
+fn splits_of(params: Params) -> u32 {
+    return (params.sinks + params.slots + params.span - 1u) / params.span;
 }

@@ -2,6 +2,7 @@
 //
 // Gives:  prepared(x) -> what unit_dot wants of 32 activations
 //         unit_dot(unit, x) -> their product with the weights of a unit
+//         unpacked(unit), unpacked_dot(unpacked(unit), x) -> the same in two steps, for one unit and several x
 // Uses:   lib/block.wgsl, one lib/<type>.wgsl of integers, which gives words(unit)
 //
 // An activation becomes scale q with scale = max |x| / 127 over its 32 neighbours, so it is off by scale / 2 at most.
@@ -44,9 +45,20 @@ fn prepared(x: Block) -> Prepared {
     return Prepared(low, high, most / 127.0, sums);
 }
 
+struct Unpacked {
+    q: Words,
+    by: Scaling,
+}
+
+fn unpacked(unit: u32) -> Unpacked {
+    return Unpacked(words(unit), scaling(unit));
+}
+
+fn unpacked_dot(w: Unpacked, x: Prepared) -> f32 {
+    let dots = vec2<f32>(vec2(bytes_dot(w.q.low, x.low), bytes_dot(w.q.high, x.high)));
+    return x.scale * (dot(w.by.d, dots) + dot(w.by.m, x.sums));
+}
+
 fn unit_dot(unit: u32, x: Prepared) -> f32 {
-    let q = words(unit);
-    let by = scaling(unit);
-    let dots = vec2<f32>(vec2(bytes_dot(q.low, x.low), bytes_dot(q.high, x.high)));
-    return x.scale * (dot(by.d, dots) + dot(by.m, x.sums));
+    return unpacked_dot(unpacked(unit), x);
 }

@@ -2,6 +2,7 @@
 //
 // Gives:  prepared(x) -> what unit_dot wants of 32 activations
 //         unit_dot(unit, x) -> their product with the weights of a unit, whose halves have one scale
+//         unpacked(unit), unpacked_dot(unpacked(unit), x) -> the same in two steps, for one unit and several x
 // Uses:   lib/block.wgsl, one lib/<type>.wgsl
 //
 // For software drivers, which spend an instruction on every shift. A nibble stays where it is in its word, worth a
@@ -34,21 +35,34 @@ fn high_in_place(word: u32) -> vec4<f32> {
     return vec4<f32>(vec4<i32>(kept));
 }
 
-fn numbers_dot(unit: u32, x: Block) -> f32 {
+struct Unpacked {
+    q: Block,
+    d: f32,
+    m: f32,
+}
+
+fn unpacked(unit: u32) -> Unpacked {
     let q = read_quants(unit);
-    var low = low_in_place(q.x) * x.a;
-    low = fma(low_in_place(q.y), x.b, low);
-    low = fma(low_in_place(q.z), x.c, low);
-    low = fma(low_in_place(q.w), x.d, low);
-    var high = high_in_place(q.x) * x.e;
-    high = fma(high_in_place(q.y), x.f, high);
-    high = fma(high_in_place(q.z), x.g, high);
-    high = fma(high_in_place(q.w), x.h, high);
-    let sums = low + high;
-    return sum4(sums);
+    let by = scaling(unit);
+    let numbers = Block(
+        low_in_place(q.x), low_in_place(q.y), low_in_place(q.z), low_in_place(q.w),
+        high_in_place(q.x), high_in_place(q.y), high_in_place(q.z), high_in_place(q.w),
+    );
+    return Unpacked(numbers, by.d.x, by.m.x);
+}
+
+fn unpacked_dot(w: Unpacked, x: Prepared) -> f32 {
+    var low = w.q.a * x.x.a;
+    low = fma(w.q.b, x.x.b, low);
+    low = fma(w.q.c, x.x.c, low);
+    low = fma(w.q.d, x.x.d, low);
+    var high = w.q.e * x.x.e;
+    high = fma(w.q.f, x.x.f, high);
+    high = fma(w.q.g, x.x.g, high);
+    high = fma(w.q.h, x.x.h, high);
+    return w.d * sum4(low + high) + w.m * x.sum;
 }
 
 fn unit_dot(unit: u32, x: Prepared) -> f32 {
-    let by = scaling(unit);
-    return by.d.x * numbers_dot(unit, x.x) + by.m.x * x.sum;
+    return unpacked_dot(unpacked(unit), x);
 }

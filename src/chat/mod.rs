@@ -20,7 +20,7 @@ mod thoughts;
 mod told;
 
 use crate::model::{CacheSettings, Model, Policy};
-use crate::session::{Ended, Pace, Read, Reading, Session};
+use crate::session::{Constraint, Ended, Pace, Read, Reading, Session};
 use crate::text::{SamplerSettings, StopTexts};
 use crate::{Error, Result};
 pub use again::Again;
@@ -281,6 +281,13 @@ impl Chat {
         self.ended = None;
         self.sight.begin(Role::Assistant, self.session.position());
         Ok(())
+    }
+
+    /// Holds the answer to rules from its beginning on: between what asks for it and the first [`Chat::next`].
+    pub fn constrain(&mut self, constraint: Box<dyn Constraint>) {
+        if let Some(reading) = &mut self.reading {
+            reading.generation_mut().constrain(constraint);
+        }
     }
 
     /// The next piece of the answer; none when it has ended. Its future can be dropped at any time.

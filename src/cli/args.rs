@@ -1,6 +1,7 @@
 //! What the user may say.
 use super::activations::ActivationsArgs;
 use super::fetch::{FetchArgs, ModelsArgs, PullArgs};
+use super::grammar::GrammarArgs;
 use super::pace::PaceArgs;
 use super::sampling::{OrElse, SamplingArgs};
 use super::saved::SaveArgs;
@@ -87,12 +88,14 @@ const RUN_EXAMPLES: &str = "Examples:
   brooklet run --policy window --window 60            what happens without sinks
   brooklet run -p 'Once upon a time' --save night.bin kept, also on Ctrl-C and when killed
   brooklet run --resume night.bin --save night.bin    goes on as if it had never stopped
+  brooklet run -p 'A man:' --json-schema '{\"type\": \"object\", \"properties\": {\"age\": {\"type\": \"integer\"}}}'
   brooklet run --json -n 10 | jq -r .text             for programs";
 
 const BENCH_EXAMPLES: &str = "Examples:
   brooklet bench                                      medians of five runs
   brooklet bench --counters                           what a token costs, exactly
   brooklet bench --profile                            the time of each kernel
+  brooklet bench --streams 1,2,4,8,16                 many streams, one set of weights
   brooklet bench --cache 256,1024,4096 --policy streaming,recompute --csv tokens.csv";
 
 const SOAK_EXAMPLES: &str = "Examples:
@@ -342,6 +345,11 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) pace: PaceArgs,
     #[command(flatten)]
+    pub(crate) grammar: GrammarArgs,
+    /// With --json: of each token the logarithm of its probability, and the same of the K likeliest
+    #[arg(long, value_name = "K", requires = "json")]
+    pub(crate) logprobs: Option<usize>,
+    #[command(flatten)]
     pub(crate) saving: SaveArgs,
     #[command(flatten)]
     pub(crate) experiment: ExperimentArgs,
@@ -466,6 +474,9 @@ pub(crate) struct BenchMode {
     /// The time of each token in caches of such sizes (sinks and window together)
     #[arg(long, value_name = "C,…", value_delimiter = ',', conflicts_with = "window")]
     pub(crate) cache: Vec<usize>,
+    /// Tokens a second of such numbers of streams at once, whose steps share their passes
+    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) streams: Vec<u32>,
     /// All that a device is judged by, beside what its memory and its units do at most: JSON to FILE, a table for
     /// docs/performance.md to standard output
     #[arg(long, value_name = "FILE")]

@@ -5,6 +5,7 @@ mod args;
 mod bench;
 mod chat;
 mod fetch;
+mod grammar;
 mod interrupt;
 mod look;
 mod model;

@@ -4,6 +4,7 @@ use super::interrupt;
 use super::model::{File, prompt_ids, text};
 use super::output::{Output, human};
 use super::saved::{self, Keeper, Kept};
+use brooklet::grammar::GrammarVocabulary;
 use brooklet::model::KvType;
 use brooklet::ops::ActivationType;
 use brooklet::session::{Ended, Read, Reading, Session};
@@ -21,6 +22,10 @@ const DEFAULT_PROMPT: &str = "Once upon a time";
 struct TokenLine<'a> {
     token: u32,
     text: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprob: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_logprobs: Option<&'a [(u32, f64)]>,
 }
 
 #[derive(Serialize)]
@@ -83,6 +88,12 @@ fn rate(count: u64, spent: Duration) -> f64 {
 pub(crate) fn run(args: Box<RunArgs>, given: &[String]) -> Result<()> {
     // What cannot work is said before anything is read.
     args.sampling.settings(0).check()?;
+    let grammar = args.grammar.chosen()?;
+    if grammar.is_some() && (args.saving.save.is_some() || args.saving.resume.is_some()) {
+        return Err(Error::Usage(
+            "--save and --resume: an output that is held to a grammar is not kept; leave one of them out".into(),
+        ));
+    }
     interrupt::watch()?;
     let prompt = text(&args.text)?;
     let (save, every) = (&args.saving.save, args.saving.save_every);
@@ -96,7 +107,8 @@ pub(crate) fn run(args: Box<RunArgs>, given: &[String]) -> Result<()> {
     let mut settings = args.cache.settings(&config);
     settings.geometry()?;
     let mut sampling = args.sampling.settings(settings.sinks + settings.window);
-    let mut stop_at_eos = args.stop_at_eos;
+    // Where a grammar ends, nothing but the end may come.
+    let mut stop_at_eos = args.stop_at_eos || grammar.is_some();
     let mut detokenizer = Detokenizer::new();
     let ids = match &resumed {
         None => match given_ids {
@@ -164,6 +176,13 @@ pub(crate) fn run(args: Box<RunArgs>, given: &[String]) -> Result<()> {
             None => session.generate(sampling.clone(), banned)?,
         };
         generation.set_pace(args.pace.chosen());
+        if let Some(grammar) = &grammar {
+            let vocabulary = GrammarVocabulary::new(file.tokenizer.clone())?;
+            generation.constrain(Box::new(vocabulary.matcher(grammar)?));
+        }
+        if let Some(top) = args.logprobs {
+            generation.watch(top);
+        }
         ids.iter().for_each(|&id| generation.accept(id));
         if !ids.is_empty() && !args.json {
             output.text(detokenizer.finish())?;
@@ -252,7 +271,12 @@ impl Stream<'_> {
             times.first.get_or_insert(times.last);
             *generated += 1;
             match self.args.json {
-                true => self.output.json(&TokenLine { token, text: &text })?,
+                true => {
+                    let likely = self.reading.generation().logprobs();
+                    let logprob = likely.map(|likely| likely.token);
+                    let top_logprobs = likely.map(|likely| &likely.top[..]);
+                    self.output.json(&TokenLine { token, text: &text, logprob, top_logprobs })?
+                }
                 false if text.is_empty() => {}
                 false => self.output.text(&text)?,
             }

@@ -32,6 +32,9 @@ pub(crate) struct SamplingArgs {
     #[arg(long, value_name = "N", default_value = "64", allow_negative_numbers = true,
         value_parser = OrElse::<u32>::parse)]
     repeat_last_n: OrElse<u32>,
+    /// Add B to the logit of token ID, as 9+2.5 or 9-1; -100 or less bans it. Several times for several
+    #[arg(long, value_name = "ID+B", value_parser = bias, allow_hyphen_values = true)]
+    logit_bias: Vec<(u32, f32)>,
     /// The same seed gives the same text; -1: another each time, and the statistics name it
     #[arg(long, default_value = "-1", allow_negative_numbers = true, value_parser = OrElse::<u64>::parse)]
     seed: OrElse<u64>,
@@ -71,6 +74,7 @@ impl SamplingArgs {
             frequency_penalty: self.frequency_penalty,
             penalty_last_n: self.repeat_last_n.or_else(|| all),
             seed: self.seed.or_else(fresh_seed),
+            bias: self.logit_bias.clone(),
         }
     }
 }
@@ -95,6 +99,16 @@ impl SamplingArgs {
         sampling.repeat_penalty = penalty;
         sampling.check()?;
         Ok(sampling)
+    }
+}
+
+/// A token and its bias, as llama.cpp has them: `9+2.5`, `9-1`, `9-inf`.
+fn bias(text: &str) -> Result<(u32, f32), String> {
+    let sign = text.find(['+', '-']).unwrap_or(text.len());
+    let (id, value) = text.split_at(sign);
+    match (id.parse(), value.parse()) {
+        (Ok(id), Ok(value)) => Ok((id, value)),
+        _ => Err("a token's id and what is added to its logit work, as 9+2.5 or 9-100".into()),
     }
 }
 

@@ -161,7 +161,7 @@ pub(crate) fn expect_agreement(
     };
     let sampling = args.sampling.settings(was.sinks + was.window);
     let word = |value: &dyn std::fmt::Debug| format!("{value:?}").to_lowercase();
-    let pairs: [(&str, String, String); 14] = [
+    let pairs: [(&str, String, String); 15] = [
         ("policy", word(&cache.policy), word(&was.policy)),
         ("sinks", word(&cache.sinks), word(&was.sinks)),
         ("window", word(&cache.window), word(&was.window)),
@@ -175,6 +175,7 @@ pub(crate) fn expect_agreement(
         ("presence_penalty", word(&sampling.presence_penalty), word(&by.presence_penalty)),
         ("frequency_penalty", word(&sampling.frequency_penalty), word(&by.frequency_penalty)),
         ("repeat_last_n", word(&sampling.penalty_last_n), word(&by.penalty_last_n)),
+        ("logit_bias", word(&sampling.bias), word(&by.bias)),
         ("seed", word(&sampling.seed), word(&by.seed)),
     ];
     let differs = |(id, here, was): &&(&str, String, String)| {

@@ -1,6 +1,8 @@
 //! How much attention the first tokens draw, by layer and head: whether a model has sinks, and how many.
 use crate::gpu::{Program, Readback, Tensor};
-use crate::model::{Activations, Cache, CacheSettings, KvType, LayerKind, Model, Policy, watched};
+use crate::model::{
+    Activations, Cache, CacheSettings, KvType, LayerKind, Model, Policy, Tokens, watched,
+};
 use crate::ops::Shares;
 use crate::{Error, Result};
 use futures_util::future::try_join_all;
@@ -64,7 +66,7 @@ impl SinkScan {
         let shapes = c.head_shapes(kv);
         let shares = try_join_all(shapes.into_iter().map(|shape| Shares::new(gpu, shape))).await?;
         let seen = Tensor::zeros(gpu, "act.seen", &[c.n_layer, CHUNK, c.n_head, FIRST])?;
-        let act = Activations::new(gpu, &model, &cache, CHUNK)?;
+        let act = Activations::new(gpu, &model, &cache, Tokens::Many(CHUNK))?;
         let body = watched(&model, &kernels, &cache, &act, (&shares, &seen))?;
         let (back, numbers) = (Readback::new(gpu, seen.len())?, vec![0.0; seen.len()]);
         let sums = vec![0.0; c.n_layer * c.n_head * FIRST];

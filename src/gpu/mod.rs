@@ -1,7 +1,6 @@
 //! The only module that names wgpu: a device, tensors, kernels, recordings.
 #[cfg(target_arch = "wasm32")]
 mod ahead;
-#[cfg(feature = "cli")]
 mod copies;
 #[cfg(test)]
 mod counted;
@@ -104,6 +103,13 @@ pub struct Reads {
     pub weights: u64,
     /// Inputs of products, once for each workgroup that reads them.
     pub activations: u64,
+}
+
+impl Reads {
+    /// So many times the same.
+    pub(crate) fn times(self, times: u64) -> Self {
+        Self { weights: times * self.weights, activations: times * self.activations }
+    }
 }
 
 impl Counters {

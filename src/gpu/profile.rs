@@ -1,5 +1,6 @@
 //! Time per dispatch, one pass each: by the device's own clock where it has one, else by the host's.
 use super::recording::Step;
+use super::tensor::Place;
 use super::{Gpu, Program, Readback, Reads, Tensor};
 use crate::Result;
 use web_time::Instant;
@@ -71,7 +72,7 @@ impl Gpu {
             dispatch.encode(&mut pass, bind_group);
         }
         encoder.resolve_query_set(&query_set, 0..count, &resolved, 0);
-        back.encode_buffer(&mut encoder, &resolved);
+        back.encode_buffer(&mut encoder, &resolved, Place { offset: 0, size: resolved.size() });
         back.submitted(self.submit(encoder));
         let mut ticks = vec![0u64; count as usize];
         back.read(self, &mut ticks).await?;

@@ -1,4 +1,5 @@
 //! From the device to the host, through a staging buffer made once.
+use super::tensor::Place;
 use super::told::{Teller, Told};
 use super::{Counters, Gpu, Tensor};
 use crate::{Error, Result};
@@ -32,12 +33,17 @@ impl Readback {
     }
 
     pub(super) fn encode(&self, encoder: &mut wgpu::CommandEncoder, from: &Tensor) {
-        self.encode_buffer(encoder, &from.buffer);
+        self.encode_buffer(encoder, &from.buffer, from.place);
     }
 
-    pub(super) fn encode_buffer(&self, encoder: &mut wgpu::CommandEncoder, from: &wgpu::Buffer) {
-        let bytes = self.buffer.size().min(from.size());
-        encoder.copy_buffer_to_buffer(from, 0, &self.buffer, 0, Some(bytes));
+    pub(super) fn encode_buffer(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        from: &wgpu::Buffer,
+        Place { offset, size }: Place,
+    ) {
+        let bytes = self.buffer.size().min(size);
+        encoder.copy_buffer_to_buffer(from, offset, &self.buffer, 0, Some(bytes));
     }
 
     pub(super) fn submitted(&self, index: wgpu::SubmissionIndex) {

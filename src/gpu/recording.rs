@@ -1,10 +1,11 @@
 //! Dispatches noted down once, then replayed for every token.
+use super::tensor::Place;
 use super::{Counters, Gpu, Kernel, Readback, Reads, Tensor};
 use crate::{Error, Result};
 use std::ops::Range;
 
-/// Offsets of storage bindings must be multiples of this on every WebGPU device.
-const PARAMS_ALIGN: usize = 256;
+/// Where the parameters of a dispatch may begin.
+const PARAMS_ALIGN: usize = Tensor::ALIGN;
 
 /// Loop iterations of one invocation after which lavapipe of Mesa 22.3 ends its loops without a word, all of them
 /// together.
@@ -25,7 +26,7 @@ pub(super) struct Dispatch {
     pub(super) reads: Reads,
     pipeline: wgpu::ComputePipeline,
     layout: wgpu::BindGroupLayout,
-    buffers: Vec<wgpu::Buffer>,
+    buffers: Vec<(wgpu::Buffer, Place)>,
     #[cfg(test)]
     made_from: Kernel,
     params_size: u64,
@@ -72,7 +73,7 @@ impl Recording {
             reads: Reads::default(),
             pipeline: kernel.pipeline.clone(),
             layout: kernel.layout.clone(),
-            buffers: tensors.iter().map(|tensor| tensor.buffer.clone()).collect(),
+            buffers: tensors.iter().map(|tensor| (tensor.buffer.clone(), tensor.place)).collect(),
             #[cfg(test)]
             made_from: kernel.clone(),
             params_size: kernel.source.params_size,
@@ -124,7 +125,13 @@ impl Recording {
                 offset: dispatch.params_offset,
                 size: wgpu::BufferSize::new(dispatch.params_size),
             });
-            let storage = dispatch.buffers.iter().map(|buffer| buffer.as_entire_binding());
+            let storage = dispatch.buffers.iter().map(|(buffer, place)| {
+                wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer,
+                    offset: place.offset,
+                    size: wgpu::BufferSize::new(place.size),
+                })
+            });
             let buffers = std::iter::once(params).chain(storage);
             #[cfg(test)]
             let buffers = buffers.chain(loops.as_ref().map(|loops| {

@@ -11,7 +11,16 @@ pub struct Tensor {
     /// In elements of four bytes.
     pub shape: Vec<usize>,
     pub(super) buffer: wgpu::Buffer,
+    /// Where it begins in the buffer, in bytes, and how many it has there.
+    pub(super) place: Place,
     held: Arc<Held>,
+}
+
+/// Bytes of a buffer.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) offset: u64,
+    pub(super) size: u64,
 }
 
 /// Bytes on the device, for as long as a tensor has them.
@@ -49,20 +58,36 @@ impl Tensor {
         let buffer = gpu.make(&label, size, || gpu.device.create_buffer(&descriptor))?;
         Counters::add(&gpu.counters.objects, 1);
         Counters::add(&gpu.counters.held, buffer.size());
-        let held = Held { bytes: buffer.size(), counters: gpu.counters.clone() };
-        Ok(Self { label, shape: shape.to_vec(), buffer, held: Arc::new(held) })
+        let place = Place { offset: 0, size: buffer.size() };
+        let held = Held { bytes: place.size, counters: gpu.counters.clone() };
+        Ok(Self { label, shape: shape.to_vec(), buffer, place, held: Arc::new(held) })
     }
+
+    /// A tensor that lies in the memory of this one, from row `first` on. What a row takes, times `first`, must be a multiple
+    /// of [`Tensor::ALIGN`] bytes, and it must end where this one does, or before.
+    pub fn view(&self, label: impl Into<String>, first: usize, shape: &[usize]) -> Self {
+        let row = self.shape.iter().skip(1).product::<usize>();
+        let (offset, size) = (4 * (first * row) as u64, 4 * shape.iter().product::<usize>() as u64);
+        let label = label.into();
+        assert!(offset.is_multiple_of(Self::ALIGN as u64), "{label}: {offset} bytes into another");
+        assert!(offset + size <= self.place.size, "{label}: beyond what it is a part of");
+        let place = Place { offset: self.place.offset + offset, size: size.max(16) };
+        let (buffer, held) = (self.buffer.clone(), self.held.clone());
+        Self { label, shape: shape.to_vec(), buffer, place, held }
+    }
+
+    /// Bytes that a view's beginning must be a multiple of, on every WebGPU device.
+    pub const ALIGN: usize = 256;
 
     /// Tensors of these shapes, of which one at a time is in use: they lie in the same memory.
     pub fn in_turn(gpu: &Gpu, label: &str, shapes: &[Vec<usize>]) -> Result<Vec<Self>> {
         let elements = |shape: &&Vec<usize>| shape.iter().product::<usize>();
         let largest = shapes.iter().max_by_key(elements).map_or(&[][..], Vec::as_slice);
-        let Self { buffer, held, .. } = Self::zeros(gpu, label, largest)?;
-        let view = |shape: &Vec<usize>| Self {
-            label: label.to_owned(),
-            shape: shape.clone(),
-            buffer: buffer.clone(),
-            held: held.clone(),
+        let whole = Self::zeros(gpu, label, largest)?;
+        // All of it is bound, whatever the shape.
+        let view = |shape: &Vec<usize>| {
+            let (buffer, held) = (whole.buffer.clone(), whole.held.clone());
+            Self { label: label.to_owned(), shape: shape.clone(), buffer, held, ..whole }
         };
         Ok(shapes.iter().map(view).collect())
     }
@@ -83,14 +108,14 @@ impl Tensor {
     pub fn write<E: bytemuck::Pod>(&self, gpu: &Gpu, offset: usize, data: &[E]) {
         let bytes: &[u8] = bytemuck::cast_slice(data);
         let end = 4 * offset + bytes.len();
-        assert!(end as u64 <= self.buffer.size(), "{}: {end} bytes do not fit", self.label);
-        gpu.queue.write_buffer(&self.buffer, 4 * offset as u64, bytes);
+        assert!(end as u64 <= self.place.size, "{}: {end} bytes do not fit", self.label);
+        gpu.queue.write_buffer(&self.buffer, self.place.offset + 4 * offset as u64, bytes);
         Counters::add(&gpu.counters.writes, 1);
     }
 
     /// Bytes on the device.
     pub fn size(&self) -> u64 {
-        self.buffer.size()
+        self.place.size
     }
 
     /// Elements in the shape.

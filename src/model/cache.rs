@@ -1,5 +1,6 @@
 //! The cache: sinks and a ring on the GPU, and the positions that never grow.
 mod rings;
+mod shares;
 
 use super::config::LayerKind;
 use super::rope::phase_table;
@@ -155,6 +156,8 @@ struct Stored {
     v: Tensor,
     /// Slots that share a row of both.
     row_slots: usize,
+    /// Rows from the first of one stream to that of the next.
+    stride: usize,
     /// Where a layer has states that are not of one token.
     states: Option<Tensor>,
     /// Whether sinks are forgotten when they leave the window: it is the layer's own.
@@ -170,6 +173,17 @@ impl Cache {
         config: &Config,
         settings: CacheSettings,
         divisors: &HashMap<String, Vec<f32>>,
+    ) -> Result<Self> {
+        Self::of_streams(gpu, config, settings, divisors, 1)
+    }
+
+    /// The same for several streams, whose keys and values lie one after another: each has a share ([`Cache::share`]).
+    pub(crate) fn of_streams(
+        gpu: &Gpu,
+        config: &Config,
+        settings: CacheSettings,
+        divisors: &HashMap<String, Vec<f32>>,
+        streams: usize,
     ) -> Result<Self> {
         let rings = Rings::of(&settings, config)?;
         let ring = rings.policy;
@@ -214,6 +228,7 @@ impl Cache {
             return Err(no_room(fits, smaller));
         }
         let whole = |error| match error {
+            Error::OutOfMemory { .. } if streams > 1 => shares::no_room(error, streams),
             Error::OutOfMemory { .. } => no_room(u64::from(ring.window) / 2, smaller),
             other => other,
         };
@@ -227,9 +242,9 @@ impl Cache {
             let slots = (ring.sinks + ring.slots) as usize;
             let row_slots = if kind.attends() { kv.row_slots() } else { 1 };
             let [k, v] = if kind.attends() { [words(kind); 2] } else { config.state_words() };
+            let stride = shares::stride(slots.div_ceil(row_slots), [k, v], streams);
             let make = |name: &str, words| {
-                let shape = [slots.div_ceil(row_slots), words];
-                Tensor::zeros(gpu, format!("kv.{layer}.{name}"), &shape)
+                Tensor::zeros(gpu, format!("kv.{layer}.{name}"), &[streams * stride, words])
             };
             let own = kind.window.is_some() && rings.own.is_some();
             let turns = usize::from(kind.window.is_some() && local.is_some());
@@ -238,7 +253,7 @@ impl Cache {
                 .map(|shape| Tensor::zeros(gpu, format!("kv.{layer}.states"), &shape))
                 .transpose()?;
             let (k, v) = (make("k", k)?, make("v", v)?);
-            Ok(Stored { ring, k, v, row_slots, states, own, turns })
+            Ok(Stored { ring, k, v, row_slots, stride, states, own, turns })
         };
         let layers = config.layers.iter().enumerate().map(store);
         let layers = layers.collect::<Result<Vec<_>>>().map_err(whole)?;

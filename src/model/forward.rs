@@ -5,7 +5,7 @@ use super::weights::{Layer, Matrix};
 use super::{Cache, Config, Kernels, Model};
 use crate::Result;
 use crate::gpu::{Gpu, Program, Tensor};
-use crate::ops::{Epilogue, ExpertTiles, FRAME, carried, most_partials, splits};
+use crate::ops::{Epilogue, ExpertTiles, FRAME, FRAME_ROW, carried, most_partials, splits};
 
 /// A layer of the model, over the residual stream x [T, D].
 fn layer<'a>(p: &mut Recorder<'a>, c: &Config, kind: LayerKind, w: &'a Layer) -> Result<()> {
@@ -72,10 +72,12 @@ fn experts<'a>(
 
 /// What flows between the ops of a pass of at most T tokens.
 pub(crate) struct Activations {
-    /// `[T]` ids of this pass
+    /// `[T]` ids of this pass; of rows the first of each [R, 64]
     pub(crate) tokens: Tensor,
     /// [4] n: the first token's position, reduced; tokens: how many of T are there; sinks kept; step
     pub(crate) frame: Tensor,
+    /// [R, 64] the same of every row, with its stream: where rows are of several
+    pub(crate) frames: Option<Tensor>,
     pub(super) x: Tensor,     // [T, D]
     pub(super) xn: Tensor,    // [T, D]
     pub(super) block: Tensor, // [T, D], what a block gave, where that is normalised
@@ -108,23 +110,26 @@ pub(super) struct HeadActivations {
 }
 
 impl HeadActivations {
-    /// Of `tokens` tokens, for each of [`Config::heads`].
-    fn new(gpu: &Gpu, c: &Config, cache: &Cache, tokens: usize) -> Result<Vec<Self>> {
+    /// Of so many tokens, for each of [`Config::heads`].
+    fn new(gpu: &Gpu, c: &Config, cache: &Cache, of: Tokens) -> Result<Vec<Self>> {
         let heads = c.heads();
+        let tokens = of.count();
         let splits = splits(cache.longest()) as usize;
         let make = |name: &str, shape: &dyn Fn(LayerKind) -> Vec<usize>| {
             let shapes: Vec<_> = heads.iter().map(|&kind| shape(kind)).collect();
             Tensor::in_turn(gpu, &format!("act.{name}.{tokens}"), &shapes).map(Vec::into_iter)
         };
-        let parts = |kind: LayerKind| match tokens {
-            1 => vec![splits, c.n_head, kind.head_dim + 4],
-            _ => vec![1; 3],
+        let parts = |kind: LayerKind| match of {
+            Tokens::Many(_) => vec![1; 3],
+            _ => vec![tokens * splits, c.n_head, kind.head_dim + 4],
         };
+        // What turns apart from attending, as a chunk does, has its queries and what they carry on the way.
+        let between = if matches!(of, Tokens::Rows(_)) { 0 } else { tokens };
         let mut qkv =
             make("qkv", &|kind| vec![tokens, (c.n_head + 2 * kind.n_head_kv) * kind.head_dim])?;
-        let mut q = make("q", &|kind| vec![tokens, 3, c.n_head * kind.head_dim])?;
+        let mut q = make("q", &|kind| vec![between, 3, c.n_head * kind.head_dim])?;
         let mut att = make("att", &|kind| vec![tokens, c.n_head * kind.head_dim])?;
-        let mut carry = make("carry", &|kind| vec![tokens, c.n_head, carried(kind.head_dim)])?;
+        let mut carry = make("carry", &|kind| vec![between, c.n_head, carried(kind.head_dim)])?;
         let mut parts = make("parts", &parts)?;
         let one = || {
             Some(Self {
@@ -139,9 +144,36 @@ impl HeadActivations {
     }
 }
 
+/// Which tokens a pass is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tokens {
+    /// One, whose norms fold into its products.
+    One,
+    /// So many of one stream at most, one after another.
+    Many(usize),
+    /// One each of so many streams at most.
+    Rows(usize),
+}
+
+impl Tokens {
+    /// Of one stream.
+    #[cfg(feature = "cli")]
+    pub(crate) fn of(count: usize) -> Self {
+        if count == 1 { Self::One } else { Self::Many(count) }
+    }
+
+    fn count(self) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Many(count) | Self::Rows(count) => count,
+        }
+    }
+}
+
 impl Activations {
-    pub(crate) fn new(gpu: &Gpu, model: &Model, cache: &Cache, tokens: usize) -> Result<Self> {
+    pub(crate) fn new(gpu: &Gpu, model: &Model, cache: &Cache, of: Tokens) -> Result<Self> {
         let c = &model.config;
+        let tokens = of.count();
         let width = c.n_ff.next_multiple_of(32);
         let (experts, used) = c.experts.map_or((0, 0), |experts| (experts.count, experts.used));
         let hidden = match c.experts {
@@ -151,8 +183,8 @@ impl Activations {
         let partials = most_partials(c.n_embd, model.weights.most_parts());
         let block = if c.norms.places == NormPlaces::Before { 0 } else { c.n_embd };
         let ([mix, mixed], gates) = (c.mix_widths(), c.gate_width());
-        let (groups, given) = match tokens {
-            1 => ([0, 1], [0, used, c.n_embd]),
+        let (groups, given) = match of {
+            Tokens::One => ([0, 1], [0, used, c.n_embd]),
             _ => {
                 let groups = ExpertTiles::of(gpu).groups([tokens, used, experts]);
                 (groups, [tokens, used, c.n_embd])
@@ -160,16 +192,25 @@ impl Activations {
         };
         let make =
             |name: &str, shape: &[usize]| Tensor::zeros(gpu, format!("act.{name}.{tokens}"), shape);
+        let rows = matches!(of, Tokens::Rows(_));
+        let frames = rows.then(|| make("frames", &[tokens, FRAME_ROW])).transpose()?;
         Ok(Self {
-            tokens: make("tokens", &[tokens])?,
-            frame: make("frame", &[FRAME])?,
+            tokens: match rows {
+                true => make("tokens", &[tokens, FRAME_ROW])?,
+                false => make("tokens", &[tokens])?,
+            },
+            frame: match &frames {
+                Some(frames) => frames.view("act.frame", 0, &[FRAME]),
+                None => make("frame", &[FRAME])?,
+            },
+            frames,
             x: make("x", &[tokens, c.n_embd])?,
             xn: make("xn", &[tokens, c.n_embd])?,
             block: make("block", &[tokens, block])?,
             mix: make("mix", &[tokens, mix])?,
             mixed: make("mixed", &[tokens, mixed])?,
             gate: make("gate", &[tokens, gates])?,
-            heads: HeadActivations::new(gpu, c, cache, tokens)?,
+            heads: HeadActivations::new(gpu, c, cache, of)?,
             h: make("h", &hidden)?,
             routes: make("routes", &[tokens, experts])?,
             chosen: make("chosen", &[tokens, used, 2])?,
@@ -185,9 +226,49 @@ impl Activations {
         self.tokens.len() == 1
     }
 
-    pub(super) fn bytes(&self) -> u64 {
+    /// The first rows of these, in the same memory: for passes of fewer streams.
+    pub(crate) fn first(&self, gpu: &Gpu, c: &Config, rows: usize) -> Self {
+        let all = |tensor: &Tensor| tensor.view(&tensor.label, 0, &tensor.shape);
+        let first = |tensor: &Tensor| {
+            let shape = [&[rows.min(tensor.shape[0])], &tensor.shape[1..]].concat();
+            tensor.view(&tensor.label, 0, &shape)
+        };
+        let groups = c
+            .experts
+            .map(|experts| ExpertTiles::of(gpu).groups([rows, experts.used, experts.count]));
+        let heads = self.heads.iter().map(|HeadActivations { qkv, q, att, carry, parts }| {
+            let [qkv, q, att, carry] = [qkv, q, att, carry].map(first);
+            HeadActivations { qkv, q, att, carry, parts: all(parts) }
+        });
+        Self {
+            tokens: first(&self.tokens),
+            frame: all(&self.frame),
+            // Of the first row is how many there are: the others' are as they are.
+            frames: self.frames.as_ref().map(all),
+            x: first(&self.x),
+            xn: first(&self.xn),
+            block: first(&self.block),
+            mix: first(&self.mix),
+            mixed: first(&self.mixed),
+            gate: first(&self.gate),
+            heads: heads.collect(),
+            h: first(&self.h),
+            routes: first(&self.routes),
+            chosen: first(&self.chosen),
+            groups: match groups {
+                Some(shape) => self.groups.view(&self.groups.label, 0, &shape),
+                None => all(&self.groups),
+            },
+            given: first(&self.given),
+            last: all(&self.last),
+            sums: all(&self.sums),
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
         let Self { tokens, frame, x, xn, mix, mixed, gate, heads, h, last, sums, .. } = self;
         let Self { routes, chosen, groups, given, block, .. } = self;
+        let frame = self.frames.as_ref().unwrap_or(frame);
         let all = [tokens, frame, x, xn, mix, mixed, gate, h, last, sums];
         let all = all.into_iter().chain([routes, chosen, groups, given, block]);
         // The others lie where the first do.
@@ -204,12 +285,13 @@ pub(crate) struct Pass {
     pub(crate) act: Activations,
     /// Tokens in, hidden states out, K and V stored.
     pub(crate) body: Program,
-    /// The last token's logits.
+    /// The last token's logits; of rows those of each.
     pub(crate) head: Program,
 }
 
 impl Pass {
-    /// Notes down a pass of at most `act`'s T tokens. `logits`: [1, V].
+    /// Notes down a pass of at most `act`'s T tokens. `logits`: [1, V]; of rows [R, V], padded so that a binding may begin with
+    /// each.
     pub(crate) fn new(
         model: &Model,
         kernels: &Kernels,

@@ -2,13 +2,13 @@
 use super::config::{HeadNorms, NormPlaces};
 use super::grouped::Grouped;
 use super::tensors::Products;
-use super::{Activations, Cache, Config, KernelSettings, KvType, Positions, RopeLayout};
+use super::{Cache, Config, KernelSettings, KvType, Positions, RopeLayout};
 use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::ops::{
-    AddPosition, Argmax, Attention, AttentionOne, ChunkAttention, DeltaNet, Experts, Fused, Gate,
-    GetRows, HeadNorm, HeadShape, MatMul, Norm, NormAdded, NormKind, RopeStore, Route, Sample,
-    SamplerState, ShortConv, Softcap, Sums, Variant,
+    AddPosition, Argmax, Attention, AttentionOne, Bias, ChunkAttention, DeltaNet, Experts, Fused,
+    Gate, GetRows, HeadNorm, HeadShape, MatMul, MatMulFew, Norm, NormAdded, NormKind, RopeStore,
+    Route, Sample, SamplerState, ShortConv, Softcap, Sums, Variant,
 };
 use futures_util::future::{try_join, try_join_all, try_join3, try_join4};
 
@@ -19,6 +19,8 @@ pub(crate) struct Kernels {
     /// Where what a block gives is normalised.
     pub(super) norm_added: Option<NormAdded>,
     pub(super) matmul: MatMul,
+    /// Of a few tokens of as many streams, where a device has a way of its own for them.
+    pub(super) few: Option<MatMulFew>,
     /// Where norms fold into the products of one token.
     pub(super) fused: Option<Fused>,
     pub(super) head_norm: Option<HeadNorm>,
@@ -37,6 +39,7 @@ pub(crate) struct Kernels {
     pub(super) rope_store: RopeStore,
     /// Of one token and of many, for each of [`Config::heads`].
     pub(super) attention: Vec<(AttentionOne, Attention)>,
+    bias: Bias,
     argmax: Argmax,
     sample: Sample,
     pub(super) variant: Variant,
@@ -47,6 +50,11 @@ async fn wanted<T>(wanted: bool, made: impl Future<Output = Result<T>>) -> Resul
     if wanted { made.await.map(Some) } else { Ok(None) }
 }
 
+/// What a device may have a kernel of, where it is wanted.
+async fn some<T>(wanted: bool, made: impl Future<Output = Result<Option<T>>>) -> Result<Option<T>> {
+    if wanted { made.await } else { Ok(None) }
+}
+
 /// What kernels are compiled for: all of it is known before the weights have come.
 pub(crate) struct Needs<'a> {
     config: &'a Config,
@@ -55,6 +63,8 @@ pub(crate) struct Needs<'a> {
     kv: KvType,
     products: &'a Products,
     variant: Variant,
+    /// Whether there are passes of several streams.
+    rows: bool,
 }
 
 impl<'a> Needs<'a> {
@@ -64,23 +74,24 @@ impl<'a> Needs<'a> {
         variant: Variant,
         settings: KernelSettings,
     ) -> Self {
-        let KernelSettings { kv, activations, tiles } = settings;
+        let KernelSettings { kv, activations, tiles, rows } = settings;
         let variant = Variant { activations, tiles: tiles && variant.tiles, ..variant };
         let heads = config.head_shapes(kv);
-        Self { config, heads, kv, products, variant }
+        Self { config, heads, kv, products, variant, rows }
     }
 }
 
 impl Kernels {
     /// Compiles them side by side.
     pub(crate) async fn new(gpu: &Gpu, needs: Needs<'_>) -> Result<Self> {
-        let Needs { config: c, heads, kv, products, variant } = needs;
+        let Needs { config: c, heads, kv, products, variant, rows } = needs;
         c.expect_kv(kv)?;
         let Products { embedding, layers, experts, output, .. } = products;
         let (folds, neox) = (c.folds(), c.rope.layout == RopeLayout::Neox);
         let all = [&layers[..], output].concat();
         // A chunk gives the logits of its last token alone; one token has products of its own where norms fold.
         let one = if folds { output } else { &all };
+        let many = if rows { &all } else { layers };
         // The variant is one of products; here what counts is what the device can do.
         let sums = Sums::of(gpu);
         let attention = try_join_all(heads.into_iter().map(|shape| {
@@ -123,22 +134,30 @@ impl Kernels {
             (
                 get_rows,
                 (norm, norm_added),
-                matmul,
+                (matmul, few),
                 (
                     fused,
                     ((short_conv, delta_net, gate), head_norm, add_position, softcap),
                     (experts, grouped),
                 ),
             ),
-            (rope_store, attention, argmax, sample),
+            (rope_store, attention, argmax, (bias, sample)),
         ) = try_join(
             try_join4(
                 GetRows::new(gpu, embedding),
                 norms,
-                MatMul::new(gpu, one, layers, variant),
+                try_join(
+                    MatMul::new(gpu, one, many, variant),
+                    some(rows, MatMulFew::new(gpu, &all, variant)),
+                ),
                 try_join3(folded, few, routed),
             ),
-            try_join4(RopeStore::new(gpu, neox, kv), attention, Argmax::new(gpu), Sample::new(gpu)),
+            try_join4(
+                RopeStore::new(gpu, neox, kv),
+                attention,
+                Argmax::new(gpu),
+                try_join(Bias::new(gpu), Sample::new(gpu)),
+            ),
         )
         .await?;
         Ok(Self {
@@ -146,6 +165,7 @@ impl Kernels {
             norm,
             norm_added,
             matmul,
+            few,
             fused,
             head_norm,
             add_position,
@@ -157,6 +177,7 @@ impl Kernels {
             grouped,
             rope_store,
             attention,
+            bias,
             argmax,
             sample,
             variant,
@@ -182,19 +203,21 @@ impl Kernels {
         readers.max().unwrap_or(0)
     }
 
-    /// The program that turns `logits` [1, V], less those in `banned` [ceil(V/32)] bits, into the
-    /// first of `act`'s tokens, notes it in `chosen`, and moves `act`'s frame on: `act` is ready for a next step.
-    /// By `draws`, or the likeliest.
-    pub(crate) fn choice(
+    /// With `logits, banned, tokens, frame, chosen`: the program that turns `logits` [1, V], less those in `banned` [ceil(V/32)] bits, into the
+    /// first of `tokens`, notes it in `chosen`, and moves `frame` on: a pass over both is ready for a next step.
+    /// By `draws`, or the likeliest. Where there is a bias of the logits, it comes with room for what they become.
+    pub(crate) fn choice<'a>(
         &self,
         gpu: &Gpu,
         cache: &Cache,
-        [logits, banned, chosen]: [&Tensor; 3],
-        act: &Activations,
-        draws: Option<&SamplerState>,
+        mut tensors: [&'a Tensor; 5],
+        (bias, draws): (Option<&'a [Tensor; 2]>, Option<&SamplerState>),
     ) -> Result<Program> {
         let mut recording = Recording::default();
-        let tensors = [logits, banned, &act.tokens, &act.frame, chosen];
+        if let Some([bias, biased]) = bias {
+            self.bias.record(&mut recording, "bias", [tensors[0], bias, biased])?;
+            tensors[0] = biased;
+        }
         let ring = cache.longest();
         match draws {
             Some(draws) => self.sample.record(&mut recording, "sample", ring, draws, tensors)?,

@@ -39,7 +39,7 @@ pub use config::{
 pub use family::Scales;
 #[cfg(feature = "cli")]
 pub(crate) use forward::watched;
-pub(crate) use forward::{Activations, Pass};
+pub(crate) use forward::{Activations, Pass, Tokens};
 pub use identity::Identity;
 pub(crate) use kernels::Kernels;
 pub use rope::{Rope, RopeLayout, RopeScaling};
@@ -79,6 +79,8 @@ pub struct KernelSettings {
     pub activations: ActivationType,
     /// Whether a chunk has so many tokens that they are worth a tile.
     pub tiles: bool,
+    /// Whether sessions share passes, each with a token of its own: see [`Session::several`](crate::Session::several).
+    pub rows: bool,
 }
 
 /// Chunks of fewer tokens would leave most of a tile empty.
@@ -86,14 +88,19 @@ const FEW: usize = 16;
 
 impl Default for KernelSettings {
     fn default() -> Self {
-        Self { kv: KvType::default(), activations: ActivationType::default(), tiles: true }
+        Self {
+            kv: KvType::default(),
+            activations: ActivationType::default(),
+            tiles: true,
+            rows: false,
+        }
     }
 }
 
 impl KernelSettings {
     /// Those of sessions with chunks of at most so many tokens.
     pub fn new(kv: KvType, activations: ActivationType, chunk: usize) -> Self {
-        Self { kv, activations, tiles: chunk >= FEW }
+        Self { kv, activations, tiles: chunk >= FEW, rows: false }
     }
 }
 

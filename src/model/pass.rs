@@ -167,7 +167,17 @@ impl<'a> Recorder<'a> {
                 let bias = if partials > 0 { folded.or(bias) } else { bias };
                 fused.record_normed(r, label, epilogue, eps, input, out, w, bias)
             }
-            _ => kernels.matmul.record(r, label, epilogue, [&act.frame, from, out], w, bias),
+            _ if act.frames.is_none() => {
+                kernels.matmul.record(r, label, epilogue, [&act.frame, from, out], w, bias)
+            }
+            // No row's bits depend on how many there are.
+            _ => match &kernels.few {
+                Some(few) => few.record(r, label, epilogue, [&act.frame, from, out], w, bias),
+                None => {
+                    let tensors = [&act.frame, from, out];
+                    kernels.matmul.record_many(r, label, epilogue, tensors, w, bias)
+                }
+            },
         }
     }
 
@@ -253,10 +263,14 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// The logits of the last token: logits [1, V].
+    /// The logits of the last token, logits [1, V], or of each row, [R, V].
     pub(super) fn head(&mut self, logits: &Tensor) -> Result<()> {
         let Self { model, kernels, act, .. } = *self;
         let (w, eps) = (&model.weights, model.config.norm_eps());
+        if act.frames.is_some() && !self.ready {
+            self.norm("output_norm", &w.output_norm, [&act.x, &act.xn])?; // xn [R, D]
+            self.ready = true;
+        }
         let last = match &mut self.folded {
             Some(Folded { partials: Some(_), .. }) => &act.xn,
             None if self.ready => &act.xn,
@@ -291,7 +305,8 @@ impl<'a> Recorder<'a> {
             self.settle("output_norm".into(), norm)?;
         }
         // Of many tokens, who asks for the norm wants it of one, or after a border.
-        self.ready = self.add_post(self.act.one().then_some(norm))?;
+        let all = self.act.one() || self.act.frames.is_some();
+        self.ready = self.add_post(all.then_some(norm))?;
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //! that a stream need not pay for, so a pass that scores is a thing of its own.
 use super::forward::layers;
 use super::pass::Recorder;
-use super::{Activations, Cache, Kernels, Model};
+use super::{Activations, Cache, Kernels, Model, Tokens};
 use crate::Result;
 use crate::gpu::{Program, Tensor};
 use crate::ops::{Epilogue, MatMul, Nll};
@@ -30,7 +30,7 @@ impl Scoring {
         let (gpu, c, w) = (&*model.gpu, &model.config, &model.weights);
         // The kernels of one token have no rows to score.
         let tokens = chunk.max(2);
-        let act = Activations::new(gpu, model, cache, tokens)?;
+        let act = Activations::new(gpu, model, cache, Tokens::of(tokens))?;
         let logits = Tensor::zeros(gpu, "act.every_logits", &[tokens, c.n_vocab])?;
         let targets = Tensor::zeros(gpu, "act.targets", &[tokens])?;
         let nll = Tensor::zeros(gpu, "act.nll", &[tokens])?;

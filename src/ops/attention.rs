@@ -30,6 +30,8 @@ pub struct AttentionParams {
     /// Slots that a dispatch looks at, or, of one token, a workgroup. An op fills it in: a cache is looked through in
     /// spans of slots, so that no invocation loops too long.
     pub span: u32,
+    /// Slots from the first of one stream to that of the next, where several have their keys and values in one tensor.
+    pub stride: u32,
 }
 
 /// What a span of slots leaves to the next, of each query: [T, H, this].

@@ -1,8 +1,8 @@
 //! The attention of one token, with what comes before it: turned, stored, attended to, in one dispatch, or in two
 //! where the cache is split over workgroups.
 use super::{
-    AttentionParams, FRAME, ForKv, HEAD_TERMS, HeadShape, RingParams, Sums, WORKGROUP_MEMORY,
-    expect_cache, expect_turns,
+    AttentionParams, FRAME, FRAME_ROW, ForKv, HEAD_TERMS, HeadShape, RingParams, Sums,
+    WORKGROUP_MEMORY, expect_cache, expect_turns,
 };
 use crate::Result;
 use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work, wgsl};
@@ -218,28 +218,64 @@ impl AttentionOne {
         params: AttentionParams,
         [frame, qkv, turns, k, v, parts, out, terms]: [&Tensor; 8],
     ) -> Result<()> {
-        const OP: &str = "attention_one";
+        frame.expect(Self::OP, [FRAME])?;
+        let [_, kv_heads, head_dim] = params.shape();
+        expect_cache(Self::OP, params.ring, [kv_heads, head_dim], self.shape.kv, [k, v])?;
+        self.record_all(recording, label, params, [frame, qkv, turns, k, v, parts, out, terms])
+    }
+
+    /// Records the same for R tokens, each of a stream of its own. `qkv`: [R, (H + 2 KV) HD]; `frame`: [R', 64], R' at least
+    /// R; `k`, `v`: of all streams, one after another, [slots, words]; `parts`: [R splits, H, HD + 4]; `out`: [R, H HD].
+    pub fn record_rows(
+        &self,
+        recording: &mut Recording,
+        label: &str,
+        params: AttentionParams,
+        [frame, qkv, turns, k, v, parts, out, terms]: [&Tensor; 8],
+    ) -> Result<()> {
+        let [rows, _] = frame.dims(Self::OP)?;
+        let [count, _] = out.dims(Self::OP)?;
+        frame.expect(Self::OP, [rows.max(count), FRAME_ROW])?;
+        let [_, kv_heads, head_dim] = params.shape();
+        let ring = params.ring;
+        let slots = ring.sinks as usize + ring.slots as usize;
+        let [least, words] = self.shape.kv.shape(slots, kv_heads, head_dim);
+        for tensor in [k, v] {
+            tensor.expect(Self::OP, [tensor.shape[0].max(least), words])?;
+        }
+        self.record_all(recording, label, params, [frame, qkv, turns, k, v, parts, out, terms])
+    }
+
+    const OP: &str = "attention_one";
+
+    fn record_all(
+        &self,
+        recording: &mut Recording,
+        label: &str,
+        params: AttentionParams,
+        [frame, qkv, turns, k, v, parts, out, terms]: [&Tensor; 8],
+    ) -> Result<()> {
+        const OP: &str = AttentionOne::OP;
         let [heads, kv_heads, head_dim] = params.shape();
         let (ring, count) = (params.ring, splits(params.ring));
-        frame.expect(OP, [FRAME])?;
-        qkv.expect(OP, [1, (heads + 2 * kv_heads) * head_dim])?;
+        let [rows, _] = out.dims(OP)?;
+        qkv.expect(OP, [rows, (heads + 2 * kv_heads) * head_dim])?;
         expect_turns(OP, ring, params.rope_dim, turns)?;
-        expect_cache(OP, ring, [kv_heads, head_dim], self.shape.kv, [k, v])?;
         // Other layers may have a cache of more splits.
-        let room = parts.shape.first().copied().unwrap_or(0).max(count as usize);
+        let room = parts.shape.first().copied().unwrap_or(0).max(rows * count as usize);
         parts.expect(OP, [room, heads, head_dim + 4])?;
-        out.expect(OP, [1, heads * head_dim])?;
+        out.expect(OP, [rows, heads * head_dim])?;
         terms.expect(OP, [heads, HEAD_TERMS])?;
         self.shape.expect(OP, params, out)?;
-        let params = AttentionParams { first: 0, span: SPLIT, ..params };
+        let (rows, params) = (rows as u32, AttentionParams { first: 0, span: SPLIT, ..params });
         let one = if count == 1 { out } else { parts };
         let tensors = [frame, qkv, turns, terms, k, v, one];
         let iterations = self.plan.iterations(params.head_dim);
-        let work = Work { grid: [params.heads / self.plan.group, count, 1], iterations };
+        let work = Work { grid: [params.heads / self.plan.group, count, rows], iterations };
         recording.dispatch(label, &self.one, params, &tensors, work)?;
         if count > 1 {
             let groups = (params.heads * params.head_dim / 4).div_ceil(self.join.lanes());
-            let work = Work { grid: [groups, 1, 1], iterations: 2 * u64::from(count) };
+            let work = Work { grid: [groups, 1, rows], iterations: 2 * u64::from(count) };
             let label = format!("{label}_join");
             recording.dispatch(label, &self.join, params, &[frame, parts, out], work)?;
         }

@@ -272,7 +272,7 @@ impl Fused {
         self.expect_partials(OP, sums, units)?;
         for part in &w.parts {
             let (rows, row0) = (part.rows as u32, part.row0 as u32);
-            let params = GetRowsParams { rows, row0, units, scale };
+            let params = GetRowsParams { rows, row0, units, scale, stride: 1 };
             let tensors = [token, &part.quants, &part.scales, gain, x, xn, sums];
             let kernel = self.get_rows.get(part.dtype)?;
             let iterations = u64::from(units.div_ceil(kernel.lanes()));

@@ -17,6 +17,8 @@ pub struct GetRowsParams {
     pub units: u32,
     /// What weights are multiplied with.
     pub scale: f32,
+    /// Elements from one token's id to that of the next.
+    pub stride: u32,
 }
 
 /// Looks tokens up.
@@ -41,7 +43,8 @@ impl GetRows {
         Ok(Self { kernels: ByFormat::new(gpu, &[Self::SOURCES], dtypes, &overrides).await? })
     }
 
-    /// Records `x[t] = scale w[tokens[t]]`. `frame`: `[4]`; `tokens`: `[T]`; `w`: `[V, D]`; `x`: [T, D].
+    /// Records `x[t] = scale w[tokens[t]]`. `frame`: `[4]`; `tokens`: `[T]`, or [T, n], of which the first of each row counts;
+    /// `w`: `[V, D]`; `x`: [T, D].
     pub fn record(
         &self,
         recording: &mut Recording,
@@ -51,7 +54,10 @@ impl GetRows {
         w: &Linear,
     ) -> Result<()> {
         const OP: &str = "get_rows";
-        let [count] = tokens.dims(OP)?;
+        let (count, stride) = match tokens.shape[..] {
+            [count, stride] => (count, stride),
+            _ => (tokens.dims::<1>(OP)?[0], 1),
+        };
         frame.expect(OP, [FRAME])?;
         x.expect(OP, [count, w.padded_cols()])?;
         let label = label.into();
@@ -61,6 +67,7 @@ impl GetRows {
                 row0: part.row0 as u32,
                 units: w.padded_cols() as u32 / 32,
                 scale,
+                stride: stride as u32,
             };
             let tensors = [frame, tokens, &part.quants, &part.scales, x];
             let kernel = self.kernels.get(part.dtype)?;

@@ -46,7 +46,7 @@ impl MatMulParams {
 }
 
 /// An error unless `y` [T, M] takes the product of `w` and `bias`: [T, M/2] with a gate, either padded to whole
-/// units. Gives T and the width of `y`.
+/// units, or to two of them, so that a row begins where a binding may. Gives T and the width of `y`.
 pub(super) fn expect_product(
     op: &'static str,
     epilogue: Epilogue,
@@ -56,7 +56,8 @@ pub(super) fn expect_product(
 ) -> Result<[usize; 2]> {
     let [tokens, width] = y.dims(op)?;
     let outputs = epilogue.outputs(w.rows);
-    if width != outputs && width != outputs.next_multiple_of(32) {
+    let padded = [32, 64].map(|unit| outputs.next_multiple_of(unit));
+    if width != outputs && !padded.contains(&width) {
         return Err(y.misfit(op, format!("[{tokens}, {outputs}]")));
     }
     if epilogue.gated() && !w.rows.is_multiple_of(2) {
@@ -138,7 +139,7 @@ pub struct MatMul {
 
 pub(super) const ONE: &[Access] =
     &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
-const MANY: &[Access] =
+pub(super) const MANY: &[Access] =
     &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
 
 impl MatMul {
@@ -283,17 +284,44 @@ impl MatMul {
         w: &Linear,
         bias: Option<&Tensor>,
     ) -> Result<()> {
-        const OP: &str = "matmul";
-        let [tokens, _] = y.dims(OP)?;
-        frame.expect(OP, [FRAME])?;
-        x.expect(OP, [tokens, w.padded_cols()])?;
-        let [_, width] = expect_product(OP, epilogue, y, w, bias)?;
-        let label = label.into();
+        let [tokens, _] = y.dims(Self::OP)?;
+        self.record_by(tokens == 1, recording, label.into(), epilogue, [frame, x, y], w, bias)
+    }
+
+    /// The same by the kernel of many tokens, however few there are: what a token gets does not depend on the others.
+    pub fn record_many(
+        &self,
+        recording: &mut Recording,
+        label: &str,
+        epilogue: Epilogue,
+        tensors: [&Tensor; 3],
+        w: &Linear,
+        bias: Option<&Tensor>,
+    ) -> Result<()> {
+        self.record_by(false, recording, label.into(), epilogue, tensors, w, bias)
+    }
+
+    const OP: &str = "matmul";
+
+    #[allow(clippy::too_many_arguments, reason = "as record, and which way")]
+    fn record_by(
+        &self,
+        one: bool,
+        recording: &mut Recording,
+        label: String,
+        epilogue: Epilogue,
+        [frame, x, y]: [&Tensor; 3],
+        w: &Linear,
+        bias: Option<&Tensor>,
+    ) -> Result<()> {
+        frame.expect(Self::OP, [FRAME])?;
+        let [tokens, width] = expect_product(Self::OP, epilogue, y, w, bias)?;
+        x.expect(Self::OP, [tokens, w.padded_cols()])?;
         for part in &w.parts {
             let units = w.padded_cols() as u32 / 32;
             let has_bias = bias.is_some();
             let bias = bias.unwrap_or(&self.no_bias);
-            if tokens == 1 {
+            if one {
                 let kernel = self.matvec.get(epilogue, part.dtype)?;
                 let (rows, lanes) = (self.variant.rows, kernel.lanes());
                 let grid = Rows::of_one_token(part.rows, units, rows, lanes);

@@ -3,6 +3,7 @@ mod add_position;
 mod argmax;
 mod attention;
 mod attention_one;
+mod bias;
 mod delta_net;
 mod epilogue;
 mod experts;
@@ -18,6 +19,7 @@ mod int8;
 mod kv;
 mod linear;
 mod matmul;
+mod matmul_few;
 mod nll;
 mod norm;
 mod norm_added;
@@ -42,6 +44,7 @@ pub use attention::{
 #[cfg(test)]
 pub(crate) use attention_one::Plan;
 pub use attention_one::{AttentionOne, splits};
+pub use bias::{Bias, BiasParams};
 pub use delta_net::{DeltaNet, DeltaNetParams, MOST_KEY_DIM};
 pub use epilogue::{Epilogue, Product};
 pub use experts::{ExpertWeights, Experts, ExpertsParams};
@@ -58,11 +61,12 @@ pub use kv::{ForKv, KvType};
 pub(crate) use linear::same_type;
 pub use linear::{Join, Linear, Part};
 pub use matmul::{MatMul, MatMulParams};
+pub use matmul_few::MatMulFew;
 pub use nll::{Nll, NllParams};
 pub use norm::{Norm, NormKind, NormParams};
 pub use norm_added::{Added, Next, NormAdded, NormAddedParams};
 pub use peak::{Peak, PeakParams};
-pub use ring::{FRAME, RingParams};
+pub use ring::{FRAME, FRAME_ROW, RingParams};
 pub use rope_store::RopeStore;
 pub use route::{MOST_EXPERTS, MOST_USED, Route, RouteParams};
 pub use sample::{Sample, SampleParams, SampleSelectParams, SamplerState};
@@ -90,6 +94,7 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         MatMul::MATMUL,
         MatMul::MATMUL_COLUMNS,
         MatMul::MATMUL_TILES,
+        MatMulFew::SOURCES,
         Fused::NORMED,
         Fused::NORMED_SUBGROUP,
         Fused::NORMED_MANY,
@@ -123,6 +128,7 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         Norm::SUBGROUP,
         AttentionOne::JOIN,
         Argmax::SOURCE,
+        Bias::SOURCE,
         DeltaNet::SOURCE,
         Gate::SOURCE,
         Gate::SUBGROUP,

@@ -8,6 +8,11 @@ use crate::gpu::Tensor;
 /// steps that were submitted together this is.
 pub const FRAME: usize = 4;
 
+/// Elements from the frame of one row to that of the next, in a pass whose rows are of several streams: each has n, then in
+/// the first alone how many rows, then 1 where sinks are seen for ever and twice the stream, then the step. A view
+/// of one begins where a binding may.
+pub const FRAME_ROW: usize = Tensor::ALIGN / 4;
+
 /// S, W and N, as the kernels take them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]

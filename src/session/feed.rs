@@ -19,6 +19,7 @@ impl Session {
     ) -> Result<usize> {
         self.model.config.expect_ids(tokens)?;
         self.room_for(tokens.len() as u64)?;
+        self.leave_rows();
         self.standing.epoch += 1;
         // What is ahead is overwritten, as if it had never been.
         self.standing.drop_ahead();
@@ -26,11 +27,22 @@ impl Session {
             return self.recompute(tokens, go_on).await;
         }
         self.feed_pending();
-        self.run_all(tokens, go_on).await
+        self.run_all(tokens, true, go_on).await
+    }
+
+    /// Takes in tokens that will be given out one by one: until then they are ahead.
+    pub(super) async fn feed_ahead(&mut self, tokens: &[u32]) -> Result<()> {
+        self.feed_pending();
+        self.run_all(tokens, false, || true).await.map(drop)
     }
 
     /// Passes over all the tokens, the last with logits. No pass goes beyond a cache that has to make room.
-    async fn run_all(&mut self, tokens: &[u32], mut go_on: impl FnMut() -> bool) -> Result<usize> {
+    async fn run_all(
+        &mut self,
+        tokens: &[u32],
+        given: bool,
+        mut go_on: impl FnMut() -> bool,
+    ) -> Result<usize> {
         let mut flight = Flight::default();
         let mut done = 0;
         'all: while done < tokens.len() {
@@ -52,7 +64,10 @@ impl Session {
                 done += pass.len();
                 self.standing.lead(pass.len() as u64);
                 self.standing.stale = !with_logits;
-                self.standing.note(pass);
+                match given {
+                    true => self.standing.note(pass),
+                    false => self.standing.ahead += pass.len() as u64,
+                }
             }
         }
         self.land(flight).await?;

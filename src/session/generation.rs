@@ -1,11 +1,14 @@
 //! Tokens out of a session, one after another.
 use super::Session;
+use super::alone::{Alone, bit};
 use super::pace::{MOST_STEPS, Pace, Steps};
+use super::rows::{Join, Rows, Seated};
 use crate::gpu::{Program, Tensor};
 use crate::ops::{NO_TOKEN, SamplerState};
 use crate::text::{Sampler, SamplerSettings};
 use crate::{Error, Result};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 use web_time::Instant;
 
@@ -15,13 +18,17 @@ use web_time::Instant;
 /// generated from next.
 pub struct Generation {
     pub(super) sampler: Sampler,
-    logits: Vec<f32>,
+    pub(super) logits: Vec<f32>,
+    /// What makes it go token by token, if anything does.
+    pub(super) alone: Alone,
     /// What chooses on the device; none where every token is computed anew, and the host chooses.
-    choice: Option<Choice>,
+    pub(super) choice: Option<Arc<Choice>>,
+    /// Where streams go on together.
+    seat: Option<Seat>,
     /// Where the stream was when this generation last led it on. None while it cannot know.
-    at: Option<(u64, u64)>,
+    pub(super) at: Option<(u64, u64)>,
     /// Chosen, read, and not given out yet.
-    queue: VecDeque<u32>,
+    pub(super) queue: VecDeque<u32>,
     /// After what is in the queue, the device found no token to choose.
     none_left: bool,
     /// Choices that `chosen_back[back]` is waited for.
@@ -32,16 +39,31 @@ pub struct Generation {
     /// Steps of the next submission, what the caller has said they are, and the most there may be.
     steps: Steps,
     pinned: Option<usize>,
-    most: usize,
-    last_read: Option<Instant>,
+    pub(super) most: usize,
+    pub(super) last_read: Option<Instant>,
 }
 
 /// From the logits to a token, on the device.
-struct Choice {
-    program: Program,
-    draws: Option<SamplerState>,
+pub(super) struct Choice {
+    pub(super) program: Program,
+    pub(super) draws: Option<SamplerState>,
     /// Its own: another generation of the same session may ban others.
-    _banned: Tensor, // [ceil(V/32)] bits
+    pub(super) banned: Tensor, // [ceil(V/32)] bits
+    /// What is added to the logits, and what they become by it.
+    pub(super) bias: Option<[Tensor; 2]>, // [1, V]
+}
+
+/// Where a generation waits for its tokens among others.
+struct Seat {
+    rows: Arc<Rows>,
+    stream: usize,
+    serial: u64,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.rows.abandon(self.stream, self.serial);
+    }
 }
 
 impl Session {
@@ -53,7 +75,7 @@ impl Session {
         let sampler = Sampler::new(settings, vocab, banned)?;
         let choice = match self.recomputes() {
             true => None,
-            false => Some(Choice::new(self, &sampler)?),
+            false => Some(Arc::new(Choice::new(self, &sampler)?)),
         };
         let logits = vec![0.0; if choice.is_none() { vocab } else { 0 }];
         // Twice as many less two are ahead; half of what can be taken back is left to who reads the stream.
@@ -61,7 +83,9 @@ impl Session {
         Ok(Generation {
             sampler,
             logits,
+            alone: Alone::default(),
             choice,
+            seat: None,
             at: None,
             queue: VecDeque::with_capacity(MOST_STEPS),
             none_left: false,
@@ -79,18 +103,22 @@ impl Session {
 impl Choice {
     fn new(session: &Session, sampler: &Sampler) -> Result<Self> {
         let (gpu, vocab) = (&*session.model.gpu, session.model.config.n_vocab);
-        let (settings, banned) = sampler.settings();
-        let mut bits = vec![0u32; vocab.div_ceil(32)];
-        for &id in banned.iter().filter(|&&id| (id as usize) < vocab) {
-            bits[id as usize / 32] |= 1 << (id % 32);
-        }
+        let (settings, _) = sampler.settings();
+        let bits = sampler.banned_bits(vocab);
         let banned = Tensor::upload(gpu, "banned", &[bits.len()], &bits)?;
         let draws = match settings.is_greedy() {
             true => None,
             false => Some(SamplerState::new(gpu, settings, vocab)?),
         };
-        let program = session.choice(&banned, draws.as_ref())?;
-        Ok(Self { program, draws, _banned: banned })
+        let bias = match sampler.biases(vocab) {
+            None => None,
+            Some(bias) => Some([
+                Tensor::upload(gpu, "bias", &[1, vocab], &bias)?,
+                Tensor::zeros(gpu, "act.biased", &[1, vocab])?,
+            ]),
+        };
+        let program = session.choice(&banned, bias.as_ref(), draws.as_ref())?;
+        Ok(Self { program, draws, banned, bias })
     }
 }
 
@@ -120,17 +148,62 @@ impl Generation {
         if !session.has_room(0) {
             return Ok(None);
         }
-        let token = match self.choice {
-            Some(_) => self.next_chosen(session).await?,
-            None => self.next_sampled(session).await?,
+        let token = match (&self.choice, &session.seated) {
+            // By itself, whoever shares its passes: the same to the bit.
+            (Some(_), _) if self.alone.wanted() => self.next_alone(session).await?,
+            (Some(_), None) => self.next_chosen(session).await?,
+            (Some(_), Some(_)) => self.next_of_rows(session).await?,
+            (None, _) => self.next_sampled(session).await?,
         };
         Ok(Some(token))
+    }
+
+    /// The device's choice, which it makes for several streams at once.
+    async fn next_of_rows(&mut self, session: &mut Session) -> Result<u32> {
+        let undisturbed = self.at.take() == Some(session.standing.mark());
+        let token = match &self.seat {
+            Some(Seat { rows, stream, serial }) if undisturbed => {
+                rows.next(*stream, *serial).await?
+            }
+            _ => self.first_of_rows(session).await?,
+        };
+        let Some(token) = token else {
+            return Err(self.why_none(session).await);
+        };
+        session.standing.go_on(token);
+        self.sampler.drawn(token);
+        self.at = Some(session.standing.mark());
+        Ok(token)
+    }
+
+    /// The choice from the logits that are there; what follows comes with the others' tokens.
+    async fn first_of_rows(&mut self, session: &mut Session) -> Result<Option<u32>> {
+        session.catch_up().await?;
+        let (Some(choice), Some(Seated { rows, stream })) = (&self.choice, &session.seated) else {
+            return Ok(None);
+        };
+        if let Some(draws) = &choice.draws {
+            let (recent, count) = self.sampler.state();
+            draws.set(&session.model.gpu, count, recent);
+        }
+        session.write_step();
+        session.submit_steps(0, &choice.program, &session.chosen_back[0]);
+        let mut token = [0];
+        session.wait_for(&session.chosen_back[0], &mut token).await?;
+        let fed = session.standing.fed;
+        let room = session.cache.capacity().map_or(u64::MAX, |room| room.saturating_sub(fed));
+        let (token, sinks_kept) = (token[0], session.sinks_kept);
+        let (pinned, choice) = (self.pinned, choice.clone());
+        let join = Join { token, fed, sinks_kept, room, pinned, choice };
+        let serial = rows.join(*stream, join);
+        self.seat = Some(Seat { rows: rows.clone(), stream: *stream, serial });
+        Ok(Some(token).filter(|&token| token != NO_TOKEN))
     }
 
     async fn next_sampled(&mut self, session: &mut Session) -> Result<u32> {
         session.catch_up().await?;
         session.read_logits(&mut self.logits).await?;
-        let token = self.sampler.sample(&mut self.logits)?;
+        let token = self.sample_alone()?;
         self.sampler.accept(token);
         session.standing.pending = Some(token);
         session.standing.note(&[token]);
@@ -177,11 +250,7 @@ impl Generation {
     async fn refill(&mut self, session: &mut Session) -> Result<()> {
         let asked = Instant::now();
         let (count, back) = (self.under_way, self.back);
-        let room = match (session.cache.capacity(), &mut session.shifter) {
-            (Some(capacity), _) => capacity.saturating_sub(session.standing.fed) as usize,
-            (None, Some(shifter)) => shifter.room(&session.model, session.standing.fed) as usize,
-            (None, None) => self.most,
-        };
+        let room = session.room_ahead(self.most);
         // The device goes on from the token it has chosen itself.
         let steps = self.pinned.unwrap_or(self.steps.steps()).min(room);
         if let (1.., Some(choice)) = (steps, &self.choice) {
@@ -206,7 +275,7 @@ impl Generation {
     }
 
     /// What was read so long after what was read before, of which somebody else has had a part.
-    fn learn(
+    pub(super) fn learn(
         &mut self,
         session: &mut Session,
         (count, submissions): (usize, usize),
@@ -225,13 +294,15 @@ impl Generation {
     }
 
     /// Why the device has found no token to choose after those given out: what the host says of the same logits.
-    async fn why_none(&self, session: &mut Session) -> Error {
+    pub(super) async fn why_none(&self, session: &mut Session) -> Error {
         let logits = match session.logits().await {
             Ok(logits) => logits,
             Err(error) => return error,
         };
-        let (_, banned) = self.sampler.settings();
-        let may = |(id, logit): (u32, &f32)| logit.is_finite() && !banned.contains(&id);
+        let banned = self.sampler.banned_bits(logits.len());
+        let may = |(id, logit): (u32, &f32)| {
+            logit.is_finite() && !bit(&banned, id) && !self.alone.bans(id)
+        };
         match (0..).zip(&logits).any(may) {
             true => Error::Kernel {
                 kernel: "sample",

@@ -98,6 +98,11 @@ impl Reading {
         &self.generation
     }
 
+    /// The same, to set it.
+    pub fn generation_mut(&mut self) -> &mut Generation {
+        &mut self.generation
+    }
+
     /// What holds back the beginning of a character.
     pub fn detokenizer(&self) -> &Detokenizer {
         &self.detokenizer

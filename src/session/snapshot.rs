@@ -254,6 +254,13 @@ impl Session {
             return Err(Error::Usage("there is nothing to save yet: feed a token first".into()));
         }
         let (settings, ring) = (self.cache.settings(), self.cache.geometry());
+        if generation.is_some_and(|generation| generation.alone.is_constrained()) {
+            return Err(Error::Usage(
+                "a stream cannot be saved in the middle of an output that is held to a grammar: save it when that has \
+                 ended"
+                    .into(),
+            ));
+        }
         if settings.policy == Policy::HalfDiscard {
             return Err(Error::Usage(
                 "a stream of half-discard cannot be saved: that policy is there to be compared with; streaming can"
@@ -269,7 +276,8 @@ impl Session {
             (ahead, _) => (at.fed - ahead - 1, at.last()),
         };
         let recompute = settings.policy == Policy::Recompute;
-        let rows = if recompute { 0 } else { self.rows(at.reach) };
+        let reach = at.reach.max(at.fed + self.beyond());
+        let rows = if recompute { 0 } else { self.rows(reach) };
         let cache_bytes = self.stored(rows).map(|(_, bytes)| bytes).sum();
         let config = &self.model.config;
         let head = Head {
@@ -286,7 +294,7 @@ impl Session {
             cache_bytes,
             logits: if pending.is_some() { 0 } else { config.n_vocab },
             position,
-            reach: if recompute { position } else { at.reach },
+            reach: if recompute { position } else { reach },
             pending,
             last: at.last().unwrap_or_default(),
             sinks_kept: self.sinks_kept,
@@ -341,6 +349,7 @@ impl Session {
     pub fn restore(&mut self, snapshot: &Snapshot) -> Result<()> {
         let Snapshot { head, bytes, body, .. } = snapshot;
         self.expect_fit(snapshot)?;
+        self.leave_rows();
         let gpu = &*self.model.gpu;
         let (mut cache, logits) = bytes[body.clone()].split_at(head.cache_bytes);
         for (tensor, bytes) in self.stored(head.rows).filter(|(_, bytes)| *bytes > 0) {

@@ -2,6 +2,7 @@
 use std::collections::VecDeque;
 
 /// How far a stream is fed, given out and known. Whatever is awaited may never come: before every wait this is right.
+#[derive(Clone)]
 pub(super) struct Standing {
     /// Tokens that the device was fed. Never wraps.
     pub(super) fed: u64,
@@ -70,6 +71,26 @@ impl Standing {
     pub(super) fn lead(&mut self, tokens: u64) {
         self.fed += tokens;
         self.reach = self.reach.max(self.fed);
+    }
+
+    /// The token that was given out last is fed, and the next one is given out.
+    pub(super) fn go_on(&mut self, token: u32) {
+        if self.pending.replace(token).is_some() {
+            self.lead(1);
+        }
+        self.note(&[token]);
+    }
+
+    /// With others the device was fed so many tokens beyond those that were given out before the last.
+    pub(super) fn led(&mut self, tokens: u64) {
+        self.epoch += 1;
+        if tokens > 0 {
+            self.pending = None;
+            self.lead(tokens);
+            self.ahead += tokens - 1;
+            // The logits of these are elsewhere.
+            self.stale = true;
+        }
     }
 
     /// Leaves out what was fed and not given out: it is written over.

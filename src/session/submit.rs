@@ -130,6 +130,25 @@ impl Session {
         self.submit_all(steps, &[&pass.body, &pass.head, choice], Some(back))
     }
 
+    /// Submits the pass over the token that the device is about to choose. Gives the number of submissions.
+    pub(super) fn submit_ahead(&mut self) -> usize {
+        self.write_step();
+        self.count_cache(self.place(), 1, 1);
+        let submissions = self.submit_all(1, &[&self.decode.body, &self.decode.head], None);
+        self.standing.lead(1);
+        self.standing.ahead += 1;
+        submissions
+    }
+
+    /// How many tokens the device may go on by itself, of `most`.
+    pub(super) fn room_ahead(&mut self, most: usize) -> usize {
+        match (self.cache.capacity(), &mut self.shifter) {
+            (Some(capacity), _) => capacity.saturating_sub(self.standing.fed) as usize,
+            (None, Some(shifter)) => shifter.room(&self.model, self.standing.fed) as usize,
+            (None, None) => most,
+        }
+    }
+
     /// Notes what steps have taken, submitted as [`Self::submit_steps`] does.
     pub(super) fn steps_took(&mut self, steps: usize, submissions: usize, time: Duration) {
         // The choice is a piece of its own.

@@ -1,5 +1,7 @@
 //! Every family against transformers in float64, on a tiny model of its own (tests/fixtures/families/ORIGIN.md), and its stream
 //! against the paper's.
+mod rows;
+
 use super::support::{assert_close, gpu};
 use super::tiny::{hold_to_oracle, session, streaming};
 use crate::format::{FileSource, Gguf, TensorInfo};

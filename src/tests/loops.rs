@@ -84,6 +84,7 @@ fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
         .collect();
     for variant in variants {
         let matmul = block_on(MatMul::new(gpu, &all, &all, variant)).unwrap();
+        let few_streams = block_on(MatMulFew::new(gpu, &all, variant)).unwrap();
         let fused = Fused::new(gpu, &both, &sizes.dtypes, variant, Folds::RMS);
         let fused = block_on(fused).unwrap();
         let layer = Folds { kind: NormKind::Layer, biased: false, beside: true };
@@ -93,6 +94,10 @@ fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
             let store = Epilogue::Store;
             matmul.record(r, "matvec", store, [&one_frame, &one_x, &one_y], w, None).unwrap();
             matmul.record(r, "matmul", store, [&many_frame, &many_x, &many_y], w, None).unwrap();
+            if let Some(few) = &few_streams {
+                few.record(r, "matmul_few", store, [&many_frame, &many_x, &many_y], w, None)
+                    .unwrap();
+            }
             // A group of rows leaves a partial sum: the fewest rows leave the most.
             let partials = (width / 4) as u32;
             // Kernels are the same text whatever the type.
@@ -275,6 +280,8 @@ fn choices(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     let op = block_on(Nll::new(gpu)).unwrap();
     op.record(r, "nll", [&frame, &logits, &targets, &nll]).unwrap();
     block_on(Softcap::new(gpu)).unwrap().record(r, "softcap", 30.0, &logits).unwrap();
+    let biased = zeros(gpu, &[1, vocab]);
+    block_on(Bias::new(gpu)).unwrap().record(r, "bias", [&logits, &logits, &biased]).unwrap();
     let peak = block_on(Peak::new(gpu)).unwrap();
     let (params, y) =
         (PeakParams { steps: 2_048, a: 0.5, b: 1.0 }, zeros(gpu, &[1, peak.lanes() as usize]));

@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     reason = "a test that unwraps what is not there should fail right there"
 )]
+mod alone;
 mod blocks;
 #[cfg(feature = "cli")]
 mod chart;
@@ -17,6 +18,8 @@ mod gemma4;
 mod gguf;
 mod gguf_file;
 mod golden;
+#[cfg(feature = "grammar")]
+mod grammar;
 mod half_discard;
 mod hostile;
 mod inspect;
@@ -30,6 +33,7 @@ mod ops;
 mod perplexity;
 mod portability;
 mod portions;
+mod rows;
 #[cfg(feature = "cli")]
 mod scan;
 mod shaders;

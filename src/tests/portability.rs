@@ -5,7 +5,8 @@ use super::tiny::{Tiny, session, streaming};
 use crate::format::DType;
 use crate::gpu::{Gpu, Kernel, KernelSource, with_overrides};
 use crate::model::{KvType, RopeLayout};
-use crate::ops::{Epilogue, Folds, Fused, MatMul, NormKind, Variant, kernels};
+use crate::ops::{Epilogue, Folds, Fused, MatMul, MatMulFew, NormKind, Variant, kernels};
+use crate::session::Session;
 use naga::back::hlsl::{self, ShaderModel};
 use naga::back::pipeline_constants::process_overrides;
 use naga::back::spv::{self, Capability};
@@ -60,6 +61,7 @@ fn asked() -> Asked {
         let products = Epilogue::ALL.map(|epilogue| (epilogue, DType::Q8_0));
         for variant in Variant::all(&gpu) {
             block_on(MatMul::new(&gpu, &products, &products, variant)).unwrap();
+            block_on(MatMulFew::new(&gpu, &products, variant)).unwrap();
             let layer = Folds { kind: NormKind::Layer, biased: true, beside: true };
             for folds in [Folds::RMS, layer] {
                 block_on(Fused::new(&gpu, &products, &[DType::Q8_0], variant, folds)).unwrap();
@@ -70,6 +72,8 @@ fn asked() -> Asked {
             for (kv, chunk) in [(KvType::F16, 64), (KvType::F32, 8)] {
                 session(&model, streaming(4, 60, chunk, kv));
             }
+            let several = Session::several(model.clone(), streaming(4, 60, 64, KvType::F16), 2);
+            block_on(several).unwrap();
             // Of heads alone, of the sizes that nearly all models have.
             let blocks = !tiny.biases.is_empty() && [64, 128].contains(&tiny.head_dim);
             for kv in [KvType::Q8_0, KvType::Q4_0].into_iter().filter(|_| blocks) {

@@ -2,6 +2,8 @@
 //! control tokens, and the tokenizer passes over what is marked.
 use super::Tokenizer;
 use super::tokenizer::Merging;
+#[cfg(feature = "grammar")]
+use super::tokenizer::SPACE;
 use crate::Result;
 use std::borrow::Cow;
 use tokenizers::normalizers::NormalizerWrapper;
@@ -89,14 +91,34 @@ impl Tokenizer {
         let wrong = |e: Box<dyn std::error::Error + Send + Sync>| {
             crate::Error::Tokenizer(format!("the text cannot be split: {e}"))
         };
-        let model = self.inner.get_model();
         let mut normalized = NormalizedString::from(text);
         if let Some(normalizer) = self.inner.get_normalizer() {
             normalizer.normalize(&mut normalized).map_err(wrong)?;
         }
+        self.encode_normalized(normalized, ids)
+    }
+
+    /// The ids of a text in the middle of another: nothing in it is a special token, and nothing is put before it.
+    #[cfg(feature = "grammar")]
+    pub(crate) fn encode_within(&self, text: &str) -> Result<Vec<u32>> {
+        let text = match self.merging {
+            Merging::ByteLevel => text.into(),
+            Merging::Scores(_) | Merging::Lines => text.replace(' ', &SPACE.to_string()),
+        };
+        let mut ids = Vec::new();
+        self.encode_normalized(NormalizedString::from(text), &mut ids)?;
+        ids.retain(|&id| (id as usize) < self.len());
+        Ok(ids)
+    }
+
+    fn encode_normalized(&self, normalized: NormalizedString, ids: &mut Vec<u32>) -> Result<()> {
+        let wrong = |e: Box<dyn std::error::Error + Send + Sync>| {
+            crate::Error::Tokenizer(format!("the text cannot be split: {e}"))
+        };
         if !matches!(self.merging, Merging::ByteLevel) {
             return self.merge(normalized.get(), ids);
         }
+        let model = self.inner.get_model();
         let mut split = PreTokenizedString::from(normalized);
         if let Some(splits) = self.inner.get_pre_tokenizer() {
             splits.pre_tokenize(&mut split).map_err(wrong)?;

@@ -28,6 +28,9 @@ pub struct SamplerSettings {
     pub penalty_last_n: u32,
     /// The same seed draws the same.
     pub seed: u64,
+    /// What is added to the logits of some ids before anything else; -100 or less bans them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bias: Vec<(u32, f32)>,
 }
 
 impl Default for SamplerSettings {
@@ -42,6 +45,7 @@ impl Default for SamplerSettings {
             frequency_penalty: 0.0,
             penalty_last_n: 64,
             seed: 0,
+            bias: Vec::new(),
         }
     }
 }
@@ -77,6 +81,11 @@ impl SamplerSettings {
     /// The most tokens that can be recent. They are kept one by one: a bound on the memory of the penalties.
     pub const MOST_RECENT: u32 = 1 << 20;
 
+    /// The most ids that can have a bias.
+    pub const MOST_BIASED: usize = 1024;
+    /// An id that has this bias or less is never chosen.
+    pub const BANS: f32 = -100.0;
+
     /// An error that names the first setting which cannot work.
     pub fn check(&self) -> Result<()> {
         let wrong = |which, found: String, works| Err(Error::Setting { which, found, works });
@@ -90,6 +99,14 @@ impl SamplerSettings {
         within("repeat_penalty", self.repeat_penalty, 1e-3, 1e3)?;
         within("presence_penalty", self.presence_penalty, -1e6, 1e6)?;
         within("frequency_penalty", self.frequency_penalty, -1e6, 1e6)?;
+        if self.bias.len() > Self::MOST_BIASED {
+            let works = format!("at most {} ids work", Self::MOST_BIASED);
+            return wrong("logit_bias", format!("of {} ids", self.bias.len()), works);
+        }
+        if let Some((id, value)) = self.bias.iter().find(|(_, v)| v.is_nan() || *v > 1e6) {
+            let works = "up to 1000000 works, and -100 or less bans the token".to_owned();
+            return wrong("logit_bias", format!("{value} of token {id}"), works);
+        }
         match self.penalty_last_n {
             0..=Self::MOST_RECENT => Ok(()),
             n => wrong(
@@ -181,8 +198,16 @@ impl Sampler {
     /// For a vocabulary of `n_vocab` tokens, of which `banned` are never drawn.
     pub fn new(settings: SamplerSettings, n_vocab: usize, banned: &[u32]) -> Result<Self> {
         settings.check()?;
+        if let Some((id, _)) = settings.bias.iter().find(|(id, _)| *id as usize >= n_vocab) {
+            return Err(Error::Setting {
+                which: "logit_bias",
+                found: format!("of token {id}"),
+                works: format!("ids below {n_vocab} work, which is the size of the vocabulary"),
+            });
+        }
         let mut left = vec![true; n_vocab];
-        for &id in banned {
+        let bans = settings.bias.iter().filter(|(_, v)| *v <= SamplerSettings::BANS);
+        for &id in bans.map(|(id, _)| id).chain(banned) {
             if let Some(left) = left.get_mut(id as usize) {
                 *left = false;
             }
@@ -244,6 +269,12 @@ impl Sampler {
             }
         }
         let s = &self.settings;
+        for &(id, bias) in &s.bias {
+            if let Some(logit) = logits.get_mut(id as usize) {
+                *logit =
+                    if bias <= SamplerSettings::BANS { f32::NEG_INFINITY } else { *logit + bias };
+            }
+        }
         for &id in &self.recent {
             // A token that is recent several times is penalised at its first place, where its count is.
             let count = std::mem::take(&mut self.counts[id as usize]);
@@ -292,6 +323,45 @@ impl Sampler {
     /// How a token is chosen, and the ids that never are.
     pub fn settings(&self) -> (&SamplerSettings, &[u32]) {
         (&self.settings, &self.banned)
+    }
+
+    /// The ids that are never chosen as bits, 32 to a word, the lowest first. `[ceil(V/32)]`
+    pub fn banned_bits(&self, vocab: usize) -> Vec<u32> {
+        let mut bits = vec![0u32; vocab.div_ceil(32)];
+        let bias = self.settings.bias.iter().filter(|(_, v)| *v <= SamplerSettings::BANS);
+        let ids = self.banned.iter().chain(bias.map(|(id, _)| id));
+        for &id in ids.filter(|&&id| (id as usize) < vocab) {
+            bits[id as usize / 32] |= 1 << (id % 32);
+        }
+        bits
+    }
+
+    /// Whether an id is never chosen.
+    pub fn bans(&self, id: u32) -> bool {
+        let by_bias =
+            |&(biased, value): &(u32, f32)| biased == id && value <= SamplerSettings::BANS;
+        self.banned.contains(&id) || self.settings.bias.iter().any(by_bias)
+    }
+
+    /// The [`state`](Self::state) after these ids have been drawn as well.
+    pub fn after(&self, ids: &[u32]) -> (Vec<u32>, u64) {
+        let draws = self.draws + ids.len() as u64;
+        if !self.penalises() {
+            return (Vec::new(), draws);
+        }
+        let mut recent: Vec<u32> = self.recent.iter().chain(ids).copied().collect();
+        recent.drain(..recent.len().saturating_sub(self.settings.penalty_last_n as usize));
+        (recent, draws)
+    }
+
+    /// What is added to each logit, if anything is to any. `[V]`
+    pub fn biases(&self, vocab: usize) -> Option<Vec<f32>> {
+        let added = self.settings.bias.iter().filter(|(_, v)| *v > SamplerSettings::BANS);
+        let mut added = added.peekable();
+        added.peek()?;
+        let mut bias = vec![0.0; vocab];
+        added.for_each(|&(id, value)| bias[id as usize] += value);
+        Some(bias)
     }
 
     /// Notes a token that the device has drawn by the same settings.

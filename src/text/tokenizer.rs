@@ -15,7 +15,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, Model, OffsetReferential, OffsetType, SplitDelimiterBehavior};
 
 /// SentencePiece's visible space.
-const SPACE: char = '\u{2581}';
+pub(super) const SPACE: char = '\u{2581}';
 
 /// The tokenizer of one model.
 pub struct Tokenizer {

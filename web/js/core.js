@@ -97,46 +97,62 @@ async function withSubgroups(work) {
   }
 }
 
-/** One engine, once: after `unload` it cannot be used. */
+/** One engine and its forks, once: after `unload` it cannot be used. */
 export class Host {
-  #core;
+  /** Streams by their numbers; 0 is the engine's own. */
+  #seats = new Map();
   #device;
   #unloaded = false;
-  #memory;
-  #kept = false;
-  /** Calls run one after another: the core is in one state at a time. */
-  #turn = Promise.resolve();
-  /** What the stream under way has come to. */
-  #stream;
-  /** Conversations, one of which may have the cache. */
-  #talk;
-  /** The cache that streams have. */
-  #cache;
+  #loading;
+  #last = 0;
 
-  call(method, args, { signal, onEvent } = {}) {
-    const turn = this.#turn.then(() => {
-      this.#mayGoOn(signal);
-      if (method === "load") return this.#load(args, signal, onEvent ?? (() => {}));
-      if (!this.#core) throw new BadOptionError("the engine is not loaded");
-      return this[method](args, signal);
-    });
-    this.#turn = turn.catch(() => {});
-    return turn;
+  /** `of`: whose stream it is about. */
+  call(method, args, { of = 0, signal, onEvent } = {}) {
+    if (method === "load") return this.#load(args, signal, onEvent ?? (() => {}));
+    const seat = this.#seats.get(of);
+    const gone = of ? "this fork was unloaded; fork another" : "the engine is not loaded";
+    if (!seat) return Promise.reject(new BadOptionError(gone));
+    if (method === "fork") return seat.call((core) => this.#fork(core, seat), signal);
+    if (method === "leave") return seat.call(() => this.#leave(of));
+    if (method === "loseDevice") return Promise.resolve(this.#device.destroy());
+    return seat.call(() => seat[method](args, signal), signal);
+  }
+
+  async #fork(core, seat) {
+    const fork = await core.fork(JSON.stringify(seat.cache));
+    const number = ++this.#last;
+    const made = new Seat(fork, { ...seat.shared, cache: seat.cache });
+    this.#seats.set(number, made);
+    return { number, info: made.info() };
+  }
+
+  #leave(number) {
+    this.#seats.get(number).free();
+    this.#seats.delete(number);
+  }
+
+  async #load(args, signal, onEvent) {
+    if (this.#loading || this.#seats.size)
+      throw new BadOptionError("this worker has an engine already; start another worker");
+    this.#loading = this.#loadModel(args, signal, onEvent);
+    try {
+      return await this.#loading;
+    } finally {
+      this.#loading = undefined;
+    }
   }
 
   #mayGoOn(signal) {
     if (signal?.aborted || this.#unloaded) throw aborted();
   }
 
-  async #load({ model, keep, sha256, assets, cache, tuning }, signal, onEvent) {
-    if (this.#core) throw new BadOptionError("this worker has an engine already; start another worker");
+  async #loadModel({ model, keep, sha256, assets, cache, streams, tuning }, signal, onEvent) {
+    this.#mayGoOn(signal);
     const adapter = JSON.stringify(await adapterFacts());
     expectBytes(cache);
     const { memory } = await ready(assets);
-    this.#memory = memory;
     const report = throttled((progress) => onEvent({ progress }));
     const warn = (warning) => onEvent({ warning });
-    this.#cache = cache;
     const options = { keep, sha256, signal, report, warn, hasher: () => new Hasher() };
     const loadFrom = async (file) => {
       const told = (loaded, weights) => {
@@ -146,17 +162,18 @@ export class Host {
       };
       try {
         const core = await withSubgroups(() =>
-          Core.load(file, adapter, JSON.stringify(cache), JSON.stringify(tuning), told),
+          Core.load(file, adapter, JSON.stringify(cache), streams, JSON.stringify(tuning), told),
         );
-        this.#core = core;
-        this.#talk = new Talk(core, assets);
+        const shared = { assets, memory, kept: false, over: () => this.#unloaded };
+        const seat = new Seat(core, { ...shared, cache });
+        this.#seats.set(0, seat);
         core.warnings().forEach(warn);
         this.#device = core.device();
         const tuned = core.tuned();
         if (tuned) onEvent({ tuned });
-        this.#kept = await file.finish();
+        seat.shared.kept = await file.finish();
         this.#mayGoOn(signal);
-        if (this.#kept && file.from === "network") onEvent({ kept: true });
+        if (seat.shared.kept && file.from === "network") onEvent({ kept: true });
       } catch (error) {
         this.#free();
         if (error?.code === "bad-model") await file.discard();
@@ -173,13 +190,78 @@ export class Host {
       warn(corrupt(file, error.message));
       await loadFrom(await openModel(model, options));
     }
-    return this.#info();
+    return this.#seats.get(0).info();
   }
 
-  #info() {
+  /** GPU memory is free when this returns. What is under way ends in its own time, and is told nothing more. */
+  unload() {
+    this.#unloaded = true;
+    this.#device?.destroy();
+    // A core that has panicked cannot be freed; the worker goes, and all of its memory.
+    const under = [this.#loading, ...[...this.#seats.values()].map((seat) => seat.idle())];
+    Promise.allSettled(under)
+      .then(() => this.#free())
+      .catch(() => {});
+  }
+
+  #free() {
+    this.#device?.destroy();
+    this.#device?.free();
+    this.#seats.forEach((seat) => seat.free());
+    this.#seats.clear();
+    this.#device = undefined;
+  }
+}
+
+/** One stream over the engine's model. */
+class Seat {
+  #core;
+  /** Calls run one after another: the core is in one state at a time. Those of other streams go on meanwhile. */
+  #turn = Promise.resolve();
+  /** What the stream under way has come to. */
+  #stream;
+  /** Conversations, one of which may have the cache. */
+  #talk;
+
+  /** `shared`: what is the engine's; `cache`: the cache that streams have. */
+  constructor(core, { cache, ...shared }) {
+    this.#core = core;
+    this.shared = shared;
+    this.cache = cache;
+    this.#talk = new Talk(core, shared.assets);
+  }
+
+  call(work, signal) {
+    const turn = this.#turn.then(() => {
+      this.#mayGoOn(signal);
+      return work(this.#core);
+    });
+    this.#turn = turn.catch(() => {});
+    return turn;
+  }
+
+  /** When nothing is under way. */
+  idle() {
+    return this.#turn;
+  }
+
+  #mayGoOn(signal) {
+    if (signal?.aborted || this.shared.over()) throw aborted();
+  }
+
+  #goesOn(signal) {
+    return () => !signal?.aborted && !this.shared.over();
+  }
+
+  info() {
     const info = JSON.parse(this.#core.info());
-    info.bytes.wasm = this.#memory.buffer.byteLength;
-    return { ...info, kept: this.#kept };
+    info.bytes.wasm = this.shared.memory.buffer.byteLength;
+    return { ...info, kept: this.shared.kept };
+  }
+
+  free() {
+    this.#core.free();
+    this.#talk.free();
   }
 
   #place() {
@@ -199,7 +281,7 @@ export class Host {
   /** Feeds a text in passes between which an abort is heard. */
   async #feed(text, signal) {
     const ids = this.#core.encode(text);
-    await this.#core.feed(ids, () => !signal?.aborted && !this.#unloaded);
+    await this.#core.feed(ids, this.#goesOn(signal));
     this.#mayGoOn(signal);
     return ids;
   }
@@ -209,7 +291,7 @@ export class Host {
     if (!this.#core.chatting()) return;
     this.#talk.leave();
     this.#stream = undefined;
-    await this.#core.reset(JSON.stringify(this.#cache));
+    await this.#core.reset(JSON.stringify(this.cache));
   }
 
   async begin({ prompt, settings }, signal) {
@@ -220,7 +302,7 @@ export class Host {
     const ids = nothingNew ? new Uint32Array() : await this.#feed(prompt, signal);
     const ms = performance.now() - start;
     this.#core.begin(JSON.stringify(settings));
-    const info = this.#info();
+    const info = this.info();
     const { ring, window } = info.cache;
     // Everything that was not taken can be taken back (see `stop`): half of what the ring allows; the other half is
     // for the steps that the device is ahead.
@@ -233,12 +315,13 @@ export class Host {
     const stream = this.#stream;
     if (!stream) throw new BadOptionError("this stream was ended by another, by feed or by reset");
     const start = performance.now();
+    const goesOn = this.#goesOn(signal);
     stream.before = this.#core.last();
     const pieces = (stream.pieces = []);
     let ended;
     let firstMs;
     while (!ended && pieces.length < stream.most && (pieces.length === 0 || performance.now() - start < BATCH_MS)) {
-      if (signal?.aborted || this.#unloaded) {
+      if (!goesOn()) {
         ended = "aborted";
         break;
       }
@@ -250,7 +333,7 @@ export class Host {
       else if (text) pieces.push({ text, token: -1, index: this.#core.position() });
     }
     const ms = performance.now() - start;
-    return { pieces, ended, ms, firstMs, ...this.#place(), wasmBytes: this.#memory.buffer.byteLength };
+    return { pieces, ended, ms, firstMs, ...this.#place(), wasmBytes: this.shared.memory.buffer.byteLength };
   }
 
   /** Ends the stream; the last `unseen` pieces were not taken, and have never been. */
@@ -269,13 +352,13 @@ export class Host {
   async answer(args, signal) {
     expectBytes(args.options);
     this.#stream = undefined;
-    const reply = await this.#talk.begin(args, () => !signal?.aborted && !this.#unloaded);
-    return { ...reply, info: this.#info() };
+    const reply = await this.#talk.begin(args, this.#goesOn(signal));
+    return { ...reply, info: this.info() };
   }
 
   async hear({ id }, signal) {
-    const heard = await this.#talk.hear(id, BATCH_MS, () => !signal?.aborted && !this.#unloaded);
-    return { ...heard, wasmBytes: this.#memory.buffer.byteLength };
+    const heard = await this.#talk.hear(id, BATCH_MS, this.#goesOn(signal));
+    return { ...heard, wasmBytes: this.shared.memory.buffer.byteLength };
   }
 
   hush({ id }) {
@@ -288,38 +371,18 @@ export class Host {
 
   setPolicy({ policy }) {
     this.#core.set_policy(JSON.stringify(policy));
-    return this.#info();
+    return this.info();
   }
 
   async reset({ cache }) {
     expectBytes(cache);
-    this.#cache = cache ?? this.#cache;
+    this.cache = cache ?? this.cache;
     this.#stream = undefined;
     // After a conversation there is no cache of a stream that could be emptied.
-    const anew = cache ?? (this.#core.chatting() ? this.#cache : undefined);
+    const anew = cache ?? (this.#core.chatting() ? this.cache : undefined);
     this.#talk.leave();
     await this.#core.reset(anew && JSON.stringify(anew));
-    return this.#info();
-  }
-
-  /** GPU memory is free when this returns. What is under way ends in its own time, and is told nothing more. */
-  unload() {
-    this.#unloaded = true;
-    this.#device?.destroy();
-    // A core that has panicked cannot be freed; the worker goes, and all of its memory.
-    this.#turn = this.#turn.then(() => this.#free()).catch(() => {});
-  }
-
-  #free() {
-    this.#device?.destroy();
-    this.#device?.free();
-    this.#core?.free();
-    this.#talk?.free();
-    this.#device = this.#core = this.#talk = undefined;
-  }
-
-  loseDevice() {
-    this.#device.destroy();
+    return this.info();
   }
 }
 

@@ -56,6 +56,11 @@ export interface LoadOptions extends CacheOptions {
   onWarning?: (message: string) => void;
   /** Aborts the load. What was downloaded so far stays and is resumed by the next load. */
   signal?: AbortSignal;
+  /**
+   * How many streams there may be at once, forks among them: see `Engine.fork`. Each has a cache of its own, which is reserved
+   * at once. Default 1, whose single stream is a little faster than one of several.
+   */
+  streams?: number;
   /** Keep a downloaded model in the browser's private file system, and ask the browser to let it stay. Default true. */
   cache?: boolean;
   /**
@@ -412,12 +417,18 @@ export interface Info {
 }
 
 /**
- * A model on the GPU with one cache over it, which a stream or a conversation has at a time. Load another engine for a second
- * one at the same time.
+ * A model on the GPU with one cache over it, which a stream or a conversation has at a time. Forks go on beside it, each
+ * with a cache of its own over the same weights.
  */
 export class Engine {
   private constructor();
   static load(options: LoadOptions): Promise<Engine>;
+  /**
+   * A second engine over the same weights, with a cache of its own that begins as a copy of this one's stream; after a
+   * conversation it is empty. Both go on at the same time, and a pass over the weights serves all who wait for a token.
+   * What one is given does not depend on the others. There are as many as the model was loaded for (`streams`).
+   */
+  fork(options?: { signal?: AbortSignal }): Promise<Engine>;
   /** As of the last call that came back. */
   readonly info: Info;
   /** Goes on from `prompt`, put behind everything so far. An empty prompt goes on from there itself. */
@@ -442,7 +453,8 @@ export class Engine {
   reset(options?: CacheOptions): Promise<void>;
   /**
    * Frees everything, GPU memory first. What is under way is not waited for: a stream ends as if it had been stopped,
-   * other calls fail with code `"aborted"`. The engine cannot be used afterwards.
+   * other calls fail with code `"aborted"`. The engine cannot be used afterwards, and neither can its forks. Of a fork it
+   * frees what is its own, for another fork to have.
    */
   unload(): Promise<void>;
 }

@@ -55,15 +55,27 @@ const loseDevice = Symbol.for("brooklet.test.loseDevice");
 
 export class Engine {
   #remote;
+  /** Which of the model's streams is this one's; 0 is that of the engine which was loaded. */
+  #of;
   #info;
   /** The stream or the answer that was begun last. */
   #speaking;
   #completions;
 
-  constructor(key, remote, info) {
+  constructor(key, remote, info, of = 0) {
     if (key !== loseDevice) throw new TypeError("use Engine.load(options)");
     this.#remote = remote;
     this.#info = info;
+    this.#of = of;
+  }
+
+  #call(method, args, extra) {
+    return this.#remote.call(method, args, { of: this.#of, ...extra });
+  }
+
+  async fork({ signal } = {}) {
+    const { number, info } = await this.#call("fork", {}, { signal });
+    return new Engine(loseDevice, this.#remote, info, number);
   }
 
   static async load(options) {
@@ -102,7 +114,7 @@ export class Engine {
   #speak(make) {
     const before = this.#speaking;
     const call = async (method, args, extra) => {
-      const reply = await this.#remote.call(method, args, extra);
+      const reply = await this.#call(method, args, extra);
       this.#info = reply?.info ?? this.#info;
       return reply;
     };
@@ -111,7 +123,7 @@ export class Engine {
   }
 
   conversation(options = {}) {
-    const window = async (args) => this.#remote.call("window", args);
+    const window = async (args) => this.#call("window", args);
     return new Conversation((make) => this.#speak(make), window, conversationOptions(options));
   }
 
@@ -123,32 +135,34 @@ export class Engine {
   async feed(text, { signal } = {}) {
     if (typeof text !== "string") throw new BadOptionError(`feed: a string is wanted, not ${typeof text}`);
     await this.#speaking?.stop();
-    return this.#remote.call("feed", { text }, { signal });
+    return this.#call("feed", { text }, { signal });
   }
 
   tokenize(text) {
-    return this.#remote.call("tokenize", { text: String(text) });
+    return this.#call("tokenize", { text: String(text) });
   }
 
   async setPolicy(policy) {
-    this.#info = await this.#remote.call("setPolicy", { policy: cacheOptions({ policy }).policy });
+    this.#info = await this.#call("setPolicy", { policy: cacheOptions({ policy }).policy });
   }
 
   async reset(options) {
     const cache = options && cacheOptions(options);
     await this.#speaking?.stop();
     this.#speaking = undefined;
-    this.#info = await this.#remote.call("reset", { cache });
+    this.#info = await this.#call("reset", { cache });
   }
 
   async unload() {
     this.#speaking?.end("stopped");
-    await this.#remote.unload();
+    if (!this.#of) return this.#remote.unload();
+    await this.#speaking?.stop().catch(() => {});
+    await this.#call("leave", {}).catch(() => {}); // with the engine it is gone already
   }
 
   /** For tests: the device goes away, as after a driver's reset. */
   [loseDevice]() {
-    return this.#remote.call("loseDevice", {});
+    return this.#call("loseDevice", {});
   }
 }
 

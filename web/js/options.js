@@ -67,6 +67,7 @@ const STREAM = {
 
 const LOAD = {
   cache: boolean,
+  streams: integer(1, 256),
   tune: oneOf("on", "off", "again"),
   assets: (name, value) => folderOf(name, value),
   sha256: (name, value) =>
@@ -119,8 +120,9 @@ export const conversationOptions = (options) => checked(options, CONVERSATION, [
 
 export function loadOptions(options) {
   const others = ["model", "onProgress", "onWarning", "signal", "worker"];
-  const { cache = true, sha256, tune = "on", assets, ...rest } = checked(options, { ...CACHE, ...LOAD }, others);
-  return { model: modelOf(options.model), keep: cache, sha256, tune, assets, cache: rest };
+  const known = { ...CACHE, ...LOAD };
+  const { cache = true, sha256, tune = "on", assets, streams = 1, ...rest } = checked(options, known, others);
+  return { model: modelOf(options.model), keep: cache, sha256, tune, assets, streams, cache: rest };
 }
 
 const here = () => globalThis.document?.baseURI ?? globalThis.location?.href;

@@ -66,18 +66,18 @@ export class Remote {
     });
   }
 
-  call(method, args, { signal, onEvent } = {}) {
+  call(method, args, { of, signal, onEvent } = {}) {
     if (this.#calls.over) return Promise.reject(this.#calls.over);
     if (signal?.aborted) return Promise.reject(aborted());
-    const { id, promise } = this.#send(method, args, onEvent);
+    const { id, promise } = this.#send(method, args, onEvent, of);
     const abort = () => this.#worker.postMessage({ brooklet: "abort", id });
     signal?.addEventListener("abort", abort);
     return promise.finally(() => signal?.removeEventListener("abort", abort));
   }
 
-  #send(method, args, onEvent) {
+  #send(method, args, onEvent, of) {
     const { id, promise } = this.#calls.add(onEvent);
-    this.#worker.postMessage({ brooklet: "call", id, method, args });
+    this.#worker.postMessage({ brooklet: "call", id, of, method, args });
     return { id, promise };
   }
 

@@ -6,7 +6,7 @@ let host = new Host();
 const running = new Map();
 
 self.addEventListener("message", async ({ data }) => {
-  const { brooklet, id, method, args } = data ?? {};
+  const { brooklet, id, of, method, args } = data ?? {};
   if (brooklet === "abort") running.get(id)?.abort();
   if (brooklet !== "call") return;
   const abort = new AbortController();
@@ -19,7 +19,7 @@ self.addEventListener("message", async ({ data }) => {
       return self.postMessage({ brooklet: "result", id });
     }
     const onEvent = (event) => self.postMessage({ brooklet: "event", id, event });
-    const result = await host.call(method, args, { signal: abort.signal, onEvent });
+    const result = await host.call(method, args, { of, signal: abort.signal, onEvent });
     self.postMessage({ brooklet: "result", id, result });
   } catch (error) {
     self.postMessage({ brooklet: "error", id, error: plain(error) });

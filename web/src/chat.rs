@@ -42,8 +42,8 @@ impl Core {
     /// one; or the one that is given as text.
     pub fn template(&self, name: Option<String>, text: Option<String>) -> Result<String, Thrown> {
         let source = match text {
-            Some(text) => self.templates.given(&text),
-            None => self.templates.find(name.as_deref())?,
+            Some(text) => self.loaded.templates.given(&text),
+            None => self.loaded.templates.find(name.as_deref())?,
         };
         Ok(Json::of(source).text())
     }
@@ -59,9 +59,10 @@ impl Core {
         let options: ChatOptions = parsed("conversation options", options)?;
         let renderer = Elsewhere { source, render };
         let system = options.system.clone();
-        let mut script = Script::new(self.tokenizer.clone(), renderer, system, None)?;
+        let mut script = Script::new(self.loaded.tokenizer.clone(), renderer, system, None)?;
         script.set_thinking(options.think)?;
-        let settings = options.settings(&script, &self.model.config, &self.model.gpu)?;
+        let settings =
+            options.settings(&script, &self.loaded.model.config, &self.loaded.model.gpu)?;
         let session = self.renewed(settings).await?;
         self.stage = Stage::Chat(Box::new(Chat::over(session, script)));
         Ok(())
@@ -87,7 +88,7 @@ impl Core {
         go_on: Option<Function>,
     ) -> Result<bool, Thrown> {
         let options: StreamOptions = parsed("answer options", options)?;
-        let answer = options.answer(&self.sampling);
+        let answer = options.answer(&self.loaded.sampling);
         let mut going = Going::new(go_on);
         let said = self.chat()?.send(text, &answer, || going.on()).await?;
         going.thrown(said)
@@ -104,7 +105,7 @@ impl Core {
     ) -> Result<Array, Thrown> {
         let options: StreamOptions = parsed("answer options", options)?;
         let before: Vec<Message> = parsed("messages", before)?;
-        let answer = options.answer(&self.sampling);
+        let answer = options.answer(&self.loaded.sampling);
         let mut going = Going::new(go_on);
         let chat = self.chat()?;
         let again = chat.again(&before, said, edited, &answer, || going.on()).await?;

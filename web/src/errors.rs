@@ -31,7 +31,7 @@ fn code(error: &Error) -> &'static str {
             "bad-model"
         }
         Error::Unsupported(_) => "unsupported",
-        Error::Usage(_) | Error::Setting { .. } => "bad-option",
+        Error::Usage(_) | Error::Setting { .. } | Error::Grammar(_) => "bad-option",
         Error::Io { .. } | Error::Fetch { .. } => "network",
         _ => "internal",
     }

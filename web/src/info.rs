@@ -49,23 +49,23 @@ impl ModelInfo {
 impl Core {
     /// Model, adapter, kernels, tier, cache and bytes, as JSON.
     pub fn info(&self) -> Result<String, Thrown> {
-        let (session, gpu) = (self.session()?, &self.model.gpu);
+        let (session, gpu) = (self.session()?, &self.loaded.model.gpu);
         let (settings, ring) = (session.cache().settings(), session.cache().geometry());
-        let (weights, kv) = (self.model.bytes(), session.cache().bytes());
+        let (weights, kv) = (self.loaded.model.bytes(), session.cache().bytes());
         let activations = session.activation_bytes();
         let tier = &gpu.tier;
         let info = serde_json::json!({
-            "model": self.info,
-            "chat": { "template": self.templates.find(None).is_ok() },
+            "model": self.loaded.info,
+            "chat": { "template": self.loaded.templates.find(None).is_ok() },
             "sampling": {
-                "temperature": self.sampling.temperature,
-                "topK": self.sampling.top_k,
-                "topP": self.sampling.top_p,
-                "minP": self.sampling.min_p,
-                "repeatPenalty": self.sampling.repeat_penalty,
+                "temperature": self.loaded.sampling.temperature,
+                "topK": self.loaded.sampling.top_k,
+                "topP": self.loaded.sampling.top_p,
+                "minP": self.loaded.sampling.min_p,
+                "repeatPenalty": self.loaded.sampling.repeat_penalty,
             },
             "adapter": { "name": gpu.name, "backend": gpu.backend, "driver": gpu.driver },
-            "kernels": self.model.variant,
+            "kernels": self.loaded.model.variant,
             "tier": {
                 "f16": tier.f16,
                 "subgroups": tier.subgroups,

@@ -5,11 +5,12 @@ pub mod errors;
 mod file;
 mod info;
 mod options;
+mod pool;
 
 use brooklet::chat::Chat;
 use brooklet::format::{Gguf, Shards};
 use brooklet::gpu::{BrowserAdapter, Gpu};
-use brooklet::model::{CacheSettings, Config, LoadSettings, Model, Policy};
+use brooklet::model::{CacheSettings, Config, KernelSettings, LoadSettings, Model, Policy};
 use brooklet::ops::Origin;
 use brooklet::session::{Ended, Read, Reading, Session};
 use brooklet::text::{SamplerSettings, StopTexts, Templates, Tokenizer, Vocab};
@@ -20,7 +21,9 @@ use file::{Caught, File, JsFile};
 use info::ModelInfo;
 use js_sys::{Array, Function};
 use options::{CacheOptions, StreamOptions, TuneOptions};
+use pool::Pool;
 use sha2::{Digest, Sha256};
+use std::rc::Rc;
 use std::sync::Arc;
 use wasm_bindgen::prelude::*;
 
@@ -30,9 +33,16 @@ pub fn start() {
     std::panic::set_hook(Box::new(|panic| wasm_bindgen::throw_str(&panic.to_string())));
 }
 
-/// A model on the GPU and one stream over it.
+/// A model on the GPU and one stream over it. Forks have streams of their own over the same model.
 #[wasm_bindgen]
 pub struct Core {
+    loaded: Rc<Loaded>,
+    stage: Stage,
+    reading: Option<Reading>,
+}
+
+/// What a core and its forks have in common.
+struct Loaded {
     info: ModelInfo,
     /// What is odd about the file.
     warnings: Vec<String>,
@@ -41,10 +51,21 @@ pub struct Core {
     sampling: SamplerSettings,
     templates: Templates,
     model: Arc<Model>,
+    pool: Pool,
     /// Which kernels suit which device, as far as it has been measured.
     kept: Kept,
-    stage: Stage,
-    reading: Option<Reading>,
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        let session = match std::mem::replace(&mut self.stage, Stage::Empty) {
+            Stage::Empty => None,
+            Stage::Stream(session) => Some(*session),
+            Stage::Chat(chat) => Some(chat.into_session()),
+        };
+        self.reading = None;
+        self.loaded.pool.leave(session);
+    }
 }
 
 /// What has the cache.
@@ -59,12 +80,13 @@ enum Stage {
 
 #[wasm_bindgen]
 impl Core {
-    /// Streams a model to the GPU and makes room for its cache. `adapter`, `cache`, `tuning`: JSON. `progress(loaded, total)` is
-    /// called as bytes arrive; with `loaded` equal to `total` when shaders are compiled.
+    /// Streams a model to the GPU and makes room for the caches of so many streams. `adapter`, `cache`, `tuning`: JSON.
+    /// `progress(loaded, total)` is called as bytes arrive; with `loaded` equal to `total` when shaders are compiled.
     pub async fn load(
         file: JsFile,
         adapter: String,
         cache: String,
+        streams: u32,
         tuning: String,
         progress: Function,
     ) -> Result<Core, Thrown> {
@@ -74,6 +96,7 @@ impl Core {
         let caught = Caught::default();
         let loaded = async {
             let (file, gguf) = File::gather(file, &caught).await?;
+            let cache = (cache, streams as usize);
             Self::load_file(&file, gguf, adapter, cache, tuning, progress).await
         };
         loaded.await.map_err(|error| caught.thrown(error))
@@ -83,7 +106,7 @@ impl Core {
         file: &Shards<File>,
         gguf: Gguf,
         adapter: BrowserAdapter,
-        cache: CacheOptions,
+        (cache, streams): (CacheOptions, usize),
         tuning: TuneOptions,
         progress: Function,
     ) -> Result<Core> {
@@ -108,21 +131,40 @@ impl Core {
         let mut kept = Kept::parse(&tuning.kept);
         let choice = tune::choose(&gpu, &gguf, &config, tuning.tune, &mut kept);
         let choice = choice.await.map_err(free)?;
-        let load = LoadSettings { config, variant: Some(choice), kernels: (&settings).into() };
+        let mut kernels = KernelSettings::from(&settings);
+        kernels.rows = streams > 1;
+        let load = LoadSettings { config, variant: Some(choice), kernels };
         let model = Model::with_settings(gpu.clone(), file, &gguf, load, &mut told).await;
         let model = Arc::new(model.map_err(free)?);
-        let session = Session::new(model.clone(), settings).await.map_err(free)?;
-        Ok(Self {
-            info,
-            warnings: [gguf.warnings.as_slice(), tokenizer.warnings()].concat(),
-            tokenizer,
-            sampling,
-            templates,
-            model,
-            kept,
-            stage: Stage::Stream(Box::new(session)),
-            reading: None,
-        })
+        let pool = Pool::new(model.clone(), streams);
+        let session = pool.session(settings).await.map_err(free)?;
+        pool.enter()?;
+        let warnings = [gguf.warnings.as_slice(), tokenizer.warnings()].concat();
+        let loaded = Loaded { info, warnings, tokenizer, sampling, templates, model, pool, kept };
+        let stage = Stage::Stream(Box::new(session));
+        Ok(Self { loaded: Rc::new(loaded), stage, reading: None })
+    }
+
+    /// Another stream over the same model, which begins as a copy of this one; where a conversation has the cache, with
+    /// nothing, in a cache of streams (JSON). An error where there are as many as the model was loaded for.
+    pub async fn fork(&self, cache: String) -> Result<Core, Thrown> {
+        let cache: CacheOptions = parsed("cache options", &cache)?;
+        let loaded = self.loaded.clone();
+        loaded.pool.enter()?;
+        let mut fork = Core { loaded, stage: Stage::Empty, reading: None };
+        let Loaded { model, pool, .. } = &*self.loaded;
+        let session = match &self.stage {
+            Stage::Stream(stream) => {
+                let mut session = pool.session(stream.cache().settings()).await?;
+                if stream.position() > 0 {
+                    session.fork_from(stream)?;
+                }
+                session
+            }
+            _ => pool.session(cache.settings(&model.config, Some(&model.gpu))).await?,
+        };
+        fork.stage = Stage::Stream(Box::new(session));
+        Ok(fork)
     }
 
     fn session(&self) -> Result<&Session> {
@@ -146,25 +188,26 @@ impl Core {
 
     /// What is odd about the model's file, in sentences.
     pub fn warnings(&self) -> Vec<String> {
-        self.warnings.clone()
+        self.loaded.warnings.clone()
     }
 
     /// What the load has measured and what was known before, to be kept for the next; none where nothing is new.
     pub fn tuned(&self) -> Option<String> {
-        (self.model.variant.origin == Origin::Measured).then(|| self.kept.text())
+        let Loaded { model, kept, .. } = &*self.loaded;
+        (model.variant.origin == Origin::Measured).then(|| kept.text())
     }
 
     /// The ids of a text that follows what was fed so far.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Thrown> {
         Ok(match self.session()?.position() {
-            0 => self.tokenizer.encode_first(text)?,
-            _ => self.tokenizer.encode(text, false)?,
+            0 => self.loaded.tokenizer.encode_first(text)?,
+            _ => self.loaded.tokenizer.encode(text, false)?,
         })
     }
 
     /// The text of one token by itself.
     pub fn piece(&self, id: u32) -> String {
-        String::from_utf8_lossy(self.tokenizer.bytes(id)).into_owned()
+        String::from_utf8_lossy(self.loaded.tokenizer.bytes(id)).into_owned()
     }
 
     /// Takes tokens in, and gives how many: while `go_on`, asked before each pass over some of them, is true.
@@ -177,7 +220,7 @@ impl Core {
     /// Gets ready to generate after what was fed. `options`: JSON.
     pub fn begin(&mut self, options: &str) -> Result<(), Thrown> {
         let options: StreamOptions = parsed("stream options", options)?;
-        let (tokenizer, none) = (self.tokenizer.clone(), &[][..]);
+        let (tokenizer, none) = (self.loaded.tokenizer.clone(), &[][..]);
         let (banned, ends) = match options.stop_at_eos {
             true => (none, tokenizer.eog()),
             false => (tokenizer.eog(), none),
@@ -198,7 +241,7 @@ impl Core {
         let (Stage::Stream(session), Some(reading)) = (&mut self.stage, &mut self.reading) else {
             return Err(Error::Usage("next was called before begin".to_owned()).into());
         };
-        Ok(match reading.next(session, &self.tokenizer).await? {
+        Ok(match reading.next(session, &self.loaded.tokenizer).await? {
             Read::Token { token, text } => Array::of2(&text.into(), &token.into()),
             Read::End(why) => {
                 let rest = reading.finish();
@@ -241,7 +284,7 @@ impl Core {
             return Ok(());
         };
         let cache: CacheOptions = parsed("cache options", &cache)?;
-        let settings = cache.settings(&self.model.config, Some(&self.model.gpu));
+        let settings = cache.settings(&self.loaded.model.config, Some(&self.loaded.model.gpu));
         settings.geometry()?;
         self.stage = Stage::Stream(Box::new(self.renewed(settings).await?));
         Ok(())
@@ -257,14 +300,19 @@ impl Core {
             Stage::Chat(chat) => Some(chat.into_session()),
         };
         let before = old.as_ref().map(|session| session.cache().settings());
+        let pool = &self.loaded.pool;
         // The old one first: there may not be room for both.
-        if let Some(mut session) = old.filter(|_| before == Some(settings)) {
-            session.reset();
-            return Ok(session);
+        match old {
+            Some(mut session) if before == Some(settings) => {
+                session.reset();
+                return Ok(session);
+            }
+            Some(session) => pool.give_back(session),
+            None => {}
         }
-        let made = Session::new(self.model.clone(), settings).await;
+        let made = pool.session(settings).await;
         if let (Err(_), Some(before)) = (&made, before)
-            && let Ok(session) = Session::new(self.model.clone(), before).await
+            && let Ok(session) = pool.session(before).await
         {
             self.stage = Stage::Stream(Box::new(session));
         }
@@ -273,7 +321,7 @@ impl Core {
 
     /// What gives the GPU memory back while the core is at work.
     pub fn device(&self) -> Device {
-        Device(self.model.gpu.clone())
+        Device(self.loaded.model.gpu.clone())
     }
 }
 

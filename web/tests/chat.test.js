@@ -12,8 +12,8 @@ test("answers are those of the native binary, and a turn feeds its own tokens al
   const options = ["--chat-template", "chatml", "--system", SYSTEM, "--window", "60", "-n", "9"];
   const native = nativeChat(["-m", TINY, ...options], said);
   const found = await here.inPage(
-    async ({ Engine, TINY, collect }, { said, system }) => {
-      const engine = await Engine.load({ model: TINY });
+    async ({ load, collect }, { said, system }) => {
+      const engine = await load();
       const chat = engine.conversation({ system, template: "chatml", window: 60 });
       const turns = [];
       for (const text of said) {
@@ -53,9 +53,8 @@ test("answers are those of the native binary, and a turn feeds its own tokens al
 });
 
 test("conversations of one engine", async (t) => {
-  // One engine for all: a load takes a software GPU some seconds.
-  const all = await here.inPage(async ({ Engine, TINY, collect }) => {
-    const engine = await Engine.load({ model: TINY, window: 30 });
+  const all = await here.inPage(async ({ load, collect }) => {
+    const engine = await load({ window: 30 });
     const stopped = async () => {
       const said = async (answer, most) => (await collect(answer, most)).map(({ text }) => text).join("");
       const chat = engine.conversation({ template: "chatml", window: 200 });
@@ -225,6 +224,7 @@ test("chat in OpenAI's shape goes on from its own answers, and WebLLM's names wo
     ];
     const common = { temperature: 0, max_tokens: 8, seed: 1 };
     const whole = await engine.chat.completions.create({ messages, ...common }).catch((error) => error.message);
+    await engine.unload();
     return { reports, unknown, gone, whole };
   });
   assert.equal(found.message, undefined);
@@ -233,8 +233,8 @@ test("chat in OpenAI's shape goes on from its own answers, and WebLLM's names wo
   // The tiny model has no template, and WebLLM's names do not give one.
   assert.match(found.whole, /a template is needed/);
 
-  const turns = await here.inPage(async ({ Engine, TINY }) => {
-    const engine = await Engine.load({ model: TINY });
+  const turns = await here.inPage(async ({ load }) => {
+    const engine = await load();
     const { completions } = engine.chat;
     completions.with({ template: "chatml", window: 300 });
     const messages = [

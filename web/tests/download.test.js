@@ -1,39 +1,25 @@
 // Downloads that are interrupted, damaged, resumed, or have nowhere to be kept.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { after, afterEach, before, beforeEach, test } from "node:test";
-import { TINY, blank, browser, needs, readModel, reader, sha256, site } from "./harness.js";
+import { beforeEach, test } from "node:test";
+import { TINY, needs, packagePages, readModel, reader, sha256 } from "./harness.js";
 
 const BYTES = readFileSync(TINY);
 const SUM = sha256(TINY);
-let chrome, server, page, faults, requests, expected;
+const here = packagePages();
+let faults, requests;
 
-before(async () => {
-  server = await site((req, res) => {
+beforeEach(() => {
+  requests = [];
+  faults = whole;
+  here.faults = (req, res) => {
     if (reader(req, res)) return true;
     if (!req.url.startsWith("/models/")) return false;
     requests.push(req.headers.range ?? "all");
     faults(req, res);
     return true;
-  });
-  chrome = await browser();
-  requests = [];
-  faults = whole;
-  page = await blank(chrome.context, server.url);
-  expected = (await load("straight.gguf", { cache: false })).text;
-  assert.equal(expected?.length, 5);
-  await page.close();
+  };
 });
-after(async () => {
-  await chrome?.close();
-  await server?.close();
-});
-beforeEach(async () => {
-  requests = [];
-  faults = whole;
-  page = await blank(chrome.context, server.url);
-});
-afterEach(() => page.close());
 
 /** Answers as a good server does; `upTo` cuts the connection after so many bytes of the file. */
 function answer(req, res, { bytes = BYTES, upTo = Infinity, ranges = true, etag = '"1"', length = true } = {}) {
@@ -48,42 +34,43 @@ function answer(req, res, { bytes = BYTES, upTo = Infinity, ranges = true, etag 
 const whole = (req, res) => answer(req, res);
 
 /** Reads all of a model where nothing but its bytes matters. */
-const read = (name, options) => readModel(page, `${server.url}/models/${name}`, options);
+const read = (name, options) => readModel(here.page, `${here.url}/models/${name}`, options);
 
 /** Loads a model and streams a little; whatever happens comes back as data. */
 const load = (name, options = {}) =>
-  page.evaluate(
-    async ([name, { abortAfter, ...options }]) => {
-      const { Engine, keptModels } = await import("/brooklet/index.js");
+  here.inPage(
+    async ({ load, collect, keptModels }, { name, ...options }) => {
       const warnings = [];
       const from = new Set();
-      const abort = new AbortController();
-      const onProgress = (progress) => {
-        from.add(progress.from);
-        if (progress.loaded > abortAfter) abort.abort();
-      };
       let result;
       try {
-        const engine = await Engine.load({
+        const engine = await load({
           model: `/models/${name}`,
           onWarning: (warning) => warnings.push(warning),
-          onProgress,
-          signal: abort.signal,
+          onProgress: (progress) => from.add(progress.from),
           ...options,
         });
-        const text = [];
-        for await (const piece of engine.stream("hello", { temperature: 0, maxTokens: 5 })) text.push(piece.token);
-        result = { text, kept: engine.info.kept };
+        const pieces = await collect(engine.stream("hello", { temperature: 0, maxTokens: 5 }));
+        result = { text: pieces.map(({ token }) => token), kept: engine.info.kept };
         await engine.unload();
       } catch (error) {
         result = { code: error.code, message: error.message };
       }
       return { ...result, warnings, from: [...from], models: await keptModels() };
     },
-    [name, options],
+    { name, ...options },
   );
 
+/** What it streams where nothing is in its way. */
+const straight = async () => {
+  const { text } = await load("straight.gguf", { cache: false });
+  assert.equal(text?.length, 5);
+  requests = [];
+  return text;
+};
+
 test("a whole download is kept, and read from there the next time", async () => {
+  const expected = await straight();
   const first = await load("a.gguf", { sha256: SUM });
   assert.deepEqual([first.kept, first.from, first.warnings], [true, ["network"], []]);
   assert.deepEqual(first.text, expected);
@@ -142,9 +129,10 @@ test("what came before an abort is resumed by the next load; of a changed file i
 });
 
 test("a corrupt copy is noticed and fetched anew", async () => {
+  const expected = await straight();
   await read("g.gguf", { sha256: SUM });
   const damage = (how) =>
-    page.evaluate(async (how) => {
+    here.page.evaluate(async (how) => {
       const dir = await (await navigator.storage.getDirectory()).getDirectoryHandle("brooklet");
       for await (const [name, handle] of dir.entries()) {
         if (!name.endsWith(".gguf")) continue;
@@ -203,10 +191,10 @@ test("addresses that do not answer are said", async () => {
 });
 
 test("where there is no room the model is not kept, and runs all the same", { skip: needs("quota") }, async () => {
-  const session = await chrome.context.newCDPSession(page);
-  await session.send("Storage.overrideQuotaForOrigin", { origin: server.url, quotaSize: 1000 });
+  const session = await here.context.newCDPSession(here.page);
+  await session.send("Storage.overrideQuotaForOrigin", { origin: here.url, quotaSize: 1000 });
   const found = await read("l.gguf");
-  await session.send("Storage.overrideQuotaForOrigin", { origin: server.url });
+  await session.send("Storage.overrideQuotaForOrigin", { origin: here.url });
   assert.deepEqual([found.read, found.kept], [SUM, false], JSON.stringify(found));
   assert.match(found.warnings.join(), /l\.gguf will not be kept in this browser/);
 });
@@ -217,17 +205,14 @@ test("two engines that load the same model at once both get it", async () => {
     // Neither gets a byte before both have asked: whoever came late would find a kept copy.
     if (held.push(() => whole(req, res)) === 2) for (const go of held) go();
   };
-  const found = await page.evaluate(async () => {
-    const { Engine } = await import("/brooklet/index.js");
-    const warnings = [];
-    const load = () => Engine.load({ model: "/models/m.gguf", onWarning: (warning) => warnings.push(warning) });
-    const engines = await Promise.all([load(), load()]);
-    const kept = engines.map((engine) => engine.info.kept);
-    await Promise.all(engines.map((engine) => engine.unload()));
-    return { kept: kept.sort(), warnings };
-  });
-  assert.deepEqual(found.kept, [false, true]);
-  assert.match(found.warnings.join(), /by another engine too/);
+  const both = await Promise.all([read("m.gguf"), read("m.gguf")]);
+  assert.deepEqual(
+    both.map((found) => found.read),
+    [SUM, SUM],
+    JSON.stringify(both),
+  );
+  assert.deepEqual(both.map(({ kept }) => kept).sort(), [false, true]);
+  assert.match(both.flatMap(({ warnings }) => warnings).join(), /by another engine too/);
 });
 
 test("a kept copy is hashed once, and again after it was written to", async () => {
@@ -235,7 +220,7 @@ test("a kept copy is hashed once, and again after it was written to", async () =
   await read("o.gguf"); // with nothing to compare it with
   assert.deepEqual(await stages({ sha256: SUM }), ["verify"]);
   assert.deepEqual(await stages({ sha256: SUM }), []);
-  await page.evaluate(async () => {
+  await here.page.evaluate(async () => {
     const dir = await (await navigator.storage.getDirectory()).getDirectoryHandle("brooklet");
     for await (const [name, handle] of dir.entries()) {
       if (!name.endsWith(".gguf")) continue;
@@ -274,12 +259,19 @@ test("an answer that is given up is not sent on", { timeout: 120_000 }, async ()
   assert.deepEqual(requests, ["all", "bytes=40000-", "bytes=40000-"]);
 });
 
-test("the browser is asked to let a model stay when one is kept, and not again", async () => {
+test("the browser is asked to let a model stay when one is kept, and not again", async (t) => {
+  const page = here.page;
   await page.evaluate(() => {
     globalThis.asked = 0;
     navigator.storage.persisted = async () => false;
     navigator.storage.persist = async () => (globalThis.asked += 1) > 0;
   });
+  t.after(() =>
+    page.evaluate(() => {
+      delete navigator.storage.persisted;
+      delete navigator.storage.persist;
+    }),
+  );
   const asked = () => page.evaluate(() => globalThis.asked);
   assert.equal((await load("r.gguf", { cache: false })).kept, false);
   assert.equal(await asked(), 0);

@@ -32,7 +32,7 @@ const run = (command, args, cwd) =>
 const MAIN = `import { Engine } from "brooklet";
 
 const show = document.querySelector("pre")!;
-const engine = await Engine.load({ model: "/tiny.gguf", onProgress: ({ loaded, total }) => (show.textContent = \`\${loaded} of \${total}\`) });
+const engine = await Engine.load({ model: "/tiny.gguf", tune: "off", onProgress: ({ loaded, total }) => (show.textContent = \`\${loaded} of \${total}\`) });
 show.textContent = "";
 const stream = engine.stream("Once upon a time", { temperature: 0, maxTokens: 20 });
 for await (const { text } of stream) show.append(text);
@@ -213,7 +213,7 @@ test(
     // In the page itself: so the heap measured is that of all the package's code, the worker's half too.
     await page.evaluate(async () => {
       const { Engine } = await import("/brooklet/index.js");
-      const engine = await Engine.load({ model: "/fixtures/tiny.gguf", window: 200, worker: false });
+      const engine = await Engine.load({ model: "/fixtures/tiny.gguf", window: 200, worker: false, tune: "off" });
       globalThis.stream = engine.stream("hello", { seed: 1 });
       globalThis.advance = async (to) => {
         while (stream.stats.generatedTokens < to) await stream.next();
@@ -245,7 +245,7 @@ test("a script from another site can be embedded", async () => {
   await page.goto(`${own.url}/fixtures/`);
   const count = await page.evaluate(async (other) => {
     const { Engine } = await import(`${other}/brooklet/index.js`);
-    const engine = await Engine.load({ model: "/fixtures/tiny.gguf" });
+    const engine = await Engine.load({ model: "/fixtures/tiny.gguf", tune: "off" });
     let count = 0;
     for await (const piece of engine.stream("a", { maxTokens: 5 })) count += piece.token >= 0;
     await engine.unload();

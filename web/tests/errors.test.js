@@ -7,7 +7,7 @@ import { TINY, packagePages } from "./harness.js";
 const here = packagePages();
 
 test("wrong options are refused in words before anything starts", async () => {
-  const messages = await here.inPage(async ({ Engine, TINY }) => {
+  const messages = await here.inPage(async ({ Engine, TINY, load }) => {
     const refused = async (work) => {
       try {
         await work();
@@ -16,18 +16,18 @@ test("wrong options are refused in words before anything starts", async () => {
         return `${error.code}: ${error.message}`;
       }
     };
-    const load = (options) => refused(() => Engine.load({ model: TINY, ...options }));
-    const engine = await Engine.load({ model: TINY });
+    const loads = (options) => refused(() => Engine.load({ model: TINY, ...options }));
+    const engine = await load();
     const stream = (options) => refused(() => engine.stream("x", options));
     const all = [
-      await load({ window: 0 }),
-      await load({ window: 4.5 }),
-      await load({ policy: "best" }),
-      await load({ polcy: "dense" }),
-      await load({ model: 7 }),
-      await load({ model: "ftp://example.org/a.gguf" }),
-      await load({ sha256: "12" }),
-      await load({ policy: "window", sinks: 3 }),
+      await loads({ window: 0 }),
+      await loads({ window: 4.5 }),
+      await loads({ policy: "best" }),
+      await loads({ polcy: "dense" }),
+      await loads({ model: 7 }),
+      await loads({ model: "ftp://example.org/a.gguf" }),
+      await loads({ sha256: "12" }),
+      await loads({ policy: "window", sinks: 3 }),
       await refused(() => Engine.load()),
       await stream({ temperature: NaN }),
       await stream({ topP: 2 }),
@@ -69,18 +69,18 @@ test("an abort is heard during a load and during a stream", async () => {
     res.write(readFileSync(TINY).subarray(0, 50_000)); // and never the rest
     return true;
   };
-  const found = await here.inPage(async ({ Engine, TINY, collect }) => {
+  const found = await here.inPage(async ({ Engine, TINY, load, collect }) => {
     const code = (promise) =>
       promise.then(
         () => "done",
         (error) => error.code,
       );
     const abort = new AbortController();
-    const load = Engine.load({ model: "/models/slow.gguf", signal: abort.signal });
+    const slow = Engine.load({ model: "/models/slow.gguf", signal: abort.signal });
     setTimeout(() => abort.abort(), 300);
-    const during = await code(load);
+    const during = await code(slow);
     const at_once = await code(Engine.load({ model: TINY, signal: AbortSignal.abort() }));
-    const engine = await Engine.load({ model: TINY });
+    const engine = await load();
     const stop = new AbortController();
     const stream = engine.stream("hello", { signal: stop.signal });
     await stream.next();
@@ -107,15 +107,15 @@ test("an abort is heard during a load and during a stream", async () => {
 });
 
 test("a lost device is said, and another engine works", async () => {
-  const found = await here.inPage(async ({ Engine, TINY, collect }) => {
-    const engine = await Engine.load({ model: TINY });
+  const found = await here.inPage(async ({ Engine, TINY, load, collect }) => {
+    const engine = await Engine.load({ model: TINY, tune: "off" });
     const stream = engine.stream("hello");
     await stream.next();
     await engine[Symbol.for("brooklet.test.loseDevice")]();
     const error = await collect(stream).catch((e) => e);
     const again = await engine.feed("more").catch((e) => e.code);
     await engine.unload();
-    const other = await Engine.load({ model: TINY });
+    const other = await load();
     const rest = await collect(other.stream("a", { maxTokens: 3 }));
     await other.unload();
     return { code: error.code, message: error.message, reason: stream.stats.stopReason, again, rest: rest.length };

@@ -37,14 +37,14 @@ const serves = (ranges) => (req, res) => {
 
 test("a file whose tensors begin behind 5 GiB gives the tokens of the small one", { timeout: 300_000 }, async () => {
   here.faults = serves([]);
-  const found = await here.inPage(async ({ Engine, TINY, collect }, hole) => {
+  const found = await here.inPage(async ({ load, TINY, collect }, hole) => {
     const bytes = async (path) => new Uint8Array(await (await fetch(path)).arrayBuffer());
     const zeros = new Blob([new Uint8Array(64 << 20)]);
     const holes = Array.from({ length: hole / zeros.size }, () => zeros);
     const far = new File([await bytes("/head"), ...holes, await bytes("/tail")], "far.gguf");
     const tokens = [];
     for (const model of [TINY, far]) {
-      const engine = await Engine.load({ model, tune: "off" });
+      const engine = await load({ model });
       const pieces = await collect(engine.stream("hello", { temperature: 0, maxTokens: 12 }));
       tokens.push(pieces.map(({ token }) => token).join());
       await engine.unload();
@@ -63,7 +63,7 @@ test("a download is resumed, kept and read behind 5 GiB", { timeout: 300_000, sk
   const url = `${here.url}/models/far.gguf`;
   const key = createHash("sha256").update(url).digest("hex").slice(0, 32);
   const found = await here.inPage(
-    async ({ Engine, TINY, collect, keptModels, forgetModel }, { url, key, have, total }) => {
+    async ({ load, TINY, collect, keptModels, forgetModel }, { url, key, have, total }) => {
       const first = await (await fetch("/head")).arrayBuffer();
       const root = await navigator.storage.getDirectory();
       const dir = await root.getDirectoryHandle("brooklet", { create: true });
@@ -78,7 +78,7 @@ test("a download is resumed, kept and read behind 5 GiB", { timeout: 300_000, sk
       await write(`${key}.json`, JSON.stringify({ url, total, identity: '"far"', complete: false }));
       const tokens = [];
       for (const model of [TINY, url, url]) {
-        const engine = await Engine.load({ model, cache: model === url, tune: "off" });
+        const engine = await load({ model, cache: model === url });
         const pieces = await collect(engine.stream("hello", { temperature: 0, maxTokens: 12 }));
         tokens.push(pieces.map(({ token }) => token).join());
         await engine.unload();

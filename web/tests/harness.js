@@ -1,10 +1,10 @@
 // A browser and a server for the browser tests.
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { after, afterEach, before, beforeEach } from "node:test";
-import { env } from "node:process";
+import { after, before, beforeEach } from "node:test";
+import { env, pid } from "node:process";
 import { fileURLToPath } from "node:url";
 import { browser as chromium } from "../chromium.js";
 import { browser as firefox } from "../firefox.js";
@@ -49,12 +49,17 @@ export const ROOT = join(dirname(fileURLToPath(import.meta.url)), "..", "..");
 export const TINY = join(ROOT, "tests", "fixtures", "tiny.gguf");
 export const MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
+const BINARY = env.BROOKLET_BINARY ?? join(ROOT, "target", "debug", "brooklet");
+const STREAMS = join(ROOT, "target", "native-streams");
+
 /** A browser for a test; `context` and `close` go with it. */
 export async function browser(options) {
   const args = [
     "--enable-precise-memory-info",
     "--host-resolver-rules=MAP insecure.test 127.0.0.1", // a page that is neither https nor localhost
   ];
+  // Workgroup memory that is not zeroed first, as in the native engine: SwiftShader compiles kernels in half the time.
+  if (!ALL) args.push("--enable-dawn-features=disable_workgroup_init");
   const driven = await (FIREFOX ? firefox(options) : chromium({ args, ...options }));
   driven.context.setDefaultTimeout(120_000); // the GPU is software, and other tests run beside
   return driven;
@@ -146,6 +151,35 @@ export const readModel = (page, model, options = {}) =>
 
 export const sha256 = (path) => createHash("sha256").update(readFileSync(path)).digest("hex");
 
+/** A worker for one engine after another, all of them on one GPU device with what is compiled for it already: a load takes
+ * a software GPU some seconds otherwise. Not for a test of the device, or of what an engine leaves behind. */
+const WARM = `
+import "/brooklet/worker.js";
+
+const { requestDevice } = GPUAdapter.prototype;
+let device;
+GPUAdapter.prototype.requestDevice = function (descriptor) {
+  return (device ??= requestDevice.call(this, descriptor));
+};
+GPUDevice.prototype.destroy = () => {};
+const held = [];
+for (const method of ["createComputePipeline", "createComputePipelineAsync"]) {
+  const create = GPUDevice.prototype[method];
+  GPUDevice.prototype[method] = function (descriptor) {
+    const made = create.call(this, descriptor);
+    held.push(made); // the browser finds what somebody holds
+    return made;
+  };
+}
+`;
+
+/** Answers for `/warm.js`. */
+export function warm(req, res) {
+  if (req.url !== "/warm.js") return false;
+  res.writeHead(200, { "content-type": "text/javascript" }).end(WARM);
+  return true;
+}
+
 /** SwiftShader as the loader of Vulkan finds it, for programs beside the browser's. */
 export const SWIFTSHADER = [
   "/usr/lib/chromium/vk_swiftshader_icd.json",
@@ -161,9 +195,8 @@ export function withSwiftShader() {
 
 /** The lines of JSON that the native binary writes, greedy on SwiftShader. */
 function native(args, input = "") {
-  const binary = env.BROOKLET_BINARY ?? join(ROOT, "target", "debug", "brooklet");
   const options = ["--temp", "0", "--json", "--adapter", "SwiftShader", "--quiet"];
-  const output = execFileSync(binary, [...args, ...options], { env: withSwiftShader(), encoding: "utf8", input });
+  const output = execFileSync(BINARY, [...args, ...options], { env: withSwiftShader(), encoding: "utf8", input });
   return output
     .trim()
     .split("\n")
@@ -184,24 +217,57 @@ export function nativeChat(args, messages) {
   return answers;
 }
 
-/** What the native binary streams greedily on SwiftShader: `{ token, text }` each, and its summary. */
+/** What the native binary streams greedily on SwiftShader: `{ token, text }` each, and its summary. Several files of tests
+ * ask for the same, which takes half a minute: it is kept for as long as the binary, the model and the driver are these. */
 export function nativeStream(model, prompt, tokens) {
+  const stamps = [BINARY, model, SWIFTSHADER].map((path) => [path, statSync(path).size, statSync(path).mtimeMs]);
+  const name = createHash("sha256")
+    .update(JSON.stringify([stamps, prompt, tokens]))
+    .digest("hex");
+  const kept = join(STREAMS, `${name}.json`);
+  if (existsSync(kept)) return JSON.parse(readFileSync(kept, "utf8"));
   const pieces = native(["run", "-m", model, "-p", prompt, "-n", String(tokens)]);
   const { summary } = pieces.pop();
   if (!/SwiftShader/.test(summary.adapter)) throw new Error(`the native run was on ${summary.adapter}`);
+  mkdirSync(STREAMS, { recursive: true });
+  writeFileSync(`${kept}.${pid}`, JSON.stringify({ pieces, summary }));
+  renameSync(`${kept}.${pid}`, kept);
   return { pieces, summary };
 }
 
-/** For a file of tests: a fresh page for each, with nothing kept. `inPage(work, argument)` runs in it with the package
- * at hand and turns what is thrown into `{ code, message }`; `faults(req, res)` may answer for the server. */
+/** What `inPage` gives to its work, in the page. */
+const TOOLS = `
+globalThis.tools ??= (async () => {
+  const brooklet = await import("/brooklet/index.js");
+  const TINY = "/fixtures/tiny.gguf";
+  const collect = async (stream, most = Infinity) => {
+    const pieces = [];
+    for await (const piece of stream) if (pieces.push(piece) >= most) break;
+    return pieces;
+  };
+  const warmWorker = () => new Worker("/warm.js", { type: "module" });
+  let worker, engine;
+  const load = async (options) => {
+    await engine?.unload();
+    engine = undefined;
+    worker ??= warmWorker();
+    return (engine = await brooklet.Engine.load({ model: TINY, tune: "off", worker, ...options }));
+  };
+  return { ...brooklet, TINY, collect, load, warmWorker };
+})()`;
+
+/** For a file of tests: a page, with nothing kept in it before each test. `inPage(work, argument)` runs in it with the
+ * package at hand and turns what is thrown into `{ code, message }`; there `load(options)` is `Engine.load` with the tiny
+ * model, in a warm worker that takes one engine after another. `faults(req, res)` may answer for the server. */
 export function packagePages() {
   const here = { page: undefined, faults: undefined, url: undefined, context: undefined };
   let chrome, server;
   before(async () => {
-    server = await site((req, res) => here.faults?.(req, res));
+    server = await site((req, res) => warm(req, res) || here.faults?.(req, res));
     here.url = server.url;
     chrome = await browser();
     here.context = chrome.context;
+    here.page = await blank(chrome.context, server.url);
   });
   after(async () => {
     await chrome?.close();
@@ -209,26 +275,19 @@ export function packagePages() {
   });
   beforeEach(async () => {
     here.faults = undefined;
-    here.page = await blank(chrome.context, server.url);
     await here.page.evaluate(async () => {
       const { forgetModel, keptModels } = await import("/brooklet/index.js");
       for (const { url } of await keptModels()) await forgetModel(url);
+      localStorage.clear();
     });
   });
-  afterEach(() => here.page.close());
   here.inPage = (work, argument) => {
     const body = `(async (argument) => {
-    const brooklet = await import("/brooklet/index.js");
-    const TINY = "/fixtures/tiny.gguf";
-    const collect = async (stream, most = Infinity) => {
-      const pieces = [];
-      for await (const piece of stream) if (pieces.push(piece) >= most) break;
-      return pieces;
-    };
+    const tools = await (${TOOLS});
     try {
-      return await (${work})({ ...brooklet, TINY, collect }, argument);
+      return await (${work})(tools, argument);
     } catch (error) {
-      return { code: error.code, message: error.message, name: error.name, ours: error instanceof brooklet.BrookletError };
+      return { code: error.code, message: error.message, name: error.name, ours: error instanceof tools.BrookletError };
     }
   })`;
     return here.page.evaluate(`${body}(${JSON.stringify(argument)})`);

@@ -13,10 +13,12 @@ test(
   async () => {
     const prompt = "The capital of France is";
     const { pieces: native, summary } = nativeStream(join(CACHE, MODEL), prompt, 64);
-    const run = async ({ Engine, collect, keptModels }, { prompt, url, sum, n }) => {
+    const run = async ({ Engine, collect, keptModels, warmWorker }, { prompt, url, sum, n }) => {
       const reports = [];
       let most = 0;
-      const engine = await Engine.load({ model: url, sha256: sum, onProgress: (report) => reports.push(report) });
+      const worker = (globalThis.own ??= warmWorker()); // whose heap no other engine has grown
+      const onProgress = (report) => reports.push(report);
+      const engine = await Engine.load({ model: url, sha256: sum, worker, onProgress });
       const stream = engine.stream(prompt, { temperature: 0, maxTokens: n });
       const pieces = await collect(stream);
       most = Math.max(engine.info.bytes.wasm, stream.stats.wasmBytes);
@@ -59,27 +61,26 @@ test(
 
 test("what is not taken has never been: a stream that is left goes on exactly", async () => {
   for (const temperature of [0, 0.8]) {
-    const found = await here.inPage(async ({ Engine, TINY, collect }, temperature) => {
+    const found = await here.inPage(async ({ load, collect }, temperature) => {
       const options = { temperature, seed: 5, maxTokens: 30 };
-      const load = () => Engine.load({ model: TINY, sinks: 4, window: 12, chunk: 8, kv: "f32" });
-      const [a, b] = [await load(), await load()];
-      const whole = await collect(a.stream("once upon", { ...options, temperature: 0 }));
+      const engine = await load({ sinks: 4, window: 12, chunk: 8, kv: "f32" });
+      const whole = await collect(engine.stream("once upon", { ...options, temperature: 0 }));
+      await engine.reset();
       const parts = [];
       const positions = [];
       for (const n of [1, 3, 2, 8]) {
         // left in the middle of whatever was handed over at once
-        const stream = b.stream(parts.length ? "" : "once upon", { ...options, maxTokens: Infinity });
+        const stream = engine.stream(parts.length ? "" : "once upon", { ...options, maxTokens: Infinity });
         const some = await collect(stream, n);
         parts.push(...some);
         positions.push(stream.stats.position);
       }
-      const position = b.stream("", options);
+      const position = engine.stream("", options);
       await position.next();
       await position.stop();
-      await a.unload();
-      await b.reset();
-      const prompt = (await b.tokenize("once upon")).length;
-      await b.unload();
+      await engine.reset();
+      const prompt = (await engine.tokenize("once upon")).length;
+      await engine.unload();
       return { whole, parts, positions, prompt, last: position.stats };
     }, temperature);
     const { whole, parts, positions, prompt, last } = found;
@@ -98,8 +99,8 @@ test("what is not taken has never been: a stream that is left goes on exactly", 
 });
 
 test("seeds, stop texts, lengths, pauses, feeding, resetting, another policy", async () => {
-  const found = await here.inPage(async ({ Engine, TINY, collect }) => {
-    const engine = await Engine.load({ model: TINY, window: 40, sinks: 4 });
+  const found = await here.inPage(async ({ load, collect }) => {
+    const engine = await load({ window: 40, sinks: 4 });
     const text = async (options, prompt = "abc") => {
       await engine.reset();
       const stream = engine.stream(prompt, { seed: 7, maxTokens: 40, ...options });
@@ -172,10 +173,9 @@ test("seeds, stop texts, lengths, pauses, feeding, resetting, another policy", a
 });
 
 test("which kernels suit the device is measured once and kept by the page", async () => {
-  const found = await here.inPage(async ({ Engine, TINY }) => {
-    localStorage.clear();
+  const found = await here.inPage(async ({ Engine, TINY, load }) => {
     const origin = async (options) => {
-      const engine = await Engine.load({ model: TINY, ...options });
+      const engine = await load({ tune: undefined, ...options });
       const { kernels } = engine.info;
       await engine.unload();
       return kernels.origin;
@@ -192,11 +192,12 @@ test("which kernels suit the device is measured once and kept by the page", asyn
 test("an engine in the page, one in the caller's worker, and two at once", async () => {
   const found = await here.inPage(async ({ Engine, TINY, collect }) => {
     const worker = new Worker("/brooklet/worker.js", { type: "module" });
+    const tune = "off";
     const bytes = await (await fetch(TINY)).arrayBuffer();
     const engines = await Promise.all([
-      Engine.load({ model: TINY, worker: false }),
-      Engine.load({ model: bytes, worker }),
-      Engine.load({ model: new File([bytes], "mine.gguf") }),
+      Engine.load({ model: TINY, tune, worker: false }),
+      Engine.load({ model: bytes, tune, worker }),
+      Engine.load({ model: new File([bytes], "mine.gguf"), tune }),
     ]);
     const streams = engines.map((engine) => collect(engine.stream("hello", { temperature: 0, maxTokens: 20 })));
     const outputs = await Promise.all(streams);
@@ -213,6 +214,7 @@ test("an engine in the page, one in the caller's worker, and two at once", async
     for (const device of devices) void device.lost.then(({ reason }) => (lost += reason === "destroyed"));
     await Promise.all(engines.map((engine) => engine.unload()));
     await new Promise((resolve) => setTimeout(resolve, 100));
+    GPUDevice.prototype.createBuffer = createBuffer;
     return { outputs, second, devices: devices.size, lost };
   });
   assert.equal(found.outputs?.length, 3, JSON.stringify(found));
@@ -224,7 +226,7 @@ test("an engine in the page, one in the caller's worker, and two at once", async
 });
 
 test("what is odd about a file is told, and it runs all the same", async () => {
-  const found = await here.inPage(async ({ Engine, TINY, collect }) => {
+  const found = await here.inPage(async ({ TINY, load, collect }) => {
     const tiny = new Uint8Array(await (await fetch(TINY)).arrayBuffer());
     const odd = tiny.slice();
     const name = new TextDecoder("latin1").decode(odd).indexOf("general.name") + 12 + 4 + 8;
@@ -233,7 +235,7 @@ test("what is odd about a file is told, and it runs all the same", async () => {
     const warnings = [];
     const onWarning = (warning) => warnings.push(warning);
     for (const model of [tiny, odd]) {
-      const engine = await Engine.load({ model, onWarning, worker: false });
+      const engine = await load({ model, onWarning });
       outputs.push(await collect(engine.stream("hello", { temperature: 0, maxTokens: 20 })));
       await engine.unload();
     }
@@ -248,8 +250,8 @@ test("what is odd about a file is told, and it runs all the same", async () => {
 });
 
 test("penalties go on over the end of a stream, a prompt and what was taken back", async () => {
-  const texts = await here.inPage(async ({ Engine, TINY }) => {
-    const engine = await Engine.load({ model: TINY, window: 100, tune: "off" });
+  const texts = await here.inPage(async ({ load }) => {
+    const engine = await load({ window: 100 });
     const settings = { temperature: 0, presencePenalty: 3, frequencyPenalty: 2 };
     const taken = async (lengths, options = settings) => {
       await engine.reset();

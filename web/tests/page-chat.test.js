@@ -33,6 +33,19 @@ const small = (more = {}) =>
   `/#${new URLSearchParams({ chat: "", model: `${server.url}/chatting.gguf`, answer: 12, seed: 3, ...more })}`;
 
 const idle = (page) => page.waitForSelector("html[data-chat=idle]");
+/** Waits until what `work` begins is over; it may be over before anybody looks. */
+const turn = async (page, work) => {
+  await page.evaluate(() => {
+    globalThis.rests = 0;
+    const look = { attributes: true, attributeFilter: ["data-chat"] };
+    globalThis.resting ??= new MutationObserver(
+      () => (globalThis.rests += document.documentElement.matches("[data-chat=idle]")),
+    );
+    globalThis.resting.observe(document.documentElement, look);
+  });
+  await work();
+  await page.waitForFunction(() => globalThis.rests > 0);
+};
 const speaking = (page) => page.waitForSelector("html[data-chat=speaking]");
 const asked = async (page, text) => {
   await page.t("say").fill(text);
@@ -91,8 +104,7 @@ test("stop, go on, regenerate, edit, delete, the keys, and a device that is lost
   // the same seed would give the same answer again
   const before = await texts(page, "assistant");
   await page.evaluate(() => (document.getElementById("seed").value = "4"));
-  await page.getByRole("button", { name: "Regenerate this answer" }).click();
-  await idle(page);
+  await turn(page, () => page.getByRole("button", { name: "Regenerate this answer" }).click());
   const anew = await texts(page, "assistant");
   assert.equal(anew.length, 2);
   assert.equal(anew[0], before[0]);
@@ -106,9 +118,7 @@ test("stop, go on, regenerate, edit, delete, the keys, and a device that is lost
   await page.t("say").fill("Go on, please");
   await page.t("say").press("Shift+Enter");
   await page.t("say").pressSequentially("now");
-  await page.t("say").press("Enter");
-  await page.waitForSelector("html:not([data-chat=idle])");
-  await idle(page);
+  await turn(page, () => page.t("say").press("Enter"));
   assert.deepEqual(await texts(page, "user"), ["Hello", "Go on, please\nnow"]);
   await page.locator(".message").last().getByRole("button", { name: "Copy this answer" }).click();
   const copied = await page.evaluate(() => navigator.clipboard.readText());
@@ -132,9 +142,7 @@ test("stop, go on, regenerate, edit, delete, the keys, and a device that is lost
   await asked(page, "Are you there?");
   await page.t("error").waitFor();
   assert.match(await page.t("error").textContent(), /The conversation is safe/);
-  await page.t("retry").click();
-  await page.waitForSelector("html:not([data-chat=idle])");
-  await idle(page);
+  await turn(page, () => page.t("retry").click());
   assert.equal((await texts(page, "user")).at(-1), "Are you there?");
   assert.equal(await page.t("assistant").count(), 3);
   await page.close();

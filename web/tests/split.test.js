@@ -22,14 +22,14 @@ const serves =
   };
 
 /** In the page: the greedy tokens of each model, or the error of its load, and what was kept. */
-const tokensOf = async ({ Engine, collect, keptModels, forgetModel }, { models, names, cache }) => {
+const tokensOf = async ({ load, collect, keptModels, forgetModel }, { models, names, cache }) => {
   const found = [];
   for (const model of models) {
     const blobs = async (no) =>
       new File([await (await fetch(`/split/${encodeURIComponent(names[no])}`)).blob()], names[no]);
     const source = Array.isArray(model) ? await Promise.all(model.map(blobs)) : model;
     try {
-      const engine = await Engine.load({ model: source, cache, tune: "off" });
+      const engine = await load({ model: source, cache });
       const pieces = await collect(engine.stream("hello", { temperature: 0, maxTokens: 12 }));
       found.push({
         tokens: pieces.map(({ token }) => token).join(),

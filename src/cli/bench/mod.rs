@@ -6,6 +6,7 @@ mod memory;
 mod peers;
 mod profile;
 mod speed;
+mod streams;
 
 use super::args::{BenchArgs, BenchMode};
 use super::interrupt;
@@ -36,6 +37,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         what if what.counters => counters::run(args),
         what if what.profile => profile::run(args),
         what if !what.cache.is_empty() => caches::run(args),
+        what if !what.streams.is_empty() => streams::run(args),
         _ => speed::run(args),
     }
 }

@@ -6,6 +6,7 @@ mod talk;
 mod window;
 
 use super::args::{AdapterArgs, ModelArgs, ShapeArgs};
+use super::grammar::GrammarArgs;
 use super::model::{File, read_text};
 use super::pace::PaceArgs;
 use super::sampling::{OrElse, SamplingArgs};
@@ -71,6 +72,8 @@ pub(crate) struct ChatArgs {
     shape: ShapeArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    grammar: GrammarArgs,
     #[command(flatten)]
     pace: PaceArgs,
 }

@@ -7,6 +7,7 @@ use crate::cli::model::{File, read_text};
 use crate::cli::output::Output;
 use crate::cli::saved;
 use brooklet::chat::{AnswerSettings, Chat, Message, Script};
+use brooklet::grammar::{Grammar, GrammarVocabulary};
 use brooklet::model::{CacheSettings, Model, Policy};
 use brooklet::session::Ended;
 use brooklet::{Error, Result, kept};
@@ -28,6 +29,8 @@ pub(super) struct Talk<'a> {
     chat: Chat,
     messages: Vec<Message>,
     answer: AnswerSettings,
+    /// What every answer is held to.
+    grammar: Option<(GrammarVocabulary, Grammar)>,
     thinking: Option<bool>,
     lines: Lines,
     output: Output,
@@ -43,6 +46,7 @@ struct Turn {
 }
 
 pub(super) fn run(args: &ChatArgs, file: File, given: &[String]) -> Result<()> {
+    let grammar = args.grammar.chosen()?;
     interrupt::watch()?;
     let tokenizer = file.tokenizer.clone();
     let config = file.config()?;
@@ -65,6 +69,8 @@ pub(super) fn run(args: &ChatArgs, file: File, given: &[String]) -> Result<()> {
         Some(resumed) => restored(args, &file, &tokenizer, &model, resumed)?,
     };
     let answer = args.answer(&file, given, settings.sinks + settings.window)?;
+    let vocabulary = |grammar| Ok((GrammarVocabulary::new(tokenizer.clone())?, grammar));
+    let grammar = grammar.map(vocabulary).transpose()?;
     let mut talk = Talk {
         args,
         file: &file,
@@ -73,6 +79,7 @@ pub(super) fn run(args: &ChatArgs, file: File, given: &[String]) -> Result<()> {
         chat,
         messages,
         answer,
+        grammar,
         thinking: args.think.map(|think| think.chosen()),
         lines: Lines::new()?,
         output: Output::new(),
@@ -300,6 +307,9 @@ impl Talk<'_> {
             return Ok(());
         }
         self.messages.push(Message::new("user", said));
+        if let Some((vocabulary, grammar)) = &self.grammar {
+            self.chat.constrain(Box::new(vocabulary.matcher(grammar)?));
+        }
         self.listen(turn)
     }
 

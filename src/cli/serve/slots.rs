@@ -10,13 +10,19 @@ use serde::Serialize;
 use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// As many streams over one model. Their memory is reserved here, and nowhere later.
+/// As many streams over one model, which take their steps together where the model can do that. Their memory is reserved
+/// here, and nowhere later.
 pub(super) fn sessions(
     model: &Arc<Model>,
     settings: CacheSettings,
     n: usize,
 ) -> Result<Vec<Session>> {
-    (0..n).map(|_| block_on(Session::new(model.clone(), settings))).collect()
+    match block_on(Session::several(model.clone(), settings, n)) {
+        Err(Error::Unsupported(_)) => {
+            (0..n).map(|_| block_on(Session::new(model.clone(), settings))).collect()
+        }
+        sessions => sessions,
+    }
 }
 
 /// A stream, and what it is known again by.

@@ -34,6 +34,12 @@ impl<'a> Recorder<'a> {
             attention_one.record(&mut self.r, &label, params, tensors)?; // att [1, H HD]
             return Ok(att);
         }
+        if let (Some(frames), None) = (&act.frames, self.look) {
+            let tensors = [frames, qkv, turns, k, v, parts, att, terms];
+            let label = self.label("attention");
+            attention_one.record_rows(&mut self.r, &label, params, tensors)?; // att [R, H HD]
+            return Ok(att);
+        }
         let label = self.label("rope_store");
         kernels.rope_store.record(&mut self.r, label, params, [frame, qkv, turns, q, k, v])?; // q [T, 3, H HD]
         let label = self.label("attention");
@@ -114,6 +120,7 @@ fn params(c: &Config, cache: &Cache, layer: usize) -> AttentionParams {
         forgets: u32::from(cache.forgets_sinks(layer)),
         first: 0,
         span: 0,
+        stride: cache.stride(layer),
     }
 }
 

@@ -3,6 +3,7 @@ mod cache_ops;
 mod decode_ops;
 mod epilogue_ops;
 mod expert_ops;
+mod few_ops;
 mod fold_ops;
 mod fused_ops;
 mod grouped_ops;
@@ -46,6 +47,7 @@ pub(super) fn attend(
         forgets: 0,
         first: 0,
         span: 0,
+        stride: 0,
     }
 }
 

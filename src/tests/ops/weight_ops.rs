@@ -81,7 +81,19 @@ fn check(gpu: &Gpu, op: &MatMul, case: &Case) {
 }
 
 /// The product of the first of `inputs` against its twin's of the second.
-pub(super) fn check_with(gpu: &Gpu, op: &MatMul, case: &Case, [x, as_multiplied]: [&[f32]; 2]) {
+pub(super) fn check_with(gpu: &Gpu, op: &MatMul, case: &Case, inputs: [&[f32]; 2]) {
+    check_by(gpu, case, inputs, |r, tensors, bias| {
+        op.record(r, "test", case.epilogue, tensors, case.linear, bias).unwrap();
+    });
+}
+
+/// The same of what is recorded with the frame, the inputs and the outputs, and a bias. Gives the outputs.
+pub(super) fn check_by(
+    gpu: &Gpu,
+    case: &Case,
+    [x, as_multiplied]: [&[f32]; 2],
+    record: impl Fn(&mut Recording, [&Tensor; 3], Option<&Tensor>),
+) -> Vec<f32> {
     let Case { linear, epilogue, room, tokens, .. } = *case;
     let (rows, cols, padded) = (linear.rows, linear.cols, linear.padded_cols());
     let width = epilogue.outputs(rows);
@@ -105,8 +117,7 @@ pub(super) fn check_with(gpu: &Gpu, op: &MatMul, case: &Case, [x, as_multiplied]
     let y = Tensor::upload(gpu, "y", &[room, width], &start).unwrap();
     let bias = case.bias.then(|| Tensor::upload(gpu, "bias", &[rows], &bias).unwrap());
     let mut recording = Recording::default();
-    let tensors = [&frame, &x, &y];
-    op.record(&mut recording, "test", epilogue, tensors, linear, bias.as_ref()).unwrap();
+    record(&mut recording, [&frame, &x, &y], bias.as_ref());
     run(gpu, recording);
     let found: Vec<f32> = block_on(y.read(gpu)).unwrap();
     let what = format!("{} {rows}x{cols} {epilogue:?} {tokens} of {room}", case.what);
@@ -114,6 +125,7 @@ pub(super) fn check_with(gpu: &Gpu, op: &MatMul, case: &Case, [x, as_multiplied]
     for (found, start) in found[used..].iter().zip(&start[used..]) {
         assert_eq!(found.to_bits(), start.to_bits(), "{what}: wrote beyond the pass");
     }
+    found
 }
 
 /// (rows, units of K, room, tokens): one row; odd; real; more tokens than a tile; fewer than room; more rows than a

@@ -1,0 +1,122 @@
+//! Tokens a second of many streams at once, and what they read of the weights.
+use super::{Report, SHORT, Subject, load, progress, prompt, shape};
+use crate::cli::args::BenchArgs;
+use crate::cli::interrupt;
+use crate::cli::output::Output;
+use brooklet::session::{Generation, Session};
+use brooklet::{Error, Result};
+use pollster::block_on;
+use serde::Serialize;
+use std::fmt::Write;
+use std::time::Instant;
+
+const TOKENS: u32 = 64;
+/// Tokens until the steps of a submission have been found.
+const WARM: usize = 16;
+
+/// What so many streams came to.
+#[derive(Serialize)]
+struct Streams {
+    streams: u32,
+    /// All together, and the weights' bytes that a step reads, in those that a step of one stream has to.
+    tokens_per_second: f64,
+    weights_read_per_step: f64,
+}
+
+#[derive(Serialize)]
+struct All {
+    cache: String,
+    decode_tokens: usize,
+    runs: u32,
+    /// A session by itself, whose norms fold into its products.
+    session_tokens_per_second: f64,
+    streams: Vec<Streams>,
+}
+
+pub(super) fn run(args: &BenchArgs) -> Result<()> {
+    let (file, mut session) = load(args, args.policy()?)?;
+    let tokens = args.n.unwrap_or(TOKENS) as usize;
+    let counts = &args.what.streams;
+    let bar = progress(counts.len() as u64 + 1, "{pos} of {len}");
+    let ids = prompt(&file.tokenizer, SHORT)?;
+    let settings = session.cache().settings();
+    let generate = |session: &Session| session.generate(args.sampling(), file.tokenizer.eog());
+    let rate = |sessions: &mut [Session]| -> Result<(f64, f64)> {
+        let mut rates = Vec::new();
+        let model = sessions[0].model().gpu.clone();
+        let read = || model.counters.snapshot().weight_bytes;
+        let mut weights = 0.0;
+        for _ in 0..args.runs {
+            let mut by = Vec::new();
+            for session in &mut *sessions {
+                session.reset();
+                block_on(session.feed(&ids))?;
+                by.push(generate(session)?);
+            }
+            all(sessions, &mut by, WARM)?;
+            let (start, before) = (Instant::now(), read());
+            all(sessions, &mut by, tokens)?;
+            rates.push((tokens * sessions.len()) as f64 / start.elapsed().as_secs_f64());
+            weights = (read() - before) as f64 / tokens as f64;
+        }
+        rates.sort_by(f64::total_cmp);
+        Ok((rates[rates.len() / 2], weights / sessions[0].model().step_bytes() as f64))
+    };
+    let (session_rate, _) = rate(std::slice::from_mut(&mut session))?;
+    bar.inc(1);
+    let model = session.shared_model();
+    drop(session);
+    let mut streams = Vec::new();
+    for &count in counts {
+        if interrupt::pressed() {
+            break;
+        }
+        let mut sessions = block_on(Session::several(model.clone(), settings, count as usize))?;
+        let (tokens_per_second, weights_read_per_step) = rate(&mut sessions)?;
+        streams.push(Streams { streams: count, tokens_per_second, weights_read_per_step });
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let figures = All {
+        cache: shape(args, &model.config, settings.policy),
+        decode_tokens: tokens,
+        runs: args.runs,
+        session_tokens_per_second: session_rate,
+        streams,
+    };
+    let kernels = args.shape.kernels().activations;
+    let report = Report { subject: Subject::new(kernels, &file, &model), figures };
+    match args.json {
+        true => Output::new().json(&report),
+        false => Output::new().text(&table(&report)),
+    }
+}
+
+/// So many tokens of each, by turns.
+fn all(sessions: &mut [Session], by: &mut [Generation], tokens: usize) -> Result<()> {
+    for _ in 0..tokens {
+        for (session, by) in sessions.iter_mut().zip(&mut *by) {
+            if block_on(by.next(session))?.is_none() {
+                let why = "the dense cache is full; give a larger --window or a smaller -n";
+                return Err(Error::Usage(why.into()));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn table(Report { subject, figures }: &Report<All>) -> String {
+    let All { cache, decode_tokens, runs, session_tokens_per_second, streams } = figures;
+    let mut text = subject.head();
+    let _ = writeln!(text, "{cache}, {decode_tokens} tokens a stream, medians of {runs}\n");
+    let _ = writeln!(text, "streams  tokens/s in all  each  weights read a step");
+    let _ = writeln!(text, "session  {session_tokens_per_second:>15.1}");
+    for Streams { streams, tokens_per_second, weights_read_per_step } in streams {
+        let each = tokens_per_second / f64::from(*streams);
+        let _ = writeln!(
+            text,
+            "{streams:>7}  {tokens_per_second:>15.1}  {each:>4.1}  {weights_read_per_step:>19.2}"
+        );
+    }
+    text
+}
