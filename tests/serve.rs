@@ -309,9 +309,20 @@ fn answers_have_openais_shapes_and_errors_name_their_field() {
     let refused = [
         ("tools", json!([{ "type": "function" }]), "tools"),
         ("tool_choice", json!("required"), "tool_choice"),
-        ("response_format", json!({ "type": "json_object" }), "response_format"),
-        ("logprobs", json!(true), "logprobs"),
-        ("logit_bias", json!({ "5": 1 }), "logit_bias"),
+        ("response_format", json!({ "type": "xml" }), "response_format"),
+        ("response_format", json!({ "type": "json_schema" }), "response_format"),
+        (
+            "response_format",
+            json!({ "type": "json_schema", "json_schema": { "schema": { "type": 5 } } }),
+            "response_format",
+        ),
+        ("grammar", json!("root ::= \"x\""), "grammar"),
+        ("grammar", json!("start: ("), "grammar"),
+        ("logprobs", json!("many"), "logprobs"),
+        ("top_logprobs", json!(3), "top_logprobs"),
+        ("logit_bias", json!({ "x": 1 }), "logit_bias"),
+        ("logit_bias", json!({ "5": 101 }), "logit_bias"),
+        ("logit_bias", json!({ "999999": 1 }), "logit_bias"),
         ("n", json!(3), "n"),
         ("n", json!(0), "n"),
         ("temperature", json!("hot"), "temperature"),
@@ -524,6 +535,79 @@ fn only_those_who_may_are_answered() {
     refused(&["--api-key", ""], "--api-key");
     refused(&["--port", "0", "--sinks", "3000"], "--sinks 3000");
     refused(&["--port", "0", "--sinks", "auto"], "--sinks auto");
+}
+
+#[test]
+fn answers_are_held_to_grammars_and_tokens_are_weighed() {
+    let server = Server::start(&["--streams", "2", "--window", "180", "--sinks", "60"]);
+    // Another streams beside them, and is not held to anything.
+    let free = json!({ "messages": [user("Hi")], "max_tokens": 1_000_000, "stream": true });
+    let free = server.begin(&free);
+    server.reaches("requests_processing", 1.0);
+    let body = |more: Value| {
+        let mut body =
+            json!({ "messages": [user("the rain")], "max_tokens": 90, "temperature": 1.5 });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let schema = json!({
+        "type": "object",
+        "properties": { "where": { "enum": ["spain", "france"] }, "wet": { "type": "boolean" } },
+        "required": ["where", "wet"],
+        "additionalProperties": false
+    });
+    let format =
+        json!({ "type": "json_schema", "json_schema": { "name": "rain", "schema": schema } });
+    for (seed, field) in [("response_format", &format), ("json_schema", &schema)].iter().enumerate()
+    {
+        let mut body = body(json!({ "seed": seed }));
+        body[field.0] = field.1.clone();
+        let answer = server.chat(body);
+        assert_eq!(answer["choices"][0]["finish_reason"], "stop", "{answer}");
+        let said: Value = serde_json::from_str(content(&answer)).unwrap();
+        assert!(said["where"] == "spain" || said["where"] == "france", "{said}");
+        assert!(said["wet"].is_boolean() && said.as_object().unwrap().len() == 2, "{said}");
+    }
+    let object = server.chat(body(json!({ "response_format": { "type": "json_object" } })));
+    assert!(content(&object).trim_start().starts_with('{'), "{object}");
+    let chosen = server.chat(body(json!({ "grammar": "start: \"yes\" | \"no\"" })));
+    assert!(["yes", "no"].contains(&content(&chosen)), "{chosen}");
+    drop(free);
+    // What is made likely enough is all that comes.
+    let (_, ids) = server.post("/tokenize", json!({ "content": "x" }));
+    let id = number(ids["tokens"].as_array().unwrap().last().unwrap());
+    let mut biased = body(json!({ "max_tokens": 5, "logprobs": true, "top_logprobs": 3 }));
+    biased["logit_bias"] = json!({ (id.to_string()): 100 });
+    let answer = server.chat(biased);
+    assert_eq!(content(&answer), "xxxxx");
+    // How likely it was is told as it was before.
+    let tokens = answer["choices"][0]["logprobs"]["content"].as_array().unwrap();
+    assert_eq!(tokens.len(), 5);
+    for token in tokens {
+        let top = token["top_logprobs"].as_array().unwrap();
+        assert_eq!((top.len(), &token["token"], &token["bytes"]), (3, &json!("x"), &json!([120])));
+        let logprob = |token: &Value| token["logprob"].as_f64().unwrap();
+        assert!(logprob(token) < 0.0 && logprob(&top[0]) >= logprob(&top[1]), "{token}");
+    }
+    let mut greedy =
+        body(json!({ "max_tokens": 4, "temperature": 0, "logprobs": true, "top_logprobs": 1 }));
+    let answer = server.chat(greedy.clone());
+    for token in answer["choices"][0]["logprobs"]["content"].as_array().unwrap() {
+        assert_eq!(token["token"], token["top_logprobs"][0]["token"]);
+    }
+    greedy["stream"] = true.into();
+    let events = server.streamed(CHAT, &greedy);
+    let chunks = events.iter().filter_map(|event| serde_json::from_str::<Value>(event).ok());
+    let streamed: Vec<Value> = chunks
+        .filter_map(|chunk| chunk["choices"][0]["logprobs"]["content"].as_array().cloned())
+        .flatten()
+        .collect();
+    assert_eq!(json!(streamed), answer["choices"][0]["logprobs"]["content"]);
+    let text = json!({ "prompt": "the rain", "max_tokens": 3, "logprobs": 2 });
+    let (_, text) = server.post("/v1/completions", text);
+    let logprobs = &text["choices"][0]["logprobs"];
+    assert_eq!(logprobs["tokens"].as_array().unwrap().len(), 3, "{text}");
+    assert!(logprobs["token_logprobs"][0].as_f64().unwrap() <= 0.0, "{text}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ mod thoughts;
 mod told;
 
 use crate::model::{CacheSettings, Model, Policy};
-use crate::session::{Constraint, Ended, Pace, Read, Reading, Session};
+use crate::session::{Constraint, Ended, Logprobs, Pace, Read, Reading, Session};
 use crate::text::{SamplerSettings, StopTexts};
 use crate::{Error, Result};
 pub use again::Again;
@@ -79,6 +79,8 @@ pub struct Chat {
     ended: Option<Ended>,
     /// Tokens that were fed, not generated.
     fed: u64,
+    /// Tokens that were generated, where they are watched.
+    watched: Vec<(u32, Logprobs)>,
 }
 
 impl Chat {
@@ -154,6 +156,7 @@ impl Chat {
             said: VecDeque::new(),
             ended: None,
             fed: 0,
+            watched: Vec::new(),
         }
     }
 
@@ -278,6 +281,7 @@ impl Chat {
         self.reading = Some(Reading::new(generation, ends, stop, answer.tokens));
         self.splitter = Splitter::new(self.script.tags().cloned(), self.script.thinks());
         self.said.clear();
+        self.watched.clear();
         self.ended = None;
         self.sight.begin(Role::Assistant, self.session.position());
         Ok(())
@@ -288,6 +292,18 @@ impl Chat {
         if let Some(reading) = &mut self.reading {
             reading.generation_mut().constrain(constraint);
         }
+    }
+
+    /// Notes how likely each token of the answer is, and so many of the likeliest: from the same moment on.
+    pub fn watch(&mut self, top: usize) {
+        if let Some(reading) = &mut self.reading {
+            reading.generation_mut().watch(top);
+        }
+    }
+
+    /// What was noted since this was asked last.
+    pub fn take_watched(&mut self) -> Vec<(u32, Logprobs)> {
+        std::mem::take(&mut self.watched)
     }
 
     /// The next piece of the answer; none when it has ended. Its future can be dropped at any time.
@@ -302,6 +318,8 @@ impl Chat {
             self.sight.reach(self.session.position());
             match read {
                 Read::Token { token, text } => {
+                    let logprobs = reading.generation().logprobs().cloned();
+                    self.watched.extend(logprobs.map(|logprobs| (token, logprobs)));
                     let said = &mut self.said;
                     let mut say = |piece| said.push_back(piece);
                     // Control tokens print nothing; those that are a tag's own matter.

@@ -1,6 +1,6 @@
 //! One answer over one stream: of a conversation, or of a text that is gone on with.
 use super::engine::Engine;
-use super::job::{Asked, Event, Outcome};
+use super::job::{Asked, Event, Outcome, Terms};
 use super::messages::behind_answer;
 use super::metrics::add;
 use super::problem::Problem;
@@ -24,6 +24,7 @@ impl Engine {
         asked: &Arc<Asked>,
         answer: &AnswerSettings,
         cache: bool,
+        terms: Terms,
         events: &Sender<Event>,
     ) -> Answered {
         let mut turn = Turn::new(self, events);
@@ -34,6 +35,8 @@ impl Engine {
         let last = used.slot.memory.take();
         let forgotten = if plan == Plan::Open { 0 } else { used.view().forgotten_messages };
         let chat = used.slot.chat(&asked.script)?;
+        terms.constraint.into_iter().for_each(|constraint| chat.constrain(constraint));
+        terms.watch.into_iter().for_each(|top| chat.watch(top));
         turn.begin(chat.session(), fed).await;
         let (mut text, mut shown) = (String::new(), Shown::new(asked));
         loop {
@@ -42,20 +45,24 @@ impl Engine {
                 chat.stop();
             }
             let said = chat.next().await?;
+            let watched = chat.take_watched();
             if let Some(session) = used.slot.session() {
                 turn.note(session, &used);
             }
-            let Some(said) = said else { break };
+            let Some(said) = said else {
+                turn.say(Said { text: String::new(), thought: false }, watched).await;
+                break;
+            };
             let said = shown.piece(said);
             if !said.thought {
                 text.push_str(&said.text);
             }
-            turn.say(said).await;
+            turn.say(said, watched).await;
             next_turn().await;
         }
         let rest = shown.rest();
         text.push_str(&rest.text);
-        turn.say(rest).await;
+        turn.say(rest, Vec::new()).await;
         used.slot.memory = Some(remembered(asked, plan, last, &text));
         let chat = used.slot.chat(&asked.script)?;
         let gone = chat.window().gone;
@@ -145,6 +152,7 @@ impl Engine {
         ids: &[u32],
         answer: &AnswerSettings,
         cache: bool,
+        terms: Terms,
         events: &Sender<Event>,
     ) -> Answered {
         let mut turn = Turn::new(self, events);
@@ -162,6 +170,8 @@ impl Engine {
         let mut generation = session.generate(answer.sampling.clone(), &[])?;
         generation.set_pace(answer.pace);
         session.recent().for_each(|id| generation.accept(id));
+        terms.constraint.into_iter().for_each(|constraint| generation.constrain(constraint));
+        terms.watch.into_iter().for_each(|top| generation.watch(top));
         let stop = StopTexts::new(answer.stop.iter().cloned());
         let mut reading = Reading::new(generation, self.tokenizer.eog(), stop, answer.tokens);
         turn.begin(session, fed as u64).await;
@@ -176,11 +186,15 @@ impl Engine {
             }
             match read {
                 Read::End(why) => break why,
-                Read::Token { text, .. } => turn.say(Said { text, thought: false }).await,
+                Read::Token { token, text } => {
+                    let logprobs = reading.generation().logprobs().cloned();
+                    let watched = logprobs.map(|logprobs| (token, logprobs));
+                    turn.say(Said { text, thought: false }, watched.into_iter().collect()).await;
+                }
             }
             next_turn().await;
         };
-        turn.say(Said { text: reading.finish(), thought: false }).await;
+        turn.say(Said { text: reading.finish(), thought: false }, Vec::new()).await;
         used.look(|view| (view.messages, view.forgotten_messages) = (0, 0));
         Ok(turn.end(used.slot.bare()?, ended, 0))
     }

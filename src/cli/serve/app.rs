@@ -1,12 +1,14 @@
 //! What all routes share: the model as far as it concerns them, and the way to the engine.
 use super::fields::{Fields, shown};
-use super::job::{Asked, Queue, Work};
+use super::job::{Asked, Queue, Terms, Work};
 use super::messages::Messages;
 use super::metrics::Metrics;
 use super::problem::Problem;
+use super::request::Ask;
 use super::slots::View;
 use axum::http::StatusCode;
 use brooklet::chat::{AnswerSettings, Script};
+use brooklet::grammar::GrammarVocabulary;
 use brooklet::model::CacheSettings;
 use brooklet::text::{Template, Tokenizer};
 use serde_json::Value;
@@ -41,6 +43,8 @@ pub(super) struct Ready {
     pub(super) cache: CacheSettings,
     pub(super) queue: Queue,
     pub(super) views: Arc<Vec<Mutex<View>>>,
+    /// Made when the first answer is held to a grammar.
+    pub(super) vocabulary: OnceLock<Result<GrammarVocabulary, Problem>>,
     pub(super) scripts: Mutex<VecDeque<(ScriptKey, Arc<Script>)>>,
 }
 
@@ -96,6 +100,23 @@ impl Ready {
             answer
         };
         (0..n).map(with).collect()
+    }
+
+    /// What an answer is held to, from its beginning.
+    pub(super) fn terms(&self, ask: &Ask, work: &Work) -> Result<Terms, Problem> {
+        let Some((name, grammar)) = &ask.grammar else {
+            return Ok(Terms { constraint: None, watch: ask.watch });
+        };
+        if matches!(work, Work::Messages(asked) if asked.script.thinks()) {
+            let why = "the model thinks before it answers, and thoughts are in no grammar; send \
+                       chat_template_kwargs: {\"enable_thinking\": false} as well";
+            return Err(Problem::field(*name, why));
+        }
+        let made = || GrammarVocabulary::new(self.tokenizer.clone());
+        let of = |error: brooklet::Error| Problem::field(*name, error.to_string());
+        let vocabulary = self.vocabulary.get_or_init(|| made().map_err(of)).as_ref();
+        let matcher = vocabulary.map_err(Problem::clone)?.matcher(grammar).map_err(of)?;
+        Ok(Terms { constraint: Some(Box::new(matcher)), watch: ask.watch })
     }
 
     /// The conversation that a request asks to be answered.

@@ -74,7 +74,7 @@ impl Engine {
 
     /// Waits for a stream, and answers.
     async fn answer(&self, job: Job) {
-        let Job { work, answer, cache, events, waiting } = job;
+        let Job { work, answer, cache, terms, events, waiting } = job;
         let metrics = &self.shared.metrics;
         let permit = match select(pin!(self.permits.acquire()), pin!(events.closed())).await {
             Either::Left((permit, _)) => permit,
@@ -85,8 +85,8 @@ impl Engine {
         let start = Instant::now();
         let answered = match &work {
             _ if self.shared.ends.load(Relaxed) => Err(Problem::ending()),
-            Work::Messages(asked) => self.speak(asked, &answer, cache, &events).await,
-            Work::Text(ids) => self.go_on(ids, &answer, cache, &events).await,
+            Work::Messages(asked) => self.speak(asked, &answer, cache, terms, &events).await,
+            Work::Text(ids) => self.go_on(ids, &answer, cache, terms, &events).await,
         };
         drop(permit);
         metrics.processing.fetch_sub(1, Relaxed);

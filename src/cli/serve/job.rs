@@ -3,7 +3,7 @@ use super::messages::Mark;
 use super::metrics::{Metrics, add};
 use super::problem::Problem;
 use brooklet::chat::{AnswerSettings, Said, Script};
-use brooklet::session::Ended;
+use brooklet::session::{Constraint, Ended, Logprobs};
 use brooklet::text::Json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -40,6 +40,7 @@ pub(super) struct Job {
     pub(super) answer: AnswerSettings,
     /// Whether what a stream holds already may be used.
     pub(super) cache: bool,
+    pub(super) terms: Terms,
     /// Closed when whoever asked has left.
     pub(super) events: mpsc::Sender<Event>,
     pub(super) waiting: Waiting,
@@ -49,9 +50,20 @@ pub(super) struct Job {
 #[derive(Debug)]
 pub(super) enum Event {
     Fed,
-    Piece(Said),
+    /// With the tokens that were watched since the piece before.
+    Piece(Said, Vec<Watched>),
     End(Box<Outcome>),
     Failed(Problem),
+}
+
+/// A token, and how likely it was.
+pub(super) type Watched = (u32, Logprobs);
+
+/// What an answer is held to, and of how many of the likeliest tokens is told.
+#[derive(Default)]
+pub(super) struct Terms {
+    pub(super) constraint: Option<Box<dyn Constraint>>,
+    pub(super) watch: Option<usize>,
 }
 
 /// What an answer has cost, and where it has left its stream.
@@ -117,7 +129,7 @@ impl Queue {
     pub(super) fn ask(
         &self,
         work: &Work,
-        answers: Vec<AnswerSettings>,
+        answers: Vec<(AnswerSettings, Terms)>,
         cache: bool,
     ) -> Result<Vec<mpsc::Receiver<Event>>, Problem> {
         add(&self.metrics.requests, answers.len() as u64);
@@ -127,9 +139,10 @@ impl Queue {
             add(&self.metrics.refused, answers.len() as u64);
             return Err(self.full());
         };
-        let asked = places.into_iter().zip(answers).map(|(waiting, answer)| {
+        let asked = places.into_iter().zip(answers).map(|(waiting, (answer, terms))| {
             let (events, receiver) = mpsc::channel(PIECES);
-            let job = Job { work: work.clone(), answer, cache, events, waiting };
+            let work = work.clone();
+            let job = Job { work, answer, cache, terms, events, waiting };
             self.jobs.send(job).map_err(|_| Problem::ending())?;
             Ok(receiver)
         });

@@ -41,7 +41,7 @@ use super::sampling::SamplingArgs;
 use super::sinks::Sinks;
 use app::{About, App, Ready};
 use brooklet::chat::{AnswerSettings, Chat};
-use brooklet::model::{CacheSettings, Config, Model, Policy};
+use brooklet::model::{CacheSettings, Config, KernelSettings, Model, Policy};
 use brooklet::session::Session;
 use brooklet::{Error, Result};
 use clap::Args;
@@ -251,6 +251,7 @@ impl ServeArgs {
             cache,
             queue,
             views,
+            vocabulary: OnceLock::new(),
             scripts: Mutex::default(),
         })
     }
@@ -290,7 +291,8 @@ pub(crate) fn run(args: &ServeArgs, given: &[String]) -> Result<()> {
     });
     let config = file.config()?;
     let settings = args.cache(&config, None)?;
-    let wish = args.adapter.choice().with((&settings).into());
+    let kernels = KernelSettings { rows: true, ..(&settings).into() };
+    let wish = args.adapter.choice().with(kernels);
     let model = Arc::new(file.load_as(config, wish, args.quiet)?);
     let settings = args.cache(&model.config, Some(&model))?;
     let sessions = args.sessions(&model, settings)?;

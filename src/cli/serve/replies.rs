@@ -26,14 +26,18 @@ pub(super) async fn whole(head: Head, answers: Vec<Receiver<Event>>) -> Result<R
 }
 
 async fn choice(mut events: Receiver<Event>) -> Result<Choice, Problem> {
-    let (mut text, mut thoughts) = (String::new(), String::new());
+    let (mut text, mut thoughts, mut watched) = (String::new(), String::new(), Vec::new());
     loop {
         match events.recv().await.ok_or_else(lost)? {
             Event::Fed => {}
-            Event::Piece(said) if said.thought => thoughts.push_str(&said.text),
-            Event::Piece(said) => text.push_str(&said.text),
+            Event::Piece(said, more) => {
+                watched.extend(more);
+                if said.thought { &mut thoughts } else { &mut text }.push_str(&said.text);
+            }
             Event::Failed(problem) => return Err(problem),
-            Event::End(outcome) => return Ok(Choice { text, thoughts, outcome: *outcome }),
+            Event::End(outcome) => {
+                return Ok(Choice { text, thoughts, watched, outcome: *outcome });
+            }
         }
     }
 }
@@ -99,7 +103,9 @@ impl Chunks {
             }
             let chunk = match self.events.next().await {
                 Some((_, Event::Fed)) => continue,
-                Some((index, Event::Piece(said))) => self.head.piece(index, &said),
+                Some((index, Event::Piece(said, watched))) => {
+                    self.head.piece(index, &said, &watched)
+                }
                 Some((index, Event::End(outcome))) => {
                     let chunk = self.head.last(index, &outcome);
                     self.ends.push(*outcome);

@@ -2,6 +2,7 @@
 use super::fields::{Fields, shown};
 use super::problem::Problem;
 use brooklet::chat::AnswerSettings;
+use brooklet::grammar::Grammar;
 use serde_json::Value;
 
 /// What of a request is the same for messages and for a text.
@@ -18,6 +19,10 @@ pub(super) struct Ask {
     pub(super) seed: Option<u64>,
     /// Whether what a stream holds already may be used.
     pub(super) cache: bool,
+    /// What each is held to, and the field that says so.
+    pub(super) grammar: Option<(&'static str, Grammar)>,
+    /// Of how many of the likeliest tokens is told how likely they were, beside the chosen ones.
+    pub(super) watch: Option<usize>,
 }
 
 /// A field that would change the answer and is not done, and when it says nothing.
@@ -34,10 +39,6 @@ fn nothing(value: &Value) -> bool {
     }
 }
 
-fn is_text(value: &Value) -> bool {
-    value.get("type").and_then(Value::as_str) == Some("text")
-}
-
 fn is_one(value: &Value) -> bool {
     value.as_f64() == Some(1.0)
 }
@@ -50,18 +51,8 @@ fn text_alone(value: &Value) -> bool {
     value.as_array().is_some_and(|all| all.iter().all(|one| one == "text"))
 }
 
-/// What a mask or other logits are needed for.
-const CONSTRAINTS: [Refused; 7] = [
-    ("response_format", is_text),
-    ("grammar", nothing),
-    ("json_schema", nothing),
-    ("logprobs", nothing),
-    ("top_logprobs", nothing),
-    ("logit_bias", nothing),
+const REFUSED: [Refused; 19] = [
     ("min_tokens", nothing),
-];
-
-const REFUSED: [Refused; 18] = [
     ("tools", nothing),
     ("tool_choice", calls_none),
     ("functions", nothing),
@@ -89,7 +80,7 @@ impl Ask {
         usual: &AnswerSettings,
         streams: u64,
     ) -> Result<Self, Problem> {
-        for (name, harmless) in CONSTRAINTS.iter().chain(&REFUSED) {
+        for (name, harmless) in &REFUSED {
             if let Some(value) = fields.get(name).filter(|value| !harmless(value)) {
                 let why = format!(
                     "{}: this is not supported, and would change the answer; leave it out",
@@ -116,6 +107,8 @@ impl Ask {
             // Some clients send numbers below 0.
             seed: fields.get("seed").map(seed_of).transpose()?.flatten(),
             cache: fields.flag("cache_prompt")?.unwrap_or(true),
+            grammar: grammar(fields)?,
+            watch: watch(fields)?,
         })
     }
 }
@@ -149,6 +142,7 @@ fn answer(fields: &Fields, usual: &AnswerSettings) -> Result<AnswerSettings, Pro
     sampling.top_k =
         small("top_k")?.unwrap_or(if fields.get("top_k").is_some() { 0 } else { sampling.top_k });
     sampling.penalty_last_n = small("repeat_last_n")?.unwrap_or(sampling.penalty_last_n);
+    sampling.bias = bias(fields)?.unwrap_or(sampling.bias);
     sampling.check()?;
     let mut tokens = None;
     for name in ["max_completion_tokens", "max_tokens", "n_predict"] {
@@ -179,4 +173,76 @@ fn stops(fields: &Fields) -> Result<Vec<String>, Problem> {
         return Err(Problem::field("stop", format!("{MOST} texts of 1024 bytes are the most")));
     }
     Ok(stops.into_iter().filter(|stop| !stop.is_empty()).collect())
+}
+
+/// What the answer is held to, as OpenAI's clients say it, or llama.cpp's.
+fn grammar(fields: &Fields) -> Result<Option<(&'static str, Grammar)>, Problem> {
+    let format = fields.object("response_format")?;
+    let kind = format.as_ref().map(|format| format.text("type")).transpose()?.flatten();
+    let (name, grammar) = match (kind, &format) {
+        (Some("json_object"), _) => ("response_format", Grammar::json_object()),
+        (Some("json_schema"), Some(format)) => {
+            let named = format.object("json_schema")?;
+            let schema = named.as_ref().and_then(|named| named.get("schema")).cloned();
+            let wanted = "json_schema.schema is wanted: a JSON schema";
+            let schema = schema.ok_or_else(|| Problem::field("response_format", wanted))?;
+            ("response_format", Grammar::json_schema_value(schema))
+        }
+        (Some("text"), _) | (None, None) => {
+            match (fields.get("json_schema"), fields.text("grammar")?) {
+                (Some(schema), _) => ("json_schema", Grammar::json_schema_value(schema.clone())),
+                (None, Some(rules)) if rules.contains("::=") => {
+                    let why = "this is GBNF; grammars are written as Lark's are here: start: \"yes\" | \"no\"";
+                    return Err(Problem::field("grammar", why));
+                }
+                (None, Some(rules)) if !rules.is_empty() => ("grammar", Grammar::lark(rules)),
+                _ => return Ok(None),
+            }
+        }
+        (other, _) => {
+            let why = format!("type {other:?}; text, json_object and json_schema work");
+            return Err(Problem::field("response_format", why));
+        }
+    };
+    let grammar = grammar.map_err(|error| Problem::field(name, error.to_string()))?;
+    Ok(Some((name, grammar)))
+}
+
+/// How many of the likeliest tokens are told: a number for texts, a flag and a number for messages.
+fn watch(fields: &Fields) -> Result<Option<usize>, Problem> {
+    const MOST: u64 = 20;
+    let top = |name| match fields.whole(name)? {
+        Some(top) if top > MOST => Err(Problem::field(name, format!("{top}; {MOST} is the most"))),
+        top => Ok(top),
+    };
+    let watch = match fields.get("logprobs") {
+        Some(Value::Number(_)) => top("logprobs")?,
+        _ => match fields.flag("logprobs")?.unwrap_or(false) {
+            true => Some(top("top_logprobs")?.unwrap_or(0)),
+            false => match top("top_logprobs")? {
+                Some(1..) => {
+                    return Err(Problem::field(
+                        "top_logprobs",
+                        "logprobs: true is wanted beside it",
+                    ));
+                }
+                _ => None,
+            },
+        },
+    };
+    Ok(watch.map(|top| top as usize))
+}
+
+/// What is added to the logits of tokens, by their ids.
+fn bias(fields: &Fields) -> Result<Option<Vec<(u32, f32)>>, Problem> {
+    let Some(biases) = fields.object("logit_bias")? else { return Ok(None) };
+    let wrong = |name: &str| {
+        Problem::field("logit_bias", format!("{name}: an id, and a number from -100 to 100"))
+    };
+    let bias = |name: &str| {
+        let value =
+            biases.number(name).ok().flatten().filter(|value| (-100.0..=100.0).contains(value));
+        name.parse().ok().zip(value).ok_or_else(|| wrong(name))
+    };
+    biases.names().map(bias).collect::<Result<_, _>>().map(Some)
 }

@@ -72,7 +72,7 @@ async fn answered(app: Arc<App>, request: Request, kind: Kind) -> Told {
     app.takes()?.queue.expect_room()?;
     let body = body::read(request).await?;
     let of = app.clone();
-    let (ask, work, echo) = apart(move || {
+    let (ask, work, echo, terms) = apart(move || {
         let ready = of.takes()?;
         let fields = Fields::parse(&body)?;
         let ask = Ask::read(&fields, &ready.answer, ready.queue.streams)?;
@@ -80,13 +80,16 @@ async fn answered(app: Arc<App>, request: Request, kind: Kind) -> Told {
             Kind::Chat => (ready.asked(&fields)?, None),
             Kind::Text => text(ready, &fields)?,
         };
-        Ok((ask, work, echo))
+        let terms = (0..ask.n).map(|_| ready.terms(&ask, &work)).collect::<Result<Vec<_>, _>>()?;
+        Ok((ask, work, echo, terms))
     })
     .await?;
     let ready = app.takes()?;
     let answers = ready.seeded(&ask.answer, ask.seed, ask.n);
+    let answers = answers.into_iter().zip(terms).collect();
     let answers = ready.queue.ask(&work, answers, ask.cache)?;
-    let head = Head::new(kind, ask.model.unwrap_or_else(|| ready.name.clone()), echo);
+    let model = ask.model.unwrap_or_else(|| ready.name.clone());
+    let head = Head::new(kind, model, echo, ready.tokenizer.clone());
     match ask.stream {
         true => replies::streamed(head, answers, ask.include_usage, app.keep_alive).await,
         false => replies::whole(head, answers).await,

@@ -1,8 +1,10 @@
 //! Answers in OpenAI's shapes: whole, and as the chunks of a stream.
-use super::job::Outcome;
+use super::job::{Outcome, Watched};
 use brooklet::chat::Said;
 use brooklet::session::Ended;
+use brooklet::text::Tokenizer;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Of which route an answer is.
@@ -18,6 +20,8 @@ pub(super) struct Head {
     id: String,
     model: String,
     created: u64,
+    /// What tokens are written as.
+    tokenizer: Arc<Tokenizer>,
     /// What a text begins with before what is generated, where it was asked for.
     echo: Option<String>,
 }
@@ -34,10 +38,15 @@ fn reason(ended: Ended) -> &'static str {
 }
 
 impl Head {
-    pub(super) fn new(kind: Kind, model: String, echo: Option<String>) -> Self {
+    pub(super) fn new(
+        kind: Kind,
+        model: String,
+        echo: Option<String>,
+        tokenizer: Arc<Tokenizer>,
+    ) -> Self {
         let prefix = if kind == Kind::Chat { "chatcmpl" } else { "cmpl" };
         let id = format!("{prefix}-{}", uuid::Uuid::new_v4().simple());
-        Self { kind, id, model, created: now(), echo }
+        Self { kind, id, model, created: now(), tokenizer, echo }
     }
 
     fn object(&self, chunk: bool, choices: Value) -> Value {
@@ -76,13 +85,50 @@ impl Head {
         Some(self.chunk(index, said, None))
     }
 
-    pub(super) fn piece(&self, index: usize, Said { text, thought }: &Said) -> Value {
+    pub(super) fn piece(
+        &self,
+        index: usize,
+        Said { text, thought }: &Said,
+        watched: &[Watched],
+    ) -> Value {
         let said = match (self.kind, thought) {
             (Kind::Chat, false) => json!({ "content": text }),
             (Kind::Chat, true) => json!({ "reasoning_content": text }),
             (Kind::Text, _) => json!(text),
         };
-        self.chunk(index, said, None)
+        let mut chunk = self.chunk(index, said, None);
+        if !watched.is_empty() {
+            chunk["choices"][0]["logprobs"] = self.logprobs(watched);
+        }
+        chunk
+    }
+
+    /// How likely tokens were.
+    fn logprobs(&self, watched: &[Watched]) -> Value {
+        // What cannot come has a logarithm that JSON does not have.
+        let number = |logprob: f64| json!(logprob.max(-9999.0));
+        let written = |id: u32| match self.tokenizer.bytes(id) {
+            [] => self.tokenizer.piece(id).to_owned(),
+            bytes => String::from_utf8_lossy(bytes).into_owned(),
+        };
+        if self.kind == Kind::Text {
+            let top = |(_, logprobs): &Watched| -> Value {
+                let all = logprobs.top.iter().map(|&(id, logprob)| (written(id), number(logprob)));
+                Value::Object(all.collect())
+            };
+            return json!({
+                "tokens": watched.iter().map(|(id, _)| written(*id)).collect::<Vec<_>>(),
+                "token_logprobs": watched.iter().map(|(_, of)| number(of.token)).collect::<Vec<_>>(),
+                "top_logprobs": watched.iter().map(top).collect::<Vec<_>>(),
+            });
+        }
+        let told = |id: u32, logprob: f64| json!({ "token": written(id), "logprob": number(logprob), "bytes": self.tokenizer.bytes(id) });
+        let content = watched.iter().map(|(id, logprobs)| {
+            let mut token = told(*id, logprobs.token);
+            token["top_logprobs"] = logprobs.top.iter().map(|&(id, of)| told(id, of)).collect();
+            token
+        });
+        json!({ "content": content.collect::<Vec<_>>(), "refusal": null })
     }
 
     /// The last chunk of a choice.
@@ -118,7 +164,10 @@ impl Head {
                     shaped["text"] = (echo + &choice.text).into();
                 }
             }
-            shaped["logprobs"] = Value::Null;
+            shaped["logprobs"] = match choice.watched.as_slice() {
+                [] => Value::Null,
+                watched => self.logprobs(watched),
+            };
             shaped["finish_reason"] = finish.into();
             shaped
         });
@@ -135,6 +184,7 @@ impl Head {
 pub(super) struct Choice {
     pub(super) text: String,
     pub(super) thoughts: String,
+    pub(super) watched: Vec<Watched>,
     pub(super) outcome: Outcome,
 }
 

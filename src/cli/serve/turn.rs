@@ -1,6 +1,6 @@
 //! An answer under way: who reads it, when it has to end, and what it has cost so far.
 use super::engine::{Engine, tell};
-use super::job::{Event, Outcome};
+use super::job::{Event, Outcome, Watched};
 use super::metrics::{add, spend};
 use super::slots::Used;
 use brooklet::chat::Said;
@@ -74,10 +74,10 @@ impl<'a> Turn<'a> {
         used.look(|view| (view.position, view.evicted) = (position, evicted));
     }
 
-    /// Gives a piece to whoever reads.
-    pub(super) async fn say(&mut self, said: Said) {
-        if !said.text.is_empty() {
-            self.tell(Event::Piece(said)).await;
+    /// Gives a piece to whoever reads, and how likely its tokens were.
+    pub(super) async fn say(&mut self, said: Said, watched: Vec<Watched>) {
+        if !said.text.is_empty() || !watched.is_empty() {
+            self.tell(Event::Piece(said, watched)).await;
         }
     }
 
