@@ -6,6 +6,7 @@
 //! | `thoughts` | thoughts told apart from the answer |
 //! | `sight` | which messages the model can still look back on |
 //! | `again` | a turn taken back and said anew, or all of it told anew |
+//! | `told` | messages of any role: a conversation opened with all of its messages, or gone on with |
 //! | `saved` | a conversation as bytes |
 //!
 //! The system prompt is the sinks and never leaves; everything after it flows through the ring. A turn feeds its own
@@ -16,9 +17,10 @@ mod saved;
 mod script;
 mod sight;
 mod thoughts;
+mod told;
 
 use crate::model::{CacheSettings, Model, Policy};
-use crate::session::{Constraint, Ended, Pace, Read, Reading, Session};
+use crate::session::{Constraint, Ended, Logprobs, Pace, Read, Reading, Session};
 use crate::text::{SamplerSettings, StopTexts};
 use crate::{Error, Result};
 pub use again::Again;
@@ -28,6 +30,7 @@ pub use sight::{Role, Seen, Sighted, Window};
 use std::collections::VecDeque;
 use std::sync::Arc;
 pub use thoughts::{Said, Splitter, Tags};
+pub use told::{Told, feed_in_turns, keep_beginning, next_turn};
 
 /// The tokens of a conversation that are seen at once, where nobody has a wish of his own.
 const USUAL_CAPACITY: usize = 4096;
@@ -65,7 +68,7 @@ struct Turn {
 
 /// A conversation with a model.
 pub struct Chat {
-    script: Script,
+    script: Arc<Script>,
     session: Session,
     sight: Sight,
     turn: Option<Turn>,
@@ -76,6 +79,8 @@ pub struct Chat {
     ended: Option<Ended>,
     /// Tokens that were fed, not generated.
     fed: u64,
+    /// Tokens that were generated, where they are watched.
+    watched: Vec<(u32, Logprobs)>,
 }
 
 impl Chat {
@@ -100,11 +105,37 @@ impl Chat {
                  is kept for it: make the cache larger or the system prompt shorter"
             )));
         }
-        let window = capacity - sinks;
+        Ok(Self::with_ring(settings, sinks, capacity - sinks))
+    }
+
+    /// The cache of a stream that conversations with any system prompt go through, one after another. The sinks are as many
+    /// for all of them: without a wish a quarter of what is seen at once. A longer system prompt has no place in it, and
+    /// behind a shorter one the first messages stay as well.
+    pub fn cache_for_any(
+        settings: CacheSettings,
+        sinks: Option<usize>,
+        window: Option<usize>,
+        trained: usize,
+    ) -> Result<CacheSettings> {
+        let capacity = match (sinks, window) {
+            (Some(sinks), Some(window)) => sinks.saturating_add(window),
+            (None, Some(window)) => window.saturating_add(window / 3),
+            (_, None) => trained.min(USUAL_CAPACITY),
+        };
+        let sinks = sinks.unwrap_or(capacity / 4).max(LEAST_SINKS);
+        if sinks > capacity / 2 {
+            let works =
+                format!("half of what the cache holds is the most, which is {}", capacity / 2);
+            return Err(Error::Setting { which: "sinks", found: sinks.to_string(), works });
+        }
+        Ok(Self::with_ring(settings, sinks, window.unwrap_or(capacity - sinks)))
+    }
+
+    fn with_ring(settings: CacheSettings, sinks: usize, window: usize) -> CacheSettings {
         // An answer can be taken back as far as the ring is longer than the window.
         let spare = settings.chunk.max((window / 4).min(256));
         let ring = settings.ring.unwrap_or(window + spare);
-        Ok(CacheSettings { policy: Policy::Streaming, sinks, window, ring: Some(ring), ..settings })
+        CacheSettings { policy: Policy::Streaming, sinks, window, ring: Some(ring), ..settings }
     }
 
     /// Makes room for a conversation. `settings` are what [`Chat::cache`] gave.
@@ -114,9 +145,9 @@ impl Chat {
     }
 
     /// A conversation over a session in which nothing was said yet.
-    pub fn over(session: Session, script: Script) -> Self {
+    pub fn over(session: Session, script: impl Into<Arc<Script>>) -> Self {
         Self {
-            script,
+            script: script.into(),
             session,
             sight: Sight::default(),
             turn: None,
@@ -125,6 +156,7 @@ impl Chat {
             said: VecDeque::new(),
             ended: None,
             fed: 0,
+            watched: Vec::new(),
         }
     }
 
@@ -135,7 +167,7 @@ impl Chat {
 
     /// Whether the model should think first, from the next turn on; none as its template has it.
     pub fn set_thinking(&mut self, thinking: Option<bool>) -> Result<()> {
-        self.script.set_thinking(thinking)
+        Arc::make_mut(&mut self.script).set_thinking(thinking)
     }
 
     /// The session it goes through.
@@ -181,23 +213,12 @@ impl Chat {
             None => self.script.first(text)?,
             Some(last) => self.lacking(last, self.script.next(text)?).await?,
         };
+        let Some(&prompt) = ids.last() else { return Err(says_nothing()) };
         let (start, before) = (self.session.position(), self.session.recent().next_back());
-        let Some(&prompt) = ids.last() else {
-            let why = "it makes nothing of a message";
-            return Err(Error::Template(why.into()));
-        };
         let fed = self.session.feed_while(&ids, go_on).await?;
         if fed < ids.len() {
-            self.turn = None;
-            return match self.take_back(fed as u64, before).await {
-                Ok(()) => Ok(false),
-                Err(error) if error.is_usage() => Err(Error::Usage(format!(
-                    "the model has read {fed} of the message's {} tokens, which cannot be taken back: the \
-                     conversation goes on from there",
-                    ids.len()
-                ))),
-                Err(error) => Err(error),
-            };
+            self.take_back_part(fed, ids.len(), before).await?;
+            return Ok(false);
         }
         self.fed += fed as u64;
         let position = self.session.position();
@@ -206,6 +227,18 @@ impl Chat {
         self.turn = Some(Turn { start, before, answer: position, prompt });
         self.begin(answer)?;
         Ok(true)
+    }
+
+    /// Takes back what was fed of a turn that was to end before all of it was.
+    async fn take_back_part(&mut self, fed: usize, of: usize, before: Option<u32>) -> Result<()> {
+        self.turn = None;
+        self.take_back(fed as u64, before).await.map_err(|error| match error.is_usage() {
+            true => Error::Usage(format!(
+                "the model has read {fed} of the message's {of} tokens, which cannot be taken back: the conversation \
+                 goes on from there",
+            )),
+            false => error,
+        })
     }
 
     /// What of a turn's ids the stream lacks. An end token that is not the turn's own is taken out of the stream.
@@ -248,6 +281,7 @@ impl Chat {
         self.reading = Some(Reading::new(generation, ends, stop, answer.tokens));
         self.splitter = Splitter::new(self.script.tags().cloned(), self.script.thinks());
         self.said.clear();
+        self.watched.clear();
         self.ended = None;
         self.sight.begin(Role::Assistant, self.session.position());
         Ok(())
@@ -258,6 +292,18 @@ impl Chat {
         if let Some(reading) = &mut self.reading {
             reading.generation_mut().constrain(constraint);
         }
+    }
+
+    /// Notes how likely each token of the answer is, and so many of the likeliest: from the same moment on.
+    pub fn watch(&mut self, top: usize) {
+        if let Some(reading) = &mut self.reading {
+            reading.generation_mut().watch(top);
+        }
+    }
+
+    /// What was noted since this was asked last.
+    pub fn take_watched(&mut self) -> Vec<(u32, Logprobs)> {
+        std::mem::take(&mut self.watched)
     }
 
     /// The next piece of the answer; none when it has ended. Its future can be dropped at any time.
@@ -272,6 +318,8 @@ impl Chat {
             self.sight.reach(self.session.position());
             match read {
                 Read::Token { token, text } => {
+                    let logprobs = reading.generation().logprobs().cloned();
+                    self.watched.extend(logprobs.map(|logprobs| (token, logprobs)));
                     let said = &mut self.said;
                     let mut say = |piece| said.push_back(piece);
                     // Control tokens print nothing; those that are a tag's own matter.
@@ -296,7 +344,7 @@ impl Chat {
         let ring = self.session.cache().longest();
         let kept = u64::from(ring.sinks + ring.slots);
         self.sight.reach(self.session.position());
-        self.sight.forget(self.session.position().saturating_sub(kept));
+        self.sight.forget(self.session.position().saturating_sub(kept), u64::from(ring.sinks));
     }
 
     /// Ends the answer where it is. What was held back can still be read with [`Chat::next`].
@@ -342,4 +390,8 @@ impl Chat {
         let [pinned, window] = [ring.sinks, ring.window].map(u64::from);
         self.sight.window(pinned, window, self.session.position(), self.session.evicted())
     }
+}
+
+fn says_nothing() -> Error {
+    Error::Template("it makes nothing of a message".into())
 }

@@ -26,9 +26,10 @@ impl Message {
 }
 
 /// A model's template and what is said at the start of a conversation.
+#[derive(Clone)]
 pub struct Script {
-    tokenizer: Arc<Tokenizer>,
-    template: Box<dyn Renderer>,
+    pub(super) tokenizer: Arc<Tokenizer>,
+    template: Arc<dyn Renderer>,
     system: Option<String>,
     tools: Option<Json>,
     thinking: Option<bool>,
@@ -48,7 +49,7 @@ impl Script {
     ) -> Result<Self> {
         let (head, tags, thinks) = (Vec::new(), None, false);
         let system = system.filter(|system| !system.trim().is_empty());
-        let template = Box::new(template);
+        let template = Arc::new(template);
         let mut script =
             Self { tokenizer, template, system, tools, thinking: None, head, tags, thinks };
         script.expect_system()?;
@@ -112,7 +113,7 @@ impl Script {
         ["enable_thinking", "thinking"].into_iter().filter(|name| mentions(name)).collect()
     }
 
-    fn conversation(&self, messages: &[Message], generation_prompt: bool) -> Conversation {
+    fn conversation(&self, messages: &[impl Serialize], generation_prompt: bool) -> Conversation {
         let settings = self.thinking.map(|on| {
             let settings = self.switches().into_iter().map(|name| (name, on));
             Json::of(settings.collect::<BTreeMap<_, _>>())
@@ -121,15 +122,19 @@ impl Script {
         Conversation { messages, tools, generation_prompt, settings }
     }
 
-    fn rendered(&self, messages: &[Message], generation_prompt: bool) -> Result<String> {
+    pub(super) fn rendered(
+        &self,
+        messages: &[impl Serialize],
+        generation_prompt: bool,
+    ) -> Result<String> {
         let conversation = self.conversation(messages, generation_prompt);
         self.template.render(&conversation.marked(&self.tokenizer))
     }
 
     /// A conversation's first messages: the system prompt, and others.
-    fn opened(&self, others: &[Message]) -> Vec<Message> {
-        let system = self.system.iter().map(|text| Message::new("system", text));
-        system.chain(others.iter().cloned()).collect()
+    pub(super) fn opened(&self, others: &[impl Serialize]) -> Vec<Json> {
+        let system = self.system.iter().map(|text| Json::of(Message::new("system", text)));
+        system.chain(others.iter().map(Json::of)).collect()
     }
 
     fn expect_system(&self) -> Result<()> {
@@ -150,7 +155,7 @@ impl Script {
         Err(Error::Template(format!("it has no place for a system prompt; {advice}")))
     }
 
-    fn encode(&self, text: &str) -> Result<Vec<u32>> {
+    pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>> {
         encoded(&self.tokenizer, text)
     }
 
@@ -216,11 +221,13 @@ impl Script {
 
     /// The text of a later turn: what follows an answer.
     fn delta(&self, text: &str) -> Result<String> {
-        let messages = [
-            Message::new("user", "x"),
-            Message::new("assistant", SENTINEL),
-            Message::new("user", text),
-        ];
+        self.behind_answer(&[Json::of(Message::new("user", text))])
+    }
+
+    /// The text of messages that follow an answer.
+    pub(super) fn behind_answer(&self, messages: &[Json]) -> Result<String> {
+        let before = [Message::new("user", "x"), Message::new("assistant", SENTINEL)].map(Json::of);
+        let messages: Vec<&Json> = before.iter().chain(messages).collect();
         let rendered = self.rendered(&messages, true)?;
         let at =
             rendered.find(SENTINEL).ok_or_else(|| leaves_out("what the model has answered"))?;

@@ -51,7 +51,7 @@ pub struct Window {
     pub tokens: u64,
     /// Those of them that are not seen any more.
     pub forgotten: u64,
-    /// Messages of which nothing is seen, from the first on.
+    /// Messages of which nothing is seen: from the first on, or from behind those that are pinned with the system prompt.
     pub gone: u64,
     /// The others, the oldest first.
     pub messages: Vec<Sighted>,
@@ -74,14 +74,17 @@ impl Span {
 /// Where the messages lie. Those that can never be seen again are counted, and not kept.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Sight {
+    /// Before the first.
     gone: u64,
+    /// Behind those that are pinned, where there are any.
+    between: u64,
     spans: VecDeque<Span>,
 }
 
 impl Sight {
     /// Where so many messages are gone before the first.
     pub(super) fn after(gone: u64) -> Self {
-        Self { gone, spans: VecDeque::new() }
+        Self { gone, between: 0, spans: VecDeque::new() }
     }
 
     /// A message that begins here.
@@ -96,6 +99,11 @@ impl Sight {
         }
     }
 
+    /// Where the last message ends.
+    pub(super) fn end(&self) -> u64 {
+        self.spans.back().map_or(0, Span::end)
+    }
+
     /// Nothing is left from here on.
     pub(super) fn cut(&mut self, end: u64) {
         while self.spans.back().is_some_and(|span| span.first >= end) {
@@ -106,22 +114,33 @@ impl Sight {
         }
     }
 
-    /// Lets go of what ends before `first`, the oldest token that the ring may still hold.
-    pub(super) fn forget(&mut self, first: u64) {
-        while self.spans.front().is_some_and(|span| span.end() <= first) {
-            self.spans.pop_front();
-            self.gone += 1;
+    /// Messages that are pinned: sinks that the system prompt leaves are their first.
+    fn kept(&self, pinned: u64) -> usize {
+        self.spans.iter().take_while(|span| span.end() <= pinned).count()
+    }
+
+    /// Lets go of what ends before `first`, the oldest token that the ring may still hold, and is not `pinned`.
+    pub(super) fn forget(&mut self, first: u64, pinned: u64) {
+        let kept = self.kept(pinned);
+        while self.spans.get(kept).is_some_and(|span| span.end() <= first) {
+            self.spans.remove(kept);
+            match kept {
+                0 => self.gone += 1,
+                _ => self.between += 1,
+            }
         }
     }
 
     /// What is seen where `forgotten` tokens after the first `pinned` are not.
     pub(super) fn window(&self, pinned: u64, window: u64, tokens: u64, forgotten: u64) -> Window {
         let oldest = if forgotten == 0 { 0 } else { pinned + forgotten };
-        let mut gone = self.gone;
+        let (kept, mut gone) = (self.kept(pinned) as u64, self.gone + self.between);
         let mut messages = Vec::with_capacity(self.spans.len());
-        for (message, span) in (self.gone..).zip(&self.spans) {
+        for (at, span) in (0..).zip(&self.spans) {
+            let message = self.gone + at + if at < kept { 0 } else { self.between };
             let length = u64::from(span.tokens);
-            let lost = oldest.saturating_sub(span.first.max(pinned)).min(length);
+            let flows = span.first.max(pinned);
+            let lost = oldest.min(span.end()).saturating_sub(flows);
             let visible = length - lost;
             let seen = match visible {
                 0 if length > 0 => Seen::Gone,

@@ -35,6 +35,10 @@ pub(crate) enum Command {
     /// Talk with a model: a conversation that never has to end.
     #[command(after_help = super::chat::EXAMPLES)]
     Chat(Box<super::chat::ChatArgs>),
+    /// Answer over HTTP, in the protocol of OpenAI's clients.
+    #[cfg(feature = "serve")]
+    #[command(after_help = super::serve::EXAMPLES)]
+    Serve(Box<super::serve::ServeArgs>),
     /// List the adapters and what each can do.
     Devices(DevicesArgs),
     /// Show a model file: metadata, tensors, and whether it can run here.

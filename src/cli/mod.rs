@@ -17,6 +17,8 @@ mod ppl;
 mod run;
 mod sampling;
 mod saved;
+#[cfg(feature = "serve")]
+mod serve;
 mod sinks;
 mod sinkscan;
 mod soak;
@@ -44,6 +46,8 @@ pub(crate) fn main() -> ExitCode {
     let result = ready.and_then(|()| match command {
         Command::Run(args) => run::run(args, &given(&matches)),
         Command::Chat(args) => chat::run(&args, &given(&matches)),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(&args, &given(&matches)),
         Command::Soak(args) => soak::run(&args, &given(&matches)),
         Command::Devices(args) => look::devices(args),
         Command::Inspect(args) => look::inspect(args),

@@ -1,4 +1,5 @@
 //! How a token is chosen, as the user says it.
+use brooklet::format::Gguf;
 use brooklet::text::SamplerSettings;
 use clap::Args;
 use std::str::FromStr;
@@ -78,6 +79,29 @@ impl SamplingArgs {
     }
 }
 
+impl SamplingArgs {
+    /// As the user says, else as the model's file does, else as usual. `given` are the options that were given.
+    pub(crate) fn suggested_by(
+        &self,
+        gguf: &Gguf,
+        given: &[String],
+        all: usize,
+    ) -> brooklet::Result<SamplerSettings> {
+        let own = self.settings(all);
+        let mut sampling = own.clone().suggested_by(gguf)?;
+        let said = |id: &str| given.iter().any(|given| given == id);
+        let own_or = |id, own, suggested| if said(id) { own } else { suggested };
+        sampling.temperature = own_or("temp", own.temperature, sampling.temperature);
+        sampling.top_k = if said("top_k") { own.top_k } else { sampling.top_k };
+        sampling.top_p = own_or("top_p", own.top_p, sampling.top_p);
+        sampling.min_p = own_or("min_p", own.min_p, sampling.min_p);
+        let penalty = own_or("repeat_penalty", own.repeat_penalty, sampling.repeat_penalty);
+        sampling.repeat_penalty = penalty;
+        sampling.check()?;
+        Ok(sampling)
+    }
+}
+
 /// A token and its bias, as llama.cpp has them: `9+2.5`, `9-1`, `9-inf`.
 fn bias(text: &str) -> Result<(u32, f32), String> {
     let sign = text.find(['+', '-']).unwrap_or(text.len());
@@ -89,7 +113,7 @@ fn bias(text: &str) -> Result<(u32, f32), String> {
 }
 
 /// A seed from the hasher keys that the standard library draws from the system.
-fn fresh_seed() -> u64 {
+pub(crate) fn fresh_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id()) >> 32
 }

@@ -60,8 +60,10 @@ fn cache(command: &mut Command) -> Option<(&ModelArgs, &mut ShapeArgs, bool)> {
         Command::Soak(args) => Some((&args.model, &mut args.cache.shape, args.json)),
         Command::Streameval(args) => Some((&args.model, &mut args.cache.shape, args.json)),
         // The sinks of a conversation are its system prompt.
-        Command::Chat(_)
-        | Command::Devices(_)
+        Command::Chat(_) => None,
+        #[cfg(feature = "serve")]
+        Command::Serve(_) => None,
+        Command::Devices(_)
         | Command::Inspect(_)
         | Command::Tokenize(_)
         | Command::Sinkscan(_)

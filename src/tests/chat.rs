@@ -40,7 +40,7 @@ pub(super) fn tokenizer_of(gguf: &Gguf) -> Arc<Tokenizer> {
     Arc::new(Tokenizer::new(Vocab::from_gguf(gguf).unwrap()).unwrap())
 }
 
-fn tiny(gpu: &Arc<Gpu>) -> (Arc<Model>, Arc<Tokenizer>) {
+pub(super) fn tiny(gpu: &Arc<Gpu>) -> (Arc<Model>, Arc<Tokenizer>) {
     let (source, gguf) = tiny_file();
     let settings = LoadSettings::new(Config::from_gguf(&gguf).unwrap());
     let mut unheard = |_, _| ();
@@ -54,7 +54,7 @@ pub(super) fn template_for(tokenizer: &Tokenizer, text: &str) -> Template {
     Template::new(text, piece(tokenizer.bos()), piece(tokenizer.eos())).unwrap()
 }
 
-fn script(tokenizer: &Arc<Tokenizer>, template: &str, system: Option<&str>) -> Script {
+pub(super) fn script(tokenizer: &Arc<Tokenizer>, template: &str, system: Option<&str>) -> Script {
     let template = template_for(tokenizer, template);
     Script::new(tokenizer.clone(), template, system.map(str::to_owned), None).unwrap()
 }
@@ -72,18 +72,18 @@ fn chat(model: &Arc<Model>, tokenizer: &Arc<Tokenizer>, capacity: usize) -> Chat
 }
 
 /// So many tokens at most, the same for the same seed.
-fn answer(tokens: u64, seed: u64) -> AnswerSettings {
+pub(super) fn answer(tokens: u64, seed: u64) -> AnswerSettings {
     let sampling = SamplerSettings { temperature: 1.0, top_k: 0, seed, ..Default::default() };
     AnswerSettings { sampling, tokens, ..AnswerSettings::default() }
 }
 
 /// One turn, read to its end.
-fn turn(chat: &mut Chat, text: &str, settings: &AnswerSettings) -> String {
+pub(super) fn turn(chat: &mut Chat, text: &str, settings: &AnswerSettings) -> String {
     assert!(block_on(chat.send(text, settings, || true)).unwrap());
     rest(chat)
 }
 
-fn rest(chat: &mut Chat) -> String {
+pub(super) fn rest(chat: &mut Chat) -> String {
     let mut text = String::new();
     while let Some(said) = block_on(chat.next()).unwrap() {
         text += &said.text;

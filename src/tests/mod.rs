@@ -50,6 +50,8 @@ pub(crate) mod support;
 mod templates;
 mod text;
 mod tiny;
+#[cfg(feature = "templates")]
+mod told;
 mod tuning;
 #[cfg(feature = "templates")]
 mod turns;

@@ -3,7 +3,7 @@ use crate::{Error, Result};
 use serde_json::{Map, Value};
 
 /// A value of JSON, with its keys in order: messages, tools, settings.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Json(pub(crate) Value);
 
 impl Json {

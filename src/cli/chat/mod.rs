@@ -32,6 +32,8 @@ pub(crate) struct ChatArgs {
     #[command(flatten)]
     template: TemplateArgs,
     #[command(flatten)]
+    tools: ToolsArgs,
+    #[command(flatten)]
     render: render::RenderArgs,
     /// What the model is told first. It is never forgotten
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
@@ -98,36 +100,30 @@ impl ChatArgs {
 
     /// How answers are made: as the user says, else as the model's file does, else as usual.
     fn answer(&self, file: &File, given: &[String], all: usize) -> Result<AnswerSettings> {
-        let own = self.sampling.settings(all);
-        let mut sampling = own.clone().suggested_by(&file.gguf)?;
-        let said = |id: &str| given.iter().any(|given| given == id);
-        let own_or = |id, own, suggested| if said(id) { own } else { suggested };
-        sampling.temperature = own_or("temp", own.temperature, sampling.temperature);
-        sampling.top_k = if said("top_k") { own.top_k } else { sampling.top_k };
-        sampling.top_p = own_or("top_p", own.top_p, sampling.top_p);
-        sampling.min_p = own_or("min_p", own.min_p, sampling.min_p);
-        let penalty = own_or("repeat_penalty", own.repeat_penalty, sampling.repeat_penalty);
-        sampling.repeat_penalty = penalty;
-        sampling.check()?;
+        let sampling = self.sampling.suggested_by(&file.gguf, given, all)?;
         let (tokens, stop) = (self.n.or_else(|| u64::MAX), self.stop.clone());
         Ok(AnswerSettings { sampling, tokens, stop, pace: self.pace.chosen() })
     }
 }
 
+/// Which template is used.
 #[derive(Args)]
 #[command(next_help_heading = "Template")]
-struct TemplateArgs {
+pub(crate) struct TemplateArgs {
     /// The template: a file, one of those that the model's file has by this name, or chatml [default: the model's
     /// own, else chatml where its vocabulary is made for it]
     #[arg(long, value_name = "NAME|FILE")]
     chat_template: Option<String>,
-    /// Tools that the model may call: a file of JSON, in OpenAI's form
-    #[arg(long, value_name = "FILE")]
-    tools: Option<PathBuf>,
 }
 
 impl TemplateArgs {
-    fn template(&self, file: &File) -> Result<Template> {
+    /// Whether one was named.
+    #[cfg(feature = "serve")]
+    pub(crate) fn is_named(&self) -> bool {
+        self.chat_template.is_some()
+    }
+
+    pub(crate) fn template(&self, file: &File) -> Result<Template> {
         let templates = Templates::of_model(&file.gguf, &file.tokenizer)?;
         let source = match &self.chat_template {
             Some(name) if std::path::Path::new(name).is_file() => {
@@ -137,9 +133,19 @@ impl TemplateArgs {
         };
         Template::of(&source)
     }
+}
 
-    fn tools(&self) -> Result<Option<Json>> {
-        let Some(path) = &self.tools else { return Ok(None) };
+#[derive(Args)]
+#[command(next_help_heading = "Template")]
+struct ToolsArgs {
+    /// Tools that the model may call: a file of JSON, in OpenAI's form
+    #[arg(long = "tools", value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+impl ToolsArgs {
+    fn read(&self) -> Result<Option<Json>> {
+        let Some(path) = &self.file else { return Ok(None) };
         let tools = Json::parse(&path.display().to_string(), &read_text(path)?)?;
         match tools.is_list() {
             true => Ok(Some(tools)),

@@ -30,7 +30,7 @@ impl RenderArgs {
         let given = Json::parse(&name, &read_input(path)?)?;
         // A whole request has them in a field.
         let messages = given.field("messages").unwrap_or_else(|| given.clone());
-        let tools = args.template.tools()?.or_else(|| given.field("tools"));
+        let tools = args.tools.read()?.or_else(|| given.field("tools"));
         if !messages.is_list() {
             return Err(Error::Usage(format!(
                 "{name}: a list of messages works: [{{\"role\": \"user\", \"content\": \"…\"}}]"

@@ -101,7 +101,7 @@ fn script(
     tokenizer: &Arc<brooklet::text::Tokenizer>,
     system: Option<String>,
 ) -> Result<Script> {
-    let (template, tools) = (args.template.template(file)?, args.template.tools()?);
+    let (template, tools) = (args.template.template(file)?, args.tools.read()?);
     let mut script = Script::new(tokenizer.clone(), template, system, tools)?;
     script.set_thinking(args.think.map(|think| think.chosen()))?;
     Ok(script)

@@ -63,6 +63,8 @@ fn model(command: &mut Command) -> Option<(&mut PathBuf, FetchArgs, bool)> {
     let (model, quiet) = match command {
         Command::Run(args) => (&mut args.model, args.quiet || args.json),
         Command::Chat(args) => (&mut args.model, args.quiet || args.json),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => (&mut args.model, args.quiet),
         Command::Tokenize(args) => (&mut args.model, args.json),
         Command::Logits(args) => (&mut args.model, args.json),
         Command::Bench(args) => (&mut args.model, args.json),

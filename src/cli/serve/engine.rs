@@ -1,0 +1,132 @@
+//! The thread that owns the device: every request that is under way is a future here, and they take turns after each token.
+use super::job::{Event, Job, Work};
+use super::metrics::{Metrics, add};
+use super::problem::Problem;
+use super::slots::Slots;
+use axum::http::StatusCode;
+use brooklet::text::Tokenizer;
+use futures_util::future::{Either, select};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use tokio::sync::{Semaphore, mpsc};
+
+/// Whoever has read nothing for so long has left.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the engine's thread and the others share.
+#[derive(Clone, Default)]
+pub(super) struct Shared {
+    pub(super) metrics: Arc<Metrics>,
+    /// What is under way has to end where it is.
+    pub(super) ends: Arc<AtomicBool>,
+    /// The device has failed: nothing will work any more.
+    pub(super) failed: Arc<AtomicBool>,
+    pub(super) usual_ms: Arc<AtomicU64>,
+}
+
+/// All streams, and what is needed to answer over them.
+pub(super) struct Engine {
+    pub(super) slots: Slots,
+    /// One for each of them.
+    pub(super) permits: Semaphore,
+    pub(super) shared: Shared,
+    /// Tokens that a conversation which is told anew may have beside its head.
+    pub(super) room: usize,
+    /// Where what needs no device is computed.
+    pub(super) runtime: tokio::runtime::Handle,
+    /// An answer ends after so long.
+    pub(super) longest: Duration,
+    pub(super) tokenizer: Arc<Tokenizer>,
+}
+
+impl Engine {
+    /// Until nobody can ask any more and all is answered.
+    pub(super) async fn run(&self, mut jobs: mpsc::UnboundedReceiver<Job>) {
+        let _timers = self.runtime.enter();
+        let mut under_way = FuturesUnordered::new();
+        let mut open = true;
+        while open || !under_way.is_empty() {
+            if under_way.is_empty() {
+                match jobs.recv().await {
+                    Some(job) => under_way.push(self.answer(job)),
+                    None => open = false,
+                }
+                continue;
+            }
+            if !open {
+                under_way.next().await;
+                continue;
+            }
+            // Who asks comes before who is under way: a new request joins at the next token.
+            let asked = match select(pin!(jobs.recv()), under_way.next()).await {
+                Either::Left((asked, _)) => asked,
+                Either::Right(_) => continue,
+            };
+            match asked {
+                Some(job) => under_way.push(self.answer(job)),
+                None => open = false,
+            }
+        }
+    }
+
+    /// Waits for a stream, and answers.
+    async fn answer(&self, job: Job) {
+        let Job { work, answer, cache, terms, events, waiting } = job;
+        let metrics = &self.shared.metrics;
+        let permit = match select(pin!(self.permits.acquire()), pin!(events.closed())).await {
+            Either::Left((permit, _)) => permit,
+            Either::Right(_) => return add(&metrics.cancelled, 1),
+        };
+        metrics.processing.fetch_add(1, Relaxed);
+        drop(waiting);
+        let start = Instant::now();
+        let answered = match &work {
+            _ if self.shared.ends.load(Relaxed) => Err(Problem::ending()),
+            Work::Messages(asked) => self.speak(asked, &answer, cache, terms, &events).await,
+            Work::Text(ids) => self.go_on(ids, &answer, cache, terms, &events).await,
+        };
+        drop(permit);
+        metrics.processing.fetch_sub(1, Relaxed);
+        let last = match answered {
+            Ok(None) if events.is_closed() => return add(&metrics.cancelled, 1),
+            Ok(None) => Err(self.cut_short()),
+            Ok(Some(outcome)) => Ok(outcome),
+            Err(problem) => Err(problem),
+        };
+        let last = match last {
+            Ok(outcome) => {
+                self.took(start.elapsed());
+                Event::End(Box::new(outcome))
+            }
+            Err(problem) => {
+                self.shared.failed.fetch_or(problem.is_fatal, Relaxed);
+                add(&metrics.failed, u64::from(problem.status.is_server_error()));
+                Event::Failed(problem)
+            }
+        };
+        tell(&events, last).await;
+    }
+
+    /// Why an answer has ended before its prompt was read, though somebody waits for it.
+    fn cut_short(&self) -> Problem {
+        if self.shared.ends.load(Relaxed) {
+            return Problem::ending();
+        }
+        let why = "the messages took longer to read than an answer may take (--timeout)";
+        Problem::new(StatusCode::GATEWAY_TIMEOUT, why)
+    }
+
+    /// What whoever is told to come again is told when.
+    fn took(&self, time: Duration) {
+        let usual = &self.shared.usual_ms;
+        usual.store((3 * usual.load(Relaxed) + time.as_millis() as u64) / 4, Relaxed);
+    }
+}
+
+/// Gives an event to whoever reads. False where nobody does any more.
+pub(super) async fn tell(events: &mpsc::Sender<Event>, event: Event) -> bool {
+    matches!(tokio::time::timeout(PATIENCE, events.send(event)).await, Ok(Ok(())))
+}
