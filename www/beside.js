@@ -2,6 +2,7 @@
 
 import { copy } from "./actions.js";
 import { bytes, count, rate, time } from "./format.js";
+import { STORIES } from "./settings.js";
 import { createStories } from "./stories.js";
 import { createStory } from "./story.js";
 import * as view from "./view.js";
@@ -9,18 +10,19 @@ import * as view from "./view.js";
 const $ = (id) => document.getElementById(id);
 const root = document.documentElement;
 
-const MANY = [2, 3, 4, 6, 8]; // as the page offers
+const USUAL = 4; // stories
 const FIGURES_MS = 250;
 const STEP_MS = 500; // between drawings of the rings where motion is unwelcome
 const LABELS_MS = 5000;
 
-const ENDS = { stop: "stopped at its text", "end of text": "ended", "cache full": "its cache is full" };
+const ENDS = { stop: "ended at a stop text", "end of text": "ended", "cache full": "its cache is full" };
 
 export const createBeside = ({ settings, alert, figures: { history, chart }, still, chosen }) => {
-  const cards = Array.from({ length: Math.max(...MANY) }, (_, n) =>
+  const cards = Array.from({ length: Math.max(...STORIES) }, (_, n) =>
     createStory(n + 1, { still, onKeep: () => keep(n) }),
   );
   $("cards").append(...cards.map(({ node }) => node));
+  $("stories").append(...STORIES.map((n) => new Option(n, n, n === USUAL, n === USUAL)));
 
   let stories = null;
   let told = []; // the cards of this run

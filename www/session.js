@@ -1,14 +1,6 @@
 // A stream's life: load, stream, pause, stop. Pausing is not asking for the next token.
 
-import { codeOf, macrotask, SLICE_MS } from "./engine.js";
-
-const latch = () => {
-  let open;
-  const opened = new Promise((done) => {
-    open = done;
-  });
-  return { opened, open };
-};
+import { codeOf, latch, macrotask, SLICE_MS } from "./engine.js";
 
 export const createSession = (holder, on) => {
   let made = null; // the policy that the cache was last made with

@@ -15,7 +15,8 @@ const CHAT = {
   answer: { min: 1, max: 16_384, step: 1, value: 2048 },
 };
 const CHOICES = { policy: ["streaming", "window"], kv: ["f16", "f32"] };
-const STORIES = [2, 3, 4, 6, 8]; // of those side by side
+/** How many may be side by side. */
+export const STORIES = [2, 3, 4, 6, 8];
 const THINK = { auto: undefined, on: true, off: false };
 const SAMPLING = ["temperature", "topK", "topP", "minP", "repeatPenalty"];
 const PROMPT_MAX = 4000;

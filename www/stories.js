@@ -1,14 +1,6 @@
 // The life of several streams from one prompt: load, feed once, fork, stream side by side, pause, stop.
 
-import { codeOf, macrotask, SLICE_MS } from "./engine.js";
-
-const latch = () => {
-  let open;
-  const opened = new Promise((done) => {
-    open = done;
-  });
-  return { opened, open };
-};
+import { codeOf, latch, macrotask, SLICE_MS } from "./engine.js";
 
 export const createStories = (holder, on) => {
   let forks = []; // the engine's own stream is the first story
@@ -17,14 +9,25 @@ export const createStories = (holder, on) => {
   let load = null;
   let state = "idle";
   let stopping = false;
+  let slice = 0; // when the task began that their pieces come in with
+  let breathing = null;
 
   const become = (next) => {
     state = next;
     on.state(next);
   };
 
+  /** What to wait for where all of them together have kept the page from its other work for long enough. */
+  const breath = () => {
+    if (performance.now() - slice > SLICE_MS)
+      breathing ??= macrotask().then(() => {
+        breathing = null;
+        slice = performance.now();
+      });
+    return breathing;
+  };
+
   const consume = async (stream, n) => {
-    let slice = performance.now();
     for (;;) {
       if (gate) {
         await gate.opened;
@@ -33,10 +36,7 @@ export const createStories = (holder, on) => {
       const { value, done } = await stream.next();
       if (done) return on.end(n, stream.stats);
       on.piece(n, value, stream.stats);
-      if (performance.now() - slice > SLICE_MS) {
-        await macrotask();
-        slice = performance.now();
-      }
+      if (breath()) await breathing;
     }
   };
 
