@@ -38,12 +38,20 @@ if [ -e brooklet.app ] && has plutil; then plutil -lint -s brooklet.app/Contents
 said=
 case $target in
 "$host") said=$(./brooklet --version) ;;
-*-windows-gnu) if has wine64; then said=$(WINEDEBUG=-all WINEPREFIX=$scratch/wine wine64 ./brooklet.exe --version | tr -d '\r'); fi ;;
+*-windows-gnu)
+    # Debian keeps it out of the way where the command "wine" is not installed.
+    for wine in wine64 wine /usr/lib/wine/wine64; do
+        has "$wine" || continue
+        said=$(WINEDEBUG=-all WINEPREFIX=$scratch/wine "$wine" ./brooklet.exe --version 2>/dev/null | tr -d '\r') ||
+            say "$wine does not start it (an older Wine has no bcryptprimitives.dll)"
+        break
+    done
+    ;;
 aarch64-*-linux-*) if has qemu-aarch64-static; then said=$(qemu-aarch64-static -L /usr/aarch64-linux-gnu ./brooklet --version); fi ;;
 esac
 case $said in
 'brooklet '[0-9]*) say "the binary says: $said" ;;
-'') say "the binary is for another system: it was not run" ;;
+'') say "the binary was not run: it is for another system" ;;
 *) die "the binary does not say its version, but: $said" ;;
 esac
 if has readelf && [ -e brooklet ] && [[ $target == *-linux-gnu ]]; then

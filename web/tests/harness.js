@@ -220,7 +220,8 @@ export function nativeChat(args, messages) {
 /** What the native binary streams greedily on SwiftShader: `{ token, text }` each, and its summary. Several files of tests
  * ask for the same, which takes half a minute: it is kept for as long as the binary, the model and the driver are these. */
 export function nativeStream(model, prompt, tokens) {
-  const stamps = [BINARY, model, SWIFTSHADER].map((path) => [path, statSync(path).size, statSync(path).mtimeMs]);
+  const { VK_DRIVER_FILES: driver } = withSwiftShader();
+  const stamps = [BINARY, model, driver].map((path) => [path, statSync(path).size, statSync(path).mtimeMs]);
   const name = createHash("sha256")
     .update(JSON.stringify([stamps, prompt, tokens]))
     .digest("hex");

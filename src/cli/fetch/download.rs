@@ -26,7 +26,9 @@ pub(super) struct Wanted {
 }
 
 /// Keeps other processes from fetching the same file at the same time.
-pub(super) struct Lock(File);
+pub(super) struct Lock(
+    #[cfg_attr(not(unix), expect(dead_code, reason = "held, and looked at on Unix alone"))] File,
+);
 
 impl Lock {
     /// Waits for another process that has it, and says so.
