@@ -33,9 +33,12 @@ impl GrammarMatcher {
     }
 
     fn stuck(&self, error: impl std::fmt::Display) -> crate::Error {
+        let why = match sentence(error) {
+            none if none == "NoExtensionBias" => "it allows nothing here".to_owned(),
+            why => why,
+        };
         wrong(format!(
-            "no token of this model can go on as the grammar wants ({}); allow more, or take simpler rules",
-            sentence(error)
+            "no token of this model can go on as the grammar wants ({why}); allow more, or take simpler rules"
         ))
     }
 }

@@ -2,6 +2,8 @@
 use super::{Grammar, wrong};
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
+use std::time::Duration;
+use web_time::Instant;
 
 /// JSON is written in one way, a space behind each comma and colon, as models have mostly seen it on one line. Most of
 /// what is between values is then forced, and fed together; and a small model that may write any amount of white space
@@ -24,8 +26,8 @@ const ONE: [&str; 3] = ["items", "additionalItems", "additionalProperties"];
 const LISTS: [&str; 5] = ["prefixItems", "items", "anyOf", "oneOf", "allOf"];
 const NAMED: [&str; 4] = ["properties", "patternProperties", "$defs", "definitions"];
 
-/// Schemas that are tried until the one is found that is wrong.
-const TRIES: usize = 200;
+/// How long schemas are tried until the one is found that is wrong.
+const SEARCH: Duration = Duration::from_millis(300);
 /// Deeper ones are refused, before anything that calls itself walks along them.
 const DEPTH: usize = 100;
 
@@ -105,13 +107,12 @@ fn inside(value: &Value) -> Vec<&Value> {
 pub(super) fn located(schema: &Value, error: Error) -> Error {
     let (message, mut pointer, mut at) = (error.to_string(), String::new(), schema);
     let Some(root) = schema.as_object() else { return error };
-    let mut tries = TRIES;
+    let start = Instant::now();
     'deeper: loop {
         for (name, part) in schemas(at) {
-            if tries == 0 {
-                break 'deeper;
+            if start.elapsed() > SEARCH {
+                return error;
             }
-            tries -= 1;
             let alone = alone(root, part);
             if alone.checked().err().is_some_and(|found| found.to_string() == message) {
                 pointer += &name;
