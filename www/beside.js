@@ -12,8 +12,10 @@ const root = document.documentElement;
 
 const USUAL = 4; // stories
 const FIGURES_MS = 250;
-const STEP_MS = 500; // between drawings of the rings where motion is unwelcome
+const RINGS_MS = 80; // between drawings of the rings, which are small and many
+const STEP_MS = 500; // the same where motion is unwelcome
 const LABELS_MS = 5000;
+const FAST = 100; // tokens a second, from which on nobody sees one fade in
 
 const ENDS = { stop: "ended at a stop text", "end of text": "ended", "cache full": "its cache is full" };
 
@@ -40,6 +42,7 @@ export const createBeside = ({ settings, alert, figures: { history, chart }, sti
 
   const figures = () => {
     const tps = history.recent() ?? sum(({ decodeTps }) => decodeTps);
+    $("cards").toggleAttribute("data-fast", tps > FAST);
     view.put("beside-tokens", count(made()));
     view.put("beside-tps", tps > 0 ? rate(tps) : "–");
     view.put("beside-forgotten", count(forgotten()));
@@ -59,8 +62,9 @@ export const createBeside = ({ settings, alert, figures: { history, chart }, sti
 
   const frame = (now) => {
     queued = false;
-    const drawRings = due("rings", now, still() ? STEP_MS : 0);
-    for (const card of told) card.frame(now, drawRings);
+    const drawRings = due("rings", now, still() ? STEP_MS : RINGS_MS);
+    for (const card of told) card.flow(now, drawRings);
+    for (const card of told) card.follow();
     if (dirtyChart) {
       dirtyChart = false;
       chart.draw(view.chartLabel(history));

@@ -102,13 +102,14 @@ export const createStory = (number, { still, onKeep }) => {
       node.hidden = true;
       text.clear();
     },
-    frame(now, drawRing) {
-      text.frame(now);
+    flow(now, drawRing) {
+      text.flow(now);
       if (stale && drawRing) {
         stale = false;
         ring.draw();
       }
     },
+    follow: text.follow,
     figures() {
       const tps = history.recent() ?? stats?.decodeTps ?? 0;
       put("story-tokens", count(slots ? slots.last + 1 : 0));

@@ -201,13 +201,19 @@ export const createText = ({ scroller, flow, folded, newest, live, still, most =
       return from;
     },
     frame(now) {
+      this.flow(now);
+      this.follow();
+    },
+    /** The first half of a frame; where there are several texts, all of them before the second half of any. */
+    flow(now) {
       if (now - flushed >= FLUSH_MS) {
         flushed = now;
         write(now);
       }
       settle(now);
-      following.step();
     },
+    /** The second half: it asks how high the text is, for which the browser lays it out. */
+    follow: following.step,
     finish() {
       write(performance.now());
       settle(Infinity);
