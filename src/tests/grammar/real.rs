@@ -1,5 +1,5 @@
 //! The default model, held to schemas: a thousand outputs, and what that costs.
-use super::{cases, expect_valid, said, tokenizer_of};
+use super::{cases, expect_valid, said, tokenizer_of, walk_cases};
 use crate::grammar::{Grammar, GrammarMatcher, GrammarVocabulary};
 use crate::model::{CacheSettings, Policy};
 use crate::session::{Constraint, Session};
@@ -95,6 +95,12 @@ fn median(mut times: Vec<Duration>) -> [Duration; 4] {
     times.sort_unstable();
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
     [at(0.5), at(0.9), at(0.99), at(1.0)]
+}
+
+#[test]
+#[ignore = "a thousand outputs take longer than what they show"]
+fn a_thousand_outputs_of_the_default_models_tokens_are_valid() {
+    walk_cases(&tokenizer_of(&opened().1), 50);
 }
 
 /// So many of each schema, `BROOKLET_OUTPUTS` if that is given.
