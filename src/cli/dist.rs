@@ -6,7 +6,6 @@ use clap::{CommandFactory, ValueEnum};
 use clap_complete::aot::{Shell, generate_to};
 use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::{Options, Tree};
-use std::ffi::OsString;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
@@ -23,7 +22,7 @@ const ICNS: [u32; 5] = [16, 32, 128, 256, 512];
 /// The folder that `brooklet dist-files FOLDER` names.
 pub(super) fn asked() -> Option<PathBuf> {
     let mut arguments = std::env::args_os().skip(1);
-    (arguments.next()? == OsString::from(WORD)).then(|| arguments.next())?.map(PathBuf::from)
+    (arguments.next()? == WORD).then(|| arguments.next())?.map(PathBuf::from)
 }
 
 /// Writes it all below `folder`.
