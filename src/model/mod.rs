@@ -79,7 +79,7 @@ pub struct KernelSettings {
     pub activations: ActivationType,
     /// Whether a chunk has so many tokens that they are worth a tile.
     pub tiles: bool,
-    /// Whether sessions share passes, each with a token of its own: see [`Session::several`](crate::Session::several).
+    /// Whether sessions share passes, each with a token of its own: see [`Session::several`](crate::session::Session::several).
     pub rows: bool,
 }
 
