@@ -160,7 +160,7 @@ fn a_streams_bits_do_not_depend_on_its_neighbours() {
 }
 
 #[test]
-#[ignore = "some minutes: 200 schedules"]
+#[ignore = "twelve minutes: 240 schedules"]
 fn a_streams_bits_do_not_depend_on_its_neighbours_however_they_come_and_go() {
     let gpu = Arc::new(gpu());
     let kinds = [
