@@ -156,6 +156,17 @@ fn joined(mut chunks: &str) -> String {
     body
 }
 
+/// Without the tiny model's end token, which it is as likely to choose as any other.
+fn never_ending() -> Value {
+    json!({ "256": -100 })
+}
+
+/// An answer that goes on until somebody ends it.
+fn endless() -> Value {
+    let messages = [user("Hi")];
+    json!({ "messages": messages, "max_tokens": 1_000_000, "stream": true, "logit_bias": never_ending() })
+}
+
 fn user(text: &str) -> Value {
     json!({ "role": "user", "content": text })
 }
@@ -419,7 +430,7 @@ fn answers_have_openais_shapes_and_errors_name_their_field() {
 fn whoever_leaves_frees_the_stream_and_whoever_is_too_many_comes_again() {
     let server =
         Server::start(&["--streams", "1", "--queue", "1", "--window", "180", "--sinks", "60"]);
-    let endless = json!({ "messages": [user("Hi")], "max_tokens": 1_000_000, "stream": true });
+    let endless = endless();
     let mut whole = endless.clone();
     whole["stream"] = false.into();
     for (asked, body) in [&endless, &whole].into_iter().enumerate() {
@@ -452,11 +463,13 @@ fn whoever_leaves_frees_the_stream_and_whoever_is_too_many_comes_again() {
 #[test]
 fn two_streams_advance_together() {
     let server = Server::start(&["--streams", "2", "--window", "180", "--sinks", "60"]);
-    let endless = json!({ "messages": [user("Hi")], "max_tokens": 1_000_000, "stream": true });
+    let endless = endless();
     let stream = server.begin(&endless);
     server.reaches("requests_processing", 1.0);
     // One that never ends does not keep another from its answer.
-    let answer = server.chat(json!({ "messages": [user("the rain")], "max_tokens": 20 }));
+    let answer = server.chat(json!({
+        "messages": [user("the rain")], "max_tokens": 20, "logit_bias": never_ending()
+    }));
     assert_eq!(answer["usage"]["completion_tokens"], 20);
     assert!(server.metric("n_busy_slots_per_decode") > 1.0);
     drop(stream);
@@ -541,7 +554,7 @@ fn only_those_who_may_are_answered() {
 fn answers_are_held_to_grammars_and_tokens_are_weighed() {
     let server = Server::start(&["--streams", "2", "--window", "180", "--sinks", "60"]);
     // Another streams beside them, and is not held to anything.
-    let free = json!({ "messages": [user("Hi")], "max_tokens": 1_000_000, "stream": true });
+    let free = endless();
     let free = server.begin(&free);
     server.reaches("requests_processing", 1.0);
     let body = |more: Value| {
@@ -603,7 +616,9 @@ fn answers_are_held_to_grammars_and_tokens_are_weighed() {
         .flatten()
         .collect();
     assert_eq!(json!(streamed), answer["choices"][0]["logprobs"]["content"]);
-    let text = json!({ "prompt": "the rain", "max_tokens": 3, "logprobs": 2 });
+    let text = json!({
+        "prompt": "the rain", "max_tokens": 3, "logprobs": 2, "logit_bias": never_ending()
+    });
     let (_, text) = server.post("/v1/completions", text);
     let logprobs = &text["choices"][0]["logprobs"];
     assert_eq!(logprobs["tokens"].as_array().unwrap().len(), 3, "{text}");
@@ -655,7 +670,7 @@ fn it_ends_when_it_is_told_and_answers_end_before() {
     };
     let mut server =
         Server::start(&["--streams", "1", "--grace", "1", "--window", "180", "--sinks", "60"]);
-    let endless = json!({ "messages": [user("Hi")], "max_tokens": 1_000_000, "stream": true });
+    let endless = endless();
     let mut stream = BufReader::new(server.begin(&endless));
     server.reaches("requests_processing", 1.0);
     terminate(&server);
