@@ -30,7 +30,7 @@ pub use sight::{Role, Seen, Sighted, Window};
 use std::collections::VecDeque;
 use std::sync::Arc;
 pub use thoughts::{Said, Splitter, Tags};
-pub use told::{Told, feed_in_turns, keep_beginning, next_turn};
+pub use told::{Told, beginning, feed_in_turns, keep_beginning, next_turn};
 
 /// The tokens of a conversation that are seen at once, where nobody has a wish of his own.
 const USUAL_CAPACITY: usize = 4096;

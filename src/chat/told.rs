@@ -163,15 +163,19 @@ impl Chat {
     }
 }
 
+/// How many of these ids a stream begins with, as far as it still knows all that it was fed.
+pub fn beginning(session: &Session, ids: &[u32]) -> usize {
+    match session.recent().count() as u64 == session.position() {
+        true => session.recent().zip(ids).take_while(|(a, b)| a == *b).count(),
+        false => 0,
+    }
+}
+
 /// Gets a stream ready to be fed these ids: as many of them as it begins with stay, and are counted; everything else is
 /// taken back. One at least is left to be fed.
 pub async fn keep_beginning(session: &mut Session, ids: &[u32]) -> Result<usize> {
     let position = session.position();
-    let same = match session.recent().count() as u64 == position {
-        true => session.recent().zip(ids).take_while(|(a, b)| a == *b).count(),
-        false => 0,
-    };
-    let same = same.min(ids.len().saturating_sub(1));
+    let same = beginning(session, ids).min(ids.len().saturating_sub(1));
     let taken_back = match same.checked_sub(1) {
         None => None,
         Some(_) if same as u64 == position => Some(Ok(())),

@@ -1,9 +1,9 @@
 //! Steps that several streams take together: a row of a pass each, so that weights are read once for all. What a stream is
 //! given does not depend on the others. Whoever waits for a token first leads all of them on.
 use super::pace::{MOST_STEPS, Pace, Steps};
-use super::submit::WITHIN;
+use super::submit::{WITHIN, count_cache};
 use super::{Choice, Portions, Session};
-use crate::gpu::{Program, Readback, Tensor, pieces};
+use crate::gpu::{Program, Readback, Tensor};
 use crate::model::{
     Activations, Cache, CacheSettings, Kernels, Model, Pass, Policy, Tokens, reduce,
 };
@@ -22,6 +22,8 @@ pub(super) struct Rows {
     model: Arc<Model>,
     kernels: Arc<Kernels>,
     cache: Cache,
+    /// The share of the first, which the others' are like.
+    first: Cache,
     /// By the rows that they take, fewest first.
     passes: Vec<Pass>,
     act: Activations, // of R rows
@@ -133,6 +135,7 @@ impl Rows {
             driver: Turn::new(driver),
             model,
             kernels,
+            first: cache.share(0),
             cache,
         })
     }
@@ -305,19 +308,13 @@ impl Rows {
         let pass = &self.passes[at];
         let choices = driver.choices[..count].iter().flatten().map(|(_, program)| program);
         let programs: Vec<_> = [&pass.body, &pass.head].into_iter().chain(choices).collect();
-        let alike = [pass.body.pieces(), pieces(&programs)];
-        let all = steps * alike[1];
-        let (mut done, mut submissions) = (0, 0);
         let copy = [(&self.chosen, &self.back[driver.back])];
-        while done < all {
-            let end = driver.portions[at].end(done, alike, all);
-            gpu.run_pieces(&programs, done..end, if end == all { &copy } else { &[] });
-            (done, submissions) = (end, submissions + 1);
-        }
+        let submissions = driver.portions[at].submit(gpu, steps, &programs, &copy);
         let mut all_seats = self.seats();
         for &(stream, _) in &seats {
             let seat = &mut all_seats[stream];
-            self.count_cache(seat.fed + seat.submitted, steps as u64);
+            let place = seat.fed + seat.submitted;
+            count_cache(gpu, (&self.kernels, &self.first), place, steps as u64, 1);
             seat.submitted += steps as u64;
             seat.room = seat.room.saturating_sub(steps as u64);
         }
@@ -325,13 +322,6 @@ impl Rows {
         driver.back = 1 - back;
         driver.flights.push_back(Flight { seats, steps, back, submissions, pass: at });
         Ok(())
-    }
-
-    fn count_cache(&self, place: u64, steps: u64) {
-        let readers = self.kernels.cache_readers(1) as u64;
-        let held = (1..=steps).map(|i| self.cache.filled_bytes(place + i));
-        let streams = self.act.tokens.shape[0] as u64;
-        self.model.gpu.counters.read_cache(readers * held.sum::<u64>() / streams);
     }
 
     /// Notes down what chooses in each row.

@@ -1,8 +1,8 @@
 //! Work into the device: in one submission, or a part after another where it takes long.
 use super::{Portions, Session};
 use crate::Result;
-use crate::gpu::{Program, Readback, pieces};
-use crate::model::Pass;
+use crate::gpu::{Gpu, Program, Readback, Tensor, pieces};
+use crate::model::{Cache, Kernels, Pass};
 use std::time::Duration;
 use web_time::Instant;
 
@@ -73,6 +73,40 @@ impl Group {
     }
 }
 
+impl Portions {
+    /// Submits programs that begin with the body of a step so many times, as many pieces at once as fit, then the copies.
+    /// Gives the number of submissions.
+    pub(super) fn submit(
+        &self,
+        gpu: &Gpu,
+        times: usize,
+        programs: &[&Program],
+        copies: &[(&Tensor, &Readback)],
+    ) -> usize {
+        let alike = [programs[0].pieces(), pieces(programs)];
+        let (all, mut at, mut submissions) = (times * alike[1], 0, 0);
+        while at < all {
+            let end = self.end(at, alike, all);
+            gpu.run_pieces(programs, at..end, if end == all { copies } else { &[] });
+            (at, submissions) = (end, submissions + 1);
+        }
+        submissions
+    }
+}
+
+/// Notes what attention reads of a stream's cache for `tokens` from `place` on, in passes of so many.
+pub(super) fn count_cache(
+    gpu: &Gpu,
+    (kernels, cache): (&Kernels, &Cache),
+    place: u64,
+    tokens: u64,
+    pass: usize,
+) {
+    let readers = kernels.cache_readers(pass) as u64;
+    let held = (1..=tokens).map(|i| cache.filled_bytes(place + i));
+    gpu.counters.read_cache(readers * held.sum::<u64>() / pass as u64);
+}
+
 impl Session {
     /// Bounds what a submission takes: prompts and steps that would take longer are submitted a few layers at a time,
     /// as many as fit by what earlier ones have taken. 100 milliseconds unless told otherwise. Changes no result.
@@ -106,16 +140,8 @@ impl Session {
     /// Submits programs that begin with the body of a step so many times, then the copy of what was chosen. Gives the
     /// number of submissions.
     fn submit_all(&self, times: usize, programs: &[&Program], back: Option<&Readback>) -> usize {
-        let alike = [programs[0].pieces(), pieces(programs)];
-        let (all, mut at, mut submissions) = (times * alike[1], 0, 0);
         let copy = back.map(|back| (&self.chosen, back));
-        while at < all {
-            let end = self.portions.of(true).end(at, alike, all);
-            let copies = if end == all { copy.as_slice() } else { &[] };
-            self.model.gpu.run_pieces(programs, at..end, copies);
-            (at, submissions) = (end, submissions + 1);
-        }
-        submissions
+        self.portions.of(true).submit(&self.model.gpu, times, programs, copy.as_slice())
     }
 
     /// Submits so many steps that follow each other on the device, then the copy of what they chose; with 0, one
@@ -158,9 +184,7 @@ impl Session {
 
     /// Notes what attention reads of the cache for `tokens` from `place` on, in passes of so many.
     fn count_cache(&self, place: u64, tokens: u64, pass: usize) {
-        let readers = self.kernels.cache_readers(pass) as u64;
-        let held = (1..=tokens).map(|i| self.cache.filled_bytes(place + i));
-        self.model.gpu.counters.read_cache(readers * held.sum::<u64>() / pass as u64);
+        count_cache(&self.model.gpu, (&self.kernels, &self.cache), place, tokens, pass);
     }
 
     /// Tells the device where the next step is.

@@ -1,7 +1,7 @@
 //! The streams of the server: what each holds, and which one a conversation goes on with.
 use super::job::Asked;
 use super::messages::Mark;
-use brooklet::chat::{Chat, Script};
+use brooklet::chat::{Chat, Script, beginning};
 use brooklet::model::{CacheSettings, Model};
 use brooklet::session::Session;
 use brooklet::{Error, Result};
@@ -128,15 +128,6 @@ impl Slot {
             () => None,
         }
     }
-
-    /// How many of these ids it begins with, as far as it still has all that it was fed.
-    fn shared(&self, ids: &[u32]) -> usize {
-        let Some(session) = self.session() else { return 0 };
-        match session.recent().count() as u64 == session.position() {
-            true => session.recent().zip(ids).take_while(|(a, b)| a == *b).count(),
-            false => 0,
-        }
-    }
 }
 
 /// All streams; those in use are not here.
@@ -177,7 +168,8 @@ impl Slots {
     pub(super) fn any(&self, ids: &[u32]) -> Option<Used<'_>> {
         let at = {
             let free = self.free.borrow();
-            let shared = free.iter().enumerate().map(|(at, slot)| (slot.shared(ids), at)).max();
+            let begins = |slot: &Slot| slot.session().map_or(0, |session| beginning(session, ids));
+            let shared = free.iter().enumerate().map(|(at, slot)| (begins(slot), at)).max();
             let oldest = free.iter().enumerate().min_by_key(|(_, slot)| slot.used);
             match shared {
                 Some((count, at)) if 0 < count && 2 * count >= ids.len() => Some(at),
