@@ -99,8 +99,7 @@ impl Tokenizer {
     }
 
     /// The ids of a text in the middle of another: nothing in it is a special token, and nothing is put before it.
-    #[cfg(feature = "grammar")]
-    pub(crate) fn encode_within(&self, text: &str) -> Result<Vec<u32>> {
+    pub fn encode_within(&self, text: &str) -> Result<Vec<u32>> {
         let text = match self.merging {
             Merging::ByteLevel => text.into(),
             Merging::Scores(_) | Merging::Lines => text.replace(' ', &SPACE.to_string()),
