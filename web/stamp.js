@@ -10,7 +10,7 @@ const HERE = dirname(fileURLToPath(import.meta.url));
 const PAGE = /\.(html|js|css|svg|webmanifest|wasm)$/;
 
 /** What of the package the page does not use, and need not have without a network. */
-const UNUSED = /^brooklet_grammar/;
+export const UNUSED = /^brooklet_grammar/;
 
 const sha256 = (bytes) => createHash("sha256").update(bytes).digest("hex");
 
