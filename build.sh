@@ -341,9 +341,15 @@ web() { # [PROFILE]: wasm, or wasm-test: what tests alone will see need not be s
     (
         wasm_compiler
         wasm_cargo+=(--locked --profile "$profile" --target "$wasm_target" --target-dir "$target/wasm")
-        in_root "${wasm_cargo[@]}" --package brooklet-web --package brooklet-template || exit
-        # By itself: llguidance has functions for C, which any wasm built beside it would keep, and all that they need.
-        in_root "${wasm_cargo[@]}" --package brooklet-grammar
+        # llguidance has functions for C, which any wasm built beside it keeps, with all that they need: what is released is
+        # built apart. For tests the library is compiled once.
+        local packages=(--package brooklet-grammar)
+        if [ "$profile" = wasm ]; then
+            in_root "${wasm_cargo[@]}" --package brooklet-web --package brooklet-template || exit
+        else
+            packages+=(--package brooklet-web --package brooklet-template)
+        fi
+        in_root "${wasm_cargo[@]}" "${packages[@]}"
     ) || die "the wasm could not be built; see above"
     rm -rf -- "$root/web/pkg" "$root/www/brooklet"
     mkdir -p -- "$root/web/pkg"

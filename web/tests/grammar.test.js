@@ -25,7 +25,7 @@ function expectPerson(text) {
   assert.ok(whole(value.age, 0, 99), text);
 }
 
-/** Schemas, and what says whether a value is valid by them. */
+/** Schemas, and what says whether a value is valid by them. Of the first and the last the native binary is asked, too. */
 const SCHEMAS = [
   [PERSON, (_, text) => expectPerson(text)],
   [
@@ -89,7 +89,7 @@ test("outputs are valid, their engine comes when it is asked for, and tokens are
   for (const { at, text, ended, temperature, ids } of outputs) {
     assert.equal(ended, "end of text", text);
     SCHEMAS[at][1](JSON.parse(text), text);
-    if (temperature) continue;
+    if (temperature || at % 3) continue;
     const args = ["--json-schema", JSON.stringify(schemas[at]), "--kv", "f32", "--window", "120", "--tune", "off"];
     const native = nativeStream(TINY, "once upon", 150, args);
     const tokens = native.pieces.map(({ token }) => token).filter((token) => token !== undefined);
