@@ -2,7 +2,6 @@
 //! control tokens, and the tokenizer passes over what is marked.
 use super::Tokenizer;
 use super::tokenizer::Merging;
-#[cfg(feature = "grammar")]
 use super::tokenizer::SPACE;
 use crate::Result;
 use std::borrow::Cow;

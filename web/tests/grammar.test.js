@@ -233,28 +233,33 @@ test("answers, requests in OpenAI's shape, and forks", async () => {
       await left.stop();
       const cut = chat.messages.at(-1).content;
       answers.push(await said(chat.send("who now?", { ...options, seed: 5 })));
-      const thought = engine.chat.completions.with({ template: "chatml", window: 200 });
+      // A template whose answers begin with thoughts.
+      const turns = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}";
+      const template = `${turns}{% if add_generation_prompt %}assistant: <think>\n{% endif %}{# </think> #}`;
+      const thinker = engine.conversation({ template, window: 200 });
+      const thinks = await code(thinker.send("who?", { regex: "a" }).next());
+      const completions = engine.chat.completions.with({ template: "chatml", window: 200 });
       const request = { messages: [{ role: "user", content: "who?" }], max_tokens: 150, seed: 1, temperature: 1 };
       const json_schema = { name: "person", strict: true, schema: PERSON };
-      const { choices } = await thought.create({
+      const { choices } = await completions.create({
         ...request,
         n: 2,
         response_format: { type: "json_schema", json_schema },
       });
       const webllm = { type: "json_object", schema: JSON.stringify(PERSON) };
-      choices.push(...(await thought.create({ ...request, response_format: webllm })).choices);
+      choices.push(...(await completions.create({ ...request, response_format: webllm })).choices);
       let streamed = "";
-      const chunks = await thought.create({
+      const chunks = await completions.create({
         ...request,
         stream: true,
         response_format: { type: "json_schema", json_schema },
       });
       for await (const { choices } of chunks) streamed += choices[0]?.delta.content ?? "";
-      const any = await thought.create({ ...request, max_tokens: 6, response_format: { type: "json_object" } });
+      const any = await completions.create({ ...request, max_tokens: 6, response_format: { type: "json_object" } });
       const wrong = [
-        await code(thought.create({ ...request, response_format: { type: "grammar", grammar: "" } })),
-        await code(thought.create({ ...request, response_format: { type: "json_schema" } })),
-        await code(thought.create({ ...request, response_format: {} })),
+        await code(completions.create({ ...request, response_format: { type: "grammar", grammar: "" } })),
+        await code(completions.create({ ...request, response_format: { type: "json_schema" } })),
+        await code(completions.create({ ...request, response_format: {} })),
       ];
       // Forks, side by side, each held to something of its own.
       await engine.reset({ window: 120 });
@@ -268,6 +273,7 @@ test("answers, requests in OpenAI's shape, and forks", async () => {
       return {
         answers,
         refused,
+        thinks,
         messages: chat.messages.length,
         free: free.tokens,
         cut,
@@ -283,6 +289,7 @@ test("answers, requests in OpenAI's shape, and forks", async () => {
   assert.equal(found.message, undefined, found.message);
   for (const { text } of found.answers) expectPerson(text);
   assert.match(found.refused, /^bad-option: schema: the JSON schema cannot be used.*"not" is not supported/);
+  assert.match(found.thinks, /^bad-option: the model thinks before it answers.*think: false/);
   assert.equal(found.messages, 10, "what was refused was not said");
   assert.equal(found.free, 5);
   assert.match(found.cut, /^[a-z]+$/);
