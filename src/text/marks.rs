@@ -1,8 +1,7 @@
 //! Control tokens that stand in somebody's text are text: they are marked before a template puts the text between its own
 //! control tokens, and the tokenizer passes over what is marked.
 use super::Tokenizer;
-use super::tokenizer::Merging;
-use super::tokenizer::SPACE;
+use super::tokenizer::{Merging, SPACE};
 use crate::Result;
 use std::borrow::Cow;
 use tokenizers::normalizers::NormalizerWrapper;
