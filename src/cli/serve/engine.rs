@@ -1,5 +1,5 @@
 //! The thread that owns the device: every request that is under way is a future here, and they take turns after each token.
-use super::job::{Event, Job, Work};
+use super::job::{Event, Job, Task, Work, all_held};
 use super::metrics::{Metrics, add};
 use super::problem::Problem;
 use super::slots::Slots;
@@ -44,14 +44,14 @@ pub(super) struct Engine {
 
 impl Engine {
     /// Until nobody can ask any more and all is answered.
-    pub(super) async fn run(&self, mut jobs: mpsc::UnboundedReceiver<Job>) {
+    pub(super) async fn run(&self, mut jobs: mpsc::UnboundedReceiver<Task>) {
         let _timers = self.runtime.enter();
         let mut under_way = FuturesUnordered::new();
         let mut open = true;
         while open || !under_way.is_empty() {
             if under_way.is_empty() {
                 match jobs.recv().await {
-                    Some(job) => under_way.push(self.answer(job)),
+                    Some(task) => under_way.push(self.perform(task)),
                     None => open = false,
                 }
                 continue;
@@ -66,9 +66,24 @@ impl Engine {
                 Either::Right(_) => continue,
             };
             match asked {
-                Some(job) => under_way.push(self.answer(job)),
+                Some(task) => under_way.push(self.perform(task)),
                 None => open = false,
             }
+        }
+    }
+
+    async fn perform(&self, task: Task) {
+        match task {
+            Task::Answer(job) => self.answer(*job).await,
+            Task::Host(connection) => self.host(*connection).await,
+        }
+    }
+
+    /// Comes back when sockets have all streams: what waits then might wait for hours.
+    async fn all_held(&self) {
+        let (metrics, streams) = (&self.shared.metrics, self.slots.views.len() as u64);
+        while metrics.held.load(Relaxed) < streams {
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 
@@ -76,9 +91,16 @@ impl Engine {
     async fn answer(&self, job: Job) {
         let Job { work, answer, cache, terms, events, waiting } = job;
         let metrics = &self.shared.metrics;
-        let permit = match select(pin!(self.permits.acquire()), pin!(events.closed())).await {
+        let (closed, held) = (pin!(events.closed()), pin!(self.all_held()));
+        let leaves = select(closed, held);
+        let permit = match select(pin!(self.permits.acquire()), leaves).await {
             Either::Left((permit, _)) => permit,
-            Either::Right(_) => return add(&metrics.cancelled, 1),
+            Either::Right((Either::Left(_), _)) => return add(&metrics.cancelled, 1),
+            Either::Right((Either::Right(_), _)) => {
+                add(&metrics.refused, 1);
+                tell(&events, Event::Failed(all_held())).await;
+                return;
+            }
         };
         metrics.processing.fetch_add(1, Relaxed);
         drop(waiting);
