@@ -13,6 +13,7 @@
 //! | [`model`] | config, weights, the sink-and-ring cache, the forward pass |
 //! | [`session`] | a stream: feed, generate, stop |
 //! | `chat` | a conversation over a session, and what a template makes of it |
+//! | [`wire`] | what a program says to a stream and is told of it, in JSON |
 //! | `grammar` | outputs that are held to a JSON schema, a regular expression or a grammar; feature `grammar` |
 //! | [`tune`] | which kernels suit this device: measured once, then kept |
 //! | `kept` | the cache folder; native only |
@@ -34,6 +35,7 @@ pub mod session;
 pub mod shaders;
 pub mod text;
 pub mod tune;
+pub mod wire;
 
 #[cfg(test)]
 mod tests;

@@ -34,6 +34,13 @@ const CARDS = {
     action: "Try again",
     help: "What has arrived so far is kept, and the next try goes on from there.",
   },
+  disconnected: {
+    title: "The engine cannot be reached",
+    action: "Connect again",
+    help: "The text so far is safe. See that brooklet is running.",
+    chat: "The conversation is safe. Connected again, the model is told it anew.",
+    beside: "What was written can still be copied. Connected again, the stories begin anew.",
+  },
   "bad-option": {
     title: "A setting cannot work",
     help: "Change it under Settings and start again.",
@@ -76,7 +83,8 @@ export const createAlert = (node) => {
     hide,
     /** A way other than the stream may have words of its own. */
     show({ code = "internal", message = "" }, retry, way = "stream") {
-      const card = CARDS[code] ?? CARDS.internal;
+      const lost = code === "network" && document.documentElement.hasAttribute("data-server");
+      const card = lost ? CARDS.disconnected : (CARDS[code] ?? CARDS.internal);
       const buttons = make("div", "", "row");
       const help = card[way] ?? card.help;
       if (card.action && retry && (card.of ?? way) === way) {

@@ -208,6 +208,14 @@ export const createBeside = ({ settings, alert, figures: { history, chart }, sti
       if (many !== undefined) $("stories").value = many;
     },
     progress: (progress) => view.showProgress(progress, "beside-"),
+    /** A server has so many streams. */
+    most(streams) {
+      const { options } = $("stories");
+      for (const option of options) option.disabled = Number(option.value) > streams;
+      if (number() <= streams) return;
+      const last = [...options].findLast(({ disabled }) => !disabled);
+      if (last) $("stories").value = last.value;
+    },
     connect(holder) {
       stories = createStories(holder, on);
     },

@@ -1,9 +1,10 @@
 // The one engine that all ways share. One thing after the other: what begins waits until what was before has ended.
 
-/** A model, loaded for so many streams at once. */
-const keyOf = (model, streams = 1) => `${streams} ${model.key}`;
+/** `connect`: where the engine is a server's, what opens one to it; it has one model and one cache. */
+export const createHolder = (brooklet, on, connect = null) => {
+  /** A model, loaded for so many streams at once. */
+  const keyOf = (model, streams = 1) => (connect ? "server" : `${streams} ${model.key}`);
 
-export const createHolder = (brooklet, on) => {
   let engine = null;
   let key = null;
   let user = null;
@@ -32,13 +33,8 @@ export const createHolder = (brooklet, on) => {
     async open(model, options, signal) {
       if (engine && key === keyOf(model, options.streams)) return false;
       await drop();
-      engine = await brooklet.Engine.load({
-        ...model.source,
-        ...options,
-        onProgress: on.progress,
-        onWarning: on.warning,
-        signal,
-      });
+      const told = { onProgress: on.progress, onWarning: on.warning, signal };
+      engine = connect ? await connect(told) : await brooklet.Engine.load({ ...model.source, ...options, ...told });
       key = keyOf(model, options.streams);
       on.loaded(engine.info);
       return true;
@@ -50,7 +46,7 @@ export const createHolder = (brooklet, on) => {
     /** Whether an error has left nothing to go on with: then the engine is dropped. */
     async fails(code, loading) {
       // What is lost with the device is the engine; after any other error of a stream it may still be sound.
-      if (code === "device-lost" || code === "internal" || loading) await drop();
+      if (["device-lost", "internal"].includes(code) || (connect && code === "network") || loading) await drop();
     },
     queue(work) {
       current = current.then(work, work);

@@ -7,6 +7,7 @@ import { createChat } from "./chat.js";
 import { createHolder } from "./engine.js";
 import { watchLook } from "./look.js";
 import { createModels, listenForDrops } from "./models.js";
+import { createServerModel, served, takeKey } from "./server.js";
 import { createSettings, parseLink } from "./settings.js";
 import { createStream } from "./stream.js";
 import * as view from "./view.js";
@@ -63,14 +64,17 @@ const openLink = () => {
   return link;
 };
 
+const promise = ({ name, note, where }) => {
+  const last = where ?? "nothing is sent anywhere";
+  for (const id of PROMISES) $(id).textContent = `${name} · ${note} · ${last}`;
+};
+
 const openModels = (brooklet) =>
   createModels({
     brooklet,
     modelOf: settings.modelOf,
     onProblem: (message) => alert.say("One thing", message),
-    onChange({ name, note }) {
-      for (const id of PROMISES) $(id).textContent = `${name} · ${note} · nothing is sent anywhere`;
-    },
+    onChange: promise,
   });
 
 const listen = () => {
@@ -85,7 +89,10 @@ const listen = () => {
 };
 
 const on = {
-  progress: (progress) => ways[root.dataset.way].progress(progress),
+  progress(progress) {
+    if (served) models.waits(progress);
+    ways[root.dataset.way].progress(progress);
+  },
   warning(message) {
     for (const id of PROMISES) $(id).textContent = message;
   },
@@ -94,9 +101,30 @@ const on = {
     view.showInfo(info);
     $("status-model").textContent = `${info.model.name} (${info.model.architecture})`;
     $("status-model").title = info.model.kinds;
+    if (served) {
+      models.loaded(info);
+      settings.fix(info.cache);
+      beside.most(info.server.streams);
+    }
     models.refresh();
   },
 };
+
+/** A server's engine is there from the beginning: it shows what it is, and knows that there is a page. */
+const attach = (holder) =>
+  holder.queue(async () => {
+    models.waits();
+    view.put("status", "Connecting");
+    try {
+      await holder.open(models, {});
+      view.put("status", "Ready");
+    } catch (error) {
+      await holder.drop();
+      models.failed();
+      view.put("status", "Not connected");
+      alert.show(error, () => attach(holder), root.dataset.way);
+    }
+  });
 
 const refuse = (code, message) => {
   root.toggleAttribute("data-refused", true);
@@ -117,6 +145,7 @@ const open = async () => {
       figures.chart.draw(view.chartLabel(history));
     },
   });
+  const key = served ? takeKey() : null;
   const link = openLink();
   let brooklet;
   try {
@@ -126,20 +155,23 @@ const open = async () => {
     refuse("internal", "The engine's files did not arrive. Load the page again.");
     return;
   }
-  models = openModels(brooklet);
-  listenForDrops($("drop"), (files) => {
-    models.chooseFiles(files);
-    ways[root.dataset.way].focus();
-  });
+  models = served ? createServerModel({ onChange: promise }) : openModels(brooklet);
+  if (!served)
+    listenForDrops($("drop"), (files) => {
+      models.chooseFiles(files);
+      ways[root.dataset.way].focus();
+    });
   await Promise.all([models.refresh(), chat.open(link)]);
   chooseLinked(link);
-  if (!isSecureContext) return refuse("insecure", "");
-  if (!navigator.gpu) return refuse("no-webgpu", (await import("./brooklet/advice.js")).noWebGpu());
-  const holder = createHolder(brooklet, on);
+  if (!isSecureContext && !served) return refuse("insecure", "");
+  if (!navigator.gpu && !served) return refuse("no-webgpu", (await import("./brooklet/advice.js")).noWebGpu());
+  const connect = (told) => brooklet.Engine.connect(document.baseURI, { ...told, ...(key && { key }) });
+  const holder = createHolder(brooklet, on, served ? connect : null);
   stream.connect(holder);
   chat.connect(holder);
   beside.connect(holder);
   root.toggleAttribute("data-ready", true);
+  if (served) attach(holder);
 };
 
 /** Whether a newer version of the page takes over before this one has begun. */
@@ -154,8 +186,10 @@ const updates = async () => {
   return Promise.race([taken, refused, silent]);
 };
 
-if (!isSecureContext || !navigator.serviceWorker) console.info("no service worker here: the page needs the network");
+if (served) console.info("no service worker here: the page is of a program on this network");
+else if (!isSecureContext || !navigator.serviceWorker)
+  console.info("no service worker here: the page needs the network");
 else navigator.serviceWorker.register("sw.js").catch((error) => console.info("no service worker:", error.message));
 
-if (await updates()) location.reload();
+if (!served && (await updates())) location.reload();
 else open();

@@ -103,6 +103,7 @@ export const createSettings = (form, prompt) => {
   let drawn = false; // the seed was chosen here, not by the visitor
   let own = new Set(); // what the visitor, or a link, has set
   let suggested = {}; // what the model's file says
+  let fixed = null; // the cache of a server, which is what it is
 
   const show = (name) => {
     const output = form.querySelector(`output[for="${name}"]`);
@@ -130,6 +131,8 @@ export const createSettings = (form, prompt) => {
     for (const [name, { value }] of Object.entries({ ...NUMBERS, ...CHAT })) set(name, suggested[name] ?? value);
     set("think", "auto");
     for (const [name, [first]] of Object.entries(CHOICES)) set(name, first);
+    for (const [name, value] of Object.entries(fixed ?? {})) set(name, value);
+    if (fixed) set("memory", fixed.window);
     set("seed", "");
     set("stop", "");
     drawn = false;
@@ -176,10 +179,13 @@ export const createSettings = (form, prompt) => {
       }
     },
     /** What a conversation is made with, and how long its answers may be. */
-    chat: () => ({
-      ...(field("memory").value && { window: clamp(field("memory").value, CHAT.memory) }),
-      kv: field("kv").value,
-    }),
+    chat: () =>
+      fixed
+        ? {}
+        : {
+            ...(field("memory").value && { window: clamp(field("memory").value, CHAT.memory) }),
+            kv: field("kv").value,
+          },
     answer: () => {
       const { seed, ...sampling } = shared();
       const think = THINK[field("think").value];
@@ -196,13 +202,25 @@ export const createSettings = (form, prompt) => {
     set policy(value) {
       set("policy", value);
     },
-    cache: () => ({
-      policy: field("policy").value,
-      sinks: field("policy").value === "streaming" ? number("sinks") : 0,
-      window: number("window"),
-      kv: field("kv").value,
-    }),
+    cache: () =>
+      fixed
+        ? { policy: field("policy").value }
+        : {
+            policy: field("policy").value,
+            sinks: field("policy").value === "streaming" ? number("sinks") : 0,
+            window: number("window"),
+            kv: field("kv").value,
+          },
     sampling: shared,
+    /** The cache is a server's: it is shown, and cannot be another. */
+    fix({ sinks, window, kv }) {
+      fixed = { sinks, window, kv };
+      if (![...field("kv").options].some(({ value }) => value === kv)) field("kv").append(new Option(kv, kv));
+      for (const [name, value] of Object.entries({ ...fixed, memory: window })) {
+        Object.assign(field(name), { min: 0, max: "", disabled: true });
+        set(name, value);
+      }
+    },
     /** A seed the link can name: the visitor's, or a new one, which is shown. */
     drawSeed(keep = false) {
       if (drawn || seed() === null) {
@@ -214,6 +232,7 @@ export const createSettings = (form, prompt) => {
     },
     fill(link) {
       for (const name of [...Object.keys(NUMBERS), ...Object.keys(CHAT), ...Object.keys(CHOICES), "stop", "seed"]) {
+        if (field(name).disabled) continue;
         if (name in link) set(name, link[name]);
         if (name in link) own.add(name);
       }

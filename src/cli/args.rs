@@ -39,6 +39,10 @@ pub(crate) enum Command {
     #[cfg(feature = "serve")]
     #[command(after_help = super::serve::EXAMPLES)]
     Serve(Box<super::serve::ServeArgs>),
+    /// Open a window to talk and stream in: the page, and this engine behind it.
+    #[cfg(feature = "serve")]
+    #[command(after_help = super::app::EXAMPLES)]
+    App(Box<super::app::AppArgs>),
     /// List the adapters and what each can do.
     Devices(DevicesArgs),
     /// Show a model file: metadata, tensors, and whether it can run here.

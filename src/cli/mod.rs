@@ -1,6 +1,8 @@
 //! The native binary: arguments in, text and figures out. Exit codes: 0 done, 1 failed, 2 wrong usage.
 #![allow(clippy::print_stdout, reason = "stdout is what a command line is for")]
 mod activations;
+#[cfg(feature = "serve")]
+mod app;
 mod args;
 mod bench;
 mod chat;
@@ -48,6 +50,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Chat(args) => chat::run(&args, &given(&matches)),
         #[cfg(feature = "serve")]
         Command::Serve(args) => serve::run(&args, &given(&matches)),
+        #[cfg(feature = "serve")]
+        Command::App(args) => app::run(&args, &given(&matches)),
         Command::Soak(args) => soak::run(&args, &given(&matches)),
         Command::Devices(args) => look::devices(args),
         Command::Inspect(args) => look::inspect(args),

@@ -91,6 +91,17 @@ impl File {
 
     /// The same as a model of another config than the file's.
     pub(crate) fn load_as(&self, config: Config, wish: Wish, quiet: bool) -> Result<Model> {
+        self.load_told(config, wish, quiet, |_, _| {})
+    }
+
+    /// The same, telling how much of the file is read, of how much.
+    pub(crate) fn load_told(
+        &self,
+        config: Config,
+        wish: Wish,
+        quiet: bool,
+        mut told: impl FnMut(u64, u64),
+    ) -> Result<Model> {
         let gpu = Arc::new(block_on(tuning::open(wish.adapter, wish.class))?);
         let choice = block_on(tuning::choose(&gpu, &self.gguf, &config, wish.tune))?;
         let shown = !quiet && std::io::stderr().is_terminal();
@@ -102,6 +113,7 @@ impl File {
         let mut progress = |done, total| {
             bar.set_length(total);
             bar.set_position(done);
+            told(done, total);
         };
         let settings = LoadSettings { config, variant: Some(choice), kernels: wish.kernels };
         let (source, gguf) = (&self.source, &self.gguf);

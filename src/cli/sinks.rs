@@ -63,6 +63,8 @@ fn cache(command: &mut Command) -> Option<(&ModelArgs, &mut ShapeArgs, bool)> {
         Command::Chat(_) => None,
         #[cfg(feature = "serve")]
         Command::Serve(_) => None,
+        #[cfg(feature = "serve")]
+        Command::App(_) => None,
         Command::Devices(_)
         | Command::Inspect(_)
         | Command::Tokenize(_)

@@ -87,6 +87,18 @@ export interface LoadOptions extends CacheOptions {
   assets?: string | URL;
 }
 
+/** How to connect to a server. */
+export interface ConnectOptions {
+  /** The key that the server wants (`--api-key`). It is sent in the first message, never in the address. */
+  key?: string;
+  /** Fails at once where the server has not so many streams free for this engine and its forks. Default 1. */
+  streams?: number;
+  /** How far the server is, where it still loads its model. */
+  onProgress?: (progress: Progress) => void;
+  onWarning?: (message: string) => void;
+  signal?: AbortSignal;
+}
+
 /** How to choose tokens, and when to end. */
 export interface StreamOptions {
   /** 0 is greedy. Default 0.8. */
@@ -388,6 +400,8 @@ export interface Completions {
 
 /** What is loaded, where, and how large. */
 export interface Info {
+  /** Where the engine is a server's: its streams in all, and what it calls the model. */
+  server?: { streams: number; model: string };
   model: {
     name: string;
     architecture: string;
@@ -440,6 +454,13 @@ export interface Info {
 export class Engine {
   private constructor();
   static load(options: LoadOptions): Promise<Engine>;
+  /**
+   * An engine on a server, `brooklet serve`, with the same interface: `url` is the server's, with or without `/v1`. It takes a
+   * stream of the server for itself, and each fork another; `unload`, or leaving the page, frees them. Model, template and cache
+   * are the server's: options that ask for others fail with code `"bad-option"` and say what it has. When the connection is
+   * lost, every call fails with code `"network"`; connect again.
+   */
+  static connect(url: string | URL, options?: ConnectOptions): Promise<Engine>;
   /**
    * A second engine over the same weights, with a cache of its own that begins as a copy of this one's stream; after a
    * conversation it is empty. Both go on at the same time, and a pass over the weights serves all who wait for a token.

@@ -1,8 +1,9 @@
 // brooklet: text from a language model on WebGPU, for ever. Types and documentation: index.d.ts.
 import { Completions } from "./completions.js";
+import { EngineSocket, socketOf } from "./connect.js";
 import { Conversation } from "./conversation.js";
 import { BadOptionError, aborted } from "./errors.js";
-import { cacheOptions, conversationOptions, loadOptions, streamOptions } from "./options.js";
+import { cacheOptions, connectOptions, conversationOptions, loadOptions, streamOptions } from "./options.js";
 import { Pieces, Rate } from "./pieces.js";
 import { Local, Remote } from "./remote.js";
 
@@ -85,6 +86,18 @@ export class Engine {
     if (signal?.aborted) throw aborted();
     const { assets } = args;
     const remote = worker === false ? new Local() : new Remote(worker, assets);
+    return Engine.#begin(remote, args, { onProgress, onWarning, signal });
+  }
+
+  static async connect(url, options) {
+    const { onProgress, onWarning = (message) => console.warn(`brooklet: ${message}`), signal } = options ?? {};
+    const { server, args } = connectOptions(url, options);
+    if (signal?.aborted) throw aborted();
+    const remote = new Remote(new EngineSocket(socketOf(server)), undefined, true);
+    return Engine.#begin(remote, args, { onProgress, onWarning, signal });
+  }
+
+  static async #begin(remote, args, { onProgress, onWarning, signal }) {
     const onEvent = ({ progress, warning, tuned, kept }) => {
       if (progress) onProgress?.(progress);
       if (warning) onWarning(warning);

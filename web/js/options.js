@@ -157,6 +157,20 @@ export function loadOptions(options) {
   return { model: modelOf(options.model), keep: cache, sha256, tune, assets, streams, cache: rest };
 }
 
+const key = (name, value) =>
+  typeof value === "string" && value.length > 0 ? value : wrong(name, value, "a string that is not empty");
+
+/** Of a server: where it is, and what it is told first. */
+export function connectOptions(url, options = {}) {
+  const others = ["onProgress", "onWarning", "signal"];
+  const args = checked(options, { key, streams: integer(1, 256) }, others);
+  const wanted = "the http or https address of a server";
+  if (typeof url !== "string" && !(url instanceof URL)) wrong("url", url, wanted);
+  if (!URL.canParse(url, here())) wrong("url", url, wanted);
+  const server = new URL(url, here());
+  return /^(https?|wss?):$/.test(server.protocol) ? { server, args } : wrong("url", server.href, wanted);
+}
+
 const here = () => globalThis.document?.baseURI ?? globalThis.location?.href;
 
 /** The address of a folder in full, with its last slash. */

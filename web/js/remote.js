@@ -1,6 +1,6 @@
 // Calls into an engine: in a worker, or in the page itself. Nothing hangs: a worker that dies, or an engine that is
 // unloaded, fails every call under way.
-import { AbortedError, BadOptionError, InternalError, aborted, asBrookletError } from "./errors.js";
+import { AbortedError, BadOptionError, BrookletError, InternalError, aborted, asBrookletError } from "./errors.js";
 
 /** How long a worker has to give its GPU memory back, in milliseconds, before it is ended with all it holds. */
 const UNLOAD_MS = 1000;
@@ -48,15 +48,20 @@ export class Remote {
   #owned;
   #calls = new Calls();
 
-  constructor(worker, assets) {
-    this.#owned = !worker;
+  /** `owned`: whether the worker goes with the engine. */
+  constructor(worker, assets, owned = !worker) {
+    this.#owned = owned;
     this.#worker = worker ?? startWorker(assets);
     this.#worker.addEventListener("message", ({ data }) => this.#answer(data));
     this.#worker.addEventListener("error", (event) => {
       event.preventDefault?.();
-      const error = event.message
-        ? new InternalError(`the engine's worker failed: ${event.message}`)
-        : noScript(assets);
+      // Of a server's socket the error is one of ours.
+      const error =
+        event.error instanceof BrookletError
+          ? event.error
+          : event.message
+            ? new InternalError(`the engine's worker failed: ${event.message}`)
+            : noScript(assets);
       this.#calls.end(error);
       this.close();
     });

@@ -162,7 +162,7 @@ impl Core {
 
     /// Why the answer has ended; none while it goes on.
     pub fn ended(&mut self) -> Result<Option<String>, Thrown> {
-        Ok(self.chat()?.ended().map(|ended| crate::reason(ended).to_owned()))
+        Ok(self.chat()?.ended().map(|ended| brooklet::wire::reason(ended).to_owned()))
     }
 
     /// Whether the model should think first, from the next turn on; none as its template has it.

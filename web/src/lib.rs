@@ -13,14 +13,14 @@ use brooklet::format::{Gguf, Shards};
 use brooklet::gpu::{BrowserAdapter, Gpu};
 use brooklet::model::{CacheSettings, Config, KernelSettings, LoadSettings, Model, Policy};
 use brooklet::ops::Origin;
-use brooklet::session::{Ended, Read, Reading, Session};
+use brooklet::session::{Read, Reading, Session};
 use brooklet::text::{SamplerSettings, StopTexts, Templates, Tokenizer, Vocab};
 use brooklet::tune::{self, Kept};
+use brooklet::wire::{ModelInfo, reason};
 use brooklet::{Error, Result};
 use errors::{Thrown, parsed};
 use file::{Caught, File, JsFile};
 use held::{Held, JsMatcher, Tokens};
-use info::ModelInfo;
 use js_sys::{Array, Function};
 use options::{CacheOptions, StreamOptions, TuneOptions};
 use pool::Pool;
@@ -345,17 +345,6 @@ impl Device {
     /// Gives all GPU memory back at once. Also what a lost device looks like to whoever goes on.
     pub fn destroy(&self) {
         self.0.destroy();
-    }
-}
-
-/// Why a text has ended, as `StopReason` of `js/index.d.ts`.
-fn reason(ended: Ended) -> &'static str {
-    match ended {
-        Ended::EndOfText => "end of text",
-        Ended::StopText => "stop",
-        Ended::Length => "length",
-        Ended::CacheFull => "cache full",
-        Ended::Stopped => "stopped",
     }
 }
 

@@ -1,12 +1,11 @@
 //! Options as JavaScript gives them. What is left out is the library's default.
 use brooklet::Result;
-use brooklet::chat::{AnswerSettings, Chat, Script};
+use brooklet::chat::{Chat, Script};
 use brooklet::gpu::Gpu;
 use brooklet::model::{CacheSettings, Config, KvType, Policy};
 use brooklet::ops::ActivationType;
-use brooklet::session::Pace;
-use brooklet::text::SamplerSettings;
 use brooklet::tune::Tune;
+pub(crate) use brooklet::wire::StreamOptions;
 use serde::Deserialize;
 
 /// Tokens that can be taken back at least.
@@ -90,49 +89,4 @@ impl ChatOptions {
 pub(crate) struct TuneOptions {
     pub(crate) tune: Tune,
     pub(crate) kept: String,
-}
-
-/// `StreamOptions` of `js/index.d.ts`, less what JavaScript sees to itself.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct StreamOptions {
-    temperature: Option<f32>,
-    top_k: Option<u32>,
-    top_p: Option<f32>,
-    min_p: Option<f32>,
-    repeat_penalty: Option<f32>,
-    presence_penalty: Option<f32>,
-    frequency_penalty: Option<f32>,
-    seed: u64,
-    #[serde(default)]
-    pub(crate) pace: Pace,
-    #[serde(default)]
-    pub(crate) stop: Vec<String>,
-    #[serde(default)]
-    pub(crate) stop_at_eos: bool,
-    pub(crate) max_tokens: Option<u64>,
-}
-
-impl StreamOptions {
-    /// With `default` for what is left out.
-    pub(crate) fn sampler(&self, default: SamplerSettings) -> SamplerSettings {
-        SamplerSettings {
-            temperature: self.temperature.unwrap_or(default.temperature),
-            top_k: self.top_k.unwrap_or(default.top_k),
-            top_p: self.top_p.unwrap_or(default.top_p),
-            min_p: self.min_p.unwrap_or(default.min_p),
-            repeat_penalty: self.repeat_penalty.unwrap_or(default.repeat_penalty),
-            presence_penalty: self.presence_penalty.unwrap_or(default.presence_penalty),
-            frequency_penalty: self.frequency_penalty.unwrap_or(default.frequency_penalty),
-            seed: self.seed,
-            ..default
-        }
-    }
-
-    /// Of an answer, for which a model's file suggests how to choose its tokens.
-    pub(crate) fn answer(self, suggested: &SamplerSettings) -> AnswerSettings {
-        let sampling = self.sampler(suggested.clone());
-        let tokens = self.max_tokens.unwrap_or(u64::MAX);
-        AnswerSettings { sampling, tokens, stop: self.stop, pace: self.pace }
-    }
 }

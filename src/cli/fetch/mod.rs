@@ -64,7 +64,9 @@ fn model(command: &mut Command) -> Option<(&mut PathBuf, FetchArgs, bool)> {
         Command::Run(args) => (&mut args.model, args.quiet || args.json),
         Command::Chat(args) => (&mut args.model, args.quiet || args.json),
         #[cfg(feature = "serve")]
-        Command::Serve(args) => (&mut args.model, args.quiet),
+        Command::Serve(args) => (&mut args.engine.model, args.engine.quiet),
+        #[cfg(feature = "serve")]
+        Command::App(args) => (&mut args.engine.model, args.engine.quiet),
         Command::Tokenize(args) => (&mut args.model, args.json),
         Command::Logits(args) => (&mut args.model, args.json),
         Command::Bench(args) => (&mut args.model, args.json),

@@ -185,7 +185,7 @@ impl Engine {
     }
 
     /// Computes what needs no device in another thread, while other answers go on here.
-    async fn apart<T: Send + 'static>(
+    pub(super) async fn apart<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {

@@ -6,16 +6,19 @@ use super::metrics::Metrics;
 use super::problem::Problem;
 use super::request::Ask;
 use super::slots::View;
+use super::socket::Sockets;
 use axum::http::StatusCode;
 use brooklet::chat::{AnswerSettings, Script};
 use brooklet::grammar::GrammarVocabulary;
 use brooklet::model::CacheSettings;
 use brooklet::text::{Template, Tokenizer};
+use brooklet::wire::ModelInfo;
 use serde_json::Value;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Scripts that are kept: making one costs some renderings.
 const SCRIPTS: usize = 32;
@@ -28,6 +31,37 @@ pub(super) struct App {
     pub(super) ending: AtomicBool,
     pub(super) failed: Arc<AtomicBool>,
     pub(super) keep_alive: Duration,
+    /// How much of the model is read.
+    pub(super) loaded: Loaded,
+    pub(super) sockets: Sockets,
+    /// Told when the server ends.
+    pub(super) over: watch::Sender<bool>,
+    /// Where the server ends with the last page.
+    pub(super) until: Option<Until>,
+}
+
+/// How much of a model is read, of how much.
+#[derive(Default)]
+pub(super) struct Loaded(AtomicU64, AtomicU64);
+
+impl Loaded {
+    pub(super) fn get(&self) -> (u64, u64) {
+        (self.0.load(Relaxed), self.1.load(Relaxed))
+    }
+
+    pub(super) fn set(&self, (loaded, total): (u64, u64)) {
+        self.0.store(loaded, Relaxed);
+        self.1.store(total, Relaxed);
+    }
+}
+
+/// How long pages are waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Until {
+    /// For the first.
+    pub(super) first: Duration,
+    /// For another, when the last has left.
+    pub(super) back: Duration,
 }
 
 /// A model that can be asked.
@@ -37,6 +71,8 @@ pub(super) struct Ready {
     pub(super) path: String,
     pub(super) since: u64,
     pub(super) about: About,
+    /// The same, as the package has it.
+    pub(super) info: ModelInfo,
     pub(super) tokenizer: Arc<Tokenizer>,
     pub(super) template: Result<Template, String>,
     pub(super) answer: AnswerSettings,
@@ -138,7 +174,7 @@ impl Ready {
     }
 
     /// What the template makes of conversations with this system prompt.
-    fn script(
+    pub(super) fn script(
         &self,
         system: Option<String>,
         thinking: Option<bool>,

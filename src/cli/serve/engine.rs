@@ -1,6 +1,6 @@
 //! The thread that owns the device: every request that is under way is a future here, and they take turns after each token.
 use super::answers::Answered;
-use super::job::{Event, Job, Wanted, Work};
+use super::job::{Event, Job, Task, Wanted, Work, all_held};
 use super::metrics::{Metrics, add};
 use super::problem::Problem;
 use super::slots::Slots;
@@ -45,14 +45,14 @@ pub(super) struct Engine {
 
 impl Engine {
     /// Until nobody can ask any more and all is answered.
-    pub(super) async fn run(&self, mut jobs: mpsc::UnboundedReceiver<Job>) {
+    pub(super) async fn run(&self, mut jobs: mpsc::UnboundedReceiver<Task>) {
         let _timers = self.runtime.enter();
         let mut under_way = FuturesUnordered::new();
         let mut open = true;
         while open || !under_way.is_empty() {
             if under_way.is_empty() {
                 match jobs.recv().await {
-                    Some(job) => under_way.push(self.answer(job)),
+                    Some(task) => under_way.push(self.perform(task)),
                     None => open = false,
                 }
                 continue;
@@ -67,9 +67,24 @@ impl Engine {
                 Either::Right(_) => continue,
             };
             match asked {
-                Some(job) => under_way.push(self.answer(job)),
+                Some(task) => under_way.push(self.perform(task)),
                 None => open = false,
             }
+        }
+    }
+
+    async fn perform(&self, task: Task) {
+        match task {
+            Task::Answer(job) => self.answer(*job).await,
+            Task::Host(connection) => self.host(*connection).await,
+        }
+    }
+
+    /// Comes back when sockets have too many streams for so many answers: what waits then might wait for hours.
+    async fn all_held(&self, answers: u64) {
+        let (metrics, streams) = (&self.shared.metrics, self.slots.views.len() as u64);
+        while metrics.held.load(Relaxed) + answers <= streams {
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 
@@ -78,10 +93,22 @@ impl Engine {
         let Job { work, wanted, cache, waiting } = job;
         let (metrics, count) = (&self.shared.metrics, wanted.len());
         let Some(first) = wanted.first() else { return };
-        let permits = self.permits.acquire_many(count as u32);
-        let permits = match select(pin!(permits), pin!(first.events.closed())).await {
-            Either::Left((permits, _)) => permits,
-            Either::Right(_) => return add(&metrics.cancelled, count as u64),
+        let permits = {
+            let (closed, held) = (pin!(first.events.closed()), pin!(self.all_held(count as u64)));
+            let permits = pin!(self.permits.acquire_many(count as u32));
+            match select(permits, select(closed, held)).await {
+                Either::Left((permits, _)) => permits,
+                Either::Right((Either::Left(_), _)) => {
+                    return add(&metrics.cancelled, count as u64);
+                }
+                Either::Right((Either::Right(_), _)) => {
+                    add(&metrics.refused, count as u64);
+                    for Wanted { events, .. } in &wanted {
+                        tell(events, Event::Failed(all_held())).await;
+                    }
+                    return;
+                }
+            }
         };
         metrics.processing.fetch_add(count as u64, Relaxed);
         drop(waiting);

@@ -1,4 +1,5 @@
 //! Who may ask: a key where there is one, a host that is meant, and pages of this machine or of those that are named.
+use super::page;
 use super::problem::Problem;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -42,6 +43,9 @@ fn is_loopback(host: &str) -> bool {
         || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+/// Where a socket says its key itself: a page can send no header with it.
+const SOCKET: &str = "/v1/engine";
+
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
@@ -81,7 +85,10 @@ impl Guard {
                 ));
             }
         }
-        let public = PUBLIC.contains(&request.uri().path()) || request.method() == Method::OPTIONS;
+        let path = request.uri().path();
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        let public = PUBLIC.contains(&path) || path == SOCKET || reads && page::has(path);
+        let public = public || request.method() == Method::OPTIONS;
         match self.keys.is_empty() || public || self.knows(headers) {
             true => Ok(()),
             false => {
@@ -91,14 +98,18 @@ impl Guard {
         }
     }
 
-    fn knows(&self, headers: &HeaderMap) -> bool {
+    pub(super) fn knows(&self, headers: &HeaderMap) -> bool {
         let bearer = text(headers, header::AUTHORIZATION).and_then(|value| {
             let (scheme, key) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
         });
         let own = headers.get("x-api-key").and_then(|value| value.to_str().ok());
-        let given = bearer.into_iter().chain(own).map(hash);
-        given.fold(false, |known, given| known | self.keys.contains(&given))
+        let given = bearer.into_iter().chain(own);
+        given.fold(false, |known, given| known | self.has(given))
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.keys.contains(&hash(key))
     }
 }
 

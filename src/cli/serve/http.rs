@@ -2,17 +2,18 @@
 use super::app::App;
 use super::guard::{Guard, cors, guard};
 use super::routes::router;
-use axum::Router;
 use axum::middleware::from_fn_with_state;
+use axum::{Extension, Router};
+use futures_util::FutureExt;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 /// A connection on which nothing comes is closed after so long.
 const IDLE: Duration = Duration::from_secs(75);
@@ -23,7 +24,8 @@ const CONNECTIONS: usize = 1024;
 
 pub(super) fn service(app: Arc<App>, rules: Guard) -> Router {
     let rules = Arc::new(rules);
-    let guarded = router().layer(from_fn_with_state(rules.clone(), guard));
+    let guarded =
+        router().layer(Extension(rules.clone())).layer(from_fn_with_state(rules.clone(), guard));
     guarded.layer(cors(&rules)).with_state(app)
 }
 
@@ -36,8 +38,9 @@ pub(super) async fn serve(
     grace: Duration,
 ) {
     let service = service(app.clone(), rules);
-    let (connections, graceful) = (Arc::new(Semaphore::new(CONNECTIONS)), GracefulShutdown::new());
-    let mut end = std::pin::pin!(signalled(app.clone(), ends, grace));
+    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    let closing = watch::Sender::new(false);
+    let mut end = pin!(signalled(app.clone(), ends, grace));
     loop {
         let accepted = async {
             let permit = connections.clone().acquire_owned().await;
@@ -58,23 +61,37 @@ pub(super) async fn serve(
             .timer(TokioTimer::new())
             .header_read_timeout(IDLE)
             .max_buf_size(HEAD)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service.clone()));
-        let connection = graceful.watch(connection);
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service.clone()))
+            .with_upgrades();
+        let mut closes = closing.subscribe();
         tokio::spawn(async move {
+            let mut connection = pin!(connection);
             // What goes wrong on a connection is its client's to see.
-            let _ = connection.await;
+            tokio::select! {
+                _ = &mut connection => {}
+                () = closes.wait_for(|closes| *closes).map(drop) => {
+                    connection.as_mut().graceful_shutdown();
+                    let _ = connection.await;
+                }
+            }
             drop(permit);
         });
     }
     // What has been answered is still to be sent.
-    let _ = tokio::time::timeout(Duration::from_secs(5), graceful.shutdown()).await;
+    closing.send_replace(true);
+    let all = connections.acquire_many(CONNECTIONS as u32);
+    let _ = tokio::time::timeout(Duration::from_secs(5), all).await;
 }
 
 /// Comes back when the server has been told to end, and all that is under way has come to its end, or was ended after a
 /// time. A second signal ends it at once.
 async fn signalled(app: Arc<App>, ends: Arc<AtomicBool>, grace: Duration) {
-    signal().await;
+    tokio::select! {
+        () = signal() => {}
+        () = left(&app) => {}
+    }
     app.ending.store(true, Relaxed);
+    app.over.send_replace(true);
     if is_busy(&app) {
         let seconds = grace.as_secs();
         eprintln!("brooklet: ending when what is under way is done, in {seconds} seconds at most");
@@ -88,6 +105,24 @@ async fn signalled(app: Arc<App>, ends: Arc<AtomicBool>, grace: Duration) {
     tokio::select! {
         () = idle(&app) => {}
         () = signal() => std::process::exit(1),
+    }
+}
+
+/// Comes back when the last page has left, where that is the end; a page that is loaded anew is back before.
+async fn left(app: &App) {
+    let Some(until) = app.until else { return std::future::pending().await };
+    let mut count = app.sockets.count.subscribe();
+    let come = |count: &usize| *count > 0;
+    if tokio::time::timeout(until.first, count.wait_for(come)).await.is_err() {
+        eprintln!("brooklet: no page has come, so this ends");
+        return;
+    }
+    loop {
+        if count.wait_for(|count| *count == 0).await.is_err()
+            || tokio::time::timeout(until.back, count.wait_for(come)).await.is_err()
+        {
+            return;
+        }
     }
 }
 

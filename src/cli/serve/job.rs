@@ -2,6 +2,7 @@
 use super::messages::Mark;
 use super::metrics::{Metrics, add};
 use super::problem::Problem;
+use super::socket::Connection;
 use brooklet::chat::{AnswerSettings, Said, Script};
 use brooklet::session::{Constraint, Ended, Logprobs};
 use brooklet::text::Json;
@@ -108,9 +109,16 @@ impl Drop for Waiting {
     }
 }
 
+/// What the engine's thread is given to do.
+pub(super) enum Task {
+    Answer(Box<Job>),
+    /// A socket, whose calls come by themselves.
+    Host(Box<Connection>),
+}
+
 /// The way to the engine's thread.
 pub(super) struct Queue {
-    pub(super) jobs: mpsc::UnboundedSender<Job>,
+    pub(super) jobs: mpsc::UnboundedSender<Task>,
     pub(super) metrics: Arc<Metrics>,
     /// So many wait at most.
     pub(super) most: u64,
@@ -122,6 +130,10 @@ pub(super) struct Queue {
 impl Queue {
     /// An error where the queue is full: then a request need not be read.
     pub(super) fn expect_room(&self) -> Result<(), Problem> {
+        if self.metrics.held.load(Relaxed) >= self.streams {
+            add(&self.metrics.refused, 1);
+            return Err(all_held());
+        }
         match Waiting::take(&self.metrics, self.most + self.streams) {
             Some(_) => Ok(()),
             None => {
@@ -151,7 +163,7 @@ impl Queue {
         });
         let (wanted, receivers) = asked.unzip();
         let job = Job { work: work.clone(), wanted, cache, waiting: places };
-        self.jobs.send(job).map_err(|_| Problem::ending())?;
+        self.jobs.send(Task::Answer(Box::new(job))).map_err(|_| Problem::ending())?;
         Ok(receivers)
     }
 
@@ -163,4 +175,12 @@ impl Queue {
             .coded("queue_full")
             .retry_after(seconds.clamp(1, 60))
     }
+}
+
+/// Where sockets have all streams: they may have them for hours.
+pub(super) fn all_held() -> Problem {
+    let why = "every stream of the server is held by a page or a program over a socket: close one, or start the server with \
+               more --streams";
+    let problem = Problem::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, why);
+    problem.coded("streams_held").retry_after(5)
 }

@@ -19,6 +19,8 @@ pub(super) struct Metrics {
     pub(super) decodes: AtomicU64,
     /// Streams that were busy, summed over all decodes.
     pub(super) busy: AtomicU64,
+    /// Streams that sockets have for themselves.
+    pub(super) held: AtomicU64,
     pub(super) requests: AtomicU64,
     pub(super) cancelled: AtomicU64,
     pub(super) refused: AtomicU64,
@@ -92,6 +94,7 @@ impl Metrics {
             ),
             ("requests_processing", "gauge", "Answers under way.", get(&self.processing)),
             ("requests_deferred", "gauge", "Answers that wait for a stream.", get(&self.deferred)),
+            ("streams_held", "gauge", "Streams that sockets have for themselves.", get(&self.held)),
             ("n_tokens_max", "counter", "Tokens of the longest stream.", get(&self.longest)),
             (
                 "n_decode_total",

@@ -52,6 +52,10 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, why).retry_after(5)
     }
 
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     fn kind(&self) -> &'static str {
         match self.status.as_u16() {
             401 => "authentication_error",

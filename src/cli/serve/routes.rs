@@ -4,14 +4,16 @@ use super::body;
 use super::fields::Fields;
 use super::job::Work;
 use super::messages::Messages;
+use super::page;
 use super::problem::Problem;
 use super::replies;
 use super::request::Ask;
 use super::shapes::{Head, Kind};
+use super::socket;
 use axum::Json;
 use axum::Router;
 use axum::extract::{Path, Request, State};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use brooklet::chat::encoded;
@@ -24,6 +26,8 @@ type Server = State<Arc<App>>;
 
 pub(super) fn router() -> Router<Arc<App>> {
     Router::new()
+        .route("/", get(page::index))
+        .route("/v1/engine", get(socket::attach))
         .route("/v1/chat/completions", post(chat))
         .route("/v1/completions", post(completion))
         .route("/v1/models", get(models))
@@ -40,9 +44,14 @@ pub(super) fn router() -> Router<Arc<App>> {
         .method_not_allowed_fallback(not_so)
 }
 
-async fn nowhere(request: Request) -> Problem {
-    let why =
-        format!("{} is no route of this server; docs/server.md lists them", request.uri().path());
+async fn nowhere(request: Request) -> Response {
+    let (path, method) = (request.uri().path(), request.method());
+    let file = page::respond(path, request.headers()).filter(|_| *method == Method::GET);
+    file.unwrap_or_else(|| no_route(path).into_response())
+}
+
+fn no_route(path: &str) -> Problem {
+    let why = format!("{path} is no route of this server; docs/server.md lists them");
     Problem::new(StatusCode::NOT_FOUND, why)
 }
 

@@ -112,6 +112,14 @@ impl Slot {
         }
     }
 
+    /// The conversation in it, if there is one.
+    pub(super) fn held_chat(&mut self) -> Option<&mut Chat> {
+        match self.held.as_mut()? {
+            Held::Chat(chat) => Some(chat),
+            Held::Bare(_) => None,
+        }
+    }
+
     /// How it goes on to a conversation, and how many of its messages it holds already.
     fn plan(&self, Asked { marks, thinking: now, .. }: &Asked) -> Option<(usize, Plan)> {
         let Memory { before, asked, answered, thinking } = self.memory.as_ref()?;
