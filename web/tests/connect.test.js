@@ -111,8 +111,8 @@ test("the page of a server talks, streams, and tells stories side by side", asyn
   assert.equal(await page.t("window").inputValue(), "180");
   assert.ok(await page.t("window").isDisabled());
   assert.equal(await page.t("catalogue").isVisible(), false);
-  await page.t("chat-input").fill("Hello");
-  await page.t("chat-input").press("Enter");
+  await page.t("say").fill("Hello");
+  await page.t("say").press("Enter");
   await page.waitForFunction(() => document.documentElement.dataset.chat === "idle");
   await page.getByTestId("way-stream").click();
   await page.t("start").click();
