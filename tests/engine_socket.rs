@@ -306,6 +306,7 @@ async fn a_socket_that_closes_frees_its_streams_at_once() {
     }
     drop(socket);
     server.holds(0).await;
+    assert!(server.get("/metrics").await.1.contains("brooklet:requests_processing 0\n"));
     assert_eq!(server.post("/v1/chat/completions", &ask).await.0, 200);
     let (mut socket, _) = server.engine().await;
     assert_eq!(socket.tokens(0, "the rain", 9).await, native("the rain", 9));

@@ -36,7 +36,7 @@ export const showFigures = (stats, recent) => {
 const seenOf = ({ messages }) => messages.reduce((sum, { visible }) => sum + visible, 0);
 
 export const showWindow = (window) => {
-  put("chat-seen", window ? count(window.pinned + seenOf(window)) : "–");
+  put("chat-seen", window ? count(window.tokens - window.forgotten) : "–");
   put("chat-room", window ? `of ${count(window.pinned + window.window)}` : "");
   put("chat-forgotten", count(window?.forgotten ?? 0));
   put("chat-forgotten-key", count(window?.forgotten ?? 0));

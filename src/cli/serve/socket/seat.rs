@@ -106,6 +106,22 @@ impl Drop for Held<'_> {
     }
 }
 
+/// A call that is under way, until it comes back or nobody waits for it any more.
+struct Busy<'a>(&'a Metrics);
+
+impl<'a> Busy<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.processing.fetch_add(1, Relaxed);
+        Self(metrics)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.processing.fetch_sub(1, Relaxed);
+    }
+}
+
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
         // Nothing of it is left to whoever has the stream next.
@@ -214,11 +230,9 @@ impl<'a> Seat<'a> {
 
     /// Answers a call.
     pub(super) async fn call(&mut self, call: &Call) -> Told {
-        let metrics = &self.engine.shared.metrics;
-        metrics.processing.fetch_add(1, Relaxed);
+        let busy = Busy::new(&self.engine.shared.metrics);
         let told = self.answered(call).await;
-        let metrics = &self.engine.shared.metrics;
-        metrics.processing.fetch_sub(1, Relaxed);
+        drop(busy);
         if let Some(session) = self.used.slot.session() {
             let (position, evicted) = (session.position(), session.evicted());
             self.used.look(|view| (view.position, view.evicted) = (position, evicted));
