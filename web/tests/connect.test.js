@@ -134,7 +134,7 @@ test("the page of a server talks, streams, and tells stories side by side", asyn
   await page.close();
 });
 
-test("a page whose server has gone says so, and connects again", async () => {
+test("a page whose server has gone says so", async () => {
   const own = await start("--streams", "1");
   const page = await chrome.context.newPage();
   await page.goto(`${own.url}/#stream`);
