@@ -3,13 +3,14 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `mod` | the socket: who may, what is heard, what is told, and its end |
-//! | `calls` | calls and their answers |
+//! | `calls`, `args` | calls and their answers |
 //! | `cache` | what is asked of the cache |
 //! | `host` | the engine's side: the streams of one socket, and whose turn it is |
 //! | `seat` | one of them |
 //! | `talk` | conversations over it |
 //!
 //! A socket takes streams for itself, one at least. They are free again at the moment that it closes.
+mod args;
 mod cache;
 mod calls;
 mod host;
@@ -258,7 +259,7 @@ impl Socket {
 pub(super) fn is_read(bytes: &[u8]) -> bool {
     let heard =
         std::str::from_utf8(bytes).ok().and_then(|text| serde_json::from_str::<Heard>(text).ok());
-    heard.is_some_and(|heard| seat::is_read(&heard.args) | talk::is_read(&heard.args))
+    heard.is_some_and(|heard| args::is_read(&heard.args) | talk::is_read(&heard.args))
 }
 
 /// Whether a message takes back this call.

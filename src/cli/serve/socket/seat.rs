@@ -3,15 +3,14 @@ use super::super::app::{App, Ready};
 use super::super::engine::Engine;
 use super::super::metrics::{Metrics, add};
 use super::super::slots::Used;
-use super::cache::CacheOptions;
+use super::args::{BeginArgs, IdArgs, LoadArgs, PolicyArgs, ResetArgs, StopArgs, TextArgs};
 use super::calls::{Call, Thrown};
 use super::talk::Talk;
 use brooklet::chat::{feed_in_turns, next_turn};
 use brooklet::model::Policy;
 use brooklet::session::{Read, Reading, Session};
 use brooklet::text::{SamplerSettings, StopTexts};
-use brooklet::wire::{self, StreamOptions};
-use serde::Deserialize;
+use brooklet::wire;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -83,46 +82,6 @@ impl Drop for Seat<'_> {
             (view.messages, view.forgotten_messages) = (0, 0);
         });
     }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LoadArgs {
-    #[serde(rename = "key")]
-    _key: Option<String>,
-    streams: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct TextArgs {
-    text: String,
-}
-
-#[derive(Deserialize)]
-struct BeginArgs {
-    prompt: String,
-    settings: StreamOptions,
-}
-
-#[derive(Deserialize)]
-struct StopArgs {
-    #[serde(default)]
-    unseen: usize,
-}
-
-#[derive(Deserialize)]
-struct PolicyArgs {
-    policy: Policy,
-}
-
-#[derive(Deserialize)]
-struct ResetArgs {
-    cache: Option<CacheOptions>,
-}
-
-#[derive(Deserialize)]
-struct IdArgs {
-    id: u64,
 }
 
 impl<'a> Seat<'a> {
@@ -413,16 +372,4 @@ fn none_free(streams: u64, held: u64) -> String {
         "the server has {streams} streams (--streams), of which pages and programs hold {held}, and none is free for \
          another: close one of them"
     )
-}
-
-/// Whether the arguments are those of a call.
-#[cfg(test)]
-pub(super) fn is_read(args: &Value) -> bool {
-    use super::calls::read;
-    read::<ResetArgs>("", args.clone()).is_ok()
-        | read::<LoadArgs>("", args.clone()).is_ok()
-        | read::<TextArgs>("", args.clone()).is_ok()
-        | read::<BeginArgs>("", args.clone()).is_ok()
-        | read::<StopArgs>("", args.clone()).is_ok()
-        | read::<PolicyArgs>("", args.clone()).is_ok()
 }
