@@ -33,6 +33,7 @@ const USUAL_STREAMS: usize = 4;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   brooklet serve                                      http://127.0.0.1:8080/v1 for any client of OpenAI's
+  brooklet serve --open                               the page in the browser, with this engine behind it
   brooklet serve --streams 8 --window 2000 --sinks 500
   brooklet serve --host 0.0.0.0 --api-key SECRET      for others, too
   curl localhost:8080/v1/chat/completions -H 'content-type: application/json' \\
