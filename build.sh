@@ -336,15 +336,24 @@ web() { # [PROFILE]: wasm, or wasm-test: what tests alone will see need not be s
     toolchain
     node_tools
     local profile=${1:-wasm} target=${CARGO_TARGET_DIR:-$root/target} wasm_cargo wasm name
-    say "cargo build --profile $profile: the wasm of web/ and of web/template/"
+    say "cargo build --profile $profile: the wasm of web/, of web/template/ and of web/grammar/"
     # A subshell: what Debian's compiler wants in the environment is not for the others.
     (
         wasm_compiler
-        in_root "${wasm_cargo[@]}" --locked --package brooklet-web --package brooklet-template --profile "$profile" --target "$wasm_target" --target-dir "$target/wasm"
+        wasm_cargo+=(--locked --profile "$profile" --target "$wasm_target" --target-dir "$target/wasm")
+        # llguidance has functions for C, which any wasm built beside it keeps, with all that they need: what is released is
+        # built apart. For tests the library is compiled once.
+        local packages=(--package brooklet-grammar)
+        if [ "$profile" = wasm ]; then
+            in_root "${wasm_cargo[@]}" --package brooklet-web --package brooklet-template || exit
+        else
+            packages+=(--package brooklet-web --package brooklet-template)
+        fi
+        in_root "${wasm_cargo[@]}" "${packages[@]}"
     ) || die "the wasm could not be built; see above"
     rm -rf -- "$root/web/pkg" "$root/www/brooklet"
     mkdir -p -- "$root/web/pkg"
-    for name in brooklet brooklet_template; do
+    for name in brooklet brooklet_template brooklet_grammar; do
         wasm=$target/wasm/$wasm_target/$profile/${name/%brooklet/brooklet_web}.wasm
         [ -e "$wasm" ] || die "cargo built no $wasm"
         say "wasm-bindgen $name"
@@ -377,7 +386,7 @@ page_libraries() { # what the page takes from others, beside it as it is
 
 sizes() {
     local file
-    for file in brooklet_bg.wasm brooklet_template_bg.wasm '*.js'; do
+    for file in brooklet_bg.wasm brooklet_template_bg.wasm brooklet_grammar_bg.wasm '*.js'; do
         # shellcheck disable=SC2086 # a pattern
         (cd -- "$root/web/pkg" && say "web/pkg/$file: $(cat -- $file | wc -c) bytes, $(cat -- $file | gzip -9 | wc -c) gzipped")
     done

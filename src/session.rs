@@ -20,6 +20,7 @@ mod rows;
 mod snapshot;
 mod standing;
 mod submit;
+mod together;
 pub use alone::Logprobs;
 pub use constraint::Constraint;
 use generation::Choice;

@@ -51,7 +51,10 @@ say "$run -n $tokens"
     unset BROOKLET_ADAPTER BROOKLET_BINARY VK_DRIVER_FILES VK_ICD_FILENAMES
     export BROOKLET_CACHE=$scratch/cache MESA_SHADER_CACHE_DIR=$scratch/mesa
     mkdir -- "$BROOKLET_CACHE" "$MESA_SHADER_CACHE_DIR"
-    # The release build, without what makes it slow to make: it is one of many builds here.
+    # The release build, without what makes it slow to make: it is one of many builds here. Cargo also reads the folders
+    # above the clone, and a package's profile cannot come from the environment.
+    mkdir -p -- "$target/.cargo"
+    sed -n 's/^\([a-z_-]*\) = { opt-level = 0 }$/profile.release.package.\1.opt-level = 0/p' Cargo.toml >"$target/.cargo/config.toml"
     export CARGO_TARGET_DIR=$target/build CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
         CARGO_PROFILE_RELEASE_DEBUG=false CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
     eval "$run -n $tokens"

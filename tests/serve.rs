@@ -288,6 +288,16 @@ fn answers_have_openais_shapes_and_errors_name_their_field() {
     let [a, b] = [0, 1].map(|_| server.chat(several.clone())["choices"].clone());
     assert_eq!(a, b);
     assert_ne!(a[0]["message"], a[1]["message"]);
+    // The messages are fed once: the second stream is a fork of the first.
+    (several["temperature"], several["messages"][0]["content"]) =
+        (json!(0), json!("something new"));
+    let before = server.metric("prompt_tokens_total");
+    let answer = server.chat(several.clone());
+    assert_eq!(answer["choices"][0]["message"], answer["choices"][1]["message"]);
+    let (prompt, details) =
+        (&answer["usage"]["prompt_tokens"], &answer["usage"]["prompt_tokens_details"]);
+    let fed = server.metric("prompt_tokens_total") - before;
+    assert_eq!(fed, (prompt.as_u64().unwrap() - details["cached_tokens"].as_u64().unwrap()) as f64);
     let prompt = json!({ "prompt": "the rain", "max_tokens": 6, "temperature": 0, "echo": true });
     let (_, text) = server.post("/v1/completions", prompt.clone());
     assert_eq!(

@@ -9,13 +9,16 @@ import { fileURLToPath } from "node:url";
 const HERE = dirname(fileURLToPath(import.meta.url));
 const PAGE = /\.(html|js|css|svg|webmanifest|wasm)$/;
 
+/** What of the package the page does not use, and need not have without a network. */
+export const UNUSED = /^brooklet_grammar/;
+
 const sha256 = (bytes) => createHash("sha256").update(bytes).digest("hex");
 
 /** The version that `www` has from now on. */
 export function stamp(www) {
   const files = ["", "brooklet/", "lib/"].flatMap((folder) =>
     readdirSync(join(www, folder))
-      .filter((name) => PAGE.test(name) && folder + name !== "sw.js")
+      .filter((name) => PAGE.test(name) && !UNUSED.test(name) && folder + name !== "sw.js")
       .map((name) => folder + name),
   );
   const lines = files.sort().map((file) => {

@@ -368,6 +368,19 @@ impl Chat {
         self.begin(answer)
     }
 
+    /// Becomes what `other` is, of which an answer was asked: this gets ready to read another to the same. Its keys and
+    /// values are copied on the device; an error as of [`Session::fork_from`].
+    pub fn fork_from(&mut self, other: &Self, answer: &AnswerSettings) -> Result<()> {
+        answer.sampling.check()?;
+        self.stop();
+        self.said.clear();
+        self.session.fork_from(&other.session)?;
+        (self.script, self.sight) = (other.script.clone(), other.sight.clone());
+        (self.turn, self.fed) = (other.turn, 0);
+        self.sight.cut(self.session.position());
+        self.begin(answer)
+    }
+
     /// Takes the last turn and its answer back, as if it had never been said. An error as of [`Chat::regenerate`].
     pub async fn undo(&mut self) -> Result<()> {
         let turn = self.last_turn()?;

@@ -1,7 +1,7 @@
 //! The tokens of a model as a trie of bytes, which grammars are walked along.
 use super::{Grammar, GrammarMatcher, sentence, wrong};
 use crate::Result;
-use crate::text::Tokenizer;
+use crate::text::{Tokenizer, Word};
 use llguidance::ParserFactory;
 use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::{
@@ -27,25 +27,36 @@ impl GrammarVocabulary {
     /// Makes the trie, which takes a fraction of a second. An error where the model has no token that ends a text: no
     /// output would ever be complete.
     pub fn new(tokenizer: Arc<Tokenizer>) -> Result<Self> {
-        let ends: Arc<[u32]> = tokenizer.eog().into();
+        let encoder = tokenizer.clone();
+        let words = (0..tokenizer.len() as u32).map(|id| tokenizer.word(id));
+        Self::of_words(words, tokenizer.eog(), move |text| encoder.encode_within(text).ok())
+    }
+
+    /// The same where the tokenizer is elsewhere: of what each token is, of those that end a text, and of what encodes a
+    /// text that follows another.
+    pub fn of_words<'a>(
+        words: impl Iterator<Item = Word<'a>>,
+        ends: &[u32],
+        encode: impl Fn(&str) -> Option<Vec<u32>> + Send + Sync + 'static,
+    ) -> Result<Self> {
         let Some(&first) = ends.first() else {
             return Err(wrong(
                 "the model has no token that ends a text, so an output could not end where its grammar does; take a \
                  model that names one (tokenizer.ggml.eos_token_id)",
             ));
         };
-        let words = words(&tokenizer);
+        let words: Vec<Vec<u8>> = words.map(bytes).collect();
         expect_room(&words)?;
         let trie = TokTrie::from(&TokRxInfo::new(words.len() as u32, first), &words);
-        let trie = trie.with_eos_tokens(&ends);
-        let tokens: TokEnv = Arc::new(Tokens { trie, tokenizer });
+        let trie = trie.with_eos_tokens(ends);
+        let tokens: TokEnv = Arc::new(Tokens { trie, encode: Box::new(encode) });
         let slices = SlicedBiasComputer::json_slices();
         let mut factory = ParserFactory::new(&tokens, InferenceCapabilities::default(), &slices)
             .map_err(|error| {
                 wrong(format!("the vocabulary cannot be sorted: {}", sentence(error)))
             })?;
         factory.quiet().limits_mut().verbose_errors = false;
-        Ok(Self { factory, ends })
+        Ok(Self { factory, ends: ends.into() })
     }
 
     /// What holds one output to a grammar, from its beginning.
@@ -56,21 +67,15 @@ impl GrammarVocabulary {
     }
 }
 
-/// The bytes of each token; of one that no text has, its name behind a byte that is in no text.
-fn words(tokenizer: &Tokenizer) -> Vec<Vec<u8>> {
-    let word = |id: u32| {
-        if tokenizer.is_control(id) || tokenizer.eog().contains(&id) {
-            let name = tokenizer.piece(id).as_bytes();
-            return [&[SPECIAL], name].concat();
-        }
-        match tokenizer.bytes(id) {
-            [SPECIAL, ..] => Vec::new(),
-            bytes => bytes.to_vec(),
-        }
+/// The bytes of a token in the trie; of one that no text has, its name behind a byte that is in no text.
+fn bytes(word: Word) -> Vec<u8> {
+    let bytes = match word {
+        Word::Control(name) => [&[SPECIAL], name.as_bytes()].concat(),
+        Word::Text([SPECIAL, ..]) => Vec::new(),
+        Word::Text(bytes) => bytes.to_vec(),
     };
     // What is longer is never chosen under a grammar.
-    let fits = |word: Vec<u8>| if word.len() < MOST_BYTES { word } else { Vec::new() };
-    (0..tokenizer.len() as u32).map(|id| fits(word(id))).collect()
+    if bytes.len() < MOST_BYTES { bytes } else { Vec::new() }
 }
 
 /// An error where the trie's nodes have too few bits.
@@ -94,10 +99,13 @@ fn expect_room(words: &[Vec<u8>]) -> Result<()> {
     }
 }
 
+/// What encodes a text that follows another; nothing where it cannot.
+type Encode = dyn Fn(&str) -> Option<Vec<u32>> + Send + Sync;
+
 /// The vocabulary as `llguidance` asks for it.
 struct Tokens {
     trie: TokTrie,
-    tokenizer: Arc<Tokenizer>,
+    encode: Box<Encode>,
 }
 
 impl TokenizerEnv for Tokens {
@@ -109,11 +117,11 @@ impl TokenizerEnv for Tokens {
     fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<TokenId> {
         let own = |text: &str| {
             let says = |ids: &Vec<u32>| {
-                let said = ids.iter().flat_map(|&id| self.tokenizer.bytes(id));
-                said.eq(text.as_bytes())
+                let known = ids.iter().all(|&id| (id as usize) < self.trie.vocab_size());
+                known && ids.iter().flat_map(|&id| self.trie.token(id)).eq(text.as_bytes())
             };
-            let ids = self.tokenizer.encode_within(text).ok();
-            ids.filter(says).unwrap_or_else(|| self.trie.greedy_tokenize(text.as_bytes()))
+            let ids = (self.encode)(text).filter(says);
+            ids.unwrap_or_else(|| self.trie.greedy_tokenize(text.as_bytes()))
         };
         self.trie.tokenize_with_greedy_fallback(bytes, own)
     }

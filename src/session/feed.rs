@@ -27,20 +27,22 @@ impl Session {
             return self.recompute(tokens, go_on).await;
         }
         self.feed_pending();
-        self.run_all(tokens, true, go_on).await
+        self.run_all(tokens, Told::Now, go_on).await
     }
 
-    /// Takes in tokens that will be given out one by one: until then they are ahead.
+    /// Takes in tokens that will be given out one by one: until then they are ahead. One that was given out and not
+    /// fed yet goes with them.
     pub(super) async fn feed_ahead(&mut self, tokens: &[u32]) -> Result<()> {
-        self.feed_pending();
-        self.run_all(tokens, false, || true).await.map(drop)
+        let pending = self.standing.pending;
+        let tokens: Vec<u32> = pending.into_iter().chain(tokens.iter().copied()).collect();
+        self.run_all(&tokens, Told::Later, || true).await.map(drop)
     }
 
     /// Passes over all the tokens, the last with logits. No pass goes beyond a cache that has to make room.
     async fn run_all(
         &mut self,
         tokens: &[u32],
-        given: bool,
+        told: Told,
         mut go_on: impl FnMut() -> bool,
     ) -> Result<usize> {
         let mut flight = Flight::default();
@@ -64,9 +66,12 @@ impl Session {
                 done += pass.len();
                 self.standing.lead(pass.len() as u64);
                 self.standing.stale = !with_logits;
-                match given {
-                    true => self.standing.note(pass),
-                    false => self.standing.ahead += pass.len() as u64,
+                match told {
+                    Told::Now => self.standing.note(pass),
+                    Told::Later => {
+                        let pending = u64::from(self.standing.pending.take().is_some());
+                        self.standing.ahead += pass.len() as u64 - pending;
+                    }
                 }
             }
         }
@@ -151,6 +156,13 @@ impl Session {
         self.standing.stale = false;
         Ok(tokens.len())
     }
+}
+
+/// When tokens that are fed are given out.
+#[derive(Clone, Copy)]
+enum Told {
+    Now,
+    Later,
 }
 
 /// What is left of tokens that are fed: whole chunks, and less than one.

@@ -2,7 +2,7 @@
 use super::Session;
 use super::alone::{Alone, bit};
 use super::pace::{MOST_STEPS, Pace, Steps};
-use super::rows::{Join, Rows, Seated};
+use super::together::Place;
 use crate::gpu::{Program, Tensor};
 use crate::ops::{NO_TOKEN, SamplerState};
 use crate::text::{Sampler, SamplerSettings};
@@ -24,7 +24,7 @@ pub struct Generation {
     /// What chooses on the device; none where every token is computed anew, and the host chooses.
     pub(super) choice: Option<Arc<Choice>>,
     /// Where streams go on together.
-    seat: Option<Seat>,
+    pub(super) seat: Option<Place>,
     /// Where the stream was when this generation last led it on. None while it cannot know.
     pub(super) at: Option<(u64, u64)>,
     /// Chosen, read, and not given out yet.
@@ -38,7 +38,7 @@ pub struct Generation {
     submissions: [usize; 2],
     /// Steps of the next submission, what the caller has said they are, and the most there may be.
     steps: Steps,
-    pinned: Option<usize>,
+    pub(super) pinned: Option<usize>,
     pub(super) most: usize,
     pub(super) last_read: Option<Instant>,
 }
@@ -51,19 +51,6 @@ pub(super) struct Choice {
     pub(super) banned: Tensor, // [ceil(V/32)] bits
     /// What is added to the logits, and what they become by it.
     pub(super) bias: Option<[Tensor; 2]>, // [1, V]
-}
-
-/// Where a generation waits for its tokens among others.
-struct Seat {
-    rows: Arc<Rows>,
-    stream: usize,
-    serial: u64,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.rows.abandon(self.stream, self.serial);
-    }
 }
 
 impl Session {
@@ -149,61 +136,18 @@ impl Generation {
             return Ok(None);
         }
         let token = match (&self.choice, &session.seated) {
-            // By itself, whoever shares its passes: the same to the bit.
-            (Some(_), _) if self.alone.wanted() => self.next_alone(session).await?,
-            (Some(_), None) => self.next_chosen(session).await?,
             (Some(_), Some(_)) => self.next_of_rows(session).await?,
+            (Some(_), None) if self.alone.wanted() => self.next_alone(session).await?,
+            (Some(_), None) => self.next_chosen(session).await?,
             (None, _) => self.next_sampled(session).await?,
         };
         Ok(Some(token))
     }
 
-    /// The device's choice, which it makes for several streams at once.
-    async fn next_of_rows(&mut self, session: &mut Session) -> Result<u32> {
-        let undisturbed = self.at.take() == Some(session.standing.mark());
-        let token = match &self.seat {
-            Some(Seat { rows, stream, serial }) if undisturbed => {
-                rows.next(*stream, *serial).await?
-            }
-            _ => self.first_of_rows(session).await?,
-        };
-        let Some(token) = token else {
-            return Err(self.why_none(session).await);
-        };
-        session.standing.go_on(token);
-        self.sampler.drawn(token);
-        self.at = Some(session.standing.mark());
-        Ok(token)
-    }
-
-    /// The choice from the logits that are there; what follows comes with the others' tokens.
-    async fn first_of_rows(&mut self, session: &mut Session) -> Result<Option<u32>> {
-        session.catch_up().await?;
-        let (Some(choice), Some(Seated { rows, stream })) = (&self.choice, &session.seated) else {
-            return Ok(None);
-        };
-        if let Some(draws) = &choice.draws {
-            let (recent, count) = self.sampler.state();
-            draws.set(&session.model.gpu, count, recent);
-        }
-        session.write_step();
-        session.submit_steps(0, &choice.program, &session.chosen_back[0]);
-        let mut token = [0];
-        session.wait_for(&session.chosen_back[0], &mut token).await?;
-        let fed = session.standing.fed;
-        let room = session.cache.capacity().map_or(u64::MAX, |room| room.saturating_sub(fed));
-        let (token, sinks_kept) = (token[0], session.sinks_kept);
-        let (pinned, choice) = (self.pinned, choice.clone());
-        let join = Join { token, fed, sinks_kept, room, pinned, choice };
-        let serial = rows.join(*stream, join);
-        self.seat = Some(Seat { rows: rows.clone(), stream: *stream, serial });
-        Ok(Some(token).filter(|&token| token != NO_TOKEN))
-    }
-
     async fn next_sampled(&mut self, session: &mut Session) -> Result<u32> {
         session.catch_up().await?;
         session.read_logits(&mut self.logits).await?;
-        let token = self.sample_alone()?;
+        let token = self.sample_alone(session)?;
         self.sampler.accept(token);
         session.standing.pending = Some(token);
         session.standing.note(&[token]);

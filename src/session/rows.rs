@@ -1,18 +1,19 @@
 //! Steps that several streams take together: a row of a pass each, so that weights are read once for all. What a stream is
 //! given does not depend on the others. Whoever waits for a token first leads all of them on.
+use super::alone::Rules;
 use super::pace::{MOST_STEPS, Pace, Steps};
-use super::submit::{WITHIN, count_cache};
-use super::{Choice, Portions, Session};
-use crate::gpu::{Program, Readback, Tensor};
-use crate::model::{
-    Activations, Cache, CacheSettings, Kernels, Model, Pass, Policy, Tokens, reduce,
-};
-use crate::ops::{FRAME, FRAME_ROW, NO_TOKEN};
+use super::submit::WITHIN;
+use super::{Choice, Logprobs, Portions, Session};
+use crate::gpu::{Readback, Tensor};
+use crate::model::{Activations, Cache, CacheSettings, Kernels, Model, Pass, Policy, Tokens};
+use crate::ops::FRAME_ROW;
 use crate::{Error, Result};
+use drive::Driver;
 use futures_util::lock::Mutex as Turn;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use web_time::Instant;
+
+mod drive;
 
 /// The most streams that share their passes.
 pub(super) const MOST_STREAMS: usize = 256;
@@ -49,38 +50,47 @@ struct Seat {
     /// Steps that were submitted, and of these those whose tokens were given out.
     submitted: u64,
     given: u64,
-    unread: VecDeque<u32>,
+    unread: VecDeque<Given>,
     none_left: bool,
+    /// Why its rules let nothing come any more.
+    failed: Option<Error>,
     /// Tokens that the cache has room for, where it ends.
     room: u64,
     pinned: Option<usize>,
     choice: Option<Arc<Choice>>,
+    rules: Option<Arc<Mutex<Rules>>>,
+    watch: Option<Watch>,
 }
 
-/// A stream and which of its seats: those of a pass, by its rows.
-type Seats = Vec<(usize, u64)>;
+/// How many of the likeliest tokens somebody wants to see, and where the logits are read.
+pub(super) type Watch = (usize, Arc<Readback>);
 
-/// Steps that were submitted, and whose tokens were not read yet.
-struct Flight {
-    seats: Seats,
-    steps: usize,
-    back: usize,
-    submissions: usize,
-    pass: usize,
+/// A token, and what is known with it.
+#[derive(Default)]
+pub(super) struct Given {
+    pub(super) token: u32,
+    /// How likely it was, where somebody watches.
+    pub(super) seen: Option<Logprobs>,
+    /// What has to come after it, if it is worth being fed together: nothing else comes here until it was.
+    pub(super) forced: Vec<u32>,
 }
 
-/// What whoever leads needs.
-struct Driver {
-    /// One that is read, and one after it that the device has meanwhile.
-    flights: VecDeque<Flight>,
-    back: usize,
-    steps: Steps,
-    /// Of each pass.
-    portions: Vec<Portions>,
-    /// What chooses in each row, and for whom.
-    choices: Vec<Option<((usize, u64), Program)>>,
-    last_read: Option<Instant>,
-    words: Vec<u32>,
+impl Seat {
+    /// Whether somebody waits for what it is given.
+    fn goes_on(&self) -> bool {
+        self.taken && !self.left && !self.none_left && self.failed.is_none()
+    }
+
+    /// Whether it takes the next step.
+    fn goes(&self) -> bool {
+        let held = self.unread.back().is_some_and(|last| !last.forced.is_empty());
+        self.goes_on() && !held && self.room > 0
+    }
+
+    /// Whether something is to be done between one step and the other.
+    fn asks(&self) -> bool {
+        self.rules.is_some() || self.watch.is_some()
+    }
 }
 
 /// What is joined by: see [`Rows::join`].
@@ -91,6 +101,8 @@ pub(super) struct Join {
     pub(super) room: u64,
     pub(super) pinned: Option<usize>,
     pub(super) choice: Arc<Choice>,
+    pub(super) rules: Option<Arc<Mutex<Rules>>>,
+    pub(super) watch: Option<Watch>,
 }
 
 impl Rows {
@@ -115,15 +127,8 @@ impl Rows {
         let passes = passes.collect::<Result<Vec<_>>>()?;
         let words = streams * MOST_STEPS;
         let most = (cache.spare(u64::MAX) as usize / 4 + 1).clamp(1, MOST_STEPS);
-        let driver = Driver {
-            flights: VecDeque::new(),
-            back: 0,
-            steps: Steps::new(Pace::default(), most),
-            portions: passes.iter().map(|_| Portions::new(WITHIN)).collect(),
-            choices: (0..streams).map(|_| None).collect(),
-            last_read: None,
-            words: vec![0; words],
-        };
+        let portions = passes.iter().map(|_| Portions::new(WITHIN)).collect();
+        let driver = Driver::new(Steps::new(Pace::default(), most), portions, streams);
         let seats = (0..streams).map(|_| Seat::default()).collect();
         Ok(Self {
             act,
@@ -151,13 +156,23 @@ impl Rows {
 
     /// Takes a stream's seat for whoever waits for its tokens; gives which of its seats that is.
     pub(super) fn join(&self, stream: usize, join: Join) -> u64 {
-        let Join { token, fed, sinks_kept, room, pinned, choice } = join;
+        let Join { token, fed, sinks_kept, room, pinned, choice, rules, watch } = join;
         let seat = &mut self.seats()[stream];
         let serial = seat.serial + 1;
-        let choice = Some(choice);
-        let taken = true;
-        *seat =
-            Seat { serial, taken, token, fed, sinks_kept, room, pinned, choice, ..Seat::default() };
+        let (taken, choice, fresh) = (true, Some(choice), Seat::default());
+        *seat = Seat {
+            serial,
+            taken,
+            token,
+            fed,
+            sinks_kept,
+            room,
+            pinned,
+            choice,
+            rules,
+            watch,
+            ..fresh
+        };
         serial
     }
 
@@ -185,7 +200,7 @@ impl Rows {
     }
 
     /// The next token of a stream; none where the device has found none to choose.
-    pub(super) async fn next(&self, stream: usize, serial: u64) -> Result<Option<u32>> {
+    pub(super) async fn next(&self, stream: usize, serial: u64) -> Result<Option<Given>> {
         loop {
             if let Some(given) = self.given(stream, serial)? {
                 return Ok(given);
@@ -201,177 +216,25 @@ impl Rows {
 
     fn has_some(&self, stream: usize) -> bool {
         let seat = &self.seats()[stream];
-        seat.none_left || !seat.unread.is_empty()
+        !seat.unread.is_empty() || !seat.goes_on()
     }
 
-    fn given(&self, stream: usize, serial: u64) -> Result<Option<Option<u32>>> {
+    fn given(&self, stream: usize, serial: u64) -> Result<Option<Option<Given>>> {
         let seat = &mut self.seats()[stream];
-        if seat.serial != serial || !seat.taken {
+        if seat.serial != serial || !seat.taken || seat.left {
             let what = "a stream was led on by two at once; generate from it anew";
             return Err(Error::Usage(what.into()));
         }
-        Ok(match seat.unread.pop_front() {
-            Some(token) => {
-                seat.given += 1;
-                Some(Some(token))
-            }
-            None if seat.none_left => Some(None),
-            None => None,
-        })
-    }
-
-    /// Those that the next steps are of, and how many steps that is.
-    fn next_steps(&self, driver: &Driver) -> (Seats, usize) {
-        let seats = self.seats();
-        let most = driver.steps.steps();
-        let goes = |seat: &&Seat| seat.taken && !seat.left && !seat.none_left && seat.room > 0;
-        let pinned = seats.iter().filter(goes).filter_map(|seat| seat.pinned).min();
-        let room = seats.iter().filter(goes).map(|seat| seat.room).min().unwrap_or(0);
-        let steps = (pinned.unwrap_or(most) as u64).min(room) as usize;
-        let spare = self.cache.spare(u64::MAX);
-        // One that nobody reads is led no further than it can be taken back.
-        let ahead = |seat: &Seat| seat.submitted - seat.given;
-        let reads = |seat: &Seat| {
-            let read_soon = seat.unread.len() < 2 * steps.max(1);
-            read_soon && ahead(seat) + steps as u64 <= (spare / 2).max(2)
-        };
-        let rows = seats.iter().enumerate().filter(|(_, seat)| goes(seat) && reads(seat));
-        (rows.map(|(stream, seat)| (stream, seat.serial)).collect(), steps)
-    }
-
-    /// Submits the next steps of all who wait, or reads those that are under way.
-    async fn drive(&self, driver: &mut Driver) -> Result<()> {
-        let (seats, steps) = self.next_steps(driver);
-        let asked = Instant::now();
-        let goes_on = driver.flights.back().is_none_or(|flight| flight.seats == seats);
-        if steps > 0 && !seats.is_empty() && goes_on && driver.flights.len() < 2 {
-            self.submit(driver, seats, steps)?;
-            // Where nothing else is under way, the device should have something to do while this is read.
-            if driver.flights.len() < 2 {
-                return Ok(());
-            }
+        if let Some(given) = seat.unread.pop_front() {
+            seat.given += 1;
+            seat.left |= !given.forced.is_empty();
+            return Ok(Some(Some(given)));
         }
-        let Some(Flight { back, .. }) = driver.flights.front() else {
-            let what = "a stream waits for steps that nobody takes; generate from it anew";
-            return Err(Error::Usage(what.into()));
-        };
-        #[cfg(test)]
-        crate::tests::support::pause().await;
-        let count = driver.flights[0].seats.len() * MOST_STEPS;
-        self.back[*back].read(&self.model.gpu, &mut driver.words[..count]).await?;
-        let Some(flight) = driver.flights.pop_front() else { return Ok(()) };
-        self.hand_out(&flight, &driver.words);
-        self.learn(driver, &flight, asked);
-        Ok(())
-    }
-
-    fn hand_out(&self, flight: &Flight, words: &[u32]) {
-        let mut seats = self.seats();
-        for (row, &(stream, serial)) in flight.seats.iter().enumerate() {
-            let seat = &mut seats[stream];
-            // Somebody else may have the stream by now.
-            if seat.serial != serial || !seat.taken {
-                continue;
-            }
-            let chosen = &words[row * MOST_STEPS..][..flight.steps];
-            let found = chosen.iter().take_while(|&&token| token != NO_TOKEN).count();
-            seat.none_left |= found < chosen.len();
-            seat.unread.extend(&chosen[..found]);
-            seat.token = chosen[found.max(1) - 1];
+        if let Some(error) = seat.failed.take() {
+            seat.left = true;
+            return Err(error);
         }
-    }
-
-    fn learn(&self, driver: &mut Driver, flight: &Flight, asked: Instant) {
-        let now = Instant::now();
-        let Some(before) = driver.last_read.replace(now) else { return };
-        let (time, elsewhere) = (now - before, asked.saturating_duration_since(before));
-        if 2 * elsewhere > time {
-            return;
-        }
-        driver.steps.took(flight.steps, time);
-        let pass = &self.passes[flight.pass];
-        let all = flight.steps * (pass.body.pieces() + pass.head.pieces() + flight.seats.len());
-        driver.portions[flight.pass].took(all as f64, flight.submissions, time);
-    }
-
-    /// Submits so many steps of these.
-    fn submit(&self, driver: &mut Driver, seats: Seats, steps: usize) -> Result<()> {
-        let gpu = &*self.model.gpu;
-        let fresh = driver.flights.is_empty();
-        let count = seats.len();
-        if fresh {
-            driver.last_read = None;
-            self.choose(driver, &seats)?;
-        }
-        self.write(driver, &seats, fresh);
-        let at = self.passes.iter().position(|pass| pass.act.tokens.shape[0] >= count).unwrap_or(0);
-        let pass = &self.passes[at];
-        let choices = driver.choices[..count].iter().flatten().map(|(_, program)| program);
-        let programs: Vec<_> = [&pass.body, &pass.head].into_iter().chain(choices).collect();
-        let copy = [(&self.chosen, &self.back[driver.back])];
-        let submissions = driver.portions[at].submit(gpu, steps, &programs, &copy);
-        let mut all_seats = self.seats();
-        for &(stream, _) in &seats {
-            let seat = &mut all_seats[stream];
-            let place = seat.fed + seat.submitted;
-            count_cache(gpu, (&self.kernels, &self.first), place, steps as u64, 1);
-            seat.submitted += steps as u64;
-            seat.room = seat.room.saturating_sub(steps as u64);
-        }
-        let back = driver.back;
-        driver.back = 1 - back;
-        driver.flights.push_back(Flight { seats, steps, back, submissions, pass: at });
-        Ok(())
-    }
-
-    /// Notes down what chooses in each row.
-    fn choose(&self, driver: &mut Driver, seats: &Seats) -> Result<()> {
-        for (row, &(stream, serial)) in seats.iter().enumerate() {
-            let key = (stream, serial);
-            if driver.choices[row].as_ref().is_some_and(|(have, _)| *have == key) {
-                continue;
-            }
-            let Some(choice) = self.seats()[stream].choice.clone() else { continue };
-            let Activations { tokens, frames, frame, .. } = &self.act;
-            let frames = frames.as_ref().unwrap_or(frame);
-            let vocab = self.model.config.n_vocab;
-            let tensors = [
-                &self.logits.view("act.row_logits", row, &[1, vocab]),
-                &choice.banned,
-                &tokens.view("act.row_token", row, &[FRAME_ROW]),
-                &frames.view("act.row_frame", row, &[FRAME]),
-                &self.chosen.view("row_chosen", row, &[MOST_STEPS]),
-            ];
-            let by = (choice.bias.as_ref(), choice.draws.as_ref());
-            let program = self.kernels.choice(&self.model.gpu, &self.cache, tensors, by)?;
-            driver.choices[row] = Some((key, program));
-        }
-        Ok(())
-    }
-
-    /// Tells the device where each row is; of fresh ones also what it is fed.
-    fn write(&self, driver: &mut Driver, rows: &Seats, fresh: bool) {
-        let (gpu, seats) = (&*self.model.gpu, self.seats());
-        let count = rows.len() * FRAME_ROW;
-        let words = &mut driver.words[..count];
-        words.fill(0);
-        for (row, &(stream, _)) in rows.iter().enumerate() {
-            let seat = &seats[stream];
-            let place = reduce(seat.fed + seat.submitted, self.cache.longest());
-            let kept = u32::from(seat.sinks_kept);
-            let frame = [place, rows.len() as u32, kept | (stream as u32) << 1, 0];
-            words[row * FRAME_ROW..][..FRAME].copy_from_slice(&frame);
-        }
-        if let Some(frames) = &self.act.frames {
-            frames.write(gpu, 0, words);
-        }
-        if fresh {
-            words.fill(0);
-            for (row, &(stream, _)) in rows.iter().enumerate() {
-                words[row * FRAME_ROW] = seats[stream].token;
-            }
-            self.act.tokens.write(gpu, 0, words);
-        }
+        Ok(seat.none_left.then_some(None))
     }
 
     /// Bytes of activations on the device, for each stream.

@@ -3,7 +3,7 @@ use super::support::{assert_close, gpu};
 use super::tiny::{Tiny, session, streaming, text};
 use crate::format::DType;
 use crate::model::{CacheSettings, KvType, Model, Policy};
-use crate::session::{Generation, Session};
+use crate::session::{Constraint, Generation, Logprobs, Session};
 use crate::text::SamplerSettings;
 use pollster::block_on;
 use std::sync::Arc;
@@ -16,10 +16,55 @@ fn greedy() -> SamplerSettings {
     SamplerSettings { temperature: 0.0, ..SamplerSettings::default() }
 }
 
+/// Rules of an output: every third token may not come, after it another third; and of each sixteen some are forced, few
+/// or many in a row.
+#[derive(Default)]
+struct Rule {
+    told: Vec<u32>,
+    /// What has to come is not told beforehand.
+    unforced: bool,
+}
+
+impl Rule {
+    fn only(place: usize) -> Option<u32> {
+        matches!(place % 16, 2..=4 | 6..=15).then_some((7 * place % 200) as u32)
+    }
+}
+
+impl Constraint for Rule {
+    fn ban(&mut self, banned: &mut [u32]) -> crate::Result<()> {
+        let (only, last) = (Self::only(self.told.len()), self.told.last().unwrap_or(&0));
+        for id in 0..32 * banned.len() as u32 {
+            let may = only.map_or((id + last) % 3 != 0, |only| only == id);
+            banned[id as usize / 32] |= u32::from(!may) << (id % 32);
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, token: u32) -> crate::Result<()> {
+        self.told.push(token);
+        Ok(())
+    }
+
+    fn roll_back(&mut self, tokens: usize) -> crate::Result<()> {
+        assert!(tokens <= self.told.len());
+        self.told.truncate(self.told.len() - tokens);
+        Ok(())
+    }
+
+    fn forced(&mut self) -> Vec<u32> {
+        let places = self.told.len()..if self.unforced { 0 } else { usize::MAX };
+        places.map_while(Self::only).collect()
+    }
+}
+
 /// What a stream begins with, and how its tokens are chosen.
 struct Story {
     prompt: Vec<u32>,
     by: SamplerSettings,
+    /// Held to rules; and how many of the likeliest tokens are watched.
+    ruled: bool,
+    watched: Option<usize>,
 }
 
 impl Story {
@@ -31,13 +76,20 @@ impl Story {
             1 => sampled,
             _ => SamplerSettings { repeat_penalty: 1.3, penalty_last_n: 9, ..sampled },
         };
-        Self { prompt: text(number, 3 + (11 * number as usize) % 40), by }
+        let prompt = text(number, 3 + (11 * number as usize) % 40);
+        let watched = (number % 5 == 3).then_some(2);
+        Self { prompt, by, ruled: number % 4 == 1, watched }
     }
 
     fn begin(&self, stream: &mut Session) -> Generation {
         stream.reset();
         block_on(stream.feed(&self.prompt)).unwrap();
-        stream.generate(self.by.clone(), &[]).unwrap()
+        let mut by = stream.generate(self.by.clone(), &[]).unwrap();
+        if self.ruled {
+            by.constrain(Box::new(Rule::default()));
+        }
+        self.watched.into_iter().for_each(|top| by.watch(top));
+        by
     }
 
     /// Its tokens and the bits of the logits after them, by itself.
@@ -187,13 +239,14 @@ fn a_streams_bits_do_not_depend_on_its_neighbours_however_they_come_and_go() {
     }
 }
 
-/// Whatever the number of streams: weights once, and beside what each chooses with no dispatch more.
+/// Whatever the number of streams, and whether they are held to rules: weights once, and beside what each chooses with no
+/// dispatch more.
 #[test]
 fn a_step_of_many_streams_reads_the_weights_once() {
     let gpu = Arc::new(gpu());
     let model = Tiny::of_type(DType::Q8_0).model(&gpu);
     let mut found = Vec::new();
-    for many in [1, 2, 5, 8] {
+    for (many, ruled) in [(1, false), (2, false), (5, false), (8, false), (1, true), (8, true)] {
         let mut streams = several(&model, streaming(4, 28, 16, KvType::F16), many);
         let mut by: Vec<_> = streams
             .iter_mut()
@@ -201,6 +254,9 @@ fn a_step_of_many_streams_reads_the_weights_once() {
                 block_on(stream.feed(&text(1, 20))).unwrap();
                 let mut by = stream.generate(greedy(), &[]).unwrap();
                 by.submit_together(1);
+                if ruled {
+                    by.constrain(Box::new(Rule { unforced: true, ..Rule::default() }));
+                }
                 by
             })
             .collect();
@@ -222,6 +278,56 @@ fn a_step_of_many_streams_reads_the_weights_once() {
     // Where a device has a kernel for it; what goes as a chunk does is not counted.
     assert!([0, model.step_bytes()].contains(&bytes), "{bytes}");
     assert_eq!(waits, 6, "one for all");
+}
+
+#[test]
+fn among_others_rules_are_kept_and_what_is_watched_is_what_was_there() {
+    let gpu = Arc::new(gpu());
+    let model = Tiny::default().model(&gpu);
+    let settings = streaming(4, 60, 16, KvType::F32);
+    let mut streams = several(&model, settings, 4);
+    // Two are held to rules, one of which is watched, too; one is watched alone; one is free.
+    let stories = [(true, None), (true, Some(2)), (false, Some(3)), (false, None)];
+    let stories = stories.map(|(ruled, watched)| Story { ruled, watched, ..Story::of(3) });
+    let mut by: Vec<_> = stories.iter().zip(&mut streams).map(|(s, at)| s.begin(at)).collect();
+    let mut told = [(); 4].map(|()| Vec::new());
+    let mut single = session(&model, settings);
+    let mut seen = Vec::new();
+    for _ in 0..50 {
+        for i in 0..4 {
+            told[i].push(next(&mut streams[i], &mut by[i]));
+        }
+        seen.push(by[2].logprobs().unwrap().clone());
+        assert!(by[0].logprobs().is_none() && by[1].logprobs().unwrap().top.len() == 2);
+    }
+    for told in &told[..2] {
+        let mut rule = Rule::default();
+        for &token in told {
+            let mut banned = vec![0; 10];
+            rule.ban(&mut banned).unwrap();
+            assert_eq!(banned[token as usize / 32] >> (token % 32) & 1, 0, "{told:?}");
+            rule.accept(token).unwrap();
+        }
+    }
+    assert_eq!(told[0], told[1]);
+    assert_eq!(told[2], told[3]);
+    block_on(single.feed(&stories[2].prompt)).unwrap();
+    for (token, seen) in told[2].iter().zip(seen) {
+        let expected = Logprobs::new(&block_on(single.logits()).unwrap(), *token, 3);
+        assert!((seen.token - expected.token).abs() < 1e-3, "{seen:?} {expected:?}");
+        assert_eq!(seen.top.len(), 3);
+        block_on(single.feed(&[*token])).unwrap();
+    }
+    // Taken back, and said again.
+    for i in [0, 1] {
+        block_on(streams[i].rewind(7, told[i][42])).unwrap();
+        by[i].roll_back(7).unwrap();
+    }
+    for expected in &told[0][43..] {
+        for i in [1, 0] {
+            assert_eq!(next(&mut streams[i], &mut by[i]), *expected);
+        }
+    }
 }
 
 #[test]

@@ -1,9 +1,7 @@
 //! Control tokens that stand in somebody's text are text: they are marked before a template puts the text between its own
 //! control tokens, and the tokenizer passes over what is marked.
 use super::Tokenizer;
-use super::tokenizer::Merging;
-#[cfg(feature = "grammar")]
-use super::tokenizer::SPACE;
+use super::tokenizer::{Merging, SPACE};
 use crate::Result;
 use std::borrow::Cow;
 use tokenizers::normalizers::NormalizerWrapper;
@@ -99,8 +97,7 @@ impl Tokenizer {
     }
 
     /// The ids of a text in the middle of another: nothing in it is a special token, and nothing is put before it.
-    #[cfg(feature = "grammar")]
-    pub(crate) fn encode_within(&self, text: &str) -> Result<Vec<u32>> {
+    pub fn encode_within(&self, text: &str) -> Result<Vec<u32>> {
         let text = match self.merging {
             Merging::ByteLevel => text.into(),
             Merging::Scores(_) | Merging::Lines => text.replace(' ', &SPACE.to_string()),

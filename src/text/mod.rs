@@ -15,6 +15,7 @@
 //! | `json` | JSON as templates take it |
 //! | `dumps` | JSON as templates write it; feature `templates` |
 //! | `marks` | control tokens in somebody's text, which are text |
+//! | `word` | what a token adds to a text |
 mod conversation;
 mod detokenizer;
 #[cfg(feature = "templates")]
@@ -31,6 +32,7 @@ mod stop;
 mod template;
 mod tokenizer;
 mod vocab;
+mod word;
 
 pub use conversation::{Conversation, Portable, Renderer, TemplateSource, Templates};
 pub use detokenizer::Detokenizer;
@@ -45,3 +47,4 @@ pub use tokenizer::Tokenizer;
 #[cfg(test)]
 pub(crate) use tokenizer::byte_of_char;
 pub use vocab::Vocab;
+pub use word::Word;

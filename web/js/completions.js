@@ -10,7 +10,6 @@ const REFUSED = {
   functions: (value) => value?.length > 0,
   logprobs: (value) => value === true,
   logit_bias: (value) => value && Object.keys(value).length > 0,
-  response_format: (value) => value && value.type !== "text",
   audio: Boolean,
 };
 
@@ -47,6 +46,26 @@ function parted({ messages }) {
   return { system, before: all, now: now.content };
 }
 
+/** The JSON schema that an answer is held to, if it is to one. WebLLM's clients give it beside `json_object`, as text. */
+function schemaOf({ response_format: format }) {
+  switch (format?.type) {
+    case undefined:
+      if (format === undefined || format === null) return undefined;
+      break;
+    case "text":
+      return undefined;
+    case "json_object":
+      return format.schema ?? { type: "object" };
+    case "json_schema": {
+      const schema = format.json_schema?.schema;
+      if (schema !== undefined) return schema;
+      throw new BadOptionError("response_format: json_schema.schema is wanted: a JSON schema");
+    }
+  }
+  const type = JSON.stringify(format.type) ?? "undefined";
+  throw new BadOptionError(`response_format: type ${type}; text, json_object and json_schema work`);
+}
+
 function answerOf(request, choice) {
   const { stop } = request;
   const options = {
@@ -61,6 +80,7 @@ function answerOf(request, choice) {
     stop: stop === null ? undefined : typeof stop === "string" ? [stop] : stop,
     // Choices of one request differ, and come again with the same seed.
     seed: Number.isInteger(request.seed) ? Math.abs(request.seed) + choice : undefined,
+    schema: schemaOf(request),
     signal: request.signal,
   };
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined && value !== null));

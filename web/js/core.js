@@ -2,6 +2,7 @@
 import init, { Core, Hasher, kernels } from "./brooklet.js";
 import { BadOptionError, InternalError, NoAdapterError, NoWebGpuError, UnsupportedError, aborted } from "./errors.js";
 import { noWebGpu } from "./advice.js";
+import { Grammars } from "./grammar.js";
 import { corrupt, openModel } from "./source.js";
 import { Talk } from "./talk.js";
 
@@ -102,6 +103,7 @@ export class Host {
   /** Streams by their numbers; 0 is the engine's own. */
   #seats = new Map();
   #device;
+  #grammars;
   #unloaded = false;
   #loading;
   #last = 0;
@@ -164,7 +166,8 @@ export class Host {
         const core = await withSubgroups(() =>
           Core.load(file, adapter, JSON.stringify(cache), streams, JSON.stringify(tuning), told),
         );
-        const shared = { assets, memory, kept: false, over: () => this.#unloaded };
+        const grammars = (this.#grammars = new Grammars(core.tokens(), assets));
+        const shared = { assets, memory, grammars, kept: false, over: () => this.#unloaded };
         const seat = new Seat(core, { ...shared, cache });
         this.#seats.set(0, seat);
         core.warnings().forEach(warn);
@@ -209,7 +212,8 @@ export class Host {
     this.#device?.free();
     this.#seats.forEach((seat) => seat.free());
     this.#seats.clear();
-    this.#device = undefined;
+    this.#grammars?.free();
+    this.#device = this.#grammars = undefined;
   }
 }
 
@@ -228,7 +232,7 @@ class Seat {
     this.#core = core;
     this.shared = shared;
     this.cache = cache;
-    this.#talk = new Talk(core, shared.assets);
+    this.#talk = new Talk(core, shared);
   }
 
   call(work, signal) {
@@ -294,14 +298,16 @@ class Seat {
     await this.#core.reset(JSON.stringify(this.cache));
   }
 
-  async begin({ prompt, settings }, signal) {
+  async begin({ prompt, settings: { held, ...settings } }, signal) {
+    const rules = held && (await this.shared.grammars.matcher(held));
+    this.#mayGoOn(signal);
     await this.#takeBack();
     this.#stream = undefined;
     const start = performance.now();
     const nothingNew = prompt === "" && this.#core.position() > 0;
     const ids = nothingNew ? new Uint32Array() : await this.#feed(prompt, signal);
     const ms = performance.now() - start;
-    this.#core.begin(JSON.stringify(settings));
+    this.#core.begin(JSON.stringify(settings), rules);
     const info = this.info();
     const { ring, window } = info.cache;
     // Everything that was not taken can be taken back (see `stop`): half of what the ring allows; the other half is

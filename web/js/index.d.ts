@@ -129,6 +129,17 @@ export interface StreamOptions {
   stop?: string[];
   /** End where the model says so. Default false: such tokens are never chosen. */
   stopAtEos?: boolean;
+  /**
+   * A JSON schema, as an object or as text, which what is generated is valid by, whatever the model is: say in the prompt what
+   * is wanted. The output ends where the schema lets it, and `maxTokens` cuts it short. What of JSON Schema is supported, and
+   * in which layout JSON is written, is in `docs/grammar.md`; anything else is an error of code `"bad-option"` that names it
+   * and where it stands. The first output that is held to something loads the engine of grammars, a wasm of its own.
+   */
+  schema?: object | boolean | string;
+  /** A regular expression that matches the output from its first character to its last: Rust's `regex` syntax. */
+  regex?: string;
+  /** A context-free grammar that gives the output, in llguidance's variant of Lark's syntax, from its rule `start`. */
+  grammar?: string;
   /** Ends the stream with an error of code `"aborted"`. */
   signal?: AbortSignal;
 }
@@ -322,6 +333,12 @@ export interface CompletionRequest {
   frequency_penalty?: number | null;
   seed?: number | null;
   stop?: string | string[] | null;
+  /** Of `"json_object"`, an answer is a JSON object; of `"json_schema"`, JSON that is valid by the schema, `strict` or not. */
+  response_format?:
+    | { type: "text" }
+    | { type: "json_object"; schema?: object | string }
+    | { type: "json_schema"; json_schema: { name?: string; strict?: boolean | null; schema: object | boolean } }
+    | null;
   model?: string;
   signal?: AbortSignal;
 }

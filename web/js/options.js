@@ -65,6 +65,37 @@ const STREAM = {
   maxTokens: (name, value) => (value === Infinity ? undefined : integer(0, Number.MAX_SAFE_INTEGER)(name, value)),
 };
 
+/** What an output is held to, as the engine of grammars takes it. */
+const HELD = {
+  schema: (name, value) => (typeof value === "string" ? value : jsonOf(name, value)),
+  regex: (name, value) => text(name, value),
+  grammar: (name, value) => {
+    if (!text(name, value).includes("::=")) return value;
+    const gbnf = 'this is GBNF; grammars are written as Lark\'s are here: start: "yes" | "no"';
+    throw new BadOptionError(`${name}: ${gbnf}`);
+  },
+};
+
+function jsonOf(name, value) {
+  try {
+    const json = value === null ? undefined : JSON.stringify(value);
+    if (typeof json === "string") return json;
+  } catch {
+    // it is within itself, or has numbers that JSON has not
+  }
+  return wrong(name, value, "a JSON schema, as an object or as text,");
+}
+
+/** Settings of an output, `held: { kind, source }` among them where it is held to something. */
+function holding({ schema, regex, grammar, ...settings }) {
+  const [held, second] = Object.entries({ schema, regex, grammar }).filter(([, source]) => source !== undefined);
+  if (second) throw new BadOptionError(`${second[0]}: an output is held to one thing; leave it out, or ${held[0]}`);
+  if (!held) return settings;
+  if (settings.stopAtEos === false)
+    throw new BadOptionError(`stopAtEos: an output ends where its ${held[0]} does; leave it out`);
+  return { ...settings, held: { kind: held[0], source: held[1] } };
+}
+
 const LOAD = {
   cache: boolean,
   streams: integer(1, 256),
@@ -78,13 +109,14 @@ export const cacheOptions = (options) => checked(options, CACHE, []);
 
 const freshSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
 
-export const streamOptions = (options) => ({ seed: freshSeed(), ...checked(options, STREAM, ["signal"]) });
+export const streamOptions = (options) =>
+  holding({ seed: freshSeed(), ...checked(options, { ...STREAM, ...HELD }, ["signal"]) });
 
 /** Of an answer: it ends where the model ends it. */
 export function answerOptions(options) {
   const { stopAtEos: _, ...known } = STREAM;
-  const { think, ...settings } = checked(options, { ...known, think: boolean }, ["signal"]);
-  return { think, settings: { seed: freshSeed(), ...settings } };
+  const { think, ...settings } = checked(options, { ...known, ...HELD, think: boolean }, ["signal"]);
+  return { think, settings: holding({ seed: freshSeed(), ...settings }) };
 }
 
 const text = (name, value) => (typeof value === "string" ? value : wrong(name, value, "a string"));

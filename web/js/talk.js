@@ -34,15 +34,17 @@ const isJinja = (template) => template !== undefined && /[{\n]/.test(template);
 export class Talk {
   #core;
   #assets;
+  #grammars;
   #current;
   #template;
   #think;
   /** Where the answer under way begins, and whether there is one. */
   #answer;
 
-  constructor(core, assets) {
+  constructor(core, { assets, grammars }) {
     this.#core = core;
     this.#assets = assets;
+    this.#grammars = grammars;
   }
 
   /** None has it any more. */
@@ -79,11 +81,13 @@ export class Talk {
    * Begins an answer: `how` is "send", "regenerate" or "edit", `before` what was said before its turn, `text` the turn's
    * message. Without `before`, which only a "send" can do without, `untold` comes of it where another has the cache. Where `goOn` says no, the turn is taken back.
    */
-  async begin({ how, before, text, settings, ...conversation }, goOn) {
+  async begin({ how, before, text, settings: { held, ...settings }, ...conversation }, goOn) {
     const core = this.#core;
     const start = performance.now();
     const has = this.#current === conversation.id;
     if (!has && !before) return { untold: true };
+    // Before anything is said: what cannot be used changes nothing.
+    const rules = held && (await this.#grammars.matcher(held));
     const told = () => JSON.stringify(before.map(({ role, content }) => ({ role, content })));
     const answer = JSON.stringify(settings);
     let fed = has ? core.fed() : 0;
@@ -98,8 +102,8 @@ export class Talk {
         this.#think = conversation.think;
       }
       if (!goOn()) throw aborted();
-      if (!has || how === "send") begun = await core.say(text, answer, goOn);
-      else [begun, leftOut] = await core.again(told(), text, how === "edit", answer, goOn);
+      if (!has || how === "send") begun = await core.say(text, answer, goOn, rules);
+      else [begun, leftOut] = await core.again(told(), text, how === "edit", answer, goOn, rules);
       if (!begun && how !== "send") this.leave(); // the turn before is gone, too
     } catch (error) {
       this.leave(); // told anew when it speaks again

@@ -1,5 +1,6 @@
 //! Conversations for JavaScript. Which of them has the cache, and what was said in it, is `js/talk.js`'s.
 use crate::errors::{Thrown, parsed};
+use crate::held::{Held, JsMatcher};
 use crate::options::{ChatOptions, StreamOptions};
 use crate::{Core, Going, Stage};
 use brooklet::chat::{Chat, Message, Script};
@@ -29,6 +30,24 @@ impl Renderer for Elsewhere {
             Error::Template(told.unwrap_or_else(|| "its engine failed".to_owned()))
         })?;
         text.as_string().ok_or_else(|| Error::Template("its engine gave no text".into()))
+    }
+}
+
+/// What an answer is to be held to: nothing can hold thoughts.
+fn held(chat: &Chat, rules: Option<JsMatcher>) -> Result<Option<Box<Held>>> {
+    let held = rules.map(Held::new);
+    match held.is_some() && chat.script().thinks() {
+        false => Ok(held),
+        true => Err(Error::Usage(
+            "the model thinks before it answers, and thoughts are in no grammar; say think: false as well".into(),
+        )),
+    }
+}
+
+/// Holds the answer that was begun to rules.
+fn constrain(chat: &mut Chat, begun: bool, held: Option<Box<Held>>) {
+    if let (true, Some(held)) = (begun, held) {
+        chat.constrain(held);
     }
 }
 
@@ -80,17 +99,22 @@ impl Core {
         }
     }
 
-    /// Says something. False where `go_on` ended it and the turn was taken back. `options`: JSON.
+    /// Says something. False where `go_on` ended it and the turn was taken back. `options`: JSON; `rules`: what the answer
+    /// is held to.
     pub async fn say(
         &mut self,
         text: &str,
         options: &str,
         go_on: Option<Function>,
+        rules: Option<JsMatcher>,
     ) -> Result<bool, Thrown> {
         let options: StreamOptions = parsed("answer options", options)?;
         let answer = options.answer(&self.loaded.sampling);
         let mut going = Going::new(go_on);
-        let said = self.chat()?.send(text, &answer, || going.on()).await?;
+        let chat = self.chat()?;
+        let held = held(chat, rules)?;
+        let said = chat.send(text, &answer, || going.on()).await?;
+        constrain(chat, said, held);
         going.thrown(said)
     }
 
@@ -102,13 +126,16 @@ impl Core {
         edited: bool,
         options: &str,
         go_on: Option<Function>,
+        rules: Option<JsMatcher>,
     ) -> Result<Array, Thrown> {
         let options: StreamOptions = parsed("answer options", options)?;
         let before: Vec<Message> = parsed("messages", before)?;
         let answer = options.answer(&self.loaded.sampling);
         let mut going = Going::new(go_on);
         let chat = self.chat()?;
+        let held = held(chat, rules)?;
         let again = chat.again(&before, said, edited, &answer, || going.on()).await?;
+        constrain(chat, again.begun, held);
         let left_out = again.left_out.map_or(JsValue::UNDEFINED, |n| (n as f64).into());
         going.thrown(Array::of2(&again.begun.into(), &left_out))
     }

@@ -3,6 +3,7 @@
 mod chat;
 pub mod errors;
 mod file;
+mod held;
 mod info;
 mod options;
 mod pool;
@@ -19,6 +20,7 @@ use brooklet::wire::{ModelInfo, reason};
 use brooklet::{Error, Result};
 use errors::{Thrown, parsed};
 use file::{Caught, File, JsFile};
+use held::{Held, JsMatcher, Tokens};
 use js_sys::{Array, Function};
 use options::{CacheOptions, StreamOptions, TuneOptions};
 use pool::Pool;
@@ -210,6 +212,11 @@ impl Core {
         String::from_utf8_lossy(self.loaded.tokenizer.bytes(id)).into_owned()
     }
 
+    /// The tokens of the model, for another module.
+    pub fn tokens(&self) -> Tokens {
+        Tokens(self.loaded.tokenizer.clone())
+    }
+
     /// Takes tokens in, and gives how many: while `go_on`, asked before each pass over some of them, is true.
     pub async fn feed(&mut self, ids: Vec<u32>, go_on: Option<Function>) -> Result<u32, Thrown> {
         let mut going = Going::new(go_on);
@@ -217,11 +224,12 @@ impl Core {
         going.thrown(fed as u32)
     }
 
-    /// Gets ready to generate after what was fed. `options`: JSON.
-    pub fn begin(&mut self, options: &str) -> Result<(), Thrown> {
+    /// Gets ready to generate after what was fed. `options`: JSON. What is held to rules ends where they do.
+    pub fn begin(&mut self, options: &str, rules: Option<JsMatcher>) -> Result<(), Thrown> {
+        let held = rules.map(Held::new);
         let options: StreamOptions = parsed("stream options", options)?;
         let (tokenizer, none) = (self.loaded.tokenizer.clone(), &[][..]);
-        let (banned, ends) = match options.stop_at_eos {
+        let (banned, ends) = match options.stop_at_eos || held.is_some() {
             true => (none, tokenizer.eog()),
             false => (tokenizer.eog(), none),
         };
@@ -230,6 +238,9 @@ impl Core {
         let mut generation = session.generate(sampling, banned)?;
         // Penalties are for all that the stream remembers, whoever fed or chose it.
         generation.set_pace(options.pace);
+        if let Some(held) = held {
+            generation.constrain(held);
+        }
         session.recent().for_each(|id| generation.accept(id));
         let tokens = options.max_tokens.unwrap_or(u64::MAX);
         self.reading = Some(Reading::new(generation, ends, StopTexts::new(options.stop), tokens));

@@ -194,10 +194,12 @@ test("the package is as small as promised", { skip: !ALL && "what is built for t
   const parts = zipped(join(ROOT, "web", "pkg"), /\.(js|wasm)$/);
   console.log(`package: ${sum(parts)} bytes gzipped (${parts.map(([name, size]) => `${name} ${size}`).join(", ")})`);
   const templates = parts.filter(([name]) => name.startsWith("brooklet_template"));
-  const others = parts.filter((part) => !templates.includes(part));
+  const grammars = parts.filter(([name]) => name.startsWith("brooklet_grammar"));
+  const others = parts.filter((part) => !templates.includes(part) && !grammars.includes(part));
   assert.ok(sum(others) <= 1_500_000);
   asPromised("the package", sum(others));
   asPromised("what conversations load besides", sum(templates));
+  asPromised("what outputs held to a grammar load besides", sum(grammars));
 });
 
 /** A leak that shows in a tenth of a long stream shows in a short one. */

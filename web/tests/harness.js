@@ -219,15 +219,15 @@ export function nativeChat(args, messages) {
 
 /** What the native binary streams greedily on SwiftShader: `{ token, text }` each, and its summary. Several files of tests
  * ask for the same, which takes half a minute: it is kept for as long as the binary, the model and the driver are these. */
-export function nativeStream(model, prompt, tokens) {
+export function nativeStream(model, prompt, tokens, args = []) {
   const { VK_DRIVER_FILES: driver } = withSwiftShader();
   const stamps = [BINARY, model, driver].map((path) => [path, statSync(path).size, statSync(path).mtimeMs]);
   const name = createHash("sha256")
-    .update(JSON.stringify([stamps, prompt, tokens]))
+    .update(JSON.stringify([stamps, prompt, tokens, args]))
     .digest("hex");
   const kept = join(STREAMS, `${name}.json`);
   if (existsSync(kept)) return JSON.parse(readFileSync(kept, "utf8"));
-  const pieces = native(["run", "-m", model, "-p", prompt, "-n", String(tokens)]);
+  const pieces = native(["run", "-m", model, "-p", prompt, "-n", String(tokens), ...args]);
   const { summary } = pieces.pop();
   if (!/SwiftShader/.test(summary.adapter)) throw new Error(`the native run was on ${summary.adapter}`);
   mkdirSync(STREAMS, { recursive: true });
@@ -246,6 +246,13 @@ globalThis.tools ??= (async () => {
     for await (const piece of stream) if (pieces.push(piece) >= most) break;
     return pieces;
   };
+  /** The whole text of a stream or an answer, its tokens, and why it ended. */
+  const said = async (stream) => {
+    const pieces = await collect(stream);
+    const ids = pieces.map(({ token }) => token).filter((token) => token >= 0);
+    const { stopReason: ended, generatedTokens: tokens } = stream.stats;
+    return { text: pieces.map(({ text }) => text).join(""), ids, ended, tokens };
+  };
   const warmWorker = () => new Worker("/warm.js", { type: "module" });
   let worker, engine;
   const load = async (options) => {
@@ -254,7 +261,7 @@ globalThis.tools ??= (async () => {
     worker ??= warmWorker();
     return (engine = await brooklet.Engine.load({ model: TINY, tune: "off", worker, ...options }));
   };
-  return { ...brooklet, TINY, collect, load, warmWorker };
+  return { ...brooklet, TINY, collect, said, load, warmWorker };
 })()`;
 
 /** For a file of tests: a page, with nothing kept in it before each test. `inPage(work, argument)` runs in it with the

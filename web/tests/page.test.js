@@ -6,6 +6,7 @@ import { after, before, test } from "node:test";
 import { serve } from "../serve.js";
 import { ALL, FIREFOX, ROOT, TINY, browser, needs, site } from "./harness.js";
 import { SHOTS, SIZES, axe, enter, lookAtAll, openPage, shot } from "./pages.js";
+import { UNUSED } from "../stamp.js";
 
 let chrome, server, tiny;
 
@@ -249,13 +250,14 @@ test("it works under any path of a static host, and without a network after the 
   await page.close();
 });
 
-test("everything that the page and the package are made of is there offline", () => {
+test("everything that the page is made of, and uses of the package, is there offline", () => {
   const list = [...readFileSync(join(ROOT, "www", "sw.js"), "utf8").matchAll(/^ {2}"(.*)": "[0-9a-f]{64}",$/gm)];
   const listed = new Set(list.map(([, address]) => address));
   const files = (folder, pattern) => readdirSync(join(ROOT, folder)).filter((name) => pattern.test(name));
   const page = files("www", /\.(js|css|svg|webmanifest)$/).filter((name) => name !== "sw.js");
   const libraries = ["lib/idb.js", "lib/smd.js"];
-  const engine = files("web/pkg", /\.(js|wasm)$/).map((name) => `brooklet/${name}`);
+  const used = files("web/pkg", /\.(js|wasm)$/).filter((name) => !UNUSED.test(name));
+  const engine = used.map((name) => `brooklet/${name}`);
   assert.deepEqual(listed, new Set(["./", ...page, ...libraries, ...engine].sort()));
   assert.match(readFileSync(join(ROOT, "www", "sw.js"), "utf8"), /^const VERSION = "[0-9a-f]{16}";$/m);
 });

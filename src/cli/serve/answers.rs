@@ -1,6 +1,6 @@
 //! One answer over one stream: of a conversation, or of a text that is gone on with.
 use super::engine::Engine;
-use super::job::{Asked, Event, Outcome, Terms};
+use super::job::{Asked, Event, Outcome, Terms, Wanted};
 use super::messages::behind_answer;
 use super::metrics::add;
 use super::problem::Problem;
@@ -12,28 +12,75 @@ use brooklet::chat::{AnswerSettings, Said, Tags, Told, feed_in_turns, keep_begin
 use brooklet::session::{Ended, Read, Reading};
 use brooklet::text::StopTexts;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::mpsc::Sender;
 
 /// None where whoever asked has left.
-type Answered = Result<Option<Outcome>, Problem>;
+pub(super) type Answered = Result<Option<Outcome>, Problem>;
+
+/// Streams that hold what is answered: one for each answer. None where whoever asked has left.
+type Begun<T> = Result<Option<Vec<T>>, Problem>;
+
+/// A stream that holds a conversation, or a text, and is ready to answer it.
+pub(super) struct Opened<'a> {
+    used: Used<'a>,
+    plan: Plan,
+    /// What the stream was known for before.
+    last: Option<Memory>,
+    /// Tokens that it was fed.
+    fed: u64,
+    forgotten: u64,
+    /// When whoever asked began to wait.
+    start: Instant,
+}
+
+impl<'a> Opened<'a> {
+    fn text(used: Used<'a>, fed: u64, start: Instant) -> Self {
+        Self { used, plan: Plan::Open, last: None, fed, forgotten: 0, start }
+    }
+}
 
 impl Engine {
-    /// Answers a conversation.
-    pub(super) async fn speak(
+    /// Gets a stream ready for each answer to a conversation: the first is told it, the others are its forks.
+    pub(super) async fn begin_answers(
         &self,
         asked: &Arc<Asked>,
-        answer: &AnswerSettings,
+        wanted: &[Wanted],
         cache: bool,
-        terms: Terms,
-        events: &Sender<Event>,
-    ) -> Answered {
-        let mut turn = Turn::new(self, events);
-        let Some((mut used, plan, fed)) = self.prepared(asked, answer, cache, &turn).await? else {
+    ) -> Begun<Opened<'_>> {
+        let Some((first, others)) = wanted.split_first() else { return Ok(None) };
+        let start = Instant::now();
+        let turn = Turn::new(self, &first.events, start);
+        let Some((mut used, plan, fed)) = self.prepared(asked, &first.answer, cache, &turn).await?
+        else {
             return Ok(None);
         };
         // Until it is known what the stream holds, it is known for nothing.
         let last = used.slot.memory.take();
         let forgotten = if plan == Plan::Open { 0 } else { used.view().forgotten_messages };
+        let mut all = Vec::with_capacity(wanted.len());
+        for Wanted { answer, .. } in others {
+            let mut twin = self.slots.any(&[]).ok_or_else(no_stream)?;
+            twin.slot.memory = None;
+            let chat = twin.slot.chat(&asked.script)?;
+            chat.fork_from(used.slot.chat(&asked.script)?, answer)?;
+            let last = last.clone();
+            all.push(Opened { used: twin, plan, last, fed: 0, forgotten, start });
+        }
+        all.insert(0, Opened { used, plan, last, fed, forgotten, start });
+        Ok(Some(all))
+    }
+
+    /// Answers a conversation.
+    pub(super) async fn speak(
+        &self,
+        asked: &Arc<Asked>,
+        opened: Opened<'_>,
+        terms: Terms,
+        events: &Sender<Event>,
+    ) -> Answered {
+        let Opened { mut used, plan, last, fed, forgotten, start } = opened;
+        let mut turn = Turn::new(self, events, start);
         let chat = used.slot.chat(&asked.script)?;
         terms.constraint.into_iter().for_each(|constraint| chat.constrain(constraint));
         terms.watch.into_iter().for_each(|top| chat.watch(top));
@@ -146,16 +193,16 @@ impl Engine {
         self.runtime.spawn_blocking(work).await.map_err(lost)?
     }
 
-    /// Goes on with a text.
-    pub(super) async fn go_on(
+    /// Gets a stream ready for each text that goes on with these ids: the first is fed them, the others are its forks.
+    pub(super) async fn begin_texts(
         &self,
         ids: &[u32],
-        answer: &AnswerSettings,
+        wanted: &[Wanted],
         cache: bool,
-        terms: Terms,
-        events: &Sender<Event>,
-    ) -> Answered {
-        let mut turn = Turn::new(self, events);
+    ) -> Begun<Opened<'_>> {
+        let Some((first, others)) = wanted.split_first() else { return Ok(None) };
+        let start = Instant::now();
+        let turn = Turn::new(self, &first.events, start);
         let mut used = self.slots.any(if cache { ids } else { &[] }).ok_or_else(no_stream)?;
         used.slot.memory = None;
         let session = used.slot.bare()?;
@@ -167,6 +214,28 @@ impl Engine {
         if there + fed < ids.len() {
             return Ok(None);
         }
+        let mut all = Vec::with_capacity(wanted.len());
+        for _ in others {
+            let mut twin = self.slots.any(&[]).ok_or_else(no_stream)?;
+            twin.slot.memory = None;
+            twin.slot.bare()?.fork_from(used.slot.bare()?)?;
+            all.push(Opened::text(twin, 0, start));
+        }
+        all.insert(0, Opened::text(used, fed as u64, start));
+        Ok(Some(all))
+    }
+
+    /// Goes on with a text.
+    pub(super) async fn go_on(
+        &self,
+        opened: Opened<'_>,
+        answer: &AnswerSettings,
+        terms: Terms,
+        events: &Sender<Event>,
+    ) -> Answered {
+        let Opened { mut used, fed, start, .. } = opened;
+        let mut turn = Turn::new(self, events, start);
+        let session = used.slot.bare()?;
         let mut generation = session.generate(answer.sampling.clone(), &[])?;
         generation.set_pace(answer.pace);
         session.recent().for_each(|id| generation.accept(id));
@@ -174,7 +243,7 @@ impl Engine {
         terms.watch.into_iter().for_each(|top| generation.watch(top));
         let stop = StopTexts::new(answer.stop.iter().cloned());
         let mut reading = Reading::new(generation, self.tokenizer.eog(), stop, answer.tokens);
-        turn.begin(session, fed as u64).await;
+        turn.begin(session, fed).await;
         let ended = loop {
             if !turn.goes_on() {
                 break Ended::Stopped;

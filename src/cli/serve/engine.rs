@@ -1,11 +1,12 @@
 //! The thread that owns the device: every request that is under way is a future here, and they take turns after each token.
-use super::job::{Event, Job, Task, Work, all_held};
+use super::answers::Answered;
+use super::job::{Event, Job, Task, Wanted, Work, all_held};
 use super::metrics::{Metrics, add};
 use super::problem::Problem;
 use super::slots::Slots;
 use axum::http::StatusCode;
 use brooklet::text::Tokenizer;
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, join_all, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::pin::pin;
 use std::sync::Arc;
@@ -79,38 +80,74 @@ impl Engine {
         }
     }
 
-    /// Comes back when sockets have all streams: what waits then might wait for hours.
-    async fn all_held(&self) {
+    /// Comes back when sockets have too many streams for so many answers: what waits then might wait for hours.
+    async fn all_held(&self, answers: u64) {
         let (metrics, streams) = (&self.shared.metrics, self.slots.views.len() as u64);
-        while metrics.held.load(Relaxed) < streams {
+        while metrics.held.load(Relaxed) + answers <= streams {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 
-    /// Waits for a stream, and answers.
+    /// Waits for as many streams as answers are wanted, and answers.
     async fn answer(&self, job: Job) {
-        let Job { work, answer, cache, terms, events, waiting } = job;
-        let metrics = &self.shared.metrics;
-        let (closed, held) = (pin!(events.closed()), pin!(self.all_held()));
-        let leaves = select(closed, held);
-        let permit = match select(pin!(self.permits.acquire()), leaves).await {
-            Either::Left((permit, _)) => permit,
-            Either::Right((Either::Left(_), _)) => return add(&metrics.cancelled, 1),
-            Either::Right((Either::Right(_), _)) => {
-                add(&metrics.refused, 1);
-                tell(&events, Event::Failed(all_held())).await;
-                return;
+        let Job { work, wanted, cache, waiting } = job;
+        let (metrics, count) = (&self.shared.metrics, wanted.len());
+        let Some(first) = wanted.first() else { return };
+        let permits = {
+            let (closed, held) = (pin!(first.events.closed()), pin!(self.all_held(count as u64)));
+            let permits = pin!(self.permits.acquire_many(count as u32));
+            match select(permits, select(closed, held)).await {
+                Either::Left((permits, _)) => permits,
+                Either::Right((Either::Left(_), _)) => {
+                    return add(&metrics.cancelled, count as u64);
+                }
+                Either::Right((Either::Right(_), _)) => {
+                    add(&metrics.refused, count as u64);
+                    for Wanted { events, .. } in &wanted {
+                        tell(events, Event::Failed(all_held())).await;
+                    }
+                    return;
+                }
             }
         };
-        metrics.processing.fetch_add(1, Relaxed);
+        metrics.processing.fetch_add(count as u64, Relaxed);
         drop(waiting);
         let start = Instant::now();
-        let answered = match &work {
+        let begun = match &work {
             _ if self.shared.ends.load(Relaxed) => Err(Problem::ending()),
-            Work::Messages(asked) => self.speak(asked, &answer, cache, terms, &events).await,
-            Work::Text(ids) => self.go_on(ids, &answer, cache, terms, &events).await,
+            Work::Messages(asked) => self.begin_answers(asked, &wanted, cache).await,
+            Work::Text(ids) => self.begin_texts(ids, &wanted, cache).await,
         };
-        drop(permit);
+        let mut permits = permits.ok();
+        let mut begun = begun.map(|begun| begun.map(Vec::into_iter));
+        let answers = wanted.into_iter().map(|Wanted { terms, answer, events }| {
+            let permit = permits.as_mut().and_then(|permits| permits.split(1));
+            let begun = match &mut begun {
+                Ok(begun) => Ok(begun.as_mut().and_then(Iterator::next)),
+                Err(problem) => Err(problem.clone()),
+            };
+            let work = &work;
+            async move {
+                let answered = match (begun, work) {
+                    (Err(problem), _) => Err(problem),
+                    (Ok(None), _) => Ok(None),
+                    (Ok(Some(begun)), Work::Messages(asked)) => {
+                        self.speak(asked, begun, terms, &events).await
+                    }
+                    (Ok(Some(begun)), Work::Text(_)) => {
+                        self.go_on(begun, &answer, terms, &events).await
+                    }
+                };
+                drop(permit);
+                self.tell_end(answered, start, &events).await;
+            }
+        });
+        join_all(answers).await;
+    }
+
+    /// An answer has come to its end.
+    async fn tell_end(&self, answered: Answered, start: Instant, events: &mpsc::Sender<Event>) {
+        let metrics = &self.shared.metrics;
         metrics.processing.fetch_sub(1, Relaxed);
         let last = match answered {
             Ok(None) if events.is_closed() => return add(&metrics.cancelled, 1),
@@ -129,7 +166,7 @@ impl Engine {
                 Event::Failed(problem)
             }
         };
-        tell(&events, last).await;
+        tell(events, last).await;
     }
 
     /// Why an answer has ended before its prompt was read, though somebody waits for it.

@@ -35,19 +35,25 @@ pub(super) struct Asked {
     pub(super) thoughts_in_text: bool,
 }
 
-/// An answer that is asked for.
+/// Answers that are asked for.
 pub(super) struct Job {
     pub(super) work: Work,
-    pub(super) answer: AnswerSettings,
+    /// One, or several to the same.
+    pub(super) wanted: Vec<Wanted>,
     /// Whether what a stream holds already may be used.
     pub(super) cache: bool,
+    pub(super) waiting: Vec<Waiting>,
+}
+
+/// One answer that is asked for.
+pub(super) struct Wanted {
+    pub(super) answer: AnswerSettings,
     pub(super) terms: Terms,
     /// Closed when whoever asked has left.
     pub(super) events: mpsc::Sender<Event>,
-    pub(super) waiting: Waiting,
 }
 
-/// What comes of a job, in this order: the prompt is fed, pieces, the end; or a problem at any time.
+/// What comes of an answer, in this order: the prompt is fed, pieces, the end; or a problem at any time.
 #[derive(Debug)]
 pub(super) enum Event {
     Fed,
@@ -137,7 +143,7 @@ impl Queue {
         }
     }
 
-    /// Asks for answers, all or none of them.
+    /// Asks for answers to the same, all or none of them.
     pub(super) fn ask(
         &self,
         work: &Work,
@@ -151,14 +157,14 @@ impl Queue {
             add(&self.metrics.refused, answers.len() as u64);
             return Err(self.full());
         };
-        let asked = places.into_iter().zip(answers).map(|(waiting, (answer, terms))| {
+        let asked = answers.into_iter().map(|(answer, terms)| {
             let (events, receiver) = mpsc::channel(PIECES);
-            let work = work.clone();
-            let job = Job { work, answer, cache, terms, events, waiting };
-            self.jobs.send(Task::Answer(Box::new(job))).map_err(|_| Problem::ending())?;
-            Ok(receiver)
+            (Wanted { answer, terms, events }, receiver)
         });
-        asked.collect()
+        let (wanted, receivers) = asked.unzip();
+        let job = Job { work: work.clone(), wanted, cache, waiting: places };
+        self.jobs.send(Task::Answer(Box::new(job))).map_err(|_| Problem::ending())?;
+        Ok(receivers)
     }
 
     fn full(&self) -> Problem {

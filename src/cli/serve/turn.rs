@@ -25,17 +25,17 @@ pub(super) struct Turn<'a> {
 }
 
 impl<'a> Turn<'a> {
-    pub(super) fn new(engine: &'a Engine, events: &'a Sender<Event>) -> Self {
-        let now = Instant::now();
+    /// Of whoever has waited since `start`.
+    pub(super) fn new(engine: &'a Engine, events: &'a Sender<Event>, start: Instant) -> Self {
         Self {
             engine,
             events,
-            start: now,
+            start,
             reads: true,
             prompt: 0,
             fed: 0,
             prompt_time: Duration::ZERO,
-            decodes: now,
+            decodes: start,
             evicted: 0,
         }
     }

@@ -6,6 +6,7 @@ use crate::session::{Constraint, Session};
 use crate::tests::golden::{load, opened};
 use crate::text::{SamplerSettings, Tokenizer};
 use pollster::block_on;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -68,27 +69,37 @@ impl Asked {
         block_on(self.session.feed(&ids)).unwrap();
     }
 
-    /// Ids until the end, which is not among them; or so many.
     fn answer(
         &mut self,
         by: SamplerSettings,
         constraint: Option<Box<dyn Constraint>>,
         most: usize,
     ) -> Vec<u32> {
-        let mut generation = self.session.generate(by, &[]).unwrap();
-        if let Some(constraint) = constraint {
-            generation.constrain(constraint);
-        }
-        let mut ids = Vec::new();
-        while ids.len() < most {
-            let id = block_on(generation.next(&mut self.session)).unwrap().unwrap();
-            if self.tokenizer.eog().contains(&id) {
-                break;
-            }
-            ids.push(id);
-        }
-        ids
+        answer(&mut self.session, &self.tokenizer, by, constraint, most)
     }
+}
+
+/// Ids until the end, which is not among them; or so many.
+fn answer(
+    session: &mut Session,
+    tokenizer: &Tokenizer,
+    by: SamplerSettings,
+    constraint: Option<Box<dyn Constraint>>,
+    most: usize,
+) -> Vec<u32> {
+    let mut generation = session.generate(by, &[]).unwrap();
+    if let Some(constraint) = constraint {
+        generation.constrain(constraint);
+    }
+    let mut ids = Vec::new();
+    while ids.len() < most {
+        let id = block_on(generation.next(session)).unwrap().unwrap();
+        if tokenizer.eog().contains(&id) {
+            break;
+        }
+        ids.push(id);
+    }
+    ids
 }
 
 fn median(mut times: Vec<Duration>) -> [Duration; 4] {
@@ -103,13 +114,16 @@ fn a_thousand_outputs_of_the_default_models_tokens_are_valid() {
     walk_cases(&tokenizer_of(&opened().1), 50);
 }
 
-/// So many of each schema, `BROOKLET_OUTPUTS` if that is given.
+/// So many of each schema, `BROOKLET_OUTPUTS` if that is given, by streams that share their passes.
 #[test]
 #[ignore = "a thousand outputs of the default model take half an hour"]
 fn a_thousand_outputs_under_twenty_schemas_are_valid() {
     const MOST: usize = 150;
+    const STREAMS: usize = 16;
     let each = std::env::var("BROOKLET_OUTPUTS").map_or(50, |each| each.parse().unwrap());
     let mut asked = Asked::new();
+    let (model, settings) = (asked.session.shared_model(), asked.session.cache().settings());
+    let mut streams = block_on(Session::several(model, settings, STREAMS)).unwrap();
     let masks = Arc::new(Mutex::new(Vec::new()));
     let cases: Vec<_> = cases()
         .into_iter()
@@ -119,8 +133,13 @@ fn a_thousand_outputs_under_twenty_schemas_are_valid() {
             (Grammar::json_schema(&case.schema.to_string()).unwrap(), begun, case)
         })
         .collect();
-    let (mut valid, mut cut, mut tokens, start) = (0, 0, 0, Instant::now());
-    for seed in 0..each {
+    let outputs = AtomicU64::new(0);
+    let (all, start) = (each * cases.len() as u64, Instant::now());
+    // Each is valid, or has not ended.
+    let lengths = Mutex::new(Vec::new());
+    let output = |session: &mut Session, number: u64| {
+        let seed = number / cases.len() as u64;
+        let (grammar, begun, case) = &cases[number as usize % cases.len()];
         // Greedy once, then by seeds: as usual, or from all tokens as they are.
         let usual = SamplerSettings { seed, ..SamplerSettings::default() };
         let by = match seed {
@@ -128,37 +147,42 @@ fn a_thousand_outputs_under_twenty_schemas_are_valid() {
             seed if seed % 2 == 0 => usual,
             _ => SamplerSettings { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, ..usual },
         };
-        let mut example = String::new();
-        for (grammar, begun, case) in &cases {
-            asked.session.restore(begun).unwrap();
-            let matcher = asked.vocabulary.matcher(grammar).unwrap();
-            let timed = Timed { matcher, masks: masks.clone(), forces: true };
-            let ids = asked.answer(by.clone(), Some(Box::new(timed)), MOST);
-            tokens += ids.len();
-            let text = said(&asked.tokenizer, &ids);
-            match ids.len() {
-                MOST => {
-                    cut += 1;
-                    eprintln!("{} seed {seed} has not ended: {text:.300}", case.name);
-                }
-                _ => {
-                    expect_valid(&case.schema, &text);
-                    valid += 1;
-                }
-            }
-            if case.name == cases[seed as usize % cases.len()].2.name {
-                example = text;
-            }
+        session.restore(begun).unwrap();
+        let matcher = asked.vocabulary.matcher(grammar).unwrap();
+        let timed = Timed { matcher, masks: masks.clone(), forces: true };
+        let ids = answer(session, &asked.tokenizer, by, Some(Box::new(timed)), MOST);
+        let text = said(&asked.tokenizer, &ids);
+        match ids.len() {
+            MOST => eprintln!("{} seed {seed} has not ended: {text:.300}", case.name),
+            _ => expect_valid(&case.schema, &text),
         }
-        let (asked, rate) = (masks.lock().unwrap().len(), start.elapsed().as_secs_f64());
-        eprintln!(
-            "seed {seed}: {valid} valid, {cut} cut short at {MOST} tokens; {tokens} tokens, {asked} of them chosen, in \
-             {rate:.0} s; {example}"
-        );
-    }
+        let mut lengths = lengths.lock().unwrap();
+        lengths.push(ids.len());
+        if lengths.len() % 20 == 0 {
+            let (tokens, seconds) = (lengths.iter().sum::<usize>(), start.elapsed().as_secs_f64());
+            let rate = tokens as f64 / seconds;
+            eprintln!("{} outputs, {tokens} tokens, {rate:.1} tokens/s; {text}", lengths.len());
+        }
+    };
+    std::thread::scope(|scope| {
+        for session in &mut streams {
+            scope.spawn(|| {
+                loop {
+                    match outputs.fetch_add(1, Ordering::Relaxed) {
+                        number if number < all => output(session, number),
+                        _ => break,
+                    }
+                }
+            });
+        }
+    });
+    let lengths = lengths.into_inner().unwrap();
+    let cut = lengths.iter().filter(|&&length| length == MOST).count();
+    eprintln!("{} outputs, {cut} of them cut short at {MOST} tokens", lengths.len());
     eprintln!("a mask, median, p90, p99, most: {:?}", median(masks.lock().unwrap().clone()));
+    assert_eq!(lengths.len() as u64, all);
     // A list that may go on for ever does, where it is greedy.
-    assert!(20 * cut <= valid + cut, "{valid} valid, {cut} cut short");
+    assert!(20 * cut <= lengths.len());
 }
 
 #[test]
