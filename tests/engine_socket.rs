@@ -456,6 +456,9 @@ async fn whatever_is_sent_the_server_goes_on() {
         let (code, why) = told.expect_err(&format!("{method} {args}"));
         assert!(code == "bad-option" && why.len() > 10, "{method} {args}: {code} {why}");
     }
+    let held = with("held", json!({ "kind": "regex", "source": "a" }));
+    let (code, why) = socket.call(0, "begin", held).await.unwrap_err();
+    assert!(code == "unsupported" && why.contains("response_format"), "{why}");
     // More pieces than were given out.
     socket.call(0, "begin", json!({ "prompt": "x", "settings": settings })).await.unwrap();
     assert!(socket.call(0, "stop", json!({ "unseen": 5 })).await.is_err());
