@@ -492,3 +492,45 @@ async fn whatever_is_sent_the_server_goes_on() {
     assert_eq!(server.get("/health").await.0, 200);
     assert_eq!(server.get("/v1/engine").await.0, 400);
 }
+
+#[tokio::test]
+async fn the_program_ends_with_its_last_page() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_brooklet"));
+    command.args([
+        "app",
+        "-m",
+        TINY,
+        "--tune",
+        "off",
+        "--port",
+        "0",
+        "--no-browser",
+        "--streams",
+        "2",
+    ]);
+    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut url = String::new();
+    BufReader::new(process.stdout.take().unwrap()).read_line(&mut url).unwrap();
+    let (address, key) = url.trim().strip_prefix("http://").unwrap().split_once("/#key=").unwrap();
+    let (address, key) = (address.to_owned(), json!({ "key": key }));
+    let mut server = Server { process, address };
+    // A page that is there before the model is waits for it.
+    let mut socket = server.socket(&[]).await.unwrap();
+    socket.call(0, "load", key.clone()).await.unwrap();
+    // One that is loaded anew leaves, and is back.
+    drop(socket);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut socket = server.socket(&[]).await.unwrap();
+    socket.call(0, "load", key).await.unwrap();
+    socket.call(0, "tokenize", json!({ "text": "x" })).await.unwrap();
+    assert!(server.process.try_wait().unwrap().is_none(), "it is there while there is a page");
+    drop(socket);
+    let start = Instant::now();
+    loop {
+        match server.process.try_wait().unwrap() {
+            Some(status) => return assert!(status.success(), "{status}"),
+            None => assert!(start.elapsed() < Duration::from_secs(60), "it goes on without a page"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
