@@ -306,6 +306,7 @@ async fn a_socket_that_closes_frees_its_streams_at_once() {
     }
     drop(socket);
     server.holds(0).await;
+    assert!(server.get("/metrics").await.1.contains("brooklet:requests_processing 0\n"));
     assert_eq!(server.post("/v1/chat/completions", &ask).await.0, 200);
     let (mut socket, _) = server.engine().await;
     assert_eq!(socket.tokens(0, "the rain", 9).await, native("the rain", 9));
@@ -455,6 +456,9 @@ async fn whatever_is_sent_the_server_goes_on() {
         let (code, why) = told.expect_err(&format!("{method} {args}"));
         assert!(code == "bad-option" && why.len() > 10, "{method} {args}: {code} {why}");
     }
+    let held = with("held", json!({ "kind": "regex", "source": "a" }));
+    let (code, why) = socket.call(0, "begin", held).await.unwrap_err();
+    assert!(code == "unsupported" && why.contains("response_format"), "{why}");
     // More pieces than were given out.
     socket.call(0, "begin", json!({ "prompt": "x", "settings": settings })).await.unwrap();
     assert!(socket.call(0, "stop", json!({ "unseen": 5 })).await.is_err());
@@ -487,4 +491,46 @@ async fn whatever_is_sent_the_server_goes_on() {
     server.holds(0).await;
     assert_eq!(server.get("/health").await.0, 200);
     assert_eq!(server.get("/v1/engine").await.0, 400);
+}
+
+#[tokio::test]
+async fn the_program_ends_with_its_last_page() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_brooklet"));
+    command.args([
+        "app",
+        "-m",
+        TINY,
+        "--tune",
+        "off",
+        "--port",
+        "0",
+        "--no-browser",
+        "--streams",
+        "2",
+    ]);
+    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut url = String::new();
+    BufReader::new(process.stdout.take().unwrap()).read_line(&mut url).unwrap();
+    let (address, key) = url.trim().strip_prefix("http://").unwrap().split_once("/#key=").unwrap();
+    let (address, key) = (address.to_owned(), json!({ "key": key }));
+    let mut server = Server { process, address };
+    // A page that is there before the model is waits for it.
+    let mut socket = server.socket(&[]).await.unwrap();
+    socket.call(0, "load", key.clone()).await.unwrap();
+    // One that is loaded anew leaves, and is back.
+    drop(socket);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut socket = server.socket(&[]).await.unwrap();
+    socket.call(0, "load", key).await.unwrap();
+    socket.call(0, "tokenize", json!({ "text": "x" })).await.unwrap();
+    assert!(server.process.try_wait().unwrap().is_none(), "it is there while there is a page");
+    drop(socket);
+    let start = Instant::now();
+    loop {
+        match server.process.try_wait().unwrap() {
+            Some(status) => return assert!(status.success(), "{status}"),
+            None => assert!(start.elapsed() < Duration::from_secs(60), "it goes on without a page"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

@@ -33,10 +33,11 @@ export const showFigures = (stats, recent) => {
   put("ttft", stats?.ttftMs > 0 ? time(stats.ttftMs) : "–");
 };
 
-const seenOf = ({ messages }) => messages.reduce((sum, { visible }) => sum + visible, 0);
+/** Tokens that are seen, the system prompt among them; a server may keep more sinks than that has tokens. */
+const seenOf = ({ tokens, forgotten }) => tokens - forgotten;
 
 export const showWindow = (window) => {
-  put("chat-seen", window ? count(window.pinned + seenOf(window)) : "–");
+  put("chat-seen", window ? count(seenOf(window)) : "–");
   put("chat-room", window ? `of ${count(window.pinned + window.window)}` : "");
   put("chat-forgotten", count(window?.forgotten ?? 0));
   put("chat-forgotten-key", count(window?.forgotten ?? 0));
@@ -60,7 +61,7 @@ export const labelMeter = (canvas, window) => {
   const label = window
     ? `What the model sees: a system prompt of ${count(window.pinned)} tokens; ${count(number("whole"))} messages whole, ` +
       `${count(number("partly"))} in part, ${count(window.gone)} forgotten; ` +
-      `room for ${count(Math.max(0, window.window - seenOf(window)))} tokens more`
+      `room for ${count(Math.max(0, window.pinned + window.window - seenOf(window)))} tokens more`
     : "What the model sees: nothing yet";
   if (canvas.getAttribute("aria-label") !== label) canvas.setAttribute("aria-label", label);
 };

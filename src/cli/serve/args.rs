@@ -33,6 +33,7 @@ const USUAL_STREAMS: usize = 4;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   brooklet serve                                      http://127.0.0.1:8080/v1 for any client of OpenAI's
+  brooklet serve --open                               the page in the browser, with this engine behind it
   brooklet serve --streams 8 --window 2000 --sinks 500
   brooklet serve --host 0.0.0.0 --api-key SECRET      for others, too
   curl localhost:8080/v1/chat/completions -H 'content-type: application/json' \\
@@ -132,7 +133,19 @@ impl NetworkArgs {
         }
     }
 
-    fn keys(&self) -> Result<Vec<[u8; 32]>> {
+    /// One of the keys, as it stands behind the `#` of an address.
+    pub(super) fn fragment(&self) -> Result<String> {
+        let encoded = |byte: u8| match byte.is_ascii_alphanumeric() {
+            true => char::from(byte).to_string(),
+            false => format!("%{byte:02X}"),
+        };
+        let key = self.said_keys()?.into_iter().next();
+        Ok(key.map_or(String::new(), |key| {
+            format!("#key={}", key.bytes().map(encoded).collect::<String>())
+        }))
+    }
+
+    fn said_keys(&self) -> Result<Vec<String>> {
         let mut keys: Vec<String> = self.api_key.clone();
         keys.extend(std::env::var("BROOKLET_API_KEY"));
         if let Some(path) = &self.api_key_file {
@@ -144,12 +157,12 @@ impl NetworkArgs {
             true => {
                 Err(Error::Usage("--api-key: it is empty; a key has a character at least".into()))
             }
-            false => Ok(keys.iter().map(|key| guard::hash(key)).collect()),
+            false => Ok(keys),
         }
     }
 
     pub(super) fn guard(&self) -> Result<Guard> {
-        let keys = self.keys()?;
+        let keys: Vec<_> = self.said_keys()?.iter().map(|key| guard::hash(key)).collect();
         let address = self.host.trim_matches(['[', ']']).parse::<IpAddr>();
         let own = self.host == "localhost" || address.as_ref().is_ok_and(IpAddr::is_loopback);
         if !own && keys.is_empty() && !self.allow_anyone {

@@ -11,6 +11,12 @@ const BODIES: [&str; 4] = [
     r#"{"prompt":[1,2,3],"echo":true,"logit_bias":{"5":-100},"logprobs":5,"response_format":{"type":"json_schema","json_schema":{"schema":{}}},"cache_prompt":false}"#,
     r#"{"tokens":[4294967295,0],"content":"x","add_special":true,"chat_template_kwargs":{"enable_thinking":false},"reasoning_effort":"none","repeat_last_n":-1}"#,
 ];
+const MESSAGES: [&str; 4] = [
+    r#"{"brooklet":"call","id":1,"of":0,"method":"load","args":{"key":"secret","streams":4}}"#,
+    r#"{"brooklet":"call","id":2,"of":3,"method":"begin","args":{"prompt":"x","settings":{"seed":9007199254740991,"temperature":0.5,"topK":40,"stop":["a"],"maxTokens":5,"pace":"throughput","stopAtEos":true}}}"#,
+    r#"{"brooklet":"call","id":3,"of":0,"method":"answer","args":{"id":1,"how":"edit","before":[{"role":"user","content":"Hi"},{"role":"assistant","content":"x","thoughts":"y"}],"text":"\ud83d\ude00","settings":{"seed":1},"options":{"system":"Be terse.","window":180},"think":false}}"#,
+    r#"{"brooklet":"call","id":4,"of":0,"method":"reset","args":{"cache":{"policy":"window","sinks":0,"window":180,"chunk":64,"kv":"f16","activations":"f32"}}}"#,
+];
 const PIECES: [&str; 16] = [
     "null",
     "{}",
@@ -42,9 +48,9 @@ impl Draws {
     }
 }
 
-/// A body with some of its bytes lost, changed, doubled, or with something else among them.
-fn broken(draws: &mut Draws) -> Vec<u8> {
-    let mut body = BODIES[draws.below(BODIES.len())].as_bytes().to_vec();
+/// One of these with some of its bytes lost, changed, doubled, or with something else among them.
+fn broken(draws: &mut Draws, of: &[&str]) -> Vec<u8> {
+    let mut body = of[draws.below(of.len())].as_bytes().to_vec();
     for _ in 0..=draws.below(6) {
         let at = draws.below(body.len() + 1);
         let end = (at + draws.below(12)).min(body.len());
@@ -68,7 +74,7 @@ fn read(bodies: u64) -> u64 {
     let usual = AnswerSettings::default();
     let mut sound = 0;
     for _ in 0..bodies {
-        let Ok(fields) = Fields::parse(&broken(&mut draws)) else { continue };
+        let Ok(fields) = Fields::parse(&broken(&mut draws, &BODIES)) else { continue };
         let ids = fields.ids("tokens", 256).is_ok() && fields.ids("prompt", 256).is_ok();
         let asked = Ask::read(&fields, &usual, 4);
         if let Ok(messages) = Messages::read(&fields) {
@@ -78,6 +84,14 @@ fn read(bodies: u64) -> u64 {
         sound += u64::from(ids && asked.is_ok());
     }
     sound
+}
+
+#[test]
+fn broken_messages_of_a_socket_are_read_or_refused() {
+    let mut draws = Draws(0x2545_f491_4f6c_dd1d);
+    assert!(MESSAGES.iter().all(|message| super::socket::is_read(message.as_bytes())));
+    let read = (0..20_000).filter(|_| super::socket::is_read(&broken(&mut draws, &MESSAGES)));
+    assert!(read.count() > 100, "some are sound all the same");
 }
 
 #[test]

@@ -72,9 +72,10 @@ const UNTIL: Until = Until { first: Duration::from_secs(120), back: Duration::fr
 
 /// Runs the server until it is told to end.
 pub(crate) fn run(args: &ServeArgs, given: &[String]) -> Result<()> {
+    let fragment = args.network.fragment()?;
     let open = |url: &str| {
         if args.open {
-            super::app::show(url);
+            super::app::show(&format!("{url}{fragment}"));
         }
     };
     serve(
@@ -136,7 +137,12 @@ pub(crate) fn serve(
             std::process::exit(0);
         }
     });
-    (program.open)(&format!("http://{at}/"));
+    // Where it listens on all addresses, this machine's own is one of them.
+    let here = match at.ip() {
+        ip if ip.is_unspecified() => std::net::SocketAddr::from(([127, 0, 0, 1], at.port())),
+        _ => at,
+    };
+    (program.open)(&format!("http://{here}/"));
     let config = file.config()?;
     let settings = args.cache(&config, None)?;
     let kernels = KernelSettings { rows: true, ..(&settings).into() };

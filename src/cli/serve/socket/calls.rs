@@ -43,6 +43,11 @@ pub(super) struct Call {
 impl Call {
     /// Its arguments, as they have to be.
     pub(super) fn args<T: DeserializeOwned>(&self) -> Result<T, Thrown> {
+        if !self.args["settings"]["held"].is_null() {
+            let why = "schema, regex and grammar: over a server's socket no output is held to rules; response_format of its \
+                       /v1/chat/completions is, and so is an engine of Engine.load";
+            return Err(Thrown::new("unsupported", why));
+        }
         read(&self.method, self.args.clone())
     }
 

@@ -3,12 +3,15 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `mod` | the socket: who may, what is heard, what is told, and its end |
-//! | `calls` | calls and their answers |
+//! | `calls`, `args` | calls and their answers |
+//! | `cache` | what is asked of the cache |
 //! | `host` | the engine's side: the streams of one socket, and whose turn it is |
 //! | `seat` | one of them |
 //! | `talk` | conversations over it |
 //!
 //! A socket takes streams for itself, one at least. They are free again at the moment that it closes.
+mod args;
+mod cache;
 mod calls;
 mod host;
 mod seat;
@@ -249,6 +252,14 @@ impl Socket {
     async fn close(&mut self, code: u16, reason: &'static str) {
         self.send(Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await;
     }
+}
+
+/// Reads a message as it comes, and its arguments as each call has them; whether any took them.
+#[cfg(test)]
+pub(super) fn is_read(bytes: &[u8]) -> bool {
+    let heard =
+        std::str::from_utf8(bytes).ok().and_then(|text| serde_json::from_str::<Heard>(text).ok());
+    heard.is_some_and(|heard| args::is_read(&heard.args) | talk::is_read(&heard.args))
 }
 
 /// Whether a message takes back this call.

@@ -3,15 +3,14 @@ use super::super::app::{App, Ready};
 use super::super::engine::Engine;
 use super::super::metrics::{Metrics, add};
 use super::super::slots::Used;
+use super::args::{BeginArgs, IdArgs, LoadArgs, PolicyArgs, ResetArgs, StopArgs, TextArgs};
 use super::calls::{Call, Thrown};
 use super::talk::Talk;
 use brooklet::chat::{feed_in_turns, next_turn};
-use brooklet::model::{CacheSettings, KvType, Policy};
-use brooklet::ops::ActivationType;
+use brooklet::model::Policy;
 use brooklet::session::{Read, Reading, Session};
 use brooklet::text::{SamplerSettings, StopTexts};
-use brooklet::wire::{self, StreamOptions};
-use serde::Deserialize;
+use brooklet::wire;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -24,57 +23,6 @@ type Told = Result<Value, Thrown>;
 pub(super) const BATCH: Duration = Duration::from_millis(30);
 /// Whoever connects waits so long for a stream.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// `CacheOptions` of the package. What a server has is fixed: they can only be what it has.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct CacheOptions {
-    policy: Option<Policy>,
-    sinks: Option<usize>,
-    window: Option<usize>,
-    chunk: Option<usize>,
-    kv: Option<KvType>,
-    activations: Option<ActivationType>,
-}
-
-impl CacheOptions {
-    /// An error that says what the server has, where that is something else.
-    pub(super) fn check(&self, has: &CacheSettings) -> Result<(), Thrown> {
-        let policy = self.policy.unwrap_or(Policy::Streaming);
-        // A window without sinks has none, whatever is kept for them.
-        let sinks = self.sinks.filter(|&sinks| policy != Policy::Window || sinks != 0);
-        let other = |wanted: Option<usize>, has: usize| wanted.filter(|&wanted| wanted != has);
-        let json = |value: Value| value.as_str().unwrap_or_default().to_owned();
-        let wrong = match () {
-            () if !matches!(policy, Policy::Streaming | Policy::Window) => {
-                Some(("policy", json(json!(policy)), "streaming and window work".to_owned()))
-            }
-            () if other(sinks, has.sinks).is_some() => {
-                Some(("sinks", sinks.unwrap_or(0).to_string(), format!("it has {}", has.sinks)))
-            }
-            () if other(self.window, has.window).is_some() => {
-                let window = self.window.unwrap_or(0).to_string();
-                Some(("window", window, format!("it has {}", has.window)))
-            }
-            () if self.kv.is_some_and(|kv| kv != has.kv) => {
-                let (kv, own) = (json(json!(self.kv)), json(json!(has.kv)));
-                Some(("kv", kv, format!("it has {own}")))
-            }
-            () if self.activations.is_some_and(|own| own != has.activations) => {
-                let (wanted, own) = (json(json!(self.activations)), json(json!(has.activations)));
-                Some(("activations", wanted, format!("it has {own}")))
-            }
-            () => None,
-        };
-        // How many tokens of a prompt one pass takes changes no result.
-        let _ = self.chunk;
-        wrong.map_or(Ok(()), |(name, found, works)| {
-            Err(Thrown::option(format!(
-                "{name} {found}: the cache is the server's, and {works}; brooklet serve --{name} starts it with another"
-            )))
-        })
-    }
-}
 
 /// What a stream under way has come to.
 struct Stream {
@@ -106,6 +54,22 @@ impl Drop for Held<'_> {
     }
 }
 
+/// A call that is under way, until it comes back or nobody waits for it any more.
+struct Busy<'a>(&'a Metrics);
+
+impl<'a> Busy<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.processing.fetch_add(1, Relaxed);
+        Self(metrics)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.processing.fetch_sub(1, Relaxed);
+    }
+}
+
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
         // Nothing of it is left to whoever has the stream next.
@@ -118,46 +82,6 @@ impl Drop for Seat<'_> {
             (view.messages, view.forgotten_messages) = (0, 0);
         });
     }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LoadArgs {
-    #[serde(rename = "key")]
-    _key: Option<String>,
-    streams: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct TextArgs {
-    text: String,
-}
-
-#[derive(Deserialize)]
-struct BeginArgs {
-    prompt: String,
-    settings: StreamOptions,
-}
-
-#[derive(Deserialize)]
-struct StopArgs {
-    #[serde(default)]
-    unseen: usize,
-}
-
-#[derive(Deserialize)]
-struct PolicyArgs {
-    policy: Policy,
-}
-
-#[derive(Deserialize)]
-struct ResetArgs {
-    cache: Option<CacheOptions>,
-}
-
-#[derive(Deserialize)]
-struct IdArgs {
-    id: u64,
 }
 
 impl<'a> Seat<'a> {
@@ -214,11 +138,9 @@ impl<'a> Seat<'a> {
 
     /// Answers a call.
     pub(super) async fn call(&mut self, call: &Call) -> Told {
-        let metrics = &self.engine.shared.metrics;
-        metrics.processing.fetch_add(1, Relaxed);
+        let busy = Busy::new(&self.engine.shared.metrics);
         let told = self.answered(call).await;
-        let metrics = &self.engine.shared.metrics;
-        metrics.processing.fetch_sub(1, Relaxed);
+        drop(busy);
         if let Some(session) = self.used.slot.session() {
             let (position, evicted) = (session.position(), session.evicted());
             self.used.look(|view| (view.position, view.evicted) = (position, evicted));

@@ -1,6 +1,7 @@
 //! Conversations over a stream that a socket has: which of them has the cache, and what is heard of its answer.
+use super::cache::CacheOptions;
 use super::calls::{Call, Thrown};
-use super::seat::{BATCH, CacheOptions, Seat, millis};
+use super::seat::{BATCH, Seat, millis};
 use brooklet::chat::{Chat, Message, Script, next_turn};
 use brooklet::model::Policy;
 use brooklet::text::Json;
@@ -257,4 +258,10 @@ impl Seat<'_> {
             _ => Value::Null,
         }
     }
+}
+
+/// Whether the arguments are those of an answer.
+#[cfg(test)]
+pub(super) fn is_read(args: &Value) -> bool {
+    super::calls::read::<AnswerArgs>("", args.clone()).is_ok()
 }
