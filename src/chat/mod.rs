@@ -272,10 +272,7 @@ impl Chat {
     }
 
     fn begin(&mut self, answer: &AnswerSettings) -> Result<()> {
-        let mut generation = self.session.generate(answer.sampling.clone(), &[])?;
-        generation.set_pace(answer.pace);
-        // Penalties are for all that is remembered, whoever said it.
-        self.session.recent().for_each(|id| generation.accept(id));
+        let generation = self.session.generate_on(answer.sampling.clone(), &[], answer.pace)?;
         let stop = StopTexts::new(answer.stop.iter().cloned());
         let ends = self.script.tokenizer().eog();
         self.reading = Some(Reading::new(generation, ends, stop, answer.tokens));

@@ -87,6 +87,21 @@ impl Session {
     }
 }
 
+impl Session {
+    /// [`Session::generate`] at a pace, with penalties for all that is remembered, whoever has said it.
+    pub fn generate_on(
+        &self,
+        settings: SamplerSettings,
+        banned: &[u32],
+        pace: Pace,
+    ) -> Result<Generation> {
+        let mut generation = self.generate(settings, banned)?;
+        generation.set_pace(pace);
+        self.recent().for_each(|id| generation.accept(id));
+        Ok(generation)
+    }
+}
+
 impl Choice {
     fn new(session: &Session, sampler: &Sampler) -> Result<Self> {
         let (gpu, vocab) = (&*session.model.gpu, session.model.config.n_vocab);

@@ -235,13 +235,10 @@ impl Core {
         };
         let session = self.stream()?;
         let sampling = options.sampler(SamplerSettings::default());
-        let mut generation = session.generate(sampling, banned)?;
-        // Penalties are for all that the stream remembers, whoever fed or chose it.
-        generation.set_pace(options.pace);
+        let mut generation = session.generate_on(sampling, banned, options.pace)?;
         if let Some(held) = held {
             generation.constrain(held);
         }
-        session.recent().for_each(|id| generation.accept(id));
         let tokens = options.max_tokens.unwrap_or(u64::MAX);
         self.reading = Some(Reading::new(generation, ends, StopTexts::new(options.stop), tokens));
         Ok(())

@@ -236,9 +236,7 @@ impl Engine {
         let Opened { mut used, fed, start, .. } = opened;
         let mut turn = Turn::new(self, events, start);
         let session = used.slot.bare()?;
-        let mut generation = session.generate(answer.sampling.clone(), &[])?;
-        generation.set_pace(answer.pace);
-        session.recent().for_each(|id| generation.accept(id));
+        let mut generation = session.generate_on(answer.sampling.clone(), &[], answer.pace)?;
         terms.constraint.into_iter().for_each(|constraint| generation.constrain(constraint));
         terms.watch.into_iter().for_each(|top| generation.watch(top));
         let stop = StopTexts::new(answer.stop.iter().cloned());

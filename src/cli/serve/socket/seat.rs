@@ -264,9 +264,7 @@ impl<'a> Seat<'a> {
         let sampling = settings.sampler(SamplerSettings::default());
         sampling.check()?;
         let session = self.used.slot.bare()?;
-        let mut generation = session.generate(sampling, banned)?;
-        generation.set_pace(settings.pace);
-        session.recent().for_each(|id| generation.accept(id));
+        let generation = session.generate_on(sampling, banned, settings.pace)?;
         let (tokens, stop) =
             (settings.max_tokens.unwrap_or(u64::MAX), StopTexts::new(settings.stop));
         let reading = Reading::new(generation, ends, stop, tokens);
