@@ -285,6 +285,40 @@ async fn a_conversation_over_the_socket_is_the_one_of_the_routes() {
 }
 
 #[tokio::test]
+async fn outputs_over_the_socket_are_held_to_rules() {
+    let server = Server::start(&["--streams", "2"]);
+    let (mut socket, _) = server.engine().await;
+    let rules = |kind: &str, source: &str| json!({ "seed": 3, "temperature": 0, "held": { "kind": kind, "source": source } });
+    let begin = |settings: Value| json!({ "prompt": "the rain", "settings": settings });
+    socket.call(0, "begin", begin(rules("regex", "[xyz]{7}"))).await.unwrap();
+    let (mut text, mut ended) = (String::new(), Value::Null);
+    while ended.is_null() {
+        let told = socket.call(0, "next", json!({})).await.unwrap();
+        for piece in told["pieces"].as_array().unwrap() {
+            text.push_str(piece["text"].as_str().unwrap());
+        }
+        ended = told["ended"].clone();
+    }
+    assert!(text.len() == 7 && text.chars().all(|c| "xyz".contains(c)), "{text}");
+    assert_eq!(ended, "end of text");
+    let answer = json!({
+        "id": 1, "how": "send", "before": [], "text": "Hi",
+        "settings": rules("schema", r#"{"enum": ["yes", "no"]}"#),
+    });
+    let begun = socket.call(0, "answer", answer).await.unwrap();
+    assert_eq!(begun["begun"], true);
+    let (mut text, mut ended) = (String::new(), Value::Null);
+    while ended.is_null() {
+        let told = socket.call(0, "hear", json!({ "id": 1 })).await.unwrap();
+        for piece in told["pieces"].as_array().unwrap() {
+            text.push_str(piece["text"].as_str().unwrap());
+        }
+        ended = told["ended"].clone();
+    }
+    assert!([r#""yes""#, r#""no""#].contains(&&*text), "{text}");
+}
+
+#[tokio::test]
 async fn a_socket_that_closes_frees_its_streams_at_once() {
     let server = Server::start(&["--streams", "2"]);
     let (mut socket, _) = server.engine().await;
@@ -456,9 +490,16 @@ async fn whatever_is_sent_the_server_goes_on() {
         let (code, why) = told.expect_err(&format!("{method} {args}"));
         assert!(code == "bad-option" && why.len() > 10, "{method} {args}: {code} {why}");
     }
-    let held = with("held", json!({ "kind": "regex", "source": "a" }));
-    let (code, why) = socket.call(0, "begin", held).await.unwrap_err();
-    assert!(code == "unsupported" && why.contains("response_format"), "{why}");
+    for (kind, source, says) in [
+        ("regex", "(", "regex: "),
+        ("schema", r#"{"type": "strange"}"#, "schema: "),
+        ("grammar", "begin: x", "grammar: "),
+        ("rhyme", "x", "rhyme"),
+    ] {
+        let held = with("held", json!({ "kind": kind, "source": source }));
+        let (code, why) = socket.call(0, "begin", held).await.unwrap_err();
+        assert!(code == "bad-option" && why.contains(says), "{why}");
+    }
     // More pieces than were given out.
     socket.call(0, "begin", json!({ "prompt": "x", "settings": settings })).await.unwrap();
     assert!(socket.call(0, "stop", json!({ "unseen": 5 })).await.is_err());

@@ -457,8 +457,7 @@ export class Engine {
   /**
    * An engine on a server, `brooklet serve`, with the same interface: `url` is the server's, with or without `/v1`. It takes a
    * stream of the server for itself, and each fork another; `unload`, or leaving the page, frees them. Model, template and cache
-   * are the server's: options that ask for others fail with code `"bad-option"` and say what it has. Outputs
-   * held to a schema, a regular expression or a grammar are not among what it does: code `"unsupported"`. When the connection is
+   * are the server's: options that ask for others fail with code `"bad-option"` and say what it has. When the connection is
    * lost, every call fails with code `"network"`; connect again.
    */
   static connect(url: string | URL, options?: ConnectOptions): Promise<Engine>;

@@ -9,7 +9,7 @@ use super::slots::View;
 use super::socket::Sockets;
 use axum::http::StatusCode;
 use brooklet::chat::{AnswerSettings, Script};
-use brooklet::grammar::GrammarVocabulary;
+use brooklet::grammar::{Grammar, GrammarMatcher, GrammarVocabulary};
 use brooklet::model::CacheSettings;
 use brooklet::text::{Template, Tokenizer};
 use brooklet::wire::ModelInfo;
@@ -148,11 +148,20 @@ impl Ready {
                        chat_template_kwargs: {\"enable_thinking\": false} as well";
             return Err(Problem::field(*name, why));
         }
+        let constraint = Some(Box::new(self.matcher(name, grammar)?) as _);
+        Ok(Terms { constraint, watch: ask.watch })
+    }
+
+    /// What holds one output to a grammar that a field gave.
+    pub(super) fn matcher(
+        &self,
+        field: &str,
+        grammar: &Grammar,
+    ) -> Result<GrammarMatcher, Problem> {
         let made = || GrammarVocabulary::new(self.tokenizer.clone());
-        let of = |error: brooklet::Error| Problem::field(*name, error.to_string());
+        let of = |error: brooklet::Error| Problem::field(field, error.to_string());
         let vocabulary = self.vocabulary.get_or_init(|| made().map_err(of)).as_ref();
-        let matcher = vocabulary.map_err(Problem::clone)?.matcher(grammar).map_err(of)?;
-        Ok(Terms { constraint: Some(Box::new(matcher)), watch: ask.watch })
+        vocabulary.map_err(Problem::clone)?.matcher(grammar).map_err(of)
     }
 
     /// The conversation that a request asks to be answered.

@@ -1,6 +1,9 @@
 //! Calls as they come over a socket, and what is answered.
+use super::super::app::Ready;
 use super::super::problem::Problem;
 use axum::http::StatusCode;
+use brooklet::grammar::Grammar;
+use brooklet::session::Constraint;
 use brooklet::{Error, wire};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -43,16 +46,51 @@ pub(super) struct Call {
 impl Call {
     /// Its arguments, as they have to be.
     pub(super) fn args<T: DeserializeOwned>(&self) -> Result<T, Thrown> {
-        if !self.args["settings"]["held"].is_null() {
-            let why = "schema, regex and grammar: over a server's socket no output is held to rules; response_format of its \
-                       /v1/chat/completions is, and so is an engine of Engine.load";
-            return Err(Thrown::new("unsupported", why));
+        let mut args = self.args.clone();
+        if let Some(settings) = args.get_mut("settings").and_then(Value::as_object_mut) {
+            settings.remove("held"); // see `rules`
         }
-        read(&self.method, self.args.clone())
+        read(&self.method, args)
+    }
+
+    /// What its output is held to, if to anything.
+    pub(super) fn rules(&self) -> Result<Option<Rules>, Thrown> {
+        let held = self.args.get("settings").and_then(|settings| settings.get("held"));
+        held.map(|held| read(&self.method, held.clone())).transpose()
     }
 
     pub(super) fn is_aborted(&self) -> bool {
         self.aborted.load(Relaxed)
+    }
+}
+
+/// `held` of the package's settings: what an output is held to.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rules {
+    kind: Kind,
+    source: String,
+}
+
+/// What it is written as.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Schema,
+    Regex,
+    Grammar,
+}
+
+impl Rules {
+    /// The same for a model's tokens.
+    pub(super) fn matcher(&self, ready: &Ready) -> Result<Box<dyn Constraint>, Thrown> {
+        let (name, grammar) = match self.kind {
+            Kind::Schema => ("schema", Grammar::json_schema(&self.source)),
+            Kind::Regex => ("regex", Grammar::regex(&self.source)),
+            Kind::Grammar => ("grammar", Grammar::lark(&self.source)),
+        };
+        let grammar = grammar.map_err(|error| Thrown::option(format!("{name}: {error}")))?;
+        Ok(Box::new(ready.matcher(name, &grammar)?))
     }
 }
 

@@ -8,7 +8,7 @@ use super::calls::{Call, Thrown};
 use super::talk::Talk;
 use brooklet::chat::{feed_in_turns, next_turn};
 use brooklet::model::Policy;
-use brooklet::session::{Read, Reading, Session};
+use brooklet::session::{Constraint, Read, Reading, Session};
 use brooklet::text::{SamplerSettings, StopTexts};
 use brooklet::wire;
 use serde_json::{Value, json};
@@ -239,6 +239,23 @@ impl<'a> Seat<'a> {
         if goes_on() { Ok(fed) } else { Err(Thrown::aborted()) }
     }
 
+    /// What holds a call's output to its rules, if it has any.
+    pub(super) async fn rules(&self, call: &Call) -> Result<Option<Box<dyn Constraint>>, Thrown> {
+        let Some(rules) = call.rules()? else { return Ok(None) };
+        let app = self.app.clone();
+        let made = self.apart(move || rules.matcher(app.ready()?)).await?;
+        Ok(Some(made))
+    }
+
+    /// Computes in another thread what needs no device.
+    pub(super) async fn apart<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Thrown> + Send + 'static,
+    ) -> Result<T, Thrown> {
+        let lost = |_| Thrown::new("network", "the server is ending");
+        self.engine.runtime.spawn_blocking(work).await.map_err(lost)?
+    }
+
     /// A stream after a conversation begins anew.
     fn take_back(&mut self) -> Result<(), Thrown> {
         if self.talk.current().is_some() {
@@ -250,6 +267,8 @@ impl<'a> Seat<'a> {
 
     async fn begin(&mut self, BeginArgs { prompt, settings }: BeginArgs, call: &Call) -> Told {
         self.app.takes()?;
+        // Before anything changes: what cannot be used is not.
+        let rules = self.rules(call).await?;
         self.take_back()?;
         self.stream = None;
         let start = Instant::now();
@@ -257,14 +276,16 @@ impl<'a> Seat<'a> {
         let fed = if nothing_new { 0 } else { self.feed(prompt, call).await? };
         let ms = millis(start);
         let tokenizer = self.engine.tokenizer.clone();
-        let (banned, ends) = match settings.stop_at_eos {
+        // What is held to rules ends where they do.
+        let (banned, ends) = match settings.stop_at_eos || rules.is_some() {
             true => (&[][..], tokenizer.eog()),
             false => (tokenizer.eog(), &[][..]),
         };
         let sampling = settings.sampler(SamplerSettings::default());
         sampling.check()?;
         let session = self.used.slot.bare()?;
-        let generation = session.generate_on(sampling, banned, settings.pace)?;
+        let mut generation = session.generate_on(sampling, banned, settings.pace)?;
+        rules.into_iter().for_each(|rules| generation.constrain(rules));
         let (tokens, stop) =
             (settings.max_tokens.unwrap_or(u64::MAX), StopTexts::new(settings.stop));
         let reading = Reading::new(generation, ends, stop, tokens);

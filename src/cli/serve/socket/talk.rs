@@ -84,6 +84,16 @@ impl Seat<'_> {
         if !has && args.before.is_none() {
             return Ok(json!({ "untold": true }));
         }
+        // Before anything is said: what cannot be used changes nothing.
+        let rules = self.rules(call).await?;
+        if rules.is_some() {
+            let (app, system, think) = (self.app.clone(), args.options.system.clone(), args.think);
+            let script = self.apart(move || Ok(app.ready()?.script(system, think)?)).await?;
+            if script.thinks() {
+                let why = "the model thinks before it answers, and thoughts are in no grammar; say think: false as well";
+                return Err(Thrown::option(why));
+            }
+        }
         let start = Instant::now();
         let retells = args.before.as_ref().is_some_and(|before| !before.is_empty());
         let (id, how, think) = (args.id, args.how, args.think);
@@ -97,6 +107,9 @@ impl Seat<'_> {
         };
         let Some(Begun { fed, left_out }) = begun else { return Ok(json!({ "untold": true })) };
         (self.talk.current, self.talk.think) = (Some(id), think);
+        if let (Some(rules), Some(_)) = (rules, fed) {
+            self.chat()?.constrain(rules);
+        }
         let position = self.session()?.position();
         match fed {
             Some(fed) => {
@@ -167,15 +180,6 @@ impl Seat<'_> {
         let chat = self.used.slot.chat(&script)?;
         let fed = chat.open(script, &told, false, &answer, goes_on).await?;
         Ok(Some(Begun { fed, left_out: Some(told.left_out) }))
-    }
-
-    /// Computes in another thread what needs no device.
-    async fn apart<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, Thrown> + Send + 'static,
-    ) -> Result<T, Thrown> {
-        let lost = |_| Thrown::new("network", "the server is ending");
-        self.engine.runtime.spawn_blocking(work).await.map_err(lost)?
     }
 
     fn chat(&mut self) -> Result<&mut Chat, Thrown> {
