@@ -765,7 +765,8 @@ dist() { # [TARGET]
     "$binary" dist-files "$files"
     # What a desktop opens: the page, in a binary that has it.
     if "$binary" app --help >/dev/null 2>&1; then opens=app; fi
-    # The host's own lies where `native` has it.
+    # Without what only a debugger reads, which is most of it. The host's own lies where `native` has it.
+    export CARGO_PROFILE_RELEASE_DEBUG=false CARGO_PROFILE_RELEASE_STRIP=symbols
     if [ "$target" = "$host" ]; then build --release; else build --release --target "$target"; fi
     archive=$(python3 "$root/tools/dist/pack.py" "$target" "$binary" "$files" "$opens" "$out")
     "$root/tools/dist/check.sh" "$archive" "$target" "$host"
