@@ -75,6 +75,6 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         workgroupBarrier();
     }
     if lane == 0u {
-        advance(select(index_scratch[0], NO_TOKEN, atomicLoad(&broken) != 0u));
+        advance(select(index_scratch[0], NO_TOKEN, atomicLoad(&broken) != 0u), 0u, 0u);
     }
 }

@@ -8,7 +8,7 @@
 //
 //   grid:      [ceil(H HD/4 / WG), 1, R] workgroups
 //   requires:  HD a multiple of 4; splits that hold a stored slot have been written
-//   uses:      lib/attention_params.wgsl
+//   uses:      lib/attention_params.wgsl, lib/frame.wgsl
 //   twin:      src/reference/attention.rs
 //
 // A lane has four dimensions of one head.

@@ -18,7 +18,7 @@
 //   requires:  HD = HEAD_DIM, a multiple of 8; WG a power of two, at most 64; PIECES = ceil(HD/8 / WG), 1 unless SHUFFLED; SPLIT = span, a
 //              multiple of WG; GROUP at most 4, a divisor of H/KV; TEAMS HD/8 at most WG, or 1; STEP 1, 2 or 4, a divisor
 //              of HD/8; where SHUFFLED, TEAMS a power of two and STEP 1
-//   uses:      lib/attention_params.wgsl, lib/score.wgsl, lib/ring.wgsl, lib/rope.wgsl, lib/half.wgsl; lib/kv.wgsl and
+//   uses:      lib/attention_params.wgsl, lib/frame.wgsl, lib/score.wgsl, lib/ring.wgsl, lib/rope.wgsl, lib/half.wgsl; lib/kv.wgsl and
 //              lib/kv_store.wgsl, or lib/kv_blocks.wgsl and lib/kv_blocks_store.wgsl; lib/reduce4.wgsl and lib/lanes.wgsl, or lib/reduce_subgroup.wgsl and
 //              lib/lanes_subgroup.wgsl where a workgroup is one subgroup (attention_one_subgroup)
 //   twin:      src/reference/rope_store.rs, then src/reference/attention.rs

@@ -1,43 +1,44 @@
-// sample — token = a draw from softmax(logits / temperature) over what top-k, top-p and min-p leave of the candidates
+// sample — token[r] = a draw from softmax(logits / temperature) over what top-k, top-p and min-p leave of a row's candidates
 //
-//   binding  name        access   type       shape         unit
+//   binding  name        access   type       shape                    unit
 //   0        params      read     Params
-//   1        candidates  read     vec2<u32>  [COUNT]       key and id, in the order of the ids (sample_select)
-//   2        state       write    u32        [4 + recent]  draws so far (low, high), oldest, count, recent ids
-//   3        counts      write    u32        [V], or [1]   how often an id is recent
-//   4        token       write    u32        [T]           the first element takes the id
-//   5        frame       write    u32        [4]           is moved on by a token and a step
-//   6        chosen      write    u32        [MOST]        the element of this step takes the id, too
+//   1        sampling    read     Sampling   [S]                      of each stream
+//   2        candidates  read     vec2<u32>  [rows, slices, EACH]     key and id, in the order of the ids (sample_select)
+//   3        state       write    u32        [S, 4 + recent]          draws so far (low, high), oldest, count, recent ids
+//   4        counts      write    u32        [S, V], or [1, 1]        how often an id is recent
+//   5        token       write    u32        [R, FRAME_ROW], or [T]   the first element of a row takes the id
+//   6        frame       write    u32        [R, FRAME_ROW], or [4]   rows that there are, and each row's stream; is moved on by a
+//                                                                     token and a step
+//   7        chosen      write    u32        [R, MOST]                the element of this step takes the id, too
 //
-//   grid:      [1, 1, 1], one workgroup
+//   grid:      [rows, 1, 1], a workgroup a row
 //   requires:  WG a power of two, at most 256
-//   uses:      lib/random.wgsl, lib/mass.wgsl, lib/threshold.wgsl, lib/advance.wgsl
+//   uses:      lib/random.wgsl, lib/mass.wgsl, lib/threshold.wgsl, lib/frame.wgsl, lib/sampling.wgsl,
+//              lib/advance.wgsl
 //   twin:      src/text/sampler.rs
 //
 // The id is NO_TOKEN when every token is banned, or a logit cannot be drawn from.
 
 struct Params {
-    vocab: u32,       // V
-    end: u32,         // S + 2N: a position that is reduced stays below
-    slots: u32,       // N
-    most: u32,        // steps that there is room for
-    count: u32,       // COUNT
-    temperature: f32, // 0 takes the likeliest
-    top_k: u32,       // 0 keeps all
-    top_p: f32,
-    min_p: f32,
-    recent: u32,      // ids that count as recent
-    seed_low: u32,
-    seed_high: u32,
+    vocab: u32,   // V
+    end: u32,     // S + 2N: a position that is reduced stays below
+    slots: u32,   // N
+    most: u32,    // steps that there is room for
+    slices: u32,
+    room: u32,    // candidates that a row has room for
+    state: u32,   // words from one stream's state to the next
+    wide: u32,    // the same of counts
+    first: u32,   // row of this dispatch
 }
 
 @group(0) @binding(0) var<storage, read> params: Params;
-@group(0) @binding(1) var<storage, read> candidates: array<vec2<u32>>;
-@group(0) @binding(2) var<storage, read_write> state: array<u32>;
-@group(0) @binding(3) var<storage, read_write> counts: array<u32>;
-@group(0) @binding(4) var<storage, read_write> token: array<u32>;
-@group(0) @binding(5) var<storage, read_write> frame: array<u32>;
-@group(0) @binding(6) var<storage, read_write> chosen: array<u32>;
+@group(0) @binding(1) var<storage, read> sampling: array<Sampling>;
+@group(0) @binding(2) var<storage, read> candidates: array<vec2<u32>>;
+@group(0) @binding(3) var<storage, read_write> state: array<u32>;
+@group(0) @binding(4) var<storage, read_write> counts: array<u32>;
+@group(0) @binding(5) var<storage, read_write> token: array<u32>;
+@group(0) @binding(6) var<storage, read_write> frame: array<u32>;
+@group(0) @binding(7) var<storage, read_write> chosen: array<u32>;
 
 override WG: u32 = 256u;
 
@@ -50,9 +51,12 @@ var<workgroup> lane_mass: array<vec2<u32>, WG>;
 var<workgroup> deeper: u32;
 var<workgroup> owner_scratch: vec3<u32>; // the lane that has the drawn id, and what is left of the draw there
 var<workgroup> drawn_scratch: u32;
+var<workgroup> place_scratch: vec2<u32>; // rows that there are, and the stream
+
+var<private> base: u32; // of the row's candidates
 
 fn key_at(i: u32) -> u32 {
-    return candidates[i].x;
+    return candidates[base + i].x;
 }
 
 /// What is drawn from: keys above `floor`, `ties` of those that equal it, and none below min_p.
@@ -65,11 +69,11 @@ struct Kept {
 }
 
 /// Keeps the `top_k` likeliest.
-fn top_k(lane: u32, kept: Kept, k: u32) -> Kept {
-    if k == 0u || k >= params.count {
+fn top_k(lane: u32, count: u32, kept: Kept, k: u32) -> Kept {
+    if k == 0u || k >= count {
         return kept;
     }
-    threshold(lane, params.count, false, vec2(k, 0u), 0u, kept.highest);
+    threshold(lane, count, false, vec2(k, 0u), 0u, kept.highest);
     let now = Kept(found.x, found.y, kept.highest, kept.min_p, kept.temperature);
     workgroupBarrier();
     return now;
@@ -84,12 +88,12 @@ fn sum_of_lanes() -> vec2<u32> {
 }
 
 /// The mass of everything above a key.
-fn mass_above(lane: u32, floor: u32, highest: f32) -> vec2<u32> {
+fn mass_above(lane: u32, count: u32, kept: Kept) -> vec2<u32> {
     var sum = vec2(0u);
-    for (var i = lane; i < params.count; i += WG) {
+    for (var i = lane; i < count; i += WG) {
         let key = key_at(i);
-        if key > floor {
-            sum = add64(sum, vec2(mass_of(key, highest, 1.0), 0u));
+        if key > kept.floor {
+            sum = add64(sum, vec2(mass_of(key, kept.highest, 1.0), 0u));
         }
     }
     lane_mass[lane] = sum;
@@ -99,24 +103,24 @@ fn mass_above(lane: u32, floor: u32, highest: f32) -> vec2<u32> {
     return total;
 }
 
-/// Keeps the likeliest that together have the share `top_p` of what was kept.
-fn top_p(lane: u32, kept: Kept) -> Kept {
-    if params.temperature == 0.0 || params.top_p >= 1.0 {
+/// Keeps the likeliest that together have the share `p` of what was kept.
+fn top_p(lane: u32, count: u32, kept: Kept, p: f32) -> Kept {
+    if p >= 1.0 {
         return kept;
     }
     var now = kept;
-    let above = mass_above(lane, kept.floor, kept.highest);
+    let above = mass_above(lane, count, kept);
     var equal = vec2(0u);
     if kept.ties > 0u {
         equal = mul32(mass_of(kept.floor, kept.highest, 1.0), kept.ties);
     }
-    var wanted = share64(add64(above, equal), params.top_p);
+    var wanted = share64(add64(above, equal), p);
     wanted = select(wanted, vec2(1u, 0u), wanted.x == 0u && wanted.y == 0u);
     if lane == 0u {
         deeper = select(1u, 0u, less64(above, wanted));
     }
     if workgroupUniformLoad(&deeper) != 0u {
-        threshold(lane, params.count, true, wanted, kept.floor, kept.highest);
+        threshold(lane, count, true, wanted, kept.floor, kept.highest);
         now.floor = found.x;
         now.ties = found.y;
         workgroupBarrier();
@@ -146,10 +150,10 @@ fn drawn_mass(kept: Kept, key: u32, seen: u32) -> u32 {
 }
 
 /// Draws an id of those that are kept: lane by lane of neighbouring ids, then id by id. NO_TOKEN where there is none.
-fn draw(lane: u32, kept: Kept) -> u32 {
-    let run = (params.count + WG - 1u) / WG;
-    let first = min(lane * run, params.count);
-    let end = min(first + run, params.count);
+fn draw(lane: u32, count: u32, kept: Kept, seed: vec2<u32>, draws: vec2<u32>) -> u32 {
+    let run = (count + WG - 1u) / WG;
+    let first = min(lane * run, count);
+    let end = min(first + run, count);
     var equal = 0u;
     for (var i = first; i < end; i++) {
         equal += select(0u, 1u, is_tied(kept, key_at(i)));
@@ -171,7 +175,7 @@ fn draw(lane: u32, kept: Kept) -> u32 {
     workgroupBarrier();
     if lane == 0u {
         let total = sum_of_lanes();
-        let u = random(vec2(params.seed_low, params.seed_high), vec2(state[0], state[1]));
+        let u = random(seed, draws);
         // floor(u total / 2^32), below total
         let low = mul32(total.x, u);
         var rest = add64(vec2(low.y, 0u), mul32(total.y, u));
@@ -192,7 +196,7 @@ fn draw(lane: u32, kept: Kept) -> u32 {
             let key = key_at(i);
             let mass = vec2(drawn_mass(kept, key, seen), 0u);
             if less64(rest, mass) {
-                drawn_scratch = candidates[i].y;
+                drawn_scratch = candidates[base + i].y;
                 break;
             }
             rest = sub64(rest, mass);
@@ -203,52 +207,68 @@ fn draw(lane: u32, kept: Kept) -> u32 {
     return drawn_scratch;
 }
 
-/// Counts a draw, and notes the id as recent in place of the oldest.
-fn note(id: u32) {
-    let draws = add64(vec2(state[0], state[1]), vec2(1u, 0u));
-    state[0] = draws.x;
-    state[1] = draws.y;
-    let room = params.recent;
+/// Counts a draw of a stream, and notes the id as recent in place of the oldest.
+fn note(id: u32, stream: u32, room: u32) {
+    let at = stream * params.state;
+    let draws = add64(vec2(state[at], state[at + 1u]), vec2(1u, 0u));
+    state[at] = draws.x;
+    state[at + 1u] = draws.y;
     if room == 0u || id == NO_TOKEN {
         return;
     }
-    let oldest = state[2];
-    if state[3] < room {
-        state[4u + (oldest + state[3]) % room] = id;
-        state[3] += 1u;
+    let count_at = stream * params.wide;
+    let ids = at + 4u;
+    let oldest = state[at + 2u];
+    if state[at + 3u] < room {
+        state[ids + (oldest + state[at + 3u]) % room] = id;
+        state[at + 3u] += 1u;
     } else {
-        counts[state[4u + oldest]] -= 1u;
-        state[4u + oldest] = id;
-        state[2] = (oldest + 1u) % room;
+        counts[count_at + state[ids + oldest]] -= 1u;
+        state[ids + oldest] = id;
+        state[at + 2u] = (oldest + 1u) % room;
     }
-    counts[id] += 1u;
+    counts[count_at + id] += 1u;
 }
 
 @compute @workgroup_size(WG)
-fn main(@builtin(local_invocation_index) lane: u32) {
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = params.first + group.x;
     if lane == 0u {
+        place_scratch = vec2(frame[1], frame[row * FRAME_ROW + 2u] >> 1u);
         atomicStore(&best, 0u);
     }
-    workgroupBarrier();
-    for (var i = lane; i < params.count; i += WG) {
+    let place = workgroupUniformLoad(&place_scratch);
+    if row >= place.x {
+        return;
+    }
+    let stream = place.y;
+    let by = sampling[stream];
+    let count = params.slices * by.each;
+    base = group.x * params.room;
+    for (var i = lane; i < count; i += WG) {
         atomicMax(&best, key_at(i));
     }
     workgroupBarrier();
     let likeliest = atomicLoad(&best);
 
-    let greedy = params.temperature == 0.0;
+    let greedy = by.temperature == 0.0;
     let all = Kept(
         0u, 0u, logit_of(likeliest),
-        select(params.min_p, 0.0, greedy), select(params.temperature, 1.0, greedy),
+        select(by.min_p, 0.0, greedy), select(by.temperature, 1.0, greedy),
     );
-    var kept = top_k(lane, all, select(params.top_k, 1u, greedy));
-    kept = top_p(lane, kept);
+    var kept = top_k(lane, count, all, select(by.top_k, 1u, greedy));
+    kept = top_p(lane, count, kept, select(by.top_p, 1.0, greedy));
     // What may not be drawn has no ties.
     kept.ties = select(kept.ties, 0u, kept.floor == 0u);
-    var id = draw(lane, kept);
+    let at = stream * params.state;
+    let draws = vec2(state[at], state[at + 1u]);
+    var id = draw(lane, count, kept, vec2(by.seed_low, by.seed_high), draws);
     id = select(id, NO_TOKEN, likeliest == 0u || likeliest == BROKEN);
     if lane == 0u {
-        advance(id);
-        note(id);
+        advance(id, row * FRAME_ROW, row * params.most);
+        note(id, stream, by.recent);
     }
 }

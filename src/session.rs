@@ -3,7 +3,7 @@ use crate::gpu::{KernelTime, Program, Readback, Tensor};
 use crate::model::{
     Activations, Cache, CacheSettings, Kernels, Model, Pass, Policy, Shifter, Tokens, reduce,
 };
-use crate::ops::{FRAME, SamplerState};
+use crate::ops::FRAME;
 use crate::text::expect_numbers;
 use crate::{Error, Result};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ mod submit;
 mod together;
 pub use alone::Logprobs;
 pub use constraint::Constraint;
-use generation::Choice;
+use generation::By;
 pub use generation::Generation;
 use pace::MOST_STEPS;
 pub use pace::Pace;
@@ -326,18 +326,20 @@ impl Session {
         self.room_for(more).is_ok()
     }
 
-    /// From the logits to the next step's token, none of the `banned`: by a bias, if there is one, and by `draws`, or the
-    /// likeliest.
-    fn choice(
-        &self,
-        banned: &Tensor,
-        bias: Option<&[Tensor; 2]>,
-        draws: Option<&SamplerState>,
-    ) -> Result<Program> {
+    /// From the logits to the next step's token, the likeliest that is not `banned` or one that is drawn.
+    fn choice(&self, by: By<'_>) -> Result<Program> {
         let Activations { tokens, frame, .. } = &self.decode.act;
         let tokens = tokens.view("act.token", 0, &[tokens.len()]);
-        let tensors = [&self.logits, banned, &tokens, frame, &self.chosen];
-        self.kernels.choice(&self.model.gpu, &self.cache, tensors, (bias, draws))
+        let (gpu, cache) = (&*self.model.gpu, &self.cache);
+        let (logits, chosen) = (&self.logits, &self.chosen);
+        match by {
+            By::Likeliest(banned) => {
+                self.kernels.likeliest(gpu, cache, [logits, banned, &tokens, frame, chosen])
+            }
+            By::Draws(streams) => {
+                self.kernels.choices(gpu, cache, streams, [logits, &tokens, frame, chosen])
+            }
+        }
     }
 
     /// Runs one step anew from where the stream is, with every dispatch timed by itself. Changes nothing that a
@@ -354,7 +356,7 @@ impl Session {
         let (gpu, pass) = (&*self.model.gpu, &self.decode);
         let vocab = self.model.config.n_vocab;
         let none = Tensor::zeros(gpu, "banned", &[vocab.div_ceil(32)])?;
-        let choice = self.choice(&none, None, None)?;
+        let choice = self.choice(By::Likeliest(&none))?;
         let last: Vec<u32> = self.standing.last().into_iter().collect();
         pass.act.tokens.write(gpu, 0, &last);
         pass.act.frame.write(gpu, 0, &self.frame(self.place() - 1, 1));

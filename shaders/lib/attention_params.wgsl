@@ -1,6 +1,6 @@
 // lib/attention_params.wgsl — what every kernel around the cache is told: `AttentionParams` of src/ops/attention.rs.
 //
-// Gives:  Params; the kernel binds it as `params`, or within its own; FRAME_ROW; splits_of(params)
+// Gives:  Params; the kernel binds it as `params`, or within its own; splits_of(params)
 
 struct Params {
     heads: u32,     // H
@@ -17,9 +17,6 @@ struct Params {
     span: u32,      // slots that a dispatch looks at; of one token: that a workgroup does
     stride: u32,    // slots from one stream's first to the next one's
 }
-
-/// Elements of the frame from one row's to the next one's.
-const FRAME_ROW: u32 = 64u;
 
 /// Splits of a cache that workgroups share out.
 fn splits_of(params: Params) -> u32 {

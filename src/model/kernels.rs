@@ -6,9 +6,9 @@ use super::{Cache, Config, KernelSettings, KvType, Positions, RopeLayout};
 use crate::Result;
 use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::ops::{
-    AddPosition, Argmax, Attention, AttentionOne, Bias, ChunkAttention, DeltaNet, Experts, Fused,
-    Gate, GetRows, HeadNorm, HeadShape, MatMul, MatMulFew, Norm, NormAdded, NormKind, RopeStore,
-    Route, Sample, SamplerState, ShortConv, Softcap, Sums, Variant,
+    AddPosition, Argmax, Attention, AttentionOne, ChunkAttention, DeltaNet, Experts, Fused, Gate,
+    GetRows, HeadNorm, HeadShape, MatMul, MatMulFew, Norm, NormAdded, NormKind, RopeStore, Route,
+    Sample, SamplerState, ShortConv, Softcap, Sums, Variant,
 };
 use futures_util::future::{try_join, try_join_all, try_join3, try_join4};
 
@@ -39,7 +39,6 @@ pub(crate) struct Kernels {
     pub(super) rope_store: RopeStore,
     /// Of one token and of many, for each of [`Config::heads`].
     pub(super) attention: Vec<(AttentionOne, Attention)>,
-    bias: Bias,
     argmax: Argmax,
     sample: Sample,
     pub(super) variant: Variant,
@@ -141,7 +140,7 @@ impl Kernels {
                     (experts, grouped),
                 ),
             ),
-            (rope_store, attention, argmax, (bias, sample)),
+            (rope_store, attention, argmax, sample),
         ) = try_join(
             try_join4(
                 GetRows::new(gpu, embedding),
@@ -152,12 +151,7 @@ impl Kernels {
                 ),
                 try_join3(folded, few, routed),
             ),
-            try_join4(
-                RopeStore::new(gpu, neox, kv),
-                attention,
-                Argmax::new(gpu),
-                try_join(Bias::new(gpu), Sample::new(gpu)),
-            ),
+            try_join4(RopeStore::new(gpu, neox, kv), attention, Argmax::new(gpu), Sample::new(gpu)),
         )
         .await?;
         Ok(Self {
@@ -177,7 +171,6 @@ impl Kernels {
             grouped,
             rope_store,
             attention,
-            bias,
             argmax,
             sample,
             variant,
@@ -203,26 +196,30 @@ impl Kernels {
         readers.max().unwrap_or(0)
     }
 
-    /// With `logits, banned, tokens, frame, chosen`: the program that turns `logits` [1, V], less those in `banned` [ceil(V/32)] bits, into the
-    /// first of `tokens`, notes it in `chosen`, and moves `frame` on: a pass over both is ready for a next step.
-    /// By `draws`, or the likeliest. Where there is a bias of the logits, it comes with room for what they become.
-    pub(crate) fn choice<'a>(
+    /// The program that turns `logits` [1, V], less those in `banned` [ceil(V/32)] bits, into the first of `tokens`, notes
+    /// it in `chosen`, and moves `frame` on: a pass over both is ready for a next step. The likeliest, without more.
+    pub(crate) fn likeliest(
         &self,
         gpu: &Gpu,
         cache: &Cache,
-        mut tensors: [&'a Tensor; 5],
-        (bias, draws): (Option<&'a [Tensor; 2]>, Option<&SamplerState>),
+        tensors: [&Tensor; 5],
     ) -> Result<Program> {
         let mut recording = Recording::default();
-        if let Some([bias, biased]) = bias {
-            self.bias.record(&mut recording, "bias", [tensors[0], bias, biased])?;
-            tensors[0] = biased;
-        }
-        let ring = cache.longest();
-        match draws {
-            Some(draws) => self.sample.record(&mut recording, "sample", ring, draws, tensors)?,
-            None => self.argmax.record(&mut recording, "argmax", ring, tensors)?,
-        }
+        self.argmax.record(&mut recording, "argmax", cache.longest(), tensors)?;
+        recording.finish(gpu)
+    }
+
+    /// The same of each row of `logits, tokens, frames, chosen`, by what the row's stream has in `streams`:
+    /// see [`Sample::record`].
+    pub(crate) fn choices(
+        &self,
+        gpu: &Gpu,
+        cache: &Cache,
+        streams: &SamplerState,
+        tensors: [&Tensor; 4],
+    ) -> Result<Program> {
+        let mut recording = Recording::default();
+        self.sample.record(&mut recording, "sample", cache.longest(), streams, tensors)?;
         recording.finish(gpu)
     }
 }

@@ -115,6 +115,7 @@ impl AttentionOne {
         suffix: "",
         libraries: files![
             "lib/attention_params.wgsl",
+            "lib/frame.wgsl",
             "lib/score.wgsl",
             "lib/ring.wgsl",
             "lib/rope.wgsl",
@@ -152,6 +153,7 @@ impl AttentionOne {
         suffix: "_subgroup",
         libraries: files![
             "lib/attention_params.wgsl",
+            "lib/frame.wgsl",
             "lib/score.wgsl",
             "lib/ring.wgsl",
             "lib/rope.wgsl",
@@ -165,7 +167,7 @@ impl AttentionOne {
     /// The kernel that makes one of several splits.
     pub const JOIN: KernelSource = KernelSource {
         name: "attention_join",
-        wgsl: wgsl!("lib/attention_params.wgsl", "attention_join.wgsl"),
+        wgsl: wgsl!("lib/attention_params.wgsl", "lib/frame.wgsl", "attention_join.wgsl"),
         bindings: &[Access::Read, Access::Read, Access::Write],
         params_size: size_of::<AttentionParams>() as u64,
         subgroups: false,

@@ -3,7 +3,6 @@ mod add_position;
 mod argmax;
 mod attention;
 mod attention_one;
-mod bias;
 mod delta_net;
 mod epilogue;
 mod experts;
@@ -28,6 +27,7 @@ mod ring;
 mod rope_store;
 mod route;
 mod sample;
+mod sampler_state;
 mod shares;
 mod shift;
 mod short_conv;
@@ -44,7 +44,6 @@ pub use attention::{
 #[cfg(test)]
 pub(crate) use attention_one::Plan;
 pub use attention_one::{AttentionOne, splits};
-pub use bias::{Bias, BiasParams};
 pub use delta_net::{DeltaNet, DeltaNetParams, MOST_KEY_DIM};
 pub use epilogue::{Epilogue, Product};
 pub use experts::{ExpertWeights, Experts, ExpertsParams};
@@ -69,7 +68,8 @@ pub use peak::{Peak, PeakParams};
 pub use ring::{FRAME, FRAME_ROW, RingParams};
 pub use rope_store::RopeStore;
 pub use route::{MOST_EXPERTS, MOST_USED, Route, RouteParams};
-pub use sample::{Sample, SampleParams, SampleSelectParams, SamplerState};
+pub use sample::{Sample, SampleParams, SampleSelectParams};
+pub use sampler_state::{SamplerState, SamplingParams};
 pub use shares::{Shares, SharesParams};
 pub use shift::{Shift, ShiftParams};
 pub use short_conv::{ShortConv, ShortConvParams};
@@ -128,7 +128,6 @@ pub fn kernels() -> Vec<crate::gpu::KernelSource> {
         Norm::SUBGROUP,
         AttentionOne::JOIN,
         Argmax::SOURCE,
-        Bias::SOURCE,
         DeltaNet::SOURCE,
         Gate::SOURCE,
         Gate::SUBGROUP,

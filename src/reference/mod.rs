@@ -2,7 +2,6 @@
 mod add_position;
 mod argmax;
 mod attention;
-mod bias;
 mod delta_net;
 mod experts;
 mod gate;
@@ -31,7 +30,6 @@ mod sum_experts;
 pub use add_position::add_position;
 pub use argmax::argmax;
 pub use attention::attention;
-pub use bias::bias;
 pub use delta_net::delta_net;
 pub use experts::experts;
 pub use gate::gate;

@@ -1,5 +1,4 @@
 //! Tokens that are chosen one by one, because what may come next depends on the last, or because somebody watches.
-use super::generation::Choice;
 use super::{Constraint, Generation, Session};
 use crate::ops::NO_TOKEN;
 use crate::text::expect_numbers;
@@ -68,7 +67,10 @@ impl Rules {
     pub(super) fn ask(&mut self) -> Result<&[u32]> {
         self.bits.clone_from(&self.always);
         self.constraint.ban(&mut self.bits)?;
-        let none = (0..self.vocab as u32).all(|id| bit(&self.bits, id));
+        let (whole, beyond) = (self.vocab / 32, u32::MAX << (self.vocab % 32));
+        let (words, rest) = self.bits.split_at(whole);
+        let none = words.iter().all(|&word| word == u32::MAX)
+            && rest.first().is_none_or(|&word| word | beyond == u32::MAX);
         match none {
             false => Ok(&self.bits),
             true => Err(Error::Grammar(
@@ -195,9 +197,7 @@ impl Generation {
         if self.queue.is_empty() {
             self.force(session).await?;
         }
-        if let Some(token) = self.queue.pop_front() {
-            self.alone.accept(token)?;
-            self.give_alone(session, token);
+        if let Some(token) = self.give_queued(session)? {
             return Ok(token);
         }
         let before = self.alone.submissions;
@@ -247,6 +247,14 @@ impl Generation {
         Ok(token)
     }
 
+    /// Gives out what has come already, if anything has.
+    pub(super) fn give_queued(&mut self, session: &mut Session) -> Result<Option<u32>> {
+        let Some(token) = self.queue.pop_front() else { return Ok(None) };
+        self.alone.accept(token)?;
+        self.give_alone(session, token);
+        Ok(Some(token))
+    }
+
     /// Notes that a token is given out.
     pub(super) fn give_alone(&mut self, session: &mut Session, token: u32) {
         match session.standing.ahead {
@@ -277,10 +285,8 @@ impl Generation {
         }
         session.feed_ahead(&forced).await?;
         self.last_read = None;
-        // The device has not drawn them itself.
-        if let Some(Choice { draws: Some(draws), .. }) = self.choice.as_deref() {
-            let (recent, count) = self.sampler.after(&forced);
-            draws.set(&session.model.gpu, count, recent.into_iter());
+        if let Some(choice) = &self.choice {
+            choice.tell_ahead(&session.model.gpu, &self.sampler, &forced);
         }
         self.queue.extend(forced);
         Ok(())
@@ -291,12 +297,10 @@ impl Generation {
         session.catch_up().await?;
         self.queue.clear();
         self.last_read = None;
-        self.tell_rules(session)?;
-        if let Some(Choice { draws: Some(draws), .. }) = self.choice.as_deref() {
-            let (recent, count) = self.sampler.state();
-            draws.set(&session.model.gpu, count, recent);
+        if let Some(choice) = &self.choice {
+            choice.tell(&session.model.gpu, &self.sampler);
         }
-        Ok(())
+        self.tell_rules(session)
     }
 
     /// Tells the rules what is true of this stream, and of no token that was not given out.

@@ -3,7 +3,7 @@ use super::Session;
 use super::alone::{Alone, bit};
 use super::pace::{MOST_STEPS, Pace, Steps};
 use super::together::Place;
-use crate::gpu::{Program, Tensor};
+use crate::gpu::{Gpu, Program, Tensor};
 use crate::ops::{NO_TOKEN, SamplerState};
 use crate::text::{Sampler, SamplerSettings};
 use crate::{Error, Result};
@@ -46,11 +46,17 @@ pub struct Generation {
 /// From the logits to a token, on the device.
 pub(super) struct Choice {
     pub(super) program: Program,
-    pub(super) draws: Option<SamplerState>,
-    /// Its own: another generation of the same session may ban others.
     pub(super) banned: Tensor, // [ceil(V/32)] bits
-    /// What is added to the logits, and what they become by it.
-    pub(super) bias: Option<[Tensor; 2]>, // [1, V]
+    /// None where the likeliest is all that is wanted.
+    draws: Option<SamplerState>,
+}
+
+/// What a choice is made by.
+pub(super) enum By<'a> {
+    /// The likeliest, without those that are banned: bits `[ceil(V/32)]`.
+    Likeliest(&'a Tensor),
+    /// A draw.
+    Draws(&'a SamplerState),
 }
 
 impl Session {
@@ -105,22 +111,36 @@ impl Session {
 impl Choice {
     fn new(session: &Session, sampler: &Sampler) -> Result<Self> {
         let (gpu, vocab) = (&*session.model.gpu, session.model.config.n_vocab);
-        let (settings, _) = sampler.settings();
-        let bits = sampler.banned_bits(vocab);
-        let banned = Tensor::upload(gpu, "banned", &[bits.len()], &bits)?;
-        let draws = match settings.is_greedy() {
-            true => None,
-            false => Some(SamplerState::new(gpu, settings, vocab)?),
+        let (by, _) = sampler.settings();
+        let draws = match &session.seated {
+            Some(seated) => Some(seated.draws(by)?),
+            None if by.is_greedy() => None,
+            None => Some(SamplerState::new(gpu, by, vocab)?),
         };
-        let bias = match sampler.biases(vocab) {
-            None => None,
-            Some(bias) => Some([
-                Tensor::upload(gpu, "bias", &[1, vocab], &bias)?,
-                Tensor::zeros(gpu, "act.biased", &[1, vocab])?,
-            ]),
+        let banned = match &draws {
+            Some(draws) => draws.banned.view("banned", 0, &[vocab.div_ceil(32)]),
+            None => Tensor::zeros(gpu, "banned", &[vocab.div_ceil(32)])?,
         };
-        let program = session.choice(&banned, bias.as_ref(), draws.as_ref())?;
-        Ok(Self { program, draws, banned, bias })
+        let program = session.choice(match &draws {
+            Some(draws) => By::Draws(draws),
+            None => By::Likeliest(&banned),
+        })?;
+        Ok(Self { program, banned, draws })
+    }
+
+    /// Tells the device all that the next choice depends on: another generation of the same session may have chosen otherwise.
+    pub(super) fn tell(&self, gpu: &Gpu, sampler: &Sampler) {
+        match &self.draws {
+            Some(draws) => draws.tell(gpu, sampler),
+            None => self.banned.write(gpu, 0, &sampler.banned_bits(32 * self.banned.len())),
+        }
+    }
+
+    /// Tells it of tokens that it has not chosen itself.
+    pub(super) fn tell_ahead(&self, gpu: &Gpu, sampler: &Sampler, ahead: &[u32]) {
+        if let Some(draws) = &self.draws {
+            draws.tell_draws(gpu, sampler, ahead);
+        }
     }
 }
 
@@ -180,10 +200,7 @@ impl Generation {
             self.none_left = false;
             self.last_read = None;
             if let Some(choice) = &self.choice {
-                if let Some(draws) = &choice.draws {
-                    let (recent, count) = self.sampler.state();
-                    draws.set(&session.model.gpu, count, recent);
-                }
+                choice.tell(&session.model.gpu, &self.sampler);
                 session.write_step();
                 session.submit_steps(0, &choice.program, &session.chosen_back[self.back]);
             }

@@ -3,10 +3,11 @@
 use super::alone::Rules;
 use super::pace::{MOST_STEPS, Pace, Steps};
 use super::submit::WITHIN;
-use super::{Choice, Logprobs, Portions, Session};
-use crate::gpu::{Readback, Tensor};
+use super::{Logprobs, Portions, Session};
+use crate::gpu::{Program, Readback, Tensor};
 use crate::model::{Activations, Cache, CacheSettings, Kernels, Model, Pass, Policy, Tokens};
-use crate::ops::FRAME_ROW;
+use crate::ops::{FRAME_ROW, SamplerState};
+use crate::text::SamplerSettings;
 use crate::{Error, Result};
 use drive::Driver;
 use futures_util::lock::Mutex as Turn;
@@ -25,8 +26,10 @@ pub(super) struct Rows {
     cache: Cache,
     /// The share of the first, which the others' are like.
     first: Cache,
-    /// By the rows that they take, fewest first.
-    passes: Vec<Pass>,
+    /// By the rows that they take, fewest first, each with what chooses in them.
+    passes: Vec<(Pass, Program)>,
+    /// What each stream chooses by.
+    draws: SamplerState,
     act: Activations, // of R rows
     logits: Tensor,   // [R, V], each row where a binding may begin
     chosen: Tensor,   // [R, MOST_STEPS]
@@ -57,7 +60,6 @@ struct Seat {
     /// Tokens that the cache has room for, where it ends.
     room: u64,
     pinned: Option<usize>,
-    choice: Option<Arc<Choice>>,
     rules: Option<Arc<Mutex<Rules>>>,
     watch: Option<Watch>,
 }
@@ -100,7 +102,6 @@ pub(super) struct Join {
     pub(super) sinks_kept: bool,
     pub(super) room: u64,
     pub(super) pinned: Option<usize>,
-    pub(super) choice: Arc<Choice>,
     pub(super) rules: Option<Arc<Mutex<Rules>>>,
     pub(super) watch: Option<Watch>,
 }
@@ -120,21 +121,27 @@ impl Rows {
         let logits = Tensor::zeros(gpu, "act.rows_logits", &[streams, width])?;
         let mut counts: Vec<_> = (0..).map(|i| 1 << i).take_while(|&n| n < streams).collect();
         counts.push(streams);
+        let chosen = Tensor::zeros(gpu, "rows_chosen", &[streams, MOST_STEPS])?;
+        let draws = SamplerState::of_streams(gpu, c.n_vocab, streams)?;
         let passes = counts.into_iter().map(|rows| {
             let logits = logits.view("act.rows_logits", 0, &[rows, width]);
-            Pass::new(&model, &kernels, &cache, act.first(gpu, c, rows), &logits)
+            let pass = Pass::new(&model, &kernels, &cache, act.first(gpu, c, rows), &logits)?;
+            let Activations { tokens, frames, frame, .. } = &act;
+            let tensors = [&logits, tokens, frames.as_ref().unwrap_or(frame), &chosen];
+            Ok((pass, kernels.choices(gpu, &cache, &draws, tensors)?))
         });
         let passes = passes.collect::<Result<Vec<_>>>()?;
         let words = streams * MOST_STEPS;
         let most = (cache.spare(u64::MAX) as usize / 4 + 1).clamp(1, MOST_STEPS);
         let portions = passes.iter().map(|_| Portions::new(WITHIN)).collect();
-        let driver = Driver::new(Steps::new(Pace::default(), most), portions, streams);
+        let driver = Driver::new(Steps::new(Pace::default(), most), portions, words);
         let seats = (0..streams).map(|_| Seat::default()).collect();
         Ok(Self {
             act,
             passes,
+            draws,
             logits,
-            chosen: Tensor::zeros(gpu, "rows_chosen", &[streams, MOST_STEPS])?,
+            chosen,
             back: [Readback::new(gpu, words)?, Readback::new(gpu, words)?],
             seats: Mutex::new(seats),
             driver: Turn::new(driver),
@@ -156,23 +163,10 @@ impl Rows {
 
     /// Takes a stream's seat for whoever waits for its tokens; gives which of its seats that is.
     pub(super) fn join(&self, stream: usize, join: Join) -> u64 {
-        let Join { token, fed, sinks_kept, room, pinned, choice, rules, watch } = join;
+        let Join { token, fed, sinks_kept, room, pinned, rules, watch } = join;
         let seat = &mut self.seats()[stream];
-        let serial = seat.serial + 1;
-        let (taken, choice, fresh) = (true, Some(choice), Seat::default());
-        *seat = Seat {
-            serial,
-            taken,
-            token,
-            fed,
-            sinks_kept,
-            room,
-            pinned,
-            choice,
-            rules,
-            watch,
-            ..fresh
-        };
+        let (serial, taken, fresh) = (seat.serial + 1, true, Seat::default());
+        *seat = Seat { serial, taken, token, fed, sinks_kept, room, pinned, rules, watch, ..fresh };
         serial
     }
 
@@ -195,7 +189,7 @@ impl Rows {
     pub(super) fn abandon(&self, stream: usize, serial: u64) {
         let seat = &mut self.seats()[stream];
         if seat.serial == serial {
-            (seat.left, seat.choice) = (true, None);
+            seat.left = true;
         }
     }
 
@@ -239,7 +233,7 @@ impl Rows {
 
     /// Bytes of activations on the device, for each stream.
     pub(super) fn activation_bytes(&self) -> u64 {
-        let all = self.act.bytes() + self.logits.size() + self.chosen.size();
+        let all = self.act.bytes() + self.logits.size() + self.chosen.size() + self.draws.bytes();
         all / self.act.tokens.shape[0] as u64
     }
 }
@@ -248,6 +242,15 @@ impl Rows {
 pub(super) struct Seated {
     pub(super) rows: Arc<Rows>,
     pub(super) stream: usize,
+}
+
+impl Seated {
+    /// What it draws by, where its settings find room.
+    pub(super) fn draws(&self, by: &SamplerSettings) -> Result<SamplerState> {
+        let draws = self.rows.draws.stream(self.stream);
+        draws.expect(by)?;
+        Ok(draws)
+    }
 }
 
 impl Drop for Seated {

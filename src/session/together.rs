@@ -34,9 +34,7 @@ impl Generation {
             session.leave_rows();
             self.feed_forced(session, forced).await?;
         }
-        if let Some(token) = self.queue.pop_front() {
-            self.alone.accept(token)?;
-            self.give_alone(session, token);
+        if let Some(token) = self.give_queued(session)? {
             return Ok(token);
         }
         match &self.seat {
@@ -56,9 +54,7 @@ impl Generation {
     async fn first_of_rows(&mut self, session: &mut Session) -> Result<u32> {
         self.begin_alone(session).await?;
         self.force(session).await?;
-        if let Some(token) = self.queue.pop_front() {
-            self.alone.accept(token)?;
-            self.give_alone(session, token);
+        if let Some(token) = self.give_queued(session)? {
             return Ok(token);
         }
         let back = || Readback::new(&session.model.gpu, session.model.config.n_vocab);
@@ -77,7 +73,7 @@ impl Generation {
 
     /// Takes its seat among those that go on together, from a token that is about to be given out.
     fn join(&mut self, session: &Session, token: u32, watch: Option<Watch>) -> Result<()> {
-        let (Some(choice), Some(Seated { rows, stream })) = (&self.choice, &session.seated) else {
+        let Some(Seated { rows, stream }) = &session.seated else {
             return Err(Error::Usage("this stream shares no passes with others".into()));
         };
         let fed = session.standing.fed;
@@ -89,8 +85,8 @@ impl Generation {
         if !self.alone.forced.is_empty() {
             return Ok(());
         }
-        let (sinks_kept, pinned, choice) = (session.sinks_kept, self.pinned, choice.clone());
-        let join = Join { token, fed, sinks_kept, room, pinned, choice, rules, watch };
+        let (sinks_kept, pinned) = (session.sinks_kept, self.pinned);
+        let join = Join { token, fed, sinks_kept, room, pinned, rules, watch };
         let serial = rows.join(*stream, join);
         self.seat = Some(Place { rows: rows.clone(), stream: *stream, serial });
         Ok(())

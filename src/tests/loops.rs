@@ -6,7 +6,7 @@ use crate::gpu::{Gpu, KernelSource, MOST_ITERATIONS, Recording, Tensor, counted_
 use crate::ops::*;
 use crate::tests::ops::attend;
 use crate::tests::support::gpu;
-use crate::text::SamplerSettings;
+use crate::text::{Sampler, SamplerSettings};
 use pollster::block_on;
 use std::collections::BTreeMap;
 
@@ -271,17 +271,19 @@ fn choices(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
     block_on(Argmax::new(gpu)).unwrap().record(r, "argmax", ring, tensors).unwrap();
     let sample = block_on(Sample::new(gpu)).unwrap();
     let penalties = SamplerSettings { repeat_penalty: 1.1, ..SamplerSettings::default() };
-    let most = SamplerSettings { top_k: vocab as u32 - 1, ..penalties };
-    for by in [SamplerSettings::default(), SamplerSettings { top_k: 0, ..most.clone() }, most] {
+    let most = SamplerSettings { top_k: vocab as u32 - 1, ..penalties.clone() };
+    let likeliest = SamplerSettings { temperature: 0.0, ..penalties.clone() };
+    let all = SamplerSettings { top_k: 0, ..most.clone() };
+    for by in [SamplerSettings::default(), likeliest, all, most] {
         let draws = SamplerState::new(gpu, &by, vocab).unwrap();
+        draws.tell(gpu, &Sampler::new(by, vocab, &[]).unwrap());
+        let tensors = [&logits, &token, &frame, &chosen];
         sample.record(r, "sample", ring, &draws, tensors).unwrap();
     }
     let (targets, nll) = (zeros(gpu, &[1]), zeros(gpu, &[1]));
     let op = block_on(Nll::new(gpu)).unwrap();
     op.record(r, "nll", [&frame, &logits, &targets, &nll]).unwrap();
     block_on(Softcap::new(gpu)).unwrap().record(r, "softcap", 30.0, &logits).unwrap();
-    let biased = zeros(gpu, &[1, vocab]);
-    block_on(Bias::new(gpu)).unwrap().record(r, "bias", [&logits, &logits, &biased]).unwrap();
     let peak = block_on(Peak::new(gpu)).unwrap();
     let (params, y) =
         (PeakParams { steps: 2_048, a: 0.5, b: 1.0 }, zeros(gpu, &[1, peak.lanes() as usize]));

@@ -125,9 +125,14 @@ impl SamplerSettings {
         !off && self.penalty_last_n > 0
     }
 
-    /// The likeliest token and nothing else counts, so that the GPU can choose.
+    /// Whether something is added to the logits of tokens that may be chosen.
+    pub fn biases(&self) -> bool {
+        self.bias.iter().any(|(_, value)| *value > Self::BANS)
+    }
+
+    /// The likeliest token and nothing else counts.
     pub fn is_greedy(&self) -> bool {
-        self.temperature == 0.0 && !self.penalises()
+        self.temperature == 0.0 && !self.penalises() && !self.biases()
     }
 }
 
@@ -356,9 +361,10 @@ impl Sampler {
 
     /// What is added to each logit, if anything is to any. `[V]`
     pub fn biases(&self, vocab: usize) -> Option<Vec<f32>> {
+        if !self.settings.biases() {
+            return None;
+        }
         let added = self.settings.bias.iter().filter(|(_, v)| *v > SamplerSettings::BANS);
-        let mut added = added.peekable();
-        added.peek()?;
         let mut bias = vec![0.0; vocab];
         added.for_each(|&(id, value)| bias[id as usize] += value);
         Some(bias)

@@ -1,12 +1,14 @@
 //! Whoever leads streams on: which of them go, their steps into the device, and what came of them.
 use super::{Given, Rows};
-use crate::gpu::{Program, Readback, Tensor};
-use crate::model::{Activations, reduce};
+use crate::gpu::{Program, pieces};
+use crate::gpu::{Readback, Tensor};
+use crate::model::Pass;
+use crate::model::reduce;
 use crate::ops::{FRAME, FRAME_ROW, NO_TOKEN};
+use crate::session::Portions;
 use crate::session::alone::{Logprobs, held};
 use crate::session::pace::{MOST_STEPS, Steps};
 use crate::session::submit::count_cache;
-use crate::session::{Choice, Portions};
 use crate::{Error, Result};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,13 +35,6 @@ struct Flight {
     pass: usize,
 }
 
-/// What chooses in a row, and for which seat of which stream.
-struct Chooser {
-    of: (usize, u64),
-    choice: Arc<Choice>,
-    program: Program,
-}
-
 /// What whoever leads needs.
 pub(super) struct Driver {
     /// One that is read, and one after it that the device has meanwhile.
@@ -48,22 +43,19 @@ pub(super) struct Driver {
     steps: Steps,
     /// Of each pass.
     portions: Vec<Portions>,
-    /// Of each row.
-    choosers: Vec<Option<Chooser>>,
     last_read: Option<Instant>,
     words: Vec<u32>,
 }
 
 impl Driver {
-    pub(super) fn new(steps: Steps, portions: Vec<Portions>, rows: usize) -> Self {
+    pub(super) fn new(steps: Steps, portions: Vec<Portions>, words: usize) -> Self {
         Self {
             flights: VecDeque::new(),
             back: 0,
             steps,
             portions,
-            choosers: (0..rows).map(|_| None).collect(),
             last_read: None,
-            words: vec![0; rows * MOST_STEPS],
+            words: vec![0; words],
         }
     }
 }
@@ -97,7 +89,7 @@ impl Rows {
             |flight: &Flight| flight.next.seats == next.seats && !next.asks && !flight.next.asks;
         let goes_on = driver.flights.back().is_none_or(alike);
         if next.steps > 0 && !next.seats.is_empty() && goes_on && driver.flights.len() < 2 {
-            self.submit(driver, next)?;
+            self.submit(driver, next);
             // Where nothing else is under way, the device should have something to do while this is read.
             if driver.flights.len() < 2 {
                 return Ok(());
@@ -159,43 +151,41 @@ impl Rows {
         if 2 * elsewhere > time {
             return;
         }
-        let Next { seats, steps, asks } = &flight.next;
+        let Next { steps, asks, .. } = &flight.next;
         if !asks {
             driver.steps.took(*steps, time);
         }
-        let pass = &self.passes[flight.pass];
-        let all = steps * (pass.body.pieces() + pass.head.pieces() + seats.len());
+        let (pass, choices) = &self.passes[flight.pass];
+        let all = steps * pieces(&[&pass.body, &pass.head, choices]);
         driver.portions[flight.pass].took(all as f64, flight.submissions, time);
     }
 
     /// Submits the steps that come next.
-    fn submit(&self, driver: &mut Driver, next: Next) -> Result<()> {
+    fn submit(&self, driver: &mut Driver, next: Next) {
         let gpu = &*self.model.gpu;
         let Next { seats, steps, asks } = &next;
         let (fresh, count) = (driver.flights.is_empty(), seats.len());
         if fresh {
             driver.last_read = None;
-            self.choose(driver, seats)?;
         }
         self.write(driver, seats, fresh);
-        let at = self.passes.iter().position(|pass| pass.act.tokens.shape[0] >= count).unwrap_or(0);
-        let pass = &self.passes[at];
-        let choices = driver.choosers[..count].iter().flatten();
-        let choices: Vec<_> = choices.map(|chooser| &chooser.program).collect();
+        let fits = |(pass, _): &(Pass, Program)| pass.act.tokens.shape[0] >= count;
+        let at = self.passes.iter().position(fits).unwrap_or(0);
+        let (pass, choices) = &self.passes[at];
         let (chosen, mut watched) = ((&self.chosen, &self.back[driver.back]), Vec::new());
         let submissions = match asks {
             false => {
-                let programs = [&[&pass.body, &pass.head], &choices[..]].concat();
+                let programs = [&pass.body, &pass.head, choices];
                 driver.portions[at].submit(gpu, *steps, &programs, &[chosen])
             }
             true => {
                 let programs = [&pass.body, &pass.head];
                 let submissions = driver.portions[at].submit(gpu, 1, &programs, &[]);
                 // The device is busy with it while the rules are asked.
-                watched = self.ask(driver, seats);
+                watched = self.ask(seats);
                 let logits: Vec<_> = watched.iter().map(|(row, ..)| self.logits_of(*row)).collect();
                 let logits = logits.iter().zip(watched.iter().map(|(.., back)| &**back));
-                gpu.run(&choices, &[chosen].into_iter().chain(logits).collect::<Vec<_>>());
+                gpu.run(&[choices], &[chosen].into_iter().chain(logits).collect::<Vec<_>>());
                 submissions + 1
             }
         };
@@ -210,11 +200,10 @@ impl Rows {
         let back = driver.back;
         driver.back = 1 - back;
         driver.flights.push_back(Flight { next, back, watched, submissions, pass: at });
-        Ok(())
     }
 
     /// Tells the device what may not come next in each row that has rules; gives those whose logits are read.
-    fn ask(&self, driver: &Driver, rows: &Seats) -> Vec<(usize, usize, Arc<Readback>)> {
+    fn ask(&self, rows: &Seats) -> Vec<(usize, usize, Arc<Readback>)> {
         let (mut seats, mut watched) = (self.seats(), Vec::new());
         for (row, &(stream, serial)) in rows.iter().enumerate() {
             let seat = &mut seats[stream];
@@ -222,11 +211,10 @@ impl Rows {
                 continue;
             }
             watched.extend(seat.watch.iter().map(|(top, back)| (row, *top, back.clone())));
-            let (Some(rules), Some(chooser)) = (&seat.rules, &driver.choosers[row]) else {
-                continue;
-            };
+            let Some(rules) = &seat.rules else { continue };
+            let banned = &self.draws.banned;
             match held(rules).ask() {
-                Ok(bits) => chooser.choice.banned.write(&self.model.gpu, 0, bits),
+                Ok(bits) => banned.write(&self.model.gpu, stream * banned.shape[1], bits),
                 Err(error) => seat.failed = Some(error),
             }
         }
@@ -239,30 +227,6 @@ impl Rows {
 
     fn logits_of(&self, row: usize) -> Tensor {
         self.logits.view("act.row_logits", row, &[1, self.vocab()])
-    }
-
-    /// Notes down what chooses in each row.
-    fn choose(&self, driver: &mut Driver, seats: &Seats) -> Result<()> {
-        for (row, &(stream, serial)) in seats.iter().enumerate() {
-            let of = (stream, serial);
-            if driver.choosers[row].as_ref().is_some_and(|chooser| chooser.of == of) {
-                continue;
-            }
-            let Some(choice) = self.seats()[stream].choice.clone() else { continue };
-            let Activations { tokens, frames, frame, .. } = &self.act;
-            let frames = frames.as_ref().unwrap_or(frame);
-            let tensors = [
-                &self.logits_of(row),
-                &choice.banned,
-                &tokens.view("act.row_token", row, &[FRAME_ROW]),
-                &frames.view("act.row_frame", row, &[FRAME]),
-                &self.chosen.view("row_chosen", row, &[MOST_STEPS]),
-            ];
-            let by = (choice.bias.as_ref(), choice.draws.as_ref());
-            let program = self.kernels.choice(&self.model.gpu, &self.cache, tensors, by)?;
-            driver.choosers[row] = Some(Chooser { of, choice, program });
-        }
-        Ok(())
     }
 
     /// Tells the device where each row is; of fresh ones also what it is fed.

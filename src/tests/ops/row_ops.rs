@@ -3,8 +3,8 @@ use super::run;
 use crate::gpu::{Recording, Tensor};
 use crate::model::reduce;
 use crate::ops::{
-    AddPosition, AddPositionParams, Argmax, Bias, FRAME, NO_TOKEN, Nll, NllParams, Peak,
-    PeakParams, RingParams, Softcap, SoftcapParams,
+    AddPosition, AddPositionParams, Argmax, FRAME, NO_TOKEN, Nll, NllParams, Peak, PeakParams,
+    RingParams, Softcap, SoftcapParams,
 };
 use crate::reference;
 use crate::tests::loops::class;
@@ -240,37 +240,4 @@ fn add_position() {
         [&[FRAME][..], &[2, 3], &[1, 4]].map(|s| Tensor::zeros(&gpu, "t", s).unwrap());
     let error = op.record(&mut Recording::default(), "test", [&frame, &w, &x]).unwrap_err();
     assert_eq!(error.to_string(), "add_position: t has shape [1, 4], expected [1, 3]");
-}
-
-#[test]
-fn bias() {
-    let gpu = gpu();
-    let op = block_on(Bias::new(&gpu)).unwrap();
-    for (rows, vocab) in [(1, 1), (3, 7), (2, 257), (1, 1031), (2, 50_257)] {
-        let logits: Vec<f32> = noise(1, rows * vocab).iter().map(|x| 9.0 * x).collect();
-        let added: Vec<f32> = noise(2, rows * vocab).iter().map(|x| 80.0 * x).collect();
-        let mut expected = vec![0.0; rows * vocab];
-        reference::bias(&logits, &added, &mut expected);
-        let upload = |values: &[f32]| Tensor::upload(&gpu, "t", &[rows, vocab], values).unwrap();
-        let (x, bias) = (upload(&logits), upload(&added));
-        let y = upload(&vec![f32::NAN; rows * vocab]);
-        let mut recording = Recording::default();
-        op.record(&mut recording, "test", [&x, &bias, &y]).unwrap();
-        run(&gpu, recording);
-        assert_eq!(block_on(y.read::<f32>(&gpu)).unwrap(), expected, "{rows}x{vocab}");
-        assert_eq!(block_on(x.read::<f32>(&gpu)).unwrap(), logits, "they stay as they are");
-    }
-    let odd = [f32::NAN, f32::INFINITY, -1.0, -f32::NAN, f32::NEG_INFINITY];
-    let x = Tensor::upload(&gpu, "x", &[1, 5], &odd).unwrap();
-    let bias = Tensor::upload(&gpu, "bias", &[1, 5], &[2.5f32; 5]).unwrap();
-    let y = Tensor::zeros(&gpu, "y", &[1, 5]).unwrap();
-    let mut recording = Recording::default();
-    op.record(&mut recording, "test", [&x, &bias, &y]).unwrap();
-    run(&gpu, recording);
-    let found: Vec<f32> = block_on(y.read(&gpu)).unwrap();
-    assert!(found[0].is_nan() && found[3].is_nan(), "{found:?}");
-    assert_eq!([found[1], found[2], found[4]], [f32::INFINITY, 1.5, f32::NEG_INFINITY]);
-    let two = Tensor::zeros(&gpu, "two", &[2, 5]).unwrap();
-    let error = op.record(&mut Recording::default(), "test", [&x, &two, &y]).unwrap_err();
-    assert!(error.to_string().starts_with("bias: two has shape [2, 5]"), "{error}");
 }
