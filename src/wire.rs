@@ -2,12 +2,31 @@
 //! server's socket. `web/js/index.d.ts` has them as types.
 use crate::chat::AnswerSettings;
 use crate::format::{Gguf, TensorInfo};
-use crate::model::Config;
+use crate::model::{Config, KvType, Policy};
+use crate::ops::ActivationType;
 use crate::session::{Ended, Pace, Session};
 use crate::text::SamplerSettings;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+/// `CacheOptions` of the package. What is left out is usual.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CacheOptions {
+    /// Which tokens a query may look back on.
+    pub policy: Option<Policy>,
+    /// First tokens kept for ever.
+    pub sinks: Option<usize>,
+    /// Recent tokens seen, the current one included.
+    pub window: Option<usize>,
+    /// Tokens of a prompt that one pass takes.
+    pub chunk: Option<usize>,
+    /// How keys and values are stored.
+    pub kv: Option<KvType>,
+    /// How products of one token take their activations.
+    pub activations: Option<ActivationType>,
+}
 
 /// `StreamOptions` of the package, less what JavaScript sees to itself. What is left out is usual.
 #[derive(Deserialize)]

@@ -1,10 +1,13 @@
 //! The socket that `Engine.connect` of the package speaks over, held to a live server with the tiny random model.
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used, reason = "a test that unwraps what is not there should fail there")]
+mod server;
+
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use server::{Server, TINY};
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -12,45 +15,10 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny.gguf");
-
-/// A server that ends with its test.
-struct Server {
-    process: Child,
-    address: String,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 impl Server {
     fn start(args: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_brooklet"));
-        command.args([
-            "serve",
-            "-m",
-            TINY,
-            "--tune",
-            "off",
-            "--port",
-            "0",
-            "--chat-template",
-            "chatml",
-        ]);
-        command.args(["--window", "180", "--sinks", "60"]);
-        let mut process = command.args(args).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines =
-            BufReader::new(process.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let address =
-            lines.by_ref().find_map(|line| line.split_once("http://").map(|(_, at)| at.to_owned()));
-        let address = address.expect("the server says where it is");
-        assert!(lines.any(|line| line.contains("streams")), "the server is ready");
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { process, address }
+        let usual = ["--chat-template", "chatml", "--window", "180", "--sinks", "60"];
+        Self::started(&[&usual, args].concat())
     }
 
     async fn socket(&self, headers: &[(&'static str, &str)]) -> Result<Socket, Box<Error>> {

@@ -1,47 +1,20 @@
 //! `brooklet serve` as its clients see it. On a tiny random model, which is told to speak ChatML.
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used, reason = "a test that unwraps what is not there should fail there")]
+mod server;
+
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Read, Write};
+use server::{Server, TINY};
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny.gguf");
 const CHAT: &str = "/v1/chat/completions";
-
-/// A server that ends with its test.
-struct Server {
-    process: Child,
-    address: String,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 impl Server {
     fn start(args: &[&str]) -> Self {
         Self::started(&[&["--chat-template", "chatml"], args].concat())
-    }
-
-    /// The same without a template.
-    fn started(args: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_brooklet"));
-        command.args(["serve", "-m", TINY, "--tune", "off", "--port", "0"]);
-        let mut process = command.args(args).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines =
-            BufReader::new(process.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let address =
-            lines.by_ref().find_map(|line| line.split_once("http://").map(|(_, at)| at.to_owned()));
-        let address = address.expect("the server says where it is");
-        assert!(lines.any(|line| line.contains("streams")), "the server is ready");
-        // Nobody reads the rest.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { process, address }
     }
 
     /// Status, headers and body.
@@ -674,6 +647,7 @@ fn thoughts_are_told_apart_from_answers() {
 #[cfg(unix)]
 #[test]
 fn it_ends_when_it_is_told_and_answers_end_before() {
+    use std::io::{BufRead, BufReader};
     let terminate = |server: &Server| {
         let id = server.process.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());

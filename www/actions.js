@@ -1,4 +1,4 @@
-// What the ways need: copy, save to a file, a name that nothing else has.
+// What the ways need: send a text, copy, save to a file, a name that nothing else has.
 
 const SAID_MS = 1600;
 
@@ -9,6 +9,19 @@ const said = (button, words) => {
   button.timer = setTimeout(() => {
     button.textContent = before;
   }, SAID_MS);
+};
+
+/** A form is sent by its button, and by Enter in its field; Shift and Enter is a new line. */
+export const onSent = (form, field, send) => {
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    send();
+  });
+  field.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    send();
+  });
 };
 
 export const copy = (button, text) =>

@@ -1,6 +1,6 @@
 // The way of several stories from one prompt: their cards, what they come to together, and its buttons.
 
-import { copy } from "./actions.js";
+import { copy, onSent } from "./actions.js";
 import { bytes, count, rate, time } from "./format.js";
 import { STORIES } from "./settings.js";
 import { createStories } from "./stories.js";
@@ -172,15 +172,7 @@ export const createBeside = ({ settings, alert, figures: { history, chart }, sti
   };
 
   const listen = () => {
-    $("beside-dock").addEventListener("submit", (event) => {
-      event.preventDefault();
-      start();
-    });
-    $("beside-prompt").addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-      event.preventDefault();
-      start();
-    });
+    onSent($("beside-dock"), $("beside-prompt"), start);
     $("beside-pause").addEventListener("click", () => stories?.pause());
     $("beside-stop").addEventListener("click", () => stories?.stop());
     $("beside-link").addEventListener("click", () => {

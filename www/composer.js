@@ -1,5 +1,7 @@
 // Where a message is written: Enter sends, Shift and Enter is a new line, the arrow up in an empty one edits the last.
 
+import { onSent } from "./actions.js";
+
 export const createComposer = ({ onSend, onStop }) => {
   const $ = (id) => document.getElementById(id);
   const box = $("say");
@@ -26,10 +28,7 @@ export const createComposer = ({ onSend, onStop }) => {
     onSend(text, anew);
   };
 
-  $("chat-dock").addEventListener("submit", (event) => {
-    event.preventDefault();
-    send();
-  });
+  onSent($("chat-dock"), box, send);
   $("chat-stop").addEventListener("click", onStop);
   $("edit-cancel").addEventListener("click", () => {
     reset();
@@ -39,10 +38,7 @@ export const createComposer = ({ onSend, onStop }) => {
   let up = () => {};
   box.addEventListener("keydown", (event) => {
     if (event.isComposing) return;
-    if (event.key === "Enter" && !event.shiftKey) {
-      event.preventDefault();
-      send();
-    } else if (event.key === "ArrowUp" && box.value === "" && !editing) {
+    if (event.key === "ArrowUp" && box.value === "" && !editing) {
       event.preventDefault();
       up();
     } else if (event.key === "Escape" && editing) {

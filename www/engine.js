@@ -69,12 +69,3 @@ export const macrotask = () =>
     };
     port2.postMessage(0);
   });
-
-/** What a pause waits for. */
-export const latch = () => {
-  let open;
-  const opened = new Promise((done) => {
-    open = done;
-  });
-  return { opened, open };
-};

@@ -1,20 +1,15 @@
-// A stream's life: load, stream, pause, stop. Pausing is not asking for the next token.
+// A stream's life: load, stream, pause, stop.
 
-import { codeOf, latch, macrotask, SLICE_MS } from "./engine.js";
+import { codeOf, macrotask, SLICE_MS } from "./engine.js";
+import { createLife } from "./life.js";
 
 export const createSession = (holder, on) => {
+  const life = createLife(on.state);
   let made = null; // the policy that the cache was last made with
   let stream = null;
-  let gate = null;
   let load = null;
-  let state = "idle";
   let stopping = false;
   let rounds = 0;
-
-  const become = (next) => {
-    state = next;
-    on.state(next);
-  };
 
   const prepare = async (model, cache) => {
     load = new AbortController();
@@ -27,8 +22,8 @@ export const createSession = (holder, on) => {
   const consume = async () => {
     let slice = performance.now();
     for (;;) {
-      if (gate) {
-        await gate.opened;
+      if (life.gate) {
+        await life.gate;
         if (stopping) return;
       }
       const { value, done } = await stream.next();
@@ -47,7 +42,7 @@ export const createSession = (holder, on) => {
     if (stopping) return;
     on.begin({ prompt, tokens, hidden, info: engine.info });
     stream = engine.stream(prompt, sampling());
-    become("streaming");
+    life.become("streaming");
     await consume();
     on.end(stream.stats);
   };
@@ -56,18 +51,18 @@ export const createSession = (holder, on) => {
     stopping = false;
     try {
       await work();
-      become("stopped");
+      life.become("stopped");
     } catch (error) {
       const code = codeOf(error);
-      await holder.fails(code, state === "loading");
-      if (code === "aborted") become("stopped");
+      await holder.fails(code, life.state === "loading");
+      if (code === "aborted") life.become("stopped");
       else {
         console.warn(error);
-        become("error");
+        life.become("error");
         on.error(error, retry);
       }
     } finally {
-      gate = stream = load = null;
+      stream = load = null;
     }
   };
 
@@ -76,7 +71,7 @@ export const createSession = (holder, on) => {
   const start = (order) =>
     guard(async () => {
       rounds = 0;
-      become("loading");
+      life.become("loading");
       await prepare(order.model, order.cache);
       if (stopping) return;
       on.prepared(holder.info, { keepText: Boolean(order.hidden) });
@@ -85,7 +80,7 @@ export const createSession = (holder, on) => {
 
   return {
     get state() {
-      return state;
+      return life.state;
     },
     get info() {
       return holder.info;
@@ -109,21 +104,11 @@ export const createSession = (holder, on) => {
         const { seed, ...rest } = sampling;
         return run("", () => ({ ...rest, seed: (seed + rounds) >>> 0 }), true);
       }, null),
-    pause() {
-      if (state === "streaming") {
-        gate = latch();
-        become("paused");
-      } else if (state === "paused") {
-        const { open } = gate;
-        gate = null;
-        become("streaming");
-        open();
-      }
-    },
+    pause: life.pause,
     async stop() {
       stopping = true;
       load?.abort();
-      gate?.open();
+      life.release();
       await stream?.stop().catch(() => {});
     },
     setPolicy: (policy) => holder.engine.setPolicy(policy),

@@ -1,21 +1,16 @@
 // The life of several streams from one prompt: load, feed once, fork, stream side by side, pause, stop.
 
-import { codeOf, latch, macrotask, SLICE_MS } from "./engine.js";
+import { codeOf, macrotask, SLICE_MS } from "./engine.js";
+import { createLife } from "./life.js";
 
 export const createStories = (holder, on) => {
+  const life = createLife(on.state);
   let forks = []; // the engine's own stream is the first story
   let streams = [];
-  let gate = null;
   let load = null;
-  let state = "idle";
   let stopping = false;
   let slice = 0; // when the task began that their pieces come in with
   let breathing = null;
-
-  const become = (next) => {
-    state = next;
-    on.state(next);
-  };
 
   /** What to wait for where all of them together have kept the page from its other work for long enough. */
   const breath = () => {
@@ -29,8 +24,8 @@ export const createStories = (holder, on) => {
 
   const consume = async (stream, n) => {
     for (;;) {
-      if (gate) {
-        await gate.opened;
+      if (life.gate) {
+        await life.gate;
         if (stopping) return;
       }
       const { value, done } = await stream.next();
@@ -47,7 +42,7 @@ export const createStories = (holder, on) => {
     const ended = streams.map((stream, n) =>
       consume(stream, n).catch((error) => {
         stopping = true;
-        gate?.open();
+        life.release();
         stopAll();
         throw error;
       }),
@@ -65,7 +60,7 @@ export const createStories = (holder, on) => {
     if (stopping) return;
     on.begin({ prompt, tokens });
     streams = [engine, ...forks].map((one, n) => one.stream("", { ...sampling(), seed: seeds[n] }));
-    become("streaming");
+    life.become("streaming");
     await together();
   };
 
@@ -86,42 +81,32 @@ export const createStories = (holder, on) => {
       (error) => error,
     );
     const code = error && codeOf(error);
-    if (error) await holder.fails(code, state === "loading" && code !== "aborted");
+    if (error) await holder.fails(code, life.state === "loading" && code !== "aborted");
     for (const fork of forks) await fork.unload().catch(() => {}); // of an engine that is gone there is nothing to free
     forks = [];
     streams = [];
-    gate = load = null;
-    if (!error || code === "aborted") return become("stopped");
+    load = null;
+    if (!error || code === "aborted") return life.become("stopped");
     console.warn(error);
-    become("error");
+    life.become("error");
     on.error(error, order);
   };
 
   return {
     get state() {
-      return state;
+      return life.state;
     },
     start(order) {
       stopping = false;
       load = new AbortController();
-      become("loading");
+      life.become("loading");
       return holder.queue(() => attempt(order));
     },
-    pause() {
-      if (state === "streaming") {
-        gate = latch();
-        become("paused");
-      } else if (state === "paused") {
-        const { open } = gate;
-        gate = null;
-        become("streaming");
-        open();
-      }
-    },
+    pause: life.pause,
     async stop() {
       stopping = true;
       load?.abort();
-      gate?.open();
+      life.release();
       await stopAll();
     },
     /** The others end. */

@@ -1,6 +1,6 @@
 // The way of the stream: its text, its ring and its buttons, drawn in one animation frame.
 
-import { copy, saveFile } from "./actions.js";
+import { copy, onSent, saveFile } from "./actions.js";
 import { createRing } from "./ring.js";
 import { createSession } from "./session.js";
 import { PROMPT } from "./settings.js";
@@ -209,15 +209,7 @@ export const createStream = ({ settings, alert, figures: { history, chart }, sti
   };
 
   const listen = () => {
-    $("dock").addEventListener("submit", (event) => {
-      event.preventDefault();
-      start();
-    });
-    $("prompt").addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-      event.preventDefault();
-      start();
-    });
+    onSent($("dock"), $("prompt"), start);
     $("pause").addEventListener("click", () => session?.pause());
     $("stop").addEventListener("click", () => session?.stop());
     $("continue").addEventListener("click", resume);

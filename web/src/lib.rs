@@ -22,7 +22,7 @@ use errors::{Thrown, parsed};
 use file::{Caught, File, JsFile};
 use held::{Held, JsMatcher, Tokens};
 use js_sys::{Array, Function};
-use options::{CacheOptions, StreamOptions, TuneOptions};
+use options::{CacheOptions, StreamOptions, TuneOptions, cache_settings};
 use pool::Pool;
 use sha2::{Digest, Sha256};
 use std::rc::Rc;
@@ -115,12 +115,12 @@ impl Core {
         Config::expect_family(&gguf)?;
         let tokenizer = Arc::new(Tokenizer::new(Vocab::from_gguf(&gguf)?)?);
         let config = Config::for_tokens(&gguf, tokenizer.len())?;
-        cache.settings(&config, None).geometry()?;
+        cache_settings(&cache, &config, None).geometry()?;
         let sampling = SamplerSettings::default().suggested_by(&gguf)?;
         let templates = Templates::of_model(&gguf, &tokenizer)?;
         let info = ModelInfo::new(&gguf, &config, brooklet::format::Source::len(file))?;
         let gpu = Arc::new(Gpu::open_in_browser(adapter).await?);
-        let settings = cache.settings(&config, Some(&gpu));
+        let settings = cache_settings(&cache, &config, Some(&gpu));
         let mut told = |loaded: u64, total: u64| {
             // Told for the eyes alone: a listener that throws must not end the load.
             let _ = progress.call2(&JsValue::NULL, &(loaded as f64).into(), &(total as f64).into());
@@ -163,7 +163,7 @@ impl Core {
                 }
                 session
             }
-            _ => pool.session(cache.settings(&model.config, Some(&model.gpu))).await?,
+            _ => pool.session(cache_settings(&cache, &model.config, Some(&model.gpu))).await?,
         };
         fork.stage = Stage::Stream(Box::new(session));
         Ok(fork)
@@ -292,7 +292,8 @@ impl Core {
             return Ok(());
         };
         let cache: CacheOptions = parsed("cache options", &cache)?;
-        let settings = cache.settings(&self.loaded.model.config, Some(&self.loaded.model.gpu));
+        let settings =
+            cache_settings(&cache, &self.loaded.model.config, Some(&self.loaded.model.gpu));
         settings.geometry()?;
         self.stage = Stage::Stream(Box::new(self.renewed(settings).await?));
         Ok(())

@@ -5,45 +5,35 @@ use brooklet::gpu::Gpu;
 use brooklet::model::{CacheSettings, Config, KvType, Policy};
 use brooklet::ops::ActivationType;
 use brooklet::tune::Tune;
-pub(crate) use brooklet::wire::StreamOptions;
+pub(crate) use brooklet::wire::{CacheOptions, StreamOptions};
 use serde::Deserialize;
 
 /// Tokens that can be taken back at least.
 const SPARE: usize = 8;
 
-/// `CacheOptions` of `js/index.d.ts`.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct CacheOptions {
-    policy: Option<Policy>,
-    sinks: Option<usize>,
-    window: Option<usize>,
-    chunk: Option<usize>,
-    kv: Option<KvType>,
-    activations: Option<ActivationType>,
-}
-
-impl CacheOptions {
-    /// For a device, if it is known by now: a chunk that nobody has asked for is what suits it.
-    pub(crate) fn settings(&self, config: &Config, gpu: Option<&Gpu>) -> CacheSettings {
-        let policy = self.policy.unwrap_or(Policy::Streaming);
-        let default = CacheSettings::for_model(config, policy);
-        let window = self.window.unwrap_or(default.window);
-        let sized = CacheSettings { window, ..default };
-        let usual = || gpu.map_or(default.chunk, |gpu| sized.usual_chunk(gpu));
-        let chunk = self.chunk.unwrap_or_else(usual);
-        // What a page has not taken is taken back: the ring keeps a little more than small chunks need.
-        let spare = chunk.max(SPARE);
-        let rolls = matches!(policy, Policy::Streaming | Policy::Window);
-        CacheSettings {
-            sinks: self.sinks.unwrap_or(default.sinks),
-            window,
-            chunk,
-            kv: self.kv.unwrap_or(default.kv),
-            activations: self.activations.unwrap_or(default.activations),
-            ring: rolls.then(|| window.saturating_add(spare)),
-            ..default
-        }
+/// The cache for a device, if it is known by now: a chunk that nobody has asked for is what suits it.
+pub(crate) fn cache_settings(
+    wanted: &CacheOptions,
+    config: &Config,
+    gpu: Option<&Gpu>,
+) -> CacheSettings {
+    let policy = wanted.policy.unwrap_or(Policy::Streaming);
+    let default = CacheSettings::for_model(config, policy);
+    let window = wanted.window.unwrap_or(default.window);
+    let sized = CacheSettings { window, ..default };
+    let usual = || gpu.map_or(default.chunk, |gpu| sized.usual_chunk(gpu));
+    let chunk = wanted.chunk.unwrap_or_else(usual);
+    // What a page has not taken is taken back: the ring keeps a little more than small chunks need.
+    let spare = chunk.max(SPARE);
+    let rolls = matches!(policy, Policy::Streaming | Policy::Window);
+    CacheSettings {
+        sinks: wanted.sinks.unwrap_or(default.sinks),
+        window,
+        chunk,
+        kv: wanted.kv.unwrap_or(default.kv),
+        activations: wanted.activations.unwrap_or(default.activations),
+        ring: rolls.then(|| window.saturating_add(spare)),
+        ..default
     }
 }
 

@@ -4,7 +4,7 @@ use super::job::{Asked, Event, Outcome, Terms, Wanted};
 use super::messages::behind_answer;
 use super::metrics::add;
 use super::problem::Problem;
-use super::slots::{Memory, Plan, Used};
+use super::slots::{Memory, Plan, Slot, Used};
 use super::turn::Turn;
 use axum::http::StatusCode;
 use brooklet::Error;
@@ -34,12 +34,6 @@ pub(super) struct Opened<'a> {
     start: Instant,
 }
 
-impl<'a> Opened<'a> {
-    fn text(used: Used<'a>, fed: u64, start: Instant) -> Self {
-        Self { used, plan: Plan::Open, last: None, fed, forgotten: 0, start }
-    }
-}
-
 impl Engine {
     /// Gets a stream ready for each answer to a conversation: the first is told it, the others are its forks.
     pub(super) async fn begin_answers(
@@ -58,17 +52,11 @@ impl Engine {
         // Until it is known what the stream holds, it is known for nothing.
         let last = used.slot.memory.take();
         let forgotten = if plan == Plan::Open { 0 } else { used.view().forgotten_messages };
-        let mut all = Vec::with_capacity(wanted.len());
-        for Wanted { answer, .. } in others {
-            let mut twin = self.slots.any(&[]).ok_or_else(no_stream)?;
-            twin.slot.memory = None;
-            let chat = twin.slot.chat(&asked.script)?;
-            chat.fork_from(used.slot.chat(&asked.script)?, answer)?;
-            let last = last.clone();
-            all.push(Opened { used: twin, plan, last, fed: 0, forgotten, start });
-        }
-        all.insert(0, Opened { used, plan, last, fed, forgotten, start });
-        Ok(Some(all))
+        let first = Opened { used, plan, last, fed, forgotten, start };
+        self.with_forks(first, others, |origin, twin, Wanted { answer, .. }| {
+            let origin = origin.chat(&asked.script)?;
+            twin.chat(&asked.script)?.fork_from(origin, answer)
+        })
     }
 
     /// Answers a conversation.
@@ -214,14 +202,26 @@ impl Engine {
         if there + fed < ids.len() {
             return Ok(None);
         }
-        let mut all = Vec::with_capacity(wanted.len());
-        for _ in others {
-            let mut twin = self.slots.any(&[]).ok_or_else(no_stream)?;
-            twin.slot.memory = None;
-            twin.slot.bare()?.fork_from(used.slot.bare()?)?;
-            all.push(Opened::text(twin, 0, start));
+        let (plan, fed) = (Plan::Open, fed as u64);
+        let first = Opened { used, plan, last: None, fed, forgotten: 0, start };
+        self.with_forks(first, others, |origin, twin, _| twin.bare()?.fork_from(origin.bare()?))
+    }
+
+    /// The first stream, and a fork of it for each of the others: `fork` makes what one holds of what the first does.
+    fn with_forks<'a>(
+        &'a self,
+        mut first: Opened<'a>,
+        others: &[Wanted],
+        fork: impl Fn(&mut Slot, &mut Slot, &Wanted) -> Result<(), Error>,
+    ) -> Begun<Opened<'a>> {
+        let mut all = Vec::with_capacity(others.len() + 1);
+        for wanted in others {
+            let mut used = self.slots.any(&[]).ok_or_else(no_stream)?;
+            used.slot.memory = None;
+            fork(&mut first.used.slot, &mut used.slot, wanted)?;
+            all.push(Opened { used, last: first.last.clone(), fed: 0, ..first });
         }
-        all.insert(0, Opened::text(used, fed as u64, start));
+        all.insert(0, first);
         Ok(Some(all))
     }
 

@@ -16,7 +16,7 @@ use brooklet::model::{CacheSettings, Config, Model, Policy};
 use brooklet::session::Session;
 use brooklet::wire::ModelInfo;
 use brooklet::{Error, Result};
-use clap::Args;
+use clap::{Args, Parser};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -85,6 +85,13 @@ pub(crate) struct NetworkArgs {
     pub(super) sse_ping_interval: u64,
 }
 
+/// What is had without a word about the network.
+#[derive(Parser)]
+struct Usual {
+    #[command(flatten)]
+    network: NetworkArgs,
+}
+
 /// The model, and how it is run.
 #[derive(Args)]
 #[command(
@@ -117,20 +124,9 @@ pub(crate) struct EngineArgs {
 }
 
 impl NetworkArgs {
-    /// For one user on this machine.
+    /// For one user on this machine: what is usual, where nothing else is named.
     pub(crate) fn of_program(port: u16, key: String) -> Self {
-        Self {
-            host: "127.0.0.1".into(),
-            port,
-            queue: 64,
-            api_key: vec![key],
-            api_key_file: None,
-            allow_anyone: false,
-            cors_origin: Vec::new(),
-            timeout: 3600,
-            grace: 2,
-            sse_ping_interval: 15,
-        }
+        Self { port, api_key: vec![key], grace: 2, ..Usual::parse_from(["brooklet"]).network }
     }
 
     /// One of the keys, as it stands behind the `#` of an address.

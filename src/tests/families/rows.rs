@@ -38,6 +38,15 @@ fn holds(names: &[&'static str]) {
     }
 }
 
+#[test]
+fn learned_positions_are_in_no_pass_of_several_streams() {
+    let gpu = Arc::new(gpu());
+    let model = Tiny::of("gpt2").model(&gpu, |_| ());
+    let settings = Tiny::settings(&model, Policy::Dense, 64);
+    let refused = block_on(Session::several(model, settings, 2)).err().expect("an error");
+    assert!(refused.to_string().contains("learned positions"), "{refused}");
+}
+
 /// Norms in every place, ALiBi, experts, states.
 #[test]
 fn families_of_many_kinds_share_passes() {

@@ -1,9 +1,8 @@
 //! The arguments of calls.
-use super::cache::CacheOptions;
 #[cfg(test)]
 use super::calls::read;
 use brooklet::model::Policy;
-use brooklet::wire::StreamOptions;
+use brooklet::wire::{CacheOptions, StreamOptions};
 use serde::Deserialize;
 
 #[derive(Deserialize)]

@@ -4,6 +4,7 @@ use super::super::engine::Engine;
 use super::super::metrics::{Metrics, add};
 use super::super::slots::Used;
 use super::args::{BeginArgs, IdArgs, LoadArgs, PolicyArgs, ResetArgs, StopArgs, TextArgs};
+use super::cache;
 use super::calls::{Call, Thrown};
 use super::talk::Talk;
 use brooklet::chat::{feed_in_turns, next_turn};
@@ -368,8 +369,8 @@ impl<'a> Seat<'a> {
     }
 
     fn reset(&mut self, ResetArgs { cache }: ResetArgs) -> Told {
-        if let Some(cache) = &cache {
-            cache.check(&self.ready()?.cache)?;
+        if let Some(wanted) = &cache {
+            cache::check(wanted, &self.ready()?.cache)?;
         }
         self.stream = None;
         self.talk.leave();

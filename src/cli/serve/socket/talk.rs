@@ -1,11 +1,11 @@
 //! Conversations over a stream that a socket has: which of them has the cache, and what is heard of its answer.
-use super::cache::CacheOptions;
+use super::cache;
 use super::calls::{Call, Thrown};
 use super::seat::{BATCH, Seat, millis};
 use brooklet::chat::{Chat, Message, Script, next_turn};
 use brooklet::model::Policy;
 use brooklet::text::Json;
-use brooklet::wire::{self, StreamOptions};
+use brooklet::wire::{self, CacheOptions, StreamOptions};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -79,7 +79,7 @@ impl Seat<'_> {
             let why = "template: conversations have the server's own here; brooklet serve --chat-template gives another";
             return Err(Thrown::option(why));
         }
-        args.options.cache.check(&ready.cache)?;
+        cache::check(&args.options.cache, &ready.cache)?;
         let has = self.talk.current == Some(args.id);
         if !has && args.before.is_none() {
             return Ok(json!({ "untold": true }));
