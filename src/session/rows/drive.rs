@@ -1,9 +1,7 @@
 //! Whoever leads streams on: which of them go, their steps into the device, and what came of them.
 use super::{Given, Rows};
-use crate::gpu::{Program, pieces};
-use crate::gpu::{Readback, Tensor};
-use crate::model::Pass;
-use crate::model::reduce;
+use crate::gpu::{Program, Readback, Tensor, pieces};
+use crate::model::{Pass, reduce};
 use crate::ops::{FRAME, FRAME_ROW, NO_TOKEN};
 use crate::session::Portions;
 use crate::session::alone::{Logprobs, held};
