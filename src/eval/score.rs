@@ -1,5 +1,5 @@
 //! A text through a stream's cache, with the negative log likelihood of every token of it.
-use crate::gpu::Readback;
+use crate::gpu::{Pieces, Readback};
 use crate::model::{Cache, CacheSettings, Model, Scoring, Shifter, reduce};
 use crate::ops::NllParams;
 use crate::reference;
@@ -106,12 +106,12 @@ impl Scorer {
         scoring.targets.write(gpu, 0, &tokens[1..]);
         scoring.act.frame.write(gpu, 0, &frame);
         let (program, copy) = (&scoring.program, [(&scoring.nll, &self.back[back])]);
-        let all = program.pieces();
-        let (mut at, mut submissions) = (0, 0);
+        let (programs, share) = ([program], count as f64 / self.cache.settings().chunk as f64);
+        let pieces = Pieces::of(&programs);
+        let (all, mut at, mut submissions) = (pieces.count(), 0, 0);
         while at < all {
-            // The scores are a piece of their own.
-            let end = self.portions.end(at, [all - 1, all], all);
-            gpu.run_pieces(&[program], at..end, if end == all { &copy } else { &[] });
+            let end = self.portions.end(at, &pieces, all, share);
+            gpu.run_pieces(&programs, at..end, if end == all { &copy } else { &[] });
             (at, submissions) = (end, submissions + 1);
         }
         self.position += count as u64;

@@ -32,8 +32,8 @@ pub use profile::KernelTime;
 #[cfg(test)]
 pub(crate) use ran::with_overrides;
 pub use readback::Readback;
-pub(crate) use recording::pieces;
-pub use recording::{MOST_ITERATIONS, Program, Recording, Work};
+pub use recording::{Loops, MOST_ITERATIONS, Program, Recording, Work};
+pub(crate) use recording::{Pieces, UNIT_LOOP};
 pub use tensor::Tensor;
 pub use tier::{Class, Tier};
 pub use trial::{HALF_CHECK, HalfCheckParams, SUBGROUP_CHECK, SubgroupCheckParams};

@@ -20,10 +20,63 @@ pub struct Work {
     pub iterations: u64,
 }
 
+impl Work {
+    /// Loops of all workgroups, and one more for each of these.
+    fn loops(&self) -> u64 {
+        let groups: u64 = self.grid.iter().map(|&n| u64::from(n)).product();
+        groups.saturating_mul(1 + self.iterations)
+    }
+}
+
+/// What the loops of a dispatch go over, by which some take longer than others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Loops {
+    /// A number, or a few.
+    #[default]
+    Numbers,
+    /// A unit of weights for some tokens.
+    Units,
+    /// A slot of a cache for some queries, where it is filled: as long as a unit, else no time.
+    Slots,
+}
+
+/// What work is thought to take beside other work: loops over numbers.
+#[derive(Clone, Copy, Debug, Default)]
+struct Effort {
+    always: u64,
+    /// With a full cache.
+    cache: u64,
+}
+
+/// How much longer than one over numbers a loop over a unit takes, as measured on SwiftShader and lavapipe.
+pub(crate) const UNIT_LOOP: u64 = 32;
+
+impl Effort {
+    fn of(dispatch: &Dispatch) -> Self {
+        let loops = dispatch.work.loops();
+        match dispatch.loops {
+            Loops::Numbers => Self { always: loops, cache: 0 },
+            Loops::Units => Self { always: UNIT_LOOP * loops, cache: 0 },
+            Loops::Slots => Self { always: 0, cache: UNIT_LOOP * loops },
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.always += other.always;
+        self.cache += other.cache;
+    }
+
+    /// With so much of the cache filled.
+    fn at(self, filled: f64) -> f64 {
+        self.always as f64 + filled * self.cache as f64
+    }
+}
+
 pub(super) struct Dispatch {
     pub(super) label: String,
     pub(super) kernel: &'static str,
     pub(super) reads: Reads,
+    loops: Loops,
     pipeline: wgpu::ComputePipeline,
     layout: wgpu::BindGroupLayout,
     buffers: Vec<(wgpu::Buffer, Place)>,
@@ -39,11 +92,16 @@ pub(super) struct Dispatch {
 pub struct Recording {
     dispatches: Vec<Dispatch>,
     params: Vec<u8>,
-    /// Dispatches that begin a piece, but for the first.
-    borders: Vec<usize>,
+    /// Whether each dispatch is a piece.
+    apart: bool,
 }
 
 impl Recording {
+    /// A list of which each dispatch is a piece: it may be submitted apart from the others.
+    pub fn apart() -> Self {
+        Self { apart: true, ..Self::default() }
+    }
+
     /// Notes one dispatch. `tensors` are bindings 1.. in the kernel's order. An error where the kernel would loop longer
     /// than every driver lets it.
     pub fn dispatch<P: bytemuck::Pod>(
@@ -71,6 +129,7 @@ impl Recording {
             label,
             kernel: kernel.source.name,
             reads: Reads::default(),
+            loops: Loops::default(),
             pipeline: kernel.pipeline.clone(),
             layout: kernel.layout.clone(),
             buffers: tensors.iter().map(|tensor| (tensor.buffer.clone(), tensor.place)).collect(),
@@ -83,15 +142,17 @@ impl Recording {
         Ok(())
     }
 
-    /// What follows begins a piece: it may be submitted apart from what came before.
-    pub fn border(&mut self) {
-        self.borders.push(self.dispatches.len());
-    }
-
     /// Notes what the last dispatch reads.
     pub fn reads(&mut self, reads: Reads) {
         if let Some(dispatch) = self.dispatches.last_mut() {
             dispatch.reads = reads;
+        }
+    }
+
+    /// Notes what the loops of the last dispatch go over.
+    pub fn loops(&mut self, loops: Loops) {
+        if let Some(dispatch) = self.dispatches.last_mut() {
+            dispatch.loops = loops;
         }
     }
 
@@ -153,11 +214,13 @@ impl Recording {
         };
         let steps = self.dispatches.into_iter().map(|dispatch| (bind(&dispatch), dispatch));
         let steps: Vec<_> = steps.collect();
-        let mut ends = self.borders;
-        ends.push(steps.len());
+        let mut efforts = sums(steps.iter().map(|(_, dispatch)| Effort::of(dispatch)));
+        if !self.apart || efforts.is_empty() {
+            efforts = vec![efforts.last().copied().unwrap_or_default()];
+        }
         Program {
             steps,
-            ends,
+            efforts,
             #[cfg(test)]
             loops,
         }
@@ -167,8 +230,8 @@ impl Recording {
 /// A finished recording: ready-made bind groups, to be encoded as often as wanted.
 pub struct Program {
     pub(super) steps: Vec<Step>,
-    /// Where each piece ends.
-    ends: Vec<usize>,
+    /// Of each piece and all before it.
+    efforts: Vec<Effort>,
     /// How often the loops of each dispatch went round, where the device counts that.
     #[cfg(test)]
     pub(super) loops: Option<super::Tensor>,
@@ -200,30 +263,102 @@ impl Program {
 
     /// Pieces that may be submitted apart, one at least.
     pub fn pieces(&self) -> usize {
-        self.ends.len()
+        self.efforts.len()
     }
 
     fn piece(&self, index: usize) -> &[Step] {
-        let begin = index.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.steps[begin..self.ends[index]]
+        if self.efforts.len() == 1 { &self.steps } else { &self.steps[index..=index] }
+    }
+
+    /// One that does nothing, with pieces of such efforts: always, and with a full cache.
+    #[cfg(test)]
+    pub(crate) fn of_efforts(efforts: &[[u64; 2]]) -> Self {
+        let efforts = efforts.iter().map(|&[always, cache]| Effort { always, cache });
+        Self { steps: Vec::new(), efforts: sums(efforts), loops: None }
     }
 }
 
-/// The piece of so many programs in a row, over and over.
-fn piece<'a>(programs: &[&'a Program], index: usize) -> &'a [Step] {
-    let mut index = index % pieces(programs);
-    for program in programs {
-        match index.checked_sub(program.pieces()) {
-            Some(beyond) => index = beyond,
-            None => return program.piece(index),
+/// Of each and all before it.
+fn sums(efforts: impl Iterator<Item = Effort>) -> Vec<Effort> {
+    let add = |sum: &mut Effort, effort| {
+        sum.add(effort);
+        Some(*sum)
+    };
+    efforts.scan(Effort::default(), add).collect()
+}
+
+/// The pieces of programs in a row, over and over.
+#[derive(Clone, Copy)]
+pub(crate) struct Pieces<'a> {
+    programs: &'a [&'a Program],
+    /// Of all the programs once.
+    count: usize,
+    /// Of a piece, in the mean, with a full cache.
+    effort: f64,
+    /// How much of the cache is filled.
+    filled: f64,
+}
+
+impl<'a> Pieces<'a> {
+    /// Over a full cache.
+    pub(crate) fn of(programs: &'a [&'a Program]) -> Self {
+        Self::over(programs, 1.0)
+    }
+
+    /// Over a cache of which so much is filled.
+    pub(crate) fn over(programs: &'a [&'a Program], filled: f64) -> Self {
+        let count: usize = programs.iter().map(|program| program.pieces()).sum();
+        let all = programs.iter().filter_map(|program| program.efforts.last());
+        let all: f64 = all.map(|effort| effort.at(1.0)).sum();
+        // A program has one piece at least.
+        Self { programs, count, effort: (all / count as f64).max(1.0), filled }
+    }
+
+    /// How many there are until it begins again.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// What a piece is thought to take, in the mean, in loops over numbers.
+    pub(crate) fn effort(&self) -> f64 {
+        self.effort
+    }
+
+    /// What all pieces before this one are thought to take, in mean pieces.
+    pub(crate) fn until(&self, index: usize) -> f64 {
+        let whole = index / self.count;
+        self.within(index % self.count)
+            + if whole > 0 { whole as f64 * self.within(self.count) } else { 0.0 }
+    }
+
+    /// Of the first so many.
+    fn within(&self, mut index: usize) -> f64 {
+        let mut effort = 0.0;
+        for program in self.programs {
+            let there = index.min(program.pieces());
+            effort +=
+                there.checked_sub(1).map_or(0.0, |last| program.efforts[last].at(self.filled));
+            index -= there;
         }
+        effort / self.effort
     }
-    &[]
-}
 
-/// The pieces of programs together.
-pub(crate) fn pieces(programs: &[&Program]) -> usize {
-    programs.iter().map(|program| program.pieces()).sum()
+    /// The largest, in mean pieces.
+    pub(crate) fn largest(&self) -> f64 {
+        let each = (0..self.count).map(|index| self.until(index + 1) - self.until(index));
+        each.fold(0.0, f64::max)
+    }
+
+    fn get(&self, index: usize) -> &'a [Step] {
+        let mut index = index % self.count;
+        for program in self.programs {
+            match index.checked_sub(program.pieces()) {
+                Some(beyond) => index = beyond,
+                None => return program.piece(index),
+            }
+        }
+        &[]
+    }
 }
 
 impl Gpu {
@@ -235,7 +370,7 @@ impl Gpu {
 
     /// The same with the programs that many times over.
     pub fn run_times(&self, times: usize, programs: &[&Program], copies: &[(&Tensor, &Readback)]) {
-        self.run_pieces(programs, 0..times * pieces(programs), copies);
+        self.run_pieces(programs, 0..times * Pieces::of(programs).count(), copies);
     }
 
     /// Submits some pieces of the programs, which are there over and over. What is submitted piece by piece computes
@@ -248,7 +383,8 @@ impl Gpu {
     ) {
         let mut encoder = self.device.create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        for (bind_group, dispatch) in range.flat_map(|index| piece(programs, index)) {
+        let pieces = Pieces::of(programs);
+        for (bind_group, dispatch) in range.flat_map(|index| pieces.get(index)) {
             #[cfg(test)]
             dispatch.made_from.note_run(self);
             dispatch.encode(&mut pass, bind_group);

@@ -149,8 +149,6 @@ pub(super) struct Folded<'a> {
     pub(super) partials: Option<u32>,
     /// The gain that `act.xn` is to have in it.
     gain: Option<&'a Tensor>,
-    /// Whether a layer begins after what waits.
-    pub(super) border: bool,
 }
 
 enum Waits<'a> {
@@ -183,7 +181,6 @@ impl<'a> Recorder<'a> {
         let Self { model, kernels, act, .. } = *self;
         let (Some(folded), Some(fused)) = (&mut self.folded, &kernels.fused) else { return Ok(()) };
         let (r, w, gain) = (&mut self.r, &model.weights, &norm.gain);
-        let border = std::mem::take(&mut folded.border);
         folded.gain = Some(gain);
         match (folded.waits.take(), folded.partials) {
             (Some(Waits::Embedding), _) => {
@@ -202,14 +199,8 @@ impl<'a> Recorder<'a> {
             (None, Some(1..)) => {}
             (None, _) => {
                 folded.partials = Some(0);
-                if border {
-                    r.border();
-                }
                 return self.norm(label, norm, [&act.x, &act.xn]); // xn [1, D]
             }
-        }
-        if border {
-            r.border();
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use super::pass::Recorder;
 use super::weights::{Layer, Matrix};
 use super::{Cache, Config, Kernels, Model};
 use crate::Result;
-use crate::gpu::{Gpu, Program, Tensor};
+use crate::gpu::{Gpu, Program, Recording, Tensor};
 use crate::ops::{Epilogue, ExpertTiles, FRAME, FRAME_ROW, carried, most_partials, splits};
 
 /// A layer of the model, over the residual stream x [T, D].
@@ -34,11 +34,9 @@ fn layer<'a>(p: &mut Recorder<'a>, c: &Config, kind: LayerKind, w: &'a Layer) ->
         // Both blocks read the stream as it was; one norm may serve both.
         let xn = if w.ffn_norm.is_some() { p.normed("ffn_norm", w.ffn_norm.as_ref())? } else { xn };
         p.linear_beside("attn_output", att, &w.attn_output, post)?; // x += [T, D]
-        p.border();
         xn
     } else {
         p.linear_residual("attn_output", att, &w.attn_output, post)?; // x += [T, D]
-        p.border();
         p.normed("ffn_norm", w.ffn_norm.as_ref())?
     };
     match &w.ffn_gate_inp {
@@ -50,7 +48,6 @@ fn layer<'a>(p: &mut Recorder<'a>, c: &Config, kind: LayerKind, w: &'a Layer) ->
 /// One feed-forward for all tokens, x += [T, D].
 fn feed_forward<'a>(p: &mut Recorder<'a>, c: &Config, w: &'a Layer, xn: &'a Tensor) -> Result<()> {
     p.linear("ffn_gate_up", c.feed_forward, xn, &w.ffn_gate_up, &p.act.h)?; // h [T, F]
-    p.border();
     let post = ("post_ffw_norm", w.post_ffw_norm.as_ref());
     p.linear_residual("ffn_down", &p.act.h, &w.ffn_down, post) // x += [T, D]
 }
@@ -66,7 +63,6 @@ fn experts<'a>(
     p.linear("ffn_gate_inp", Epilogue::Store, xn, router, &p.act.routes)?; // routes [T, E]
     p.route()?; // chosen [T, K]: experts and their shares
     p.experts("ffn_gate_up", c.feed_forward, xn, &w.ffn_gate_up, &p.act.h)?; // h [T, K, F]
-    p.border();
     p.experts("ffn_down", Epilogue::Add, &p.act.h, &w.ffn_down, &p.act.x) // x += [T, D], by their shares
 }
 
@@ -301,7 +297,7 @@ impl Pass {
     ) -> Result<Self> {
         let mut p = Recorder::new(model, kernels, cache, &act, None);
         layers(&mut p, model)?;
-        let body = std::mem::take(&mut p.r).finish(&model.gpu)?;
+        let body = std::mem::replace(&mut p.r, Recording::apart()).finish(&model.gpu)?;
         p.head(logits)?;
         let head = p.r.finish(&model.gpu)?;
         Ok(Self { act, body, head })

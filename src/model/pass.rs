@@ -42,7 +42,7 @@ impl<'a> Recorder<'a> {
     ) -> Self {
         let one = act.one() && look.is_none();
         let folded = (one && kernels.fused.is_some()).then(Folded::default);
-        let r = Recording::default();
+        let r = Recording::apart();
         Self { r, model, kernels, cache, act, look, layer: 0, folded, post: None, ready: false }
     }
 
@@ -91,14 +91,9 @@ impl<'a> Recorder<'a> {
         self.kernels.norm.record(&mut self.r, label, eps, tensors, bias.as_ref())
     }
 
-    /// Begins a layer. A pass may be submitted in parts that end before one.
+    /// Begins a layer.
     pub(super) fn begin(&mut self, layer: usize) {
         self.layer = layer;
-        match &mut self.folded {
-            Some(folded) => folded.border = layer > 0,
-            None if layer > 0 => self.r.border(),
-            None => {}
-        }
     }
 
     /// The stream, normalised: what a block reads. Where there is no norm it is the stream itself.
@@ -256,13 +251,6 @@ impl<'a> Recorder<'a> {
         op.record(r, label, epilogue, [&act.frame, from, chosen, out], weights)
     }
 
-    /// A place where a pass of many tokens may be submitted in two.
-    pub(super) fn border(&mut self) {
-        if !self.act.one() {
-            self.r.border();
-        }
-    }
-
     /// The logits of the last token, logits [1, V], or of each row, [R, V].
     pub(super) fn head(&mut self, logits: &Tensor) -> Result<()> {
         let Self { model, kernels, act, .. } = *self;
@@ -304,7 +292,7 @@ impl<'a> Recorder<'a> {
         if self.folded.as_ref().is_some_and(Folded::waits) {
             self.settle("output_norm".into(), norm)?;
         }
-        // Of many tokens, who asks for the norm wants it of one, or after a border.
+        // Of many tokens, who asks for the norm wants it of one, or computes it anew.
         let all = self.act.one() || self.act.frames.is_some();
         self.ready = self.add_post(all.then_some(norm))?;
         Ok(())

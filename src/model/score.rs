@@ -39,7 +39,6 @@ impl Scoring {
 
         let mut p = Recorder::new(model, kernels, cache, &act, None);
         layers(&mut p, model)?; // x [T, D]
-        p.r.border();
         let (Activations { frame, x, xn, .. }, (output, output_bias)) = (&act, w.output());
         p.norm("output_norm", &w.output_norm, [x, xn])?; // xn [T, D]
         let tensors = [frame, xn, &logits];

@@ -1,7 +1,8 @@
 //! Attention over sinks and ring.
+use super::matmul::Most;
 use super::{FRAME, ForKv, HEAD_TERMS, KvType, RingParams, Sums, WORKGROUP_MEMORY, expect_cache};
 use crate::Result;
-use crate::gpu::{Access, Gpu, Kernel, MOST_ITERATIONS, Recording, Tensor, Work};
+use crate::gpu::{Access, Gpu, Kernel, Loops, MOST_ITERATIONS, Recording, Tensor, Work};
 use crate::shaders::files;
 
 /// `Params` of every kernel around the cache: `shaders/lib/attention_params.wgsl`.
@@ -50,6 +51,7 @@ impl AttentionParams {
 pub struct Attention {
     chunk: Way,
     shape: HeadShape,
+    most: Most,
     /// Of tests alone: spans are this long.
     pub(crate) span: Option<u32>,
 }
@@ -85,6 +87,17 @@ impl Way {
             Self::Columns(..) => (0, 1 + 64 + 3 * (1 + 64) + 64, 64),
         };
         ([once, tile].map(u64::from), slots)
+    }
+
+    /// Workgroups of so few tokens that a pass need not have fewer, where `sharing` queries share each of so many heads of
+    /// keys.
+    fn fewest_groups(&self, kv_heads: u32, sharing: usize) -> u64 {
+        let each = match self {
+            Self::Heads(_, group) => 16 * sharing / *group as usize,
+            Self::Tiles(_) => 64 * sharing / TILE_QUERIES,
+            Self::Columns(kernel, each) => 8 * kernel.lanes() as usize * sharing / each,
+        };
+        u64::from(kv_heads) * each.max(1) as u64
     }
 }
 
@@ -272,7 +285,7 @@ impl Attention {
                 Way::Columns(make(Self::COLUMNS, 1).await?, queries)
             }
         };
-        Ok(Self { chunk, shape, span: None })
+        Ok(Self { chunk, shape, most: Most::of(gpu), span: None })
     }
 
     /// Workgroups that read each key and value in a pass of so many tokens.
@@ -319,7 +332,9 @@ impl Attention {
         let ([once, tile], slots) = way.iterations(head_dim as u32);
         // The same for every cache, so that two that hold the same keys at the same places give the same bits.
         let most = u32::try_from((MOST_ITERATIONS - once) / tile).unwrap_or(u32::MAX);
-        let span = self.span.unwrap_or(most.saturating_mul(slots));
+        let groups = way.fewest_groups(params.kv_heads, sharing);
+        let bounded = u32::try_from(self.most.groups(groups * tile)).unwrap_or(u32::MAX);
+        let span = self.span.unwrap_or(most.min(bounded).saturating_mul(slots));
         let (label, stored) = (label.into(), params.ring.sinks + params.ring.slots);
         for first in (0..stored).step_by(span as usize) {
             let tiles = span.min(stored - first).div_ceil(slots);
@@ -328,6 +343,7 @@ impl Attention {
             let label = if first == 0 { label.clone() } else { format!("{label}_from_{first}") };
             let tensors = [frame, q, k, v, terms, out, carry];
             recording.dispatch(label, kernel, params, &tensors, work)?;
+            recording.loops(Loops::Slots);
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use super::{
     WORKGROUP_MEMORY, expect_cache, expect_turns,
 };
 use crate::Result;
-use crate::gpu::{Access, Gpu, Kernel, KernelSource, Recording, Tensor, Work, wgsl};
+use crate::gpu::{Access, Gpu, Kernel, KernelSource, Loops, Recording, Tensor, Work, wgsl};
 use crate::shaders::files;
 use futures_util::future::try_join;
 
@@ -275,6 +275,7 @@ impl AttentionOne {
         let iterations = self.plan.iterations(params.head_dim);
         let work = Work { grid: [params.heads / self.plan.group, count, rows], iterations };
         recording.dispatch(label, &self.one, params, &tensors, work)?;
+        recording.loops(Loops::Slots);
         if count > 1 {
             let groups = (params.heads * params.head_dim / 4).div_ceil(self.join.lanes());
             let work = Work { grid: [groups, 1, rows], iterations: 2 * u64::from(count) };

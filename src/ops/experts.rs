@@ -4,7 +4,7 @@ use super::formats::{ForFormats, for_formats};
 use super::matmul::Rows;
 use super::{Epilogue, FRAME, Linear, Normed, Product, Sums};
 use crate::Result;
-use crate::gpu::{Access, Gpu, Reads, Recording, Tensor, Work};
+use crate::gpu::{Access, Gpu, Loops, Reads, Recording, Tensor, Work};
 use futures_util::future::try_join;
 
 /// `Params` of `shaders/experts.wgsl`.
@@ -221,6 +221,7 @@ impl Experts {
                 iterations: u64::from(iterations),
             };
             recording.dispatch(&label, kernel, params, &tensors, work)?;
+            recording.loops(Loops::Units);
             if tokens == 1 {
                 // As many as of this part if all parts have their share of what is chosen.
                 let chosen =

@@ -4,7 +4,7 @@ use super::formats::{ForFormats, for_formats};
 use super::matmul::split;
 use super::{Epilogue, ExpertWeights, GroupExperts, Product, WORKGROUP_MEMORY};
 use crate::Result;
-use crate::gpu::{Access, Gpu, Reads, Recording, Tensor, Work};
+use crate::gpu::{Access, Gpu, Loops, Reads, Recording, Tensor, Work};
 
 /// `Params` of `shaders/experts_rows.wgsl` and `shaders/experts_tiles.wgsl`.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -188,6 +188,7 @@ impl ExpertsMany {
                 iterations: self.iterations(params.units, kernel.lanes()),
             };
             recording.dispatch(&label, kernel, params, &tensors, work)?;
+            recording.loops(Loops::Units);
             // At most: once for each tile that may be there, as if all parts had their share of every expert.
             let weights = (part.quants.size() + part.scales.size()) * tiles as u64 / experts as u64;
             let inputs = (self.tiles.tokens() * 4 * cols) as u64;

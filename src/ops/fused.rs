@@ -2,11 +2,11 @@
 //! norm's gain, and partial sums; whoever reads that divides its result by the norm, and takes the mean off it too.
 use super::epilogue::ByEpilogue;
 use super::formats::{ByFormat, ForFormats, for_formats};
-use super::matmul::{Rows, expect_product, one_token_iterations, reads};
+use super::matmul::{Most, Rows, expect_product, one_token_iterations, reads};
 use super::{Epilogue, GetRowsParams, Linear, MatMulParams, NormKind, Product, Variant, int8};
 use crate::Result;
 use crate::format::DType;
-use crate::gpu::{Access, Gpu, Recording, Tensor, Work};
+use crate::gpu::{Access, Gpu, Loops, Recording, Tensor, Work};
 use futures_util::future::{try_join, try_join3};
 
 /// `Params` of `shaders/matvec_normed.wgsl`.
@@ -99,6 +99,7 @@ pub struct Fused {
     /// Rows of a workgroup.
     rows: u32,
     folds: Folds,
+    pub(crate) most: Most,
 }
 
 impl Fused {
@@ -224,7 +225,7 @@ impl Fused {
         let normed = variant.sources(normed, int8::NORMED);
         let residual = [Self::RESIDUAL, Self::RESIDUAL_SUBGROUP, Self::RESIDUAL_MANY];
         let residual = variant.sources(residual, int8::RESIDUAL);
-        let rows = ("ROWS", f64::from(variant.rows));
+        let each = ("ROWS", f64::from(variant.rows));
         let (added, stored): (Vec<_>, Vec<_>) =
             products.iter().partition(|(epilogue, _)| *epilogue == Epilogue::Add);
         let added: Vec<_> = added.into_iter().map(|(_, dtype): Product| dtype).collect();
@@ -232,16 +233,17 @@ impl Fused {
         let biased = ("BIASED", f64::from(u8::from(biased)));
         let aside: &[DType] = if beside { &added } else { &[] };
         let (normed, (residual, beside), get_rows) = try_join3(
-            ByEpilogue::new(gpu, &normed, &stored, &[lanes, rows, centred]),
+            ByEpilogue::new(gpu, &normed, &stored, &[lanes, each, centred]),
             try_join(
-                ByFormat::new(gpu, &residual, &added, &[lanes, rows, centred, biased]),
-                ByFormat::new(gpu, &residual, aside, &[lanes, rows, biased, ("BESIDE", 1.0)]),
+                ByFormat::new(gpu, &residual, &added, &[lanes, each, centred, biased]),
+                ByFormat::new(gpu, &residual, aside, &[lanes, each, biased, ("BESIDE", 1.0)]),
             ),
             ByFormat::new(gpu, &[Self::GET_ROWS], embedding, &[lanes, centred]),
         )
         .await?;
         let no_bias = Tensor::zeros(gpu, "no_bias", &[1])?;
-        Ok(Self { normed, residual, beside, get_rows, no_bias, rows: variant.rows, folds })
+        let (rows, most) = (variant.rows, Most::of(gpu));
+        Ok(Self { normed, residual, beside, get_rows, no_bias, rows, folds, most })
     }
 
     /// An error unless there is room for so many partial sums.
@@ -316,17 +318,20 @@ impl Fused {
         for part in &w.parts {
             let kernel = self.normed.get(epilogue, part.dtype)?;
             let (units, lanes) = (w.padded_cols() as u32 / 32, kernel.lanes());
-            let grid = Rows::of_one_token(part.rows, units, self.rows, lanes);
-            let product = MatMulParams::of(part, w, width, has_bias, grid);
-            let slopes = if centred { w.rows as u32 } else { 0 };
-            let params = NormedParams { product, partials, cols: w.cols as f32, eps, slopes };
-            let tensors = [xn, sums, &part.quants, &part.scales, bias, y];
-            let iterations = one_token_iterations(units, self.rows, grid.lanes)
-                + u64::from(partials.div_ceil(lanes));
-            let work = Work { grid: [grid.grid_x, grid.beyond, 1], iterations };
-            recording.dispatch(label, kernel, params, &tensors, work)?;
-            let sums = partials as usize * self.folds.kind.sums();
-            recording.reads(reads(part, self.rows, 4 * (w.padded_cols() + sums)));
+            for part in part.slices(units, self.rows, self.most.one(units, self.rows, lanes)) {
+                let grid = Rows::of_one_token(part.rows, units, self.rows, lanes);
+                let product = MatMulParams::of(&part, w, width, has_bias, grid);
+                let slopes = if centred { w.rows as u32 } else { 0 };
+                let params = NormedParams { product, partials, cols: w.cols as f32, eps, slopes };
+                let tensors = [xn, sums, &part.quants, &part.scales, bias, y];
+                let iterations = one_token_iterations(units, self.rows, grid.lanes)
+                    + u64::from(partials.div_ceil(lanes));
+                let work = Work { grid: [grid.grid_x, grid.beyond, 1], iterations };
+                recording.dispatch(label, kernel, params, &tensors, work)?;
+                recording.loops(Loops::Units);
+                let sums = partials as usize * self.folds.kind.sums();
+                recording.reads(reads(&part, self.rows, 4 * (w.padded_cols() + sums)));
+            }
         }
         Ok(())
     }
@@ -377,23 +382,27 @@ impl Fused {
         let mut partial0 = 0;
         for part in &w.parts {
             let kernel = kernels.get(part.dtype)?;
-            let units = w.padded_cols() as u32 / 32;
-            let grid = Rows::of_one_token(part.rows, units, self.rows, kernel.lanes());
-            let params = ResidualParams {
-                rows: part.rows as u32,
-                row0: part.row0 as u32,
-                units,
-                grid_x: grid.grid_x,
-                lanes: grid.lanes,
-                partial0,
-                all_rows: w.rows as u32,
-            };
-            partial0 += groups(part.rows);
-            let tensors = [x, &part.quants, &part.scales, gain, y, yn, sums];
-            let iterations = one_token_iterations(units, self.rows, grid.lanes);
-            let work = Work { grid: [grid.grid_x, grid.beyond, 1], iterations };
-            recording.dispatch(label, kernel, params, &tensors, work)?;
-            recording.reads(reads(part, self.rows, 4 * w.padded_cols()));
+            let (units, lanes) = (w.padded_cols() as u32 / 32, kernel.lanes());
+            // Slices end with whole workgroups: there are no more partial sums for them.
+            for part in part.slices(units, self.rows, self.most.one(units, self.rows, lanes)) {
+                let grid = Rows::of_one_token(part.rows, units, self.rows, lanes);
+                let params = ResidualParams {
+                    rows: part.rows as u32,
+                    row0: part.row0 as u32,
+                    units,
+                    grid_x: grid.grid_x,
+                    lanes: grid.lanes,
+                    partial0,
+                    all_rows: w.rows as u32,
+                };
+                partial0 += groups(part.rows);
+                let tensors = [x, &part.quants, &part.scales, gain, y, yn, sums];
+                let iterations = one_token_iterations(units, self.rows, grid.lanes);
+                let work = Work { grid: [grid.grid_x, grid.beyond, 1], iterations };
+                recording.dispatch(label, kernel, params, &tensors, work)?;
+                recording.loops(Loops::Units);
+                recording.reads(reads(&part, self.rows, 4 * w.padded_cols()));
+            }
         }
         Ok(partials)
     }

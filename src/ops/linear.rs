@@ -30,6 +30,41 @@ pub struct Part {
     pub scales: Tensor,
 }
 
+impl Part {
+    /// The same memory in slices of `most` workgroups, or few more, of so many rows `each`: cut where bindings may begin.
+    pub(super) fn slices(&self, units: u32, each: u32, most: u64) -> Vec<Self> {
+        let (units, each) = (units as usize, each as usize);
+        let (quants, scales) = words_of_eight_units(self.dtype);
+        let words = |rows: usize, of_eight: usize| rows * units * of_eight / 8;
+        let begins = |rows: &usize| {
+            let aligned =
+                |of_eight: usize| (rows * units * of_eight).is_multiple_of(8 * Tensor::ALIGN / 4);
+            aligned(quants) && aligned(scales)
+        };
+        // Of eight times what a binding is aligned to there is always one.
+        let step = (each..).step_by(each).find(begins).unwrap_or(self.rows);
+        let fit = usize::try_from(most).unwrap_or(usize::MAX).saturating_mul(each).max(step);
+        let rows = self.rows.div_ceil(self.rows.div_ceil(fit)).next_multiple_of(step);
+        let slice = |first: usize| {
+            let end = first + rows;
+            let view = |tensor: &Tensor, of_eight| {
+                let begin = words(first, of_eight);
+                // The last one has the words of an odd last unit, too.
+                let end = if end < self.rows { words(end, of_eight) } else { tensor.len() };
+                tensor.view(&tensor.label, begin, &[end - begin])
+            };
+            Self {
+                dtype: self.dtype,
+                row0: self.row0 + first,
+                rows: rows.min(self.rows - first),
+                quants: view(&self.quants, quants),
+                scales: view(&self.scales, scales),
+            }
+        };
+        (0..self.rows).step_by(rows).map(slice).collect()
+    }
+}
+
 /// A matrix [rows, cols]. `Y = X W^T`, as in the file.
 pub struct Linear {
     /// What captures and errors call it.

@@ -4,7 +4,7 @@ use super::formats::{ForFormats, for_formats};
 use super::variant::MANY_ROWS;
 use super::{Epilogue, FRAME, Linear, Part, Product, Variant, WORKGROUP_MEMORY, int8};
 use crate::Result;
-use crate::gpu::{Access, Gpu, Reads, Recording, Tensor, Work};
+use crate::gpu::{Access, Gpu, Loops, Reads, Recording, Tensor, Work};
 use futures_util::future::try_join;
 
 /// Workgroups that one dimension of a grid may have on every WebGPU device.
@@ -107,6 +107,27 @@ fn row_lanes(units: u32, lanes: u32, sets: u32) -> u32 {
     good.or(choices().rev().min_by_key(|&each| turns(each))).unwrap_or(lanes)
 }
 
+/// Loops that one dispatch makes at most for one tile of tokens: on software drivers, where a dispatch costs little, and a
+/// slow one makes a million of them in a second. A GPU is kept busy by large dispatches.
+#[derive(Clone, Copy)]
+pub(crate) struct Most(pub(crate) u64);
+
+impl Most {
+    pub(super) fn of(gpu: &Gpu) -> Self {
+        Self(if gpu.tier.cpu { 100_000 } else { u64::MAX })
+    }
+
+    /// Workgroups of so many loops.
+    pub(super) fn groups(self, iterations: u64) -> u64 {
+        (self.0 / (1 + iterations)).max(1)
+    }
+
+    /// The same of a product of one token.
+    pub(super) fn one(self, units: u32, rows: u32, lanes: u32) -> u64 {
+        self.groups(one_token_iterations(units, rows, lanes))
+    }
+}
+
 /// The grid of workgroups that have `each` of `rows` rows, as lines and their number.
 pub(super) fn split(rows: usize, each: u32) -> (u32, u32) {
     let groups = (rows as u32).div_ceil(each);
@@ -135,6 +156,7 @@ pub struct MatMul {
     variant: Variant,
     /// Rows and tokens that one workgroup of a chunk's product takes.
     tile: [u32; 2],
+    pub(crate) most: Most,
 }
 
 pub(super) const ONE: &[Access] =
@@ -252,7 +274,8 @@ impl MatMul {
         let v = &variant.sources(v, int8::MATVEC);
         let m = &[m];
         let (matvec, matmul) = try_join(make(v, variant.rows, one), make(m, tile[0], many)).await?;
-        Ok(Self { matvec, matmul, no_bias: Tensor::zeros(gpu, "no_bias", &[1])?, variant, tile })
+        let no_bias = Tensor::zeros(gpu, "no_bias", &[1])?;
+        Ok(Self { matvec, matmul, no_bias, variant, tile, most: Most::of(gpu) })
     }
 
     /// Of a chunk's product over so many units.
@@ -324,22 +347,29 @@ impl MatMul {
             if one {
                 let kernel = self.matvec.get(epilogue, part.dtype)?;
                 let (rows, lanes) = (self.variant.rows, kernel.lanes());
-                let grid = Rows::of_one_token(part.rows, units, rows, lanes);
-                let params = MatMulParams::of(part, w, width, has_bias, grid);
-                let tensors = [x, &part.quants, &part.scales, bias, y];
-                let iterations = one_token_iterations(units, rows, grid.lanes);
-                let work = Work { grid: [grid.grid_x, grid.beyond, 1], iterations };
-                recording.dispatch(&label, kernel, params, &tensors, work)?;
-                recording.reads(reads(part, self.variant.rows, 4 * w.padded_cols()));
-            } else {
-                let kernel = self.matmul.get(epilogue, part.dtype)?;
-                let (grid_x, beyond) = split(part.rows, self.tile[0]);
-                let grid = Rows { each: self.tile[0], grid_x, beyond, lanes: 0 };
-                let params = MatMulParams::of(part, w, width, has_bias, grid);
+                for part in part.slices(units, rows, self.most.one(units, rows, lanes)) {
+                    let grid = Rows::of_one_token(part.rows, units, rows, lanes);
+                    let params = MatMulParams::of(&part, w, width, has_bias, grid);
+                    let tensors = [x, &part.quants, &part.scales, bias, y];
+                    let iterations = one_token_iterations(units, rows, grid.lanes);
+                    let work = Work { grid: [grid.grid_x, grid.beyond, 1], iterations };
+                    recording.dispatch(&label, kernel, params, &tensors, work)?;
+                    recording.loops(Loops::Units);
+                    recording.reads(reads(&part, rows, 4 * w.padded_cols()));
+                }
+                continue;
+            }
+            let kernel = self.matmul.get(epilogue, part.dtype)?;
+            let ([rows, columns], iterations) = (self.tile, self.iterations(units, kernel.lanes()));
+            // A pass that takes long has fewer tokens: a tile of them in the end.
+            for part in part.slices(units, rows, self.most.groups(iterations)) {
+                let (grid_x, beyond) = split(part.rows, rows);
+                let grid = Rows { each: rows, grid_x, beyond, lanes: 0 };
+                let params = MatMulParams::of(&part, w, width, has_bias, grid);
                 let tensors = [frame, x, &part.quants, &part.scales, bias, y];
-                let grid = [grid_x, (tokens as u32).div_ceil(self.tile[1]), beyond];
-                let work = Work { grid, iterations: self.iterations(params.units, kernel.lanes()) };
-                recording.dispatch(&label, kernel, params, &tensors, work)?;
+                let grid = [grid_x, (tokens as u32).div_ceil(columns), beyond];
+                recording.dispatch(&label, kernel, params, &tensors, Work { grid, iterations })?;
+                recording.loops(Loops::Units);
             }
         }
         Ok(())

@@ -2,11 +2,11 @@
 //! others there are: one kernel for 1, 2, 4 and 8 of them, that adds up in one order.
 use super::epilogue::ByEpilogue;
 use super::formats::{ForFormats, for_formats};
-use super::matmul::{MANY, Rows, expect_product, reads, split};
+use super::matmul::{MANY, Most, Rows, expect_product, reads, split};
 use super::variant::MANY_ROWS;
 use super::{Epilogue, FRAME, Linear, MatMulParams, Product, Variant, WORKGROUP_MEMORY};
 use crate::Result;
-use crate::gpu::{Gpu, Recording, Tensor, Work};
+use crate::gpu::{Gpu, Loops, Recording, Tensor, Work};
 use futures_util::future::try_join4;
 
 /// Tokens that a workgroup takes.
@@ -18,6 +18,7 @@ pub struct MatMulFew {
     no_bias: Tensor,
     /// Rows of a workgroup.
     rows: u32,
+    pub(crate) most: Most,
 }
 
 impl MatMulFew {
@@ -53,7 +54,8 @@ impl MatMulFew {
         let [one, two, four, eight] = COLUMNS.map(make);
         let (one, two, four, eight) = try_join4(one, two, four, eight).await?;
         let no_bias = Tensor::zeros(gpu, "no_bias", &[1])?;
-        Ok(Some(Self { kernels: [one, two, four, eight], no_bias, rows }))
+        let kernels = [one, two, four, eight];
+        Ok(Some(Self { kernels, no_bias, rows, most: Most::of(gpu) }))
     }
 
     /// Records `y = epilogue(x w^T + bias)` as [`MatMul::record`](super::MatMul::record) does. `frame`: `[4]`; `x`: `[T, K]`;
@@ -77,21 +79,21 @@ impl MatMulFew {
         let bias = bias.unwrap_or(&self.no_bias);
         for part in &w.parts {
             let kernel = self.kernels[at].get(epilogue, part.dtype)?;
-            let (grid_x, beyond) = split(part.rows, self.rows);
-            let grid = Rows { each: self.rows, grid_x, beyond, lanes: 0 };
-            let params = MatMulParams::of(part, w, width, has_bias, grid);
-            let tensors = [frame, x, &part.quants, &part.scales, bias, y];
+            let (units, rows) = (w.padded_cols() as u32 / 32, u64::from(self.rows));
+            let each = u64::from(units.div_ceil(kernel.lanes())) * (1 + rows);
+            let iterations = 2 * rows + each + columns as u64 * (1 + rows / 4);
             let groups = tokens.div_ceil(columns);
-            let rows = u64::from(self.rows);
-            let units = u64::from(params.units.div_ceil(kernel.lanes()));
-            let last = columns as u64 * (1 + rows / 4);
-            let work = Work {
-                grid: [grid_x, groups as u32, beyond],
-                iterations: 2 * rows + units * (1 + rows) + last,
-            };
-            recording.dispatch(label, kernel, params, &tensors, work)?;
-            let once = reads(part, self.rows, 4 * columns * w.padded_cols());
-            recording.reads(once.times(groups as u64));
+            for part in part.slices(units, self.rows, self.most.groups(iterations)) {
+                let (grid_x, beyond) = split(part.rows, self.rows);
+                let grid = Rows { each: self.rows, grid_x, beyond, lanes: 0 };
+                let params = MatMulParams::of(&part, w, width, has_bias, grid);
+                let tensors = [frame, x, &part.quants, &part.scales, bias, y];
+                let work = Work { grid: [grid_x, groups as u32, beyond], iterations };
+                recording.dispatch(label, kernel, params, &tensors, work)?;
+                recording.loops(Loops::Units);
+                let once = reads(&part, self.rows, 4 * columns * w.padded_cols());
+                recording.reads(once.times(groups as u64));
+            }
         }
         Ok(())
     }

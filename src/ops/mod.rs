@@ -59,6 +59,8 @@ pub use int8::ActivationType;
 pub use kv::{ForKv, KvType};
 pub(crate) use linear::same_type;
 pub use linear::{Join, Linear, Part};
+#[cfg(test)]
+pub(crate) use matmul::Most;
 pub use matmul::{MatMul, MatMulParams};
 pub use matmul_few::MatMulFew;
 pub use nll::{Nll, NllParams};

@@ -1,7 +1,7 @@
 //! Work into the device: in one submission, or a part after another where it takes long.
 use super::{Portions, Session};
 use crate::Result;
-use crate::gpu::{Gpu, Program, Readback, Tensor, pieces};
+use crate::gpu::{Gpu, Pieces, Program, Readback, Tensor};
 use crate::model::{Cache, Kernels, Pass};
 use std::time::Duration;
 use web_time::Instant;
@@ -57,7 +57,7 @@ pub(super) struct Flight {
     open: Group,
 }
 
-/// Pieces of full passes that were submitted one after another.
+/// Pieces of full passes, in mean ones, that were submitted one after another.
 #[derive(Clone, Copy, Default)]
 struct Group {
     back: usize,
@@ -74,8 +74,7 @@ impl Group {
 }
 
 impl Portions {
-    /// Submits programs that begin with the body of a step so many times, as many pieces at once as fit, then the copies.
-    /// Gives the number of submissions.
+    /// Submits programs so many times, as many pieces at once as fit, then the copies. Gives the number of submissions.
     pub(super) fn submit(
         &self,
         gpu: &Gpu,
@@ -83,10 +82,10 @@ impl Portions {
         programs: &[&Program],
         copies: &[(&Tensor, &Readback)],
     ) -> usize {
-        let alike = [programs[0].pieces(), pieces(programs)];
-        let (all, mut at, mut submissions) = (times * alike[1], 0, 0);
+        let pieces = Pieces::of(programs);
+        let (all, mut at, mut submissions) = (times * pieces.count(), 0, 0);
         while at < all {
-            let end = self.end(at, alike, all);
+            let end = self.end(at, &pieces, all, 1.0);
             gpu.run_pieces(programs, at..end, if end == all { copies } else { &[] });
             (at, submissions) = (end, submissions + 1);
         }
@@ -201,9 +200,9 @@ impl Session {
         go_on: &mut impl FnMut() -> bool,
     ) -> Result<bool> {
         let Part { place, tokens, with_logits, last } = part;
-        let (can_end, chunk) = (self.can_end_within(tokens.len()), self.cache.settings().chunk);
+        let can_end = self.can_end_within(tokens.len());
         let one = self.pass_for(tokens.len()).1;
-        let share = if one { 1.0 } else { tokens.len() as f64 / chunk as f64 };
+        let share = if one { 1.0 } else { self.share(tokens.len()) };
         let mut at = 0;
         loop {
             if at == 0 || can_end {
@@ -214,14 +213,15 @@ impl Session {
             }
             let (pass, _) = self.pass_for(tokens.len());
             let programs = &[&pass.body, &pass.head][..1 + usize::from(with_logits)];
-            let (body, all, portions) =
-                (pass.body.pieces(), pieces(programs), self.portions.of(one));
-            let end = portions.end(at, [body, all], all);
+            let filled = self.cache.filled(place + tokens.len() as u64);
+            let (pieces, portions) = (Pieces::over(programs, filled), self.portions.of(one));
+            let all = pieces.count();
+            let end = portions.end(at, &pieces, all, share);
             if at == 0 {
                 pass.act.tokens.write(&self.model.gpu, 0, tokens);
                 pass.act.frame.write(&self.model.gpu, 0, &self.frame(place, tokens.len()));
             }
-            let pieces = (end - at) as f64 * share;
+            let pieces = (pieces.until(end) - pieces.until(at)) * share;
             // What cannot end within is waited for whole.
             let open = if one { flight.open.one } else { flight.open.many };
             let closes = match portions.is_known() {
@@ -252,9 +252,16 @@ impl Session {
     /// How many of a pass's tokens go at once. It is the same pass with fewer of them, and no result is another for it.
     pub(super) fn at_once(&self, tokens: usize) -> usize {
         let (chunk, tile) = (self.cache.settings().chunk, self.kernels.tile_tokens());
-        let fit = self.portions.many.tokens(chunk, tile);
+        let Some(pass) = &self.prefill else { return tokens };
+        let fit = self.portions.many.tokens(chunk, tile, Pieces::of(&[&pass.body]).largest());
         // A token by itself would be another kernel's.
         if tokens <= fit + 1 { tokens } else { fit }
+    }
+
+    /// What a pass over so many tokens takes beside one over a full chunk: both are of whole tiles.
+    fn share(&self, tokens: usize) -> f64 {
+        let chunk = self.cache.settings().chunk;
+        tokens.next_multiple_of(self.kernels.tile_tokens()).min(chunk) as f64 / chunk as f64
     }
 
     /// Whether a pass over so many tokens can be left in the middle: where the last token before it can still be fed

@@ -15,6 +15,7 @@ mod norm_ops;
 mod row_ops;
 mod sample_op;
 mod shift_op;
+mod slice_ops;
 mod softmax_start;
 mod state_ops;
 mod weight_ops;
