@@ -1,6 +1,6 @@
 //! Whoever leads streams on: which of them go, their steps into the device, and what came of them.
 use super::{Given, Rows};
-use crate::gpu::{Program, Readback, Tensor, pieces};
+use crate::gpu::{Pieces, Program, Readback, Tensor};
 use crate::model::{Pass, reduce};
 use crate::ops::{FRAME, FRAME_ROW, NO_TOKEN};
 use crate::session::Portions;
@@ -154,7 +154,7 @@ impl Rows {
             driver.steps.took(*steps, time);
         }
         let (pass, choices) = &self.passes[flight.pass];
-        let all = steps * pieces(&[&pass.body, &pass.head, choices]);
+        let all = steps * Pieces::of(&[&pass.body, &pass.head, choices]).count();
         driver.portions[flight.pass].took(all as f64, flight.submissions, time);
     }
 
