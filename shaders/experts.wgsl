@@ -13,7 +13,8 @@
 //   6        bias     read    f32        [E M] or [1]      added where has_bias
 //   7        y        write   f32        [T, K, y_stride]  activations ([T, y_stride] where results are added)
 //
-//   grid:      [ceil(M/(4 sets)), K, T] workgroups, four rows for each set of lanes; [.., 1, T] where results are added
+//   grid:      [ceil(M/(4 sets)), K, T] workgroups, four rows for each set of lanes; [.., 1, T] where results are added; or
+//              fewer in a line, of rows from from_row on
 //   requires:  C a multiple of 32; an epilogue with a gate, and M even, or the one that adds
 //   uses:      lib/plain.wgsl, lib/block.wgsl, lib/inputs.wgsl, lib/reads.wgsl, lib/epilogue.wgsl, one lib/<type>.wgsl and
 //              what that uses; lib/reduce4.wgsl, or lib/reduce_subgroup.wgsl where a workgroup is one subgroup
@@ -35,6 +36,7 @@ struct Params {
     partials: u32,  // how many of squares there are
     cols: f32,      // elements that their mean is of
     eps: f32,
+    from_row: u32,  // of each expert, where this dispatch begins
 }
 
 @group(0) @binding(0) var<storage, read> params: Params;
@@ -107,7 +109,7 @@ fn main(
         return;
     }
     let own = lane % params.lanes;
-    let row = 4u * (WG / params.lanes * group.x + lane / params.lanes);
+    let row = params.from_row + 4u * (WG / params.lanes * group.x + lane / params.lanes);
     let begin = token * params.used;
     var sums = vec4(0.0);
     if EPILOGUE == ADD {

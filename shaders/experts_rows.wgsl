@@ -10,7 +10,8 @@
 //   5        bias    read     f32        [E M] or [1]       added where has_bias
 //   6        y       write    f32        [T, K, y_stride]   activations
 //
-//   grid:      [ceil(M/ROWS), tiles, 1] workgroups, ROWS rows of an expert x 8 of its choices
+//   grid:      [ceil(M/ROWS), tiles, 1] workgroups, ROWS rows of an expert x 8 of its choices; or fewer in a line, of rows
+//              from from_row on
 //   requires:  C a multiple of 32; ROWS and M even, or no gate; TILE = 8
 //   uses:      lib/block.wgsl, lib/inputs.wgsl, lib/reads.wgsl, lib/epilogue.wgsl, lib/grouped.wgsl, one lib/<type>.wgsl and
 //              what that uses
@@ -56,8 +57,9 @@ fn main(
     let tile = tile_at(group.y);
     let start = tile.expert * params.each;
     // Of the workgroup's rows those of this part.
-    let begin = max(start + ROWS * group.x, params.row0);
-    let end = min(start + min(ROWS * (group.x + 1u), params.each), params.row0 + params.rows);
+    let from_row = params.from_row + ROWS * group.x;
+    let begin = max(start + from_row, params.row0);
+    let end = min(start + min(from_row + ROWS, params.each), params.row0 + params.rows);
     if tile.count == 0u || begin >= end {
         return;
     }

@@ -77,7 +77,7 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let tile = tile_at(group.y);
-    let first_row = ROWS * group.x;
+    let first_row = params.from_row + ROWS * group.x;
     let start = tile.expert * params.each + first_row;
     let end = min(start + ROWS, (tile.expert + 1u) * params.each);
     if tile.count == 0u || start >= params.row0 + params.rows || end <= params.row0 {

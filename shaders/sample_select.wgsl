@@ -8,7 +8,7 @@
 //   4        banned      read     u32        [S, ceil(V/32)]       one bit a token
 //   5        bias        read     f32        [S, V], or [1, 1]     added to logits; not read where nothing is
 //   6        counts      read     u32        [S, V], or [1, 1]     how often an id is recent; not read without penalties
-//   7        candidates  write    vec2<u32>  [rows, slices, EACH]    key and id, in the order of the ids; key 0: none
+//   7        candidates  write    vec2<u32>  [rows, slices, EACH]  key and id, in the order of the ids; key 0: none
 //
 //   grid:      [slices, rows, 1] workgroups, slices = ceil(V/1024)
 //   requires:  WG a power of two, at most 256

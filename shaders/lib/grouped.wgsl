@@ -17,6 +17,7 @@ struct Params {
     each: u32,      // M
     readers: u32,   // choices that read the same row of x: K, or 1
     tile: u32,      // TILE
+    from_row: u32,  // of each expert, where this dispatch begins
 }
 
 struct Tile {

@@ -15,6 +15,6 @@ struct Sampling {
     seed_low: u32,
     seed_high: u32,
     each: u32,        // EACH, candidates of a slice: top-k, or all of it
-    @size(212)
+    @size(212)        // so that the next one begins after 256 bytes
     biased: u32,      // 1 where something is added to logits
 }

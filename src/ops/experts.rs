@@ -1,7 +1,7 @@
 //! Products of tokens with the matrices of the experts that they go to.
 use super::epilogue::ByEpilogue;
 use super::formats::{ForFormats, for_formats};
-use super::matmul::Rows;
+use super::matmul::{Most, Rows};
 use super::{Epilogue, FRAME, Linear, Normed, Product, Sums};
 use crate::Result;
 use crate::gpu::{Access, Gpu, Loops, Reads, Recording, Tensor, Work};
@@ -33,6 +33,8 @@ pub struct ExpertsParams {
     pub cols: f32,
     /// Added to it.
     pub eps: f32,
+    /// Where this dispatch begins in the rows of each expert.
+    pub from_row: u32,
 }
 
 /// What the matrix of all experts is: their rows one after another, and what is added to their products.
@@ -52,6 +54,7 @@ pub struct Experts {
     /// Those that divide by a norm.
     normed: ByEpilogue,
     no_bias: Tensor,
+    pub(crate) most: Most,
 }
 
 const BINDINGS: &[Access] = &[
@@ -108,7 +111,8 @@ impl Experts {
             ByEpilogue::new(gpu, &sources, &gated, &[lanes, ("NORMED", 1.0)]),
         )
         .await?;
-        Ok(Self { kernels, normed, no_bias: Tensor::zeros(gpu, "no_bias", &[1])? })
+        let no_bias = Tensor::zeros(gpu, "no_bias", &[1])?;
+        Ok(Self { kernels, normed, no_bias, most: Most::of(gpu) })
     }
 
     /// Records `y[t, s] = epilogue(x[t] w_e^T + bias_e)` for the experts e = chosen[t, s], or with [`Epilogue::Add`]
@@ -209,6 +213,7 @@ impl Experts {
                 partials,
                 cols: w.cols as f32,
                 eps,
+                from_row: 0,
             };
             let bias = bias.unwrap_or(&self.no_bias);
             let tensors = [first, x, chosen, &part.quants, &part.scales, bias, y];
@@ -216,19 +221,20 @@ impl Experts {
             // Partial sums are added up too, and four rows stored.
             let shares = partials.div_ceil(kernel.lanes()) + 2 * (8 + 8);
             let iterations = in_turn * (1 + units.div_ceil(grid.lanes)) + 2 * (8 + 8) + 4 + shares;
-            let work = Work {
-                grid: [grid.grid_x, at_once, tokens as u32],
-                iterations: u64::from(iterations),
-            };
-            recording.dispatch(&label, kernel, params, &tensors, work)?;
-            recording.loops(Loops::Units);
-            if tokens == 1 {
-                // As many as of this part if all parts have their share of what is chosen.
-                let chosen =
-                    (part.quants.size() + part.scales.size()) * used as u64 / experts as u64;
-                let activations =
-                    u64::from(grid.grid_x) * (used * 4 * (cols + partials as usize)) as u64;
-                recording.reads(Reads { weights: chosen, activations });
+            let iterations = u64::from(iterations);
+            // As many as of this part if all parts have their share of what is chosen.
+            let chosen = (part.quants.size() + part.scales.size()) * used as u64 / experts as u64;
+            let read = used as u64 * (4 * (cols + partials as usize)) as u64;
+            for slice in self.most.slices(grid.grid_x, u64::from(at_once) * iterations) {
+                let groups = slice.end - slice.start;
+                let params = ExpertsParams { from_row: slice.start * grid.each, ..params };
+                let work = Work { grid: [groups, at_once, tokens as u32], iterations };
+                recording.dispatch(&label, kernel, params, &tensors, work)?;
+                recording.loops(Loops::Units);
+                if tokens == 1 {
+                    let weights = chosen * u64::from(groups) / u64::from(grid.grid_x);
+                    recording.reads(Reads { weights, activations: u64::from(groups) * read });
+                }
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Products of many tokens with the matrices of the experts that they go to, by expert.
 use super::epilogue::ByEpilogue;
 use super::formats::{ForFormats, for_formats};
-use super::matmul::split;
+use super::matmul::{Most, split};
 use super::{Epilogue, ExpertWeights, GroupExperts, Product, WORKGROUP_MEMORY};
 use crate::Result;
 use crate::gpu::{Access, Gpu, Loops, Reads, Recording, Tensor, Work};
@@ -26,6 +26,8 @@ pub struct ExpertsManyParams {
     pub readers: u32,
     /// Choices of a tile.
     pub tile: u32,
+    /// Where this dispatch begins in the rows of each expert.
+    pub from_row: u32,
 }
 
 /// Which kernel multiplies many tokens with their experts' matrices.
@@ -64,6 +66,7 @@ pub struct ExpertsMany {
     no_bias: Tensor,
     tiles: ExpertTiles,
     rows: u32,
+    pub(crate) most: Most,
 }
 
 const BINDINGS: &[Access] =
@@ -116,7 +119,8 @@ impl ExpertsMany {
         let products: Vec<Product> = products.iter().map(stored).collect();
         let overrides = [("WG", f64::from(lanes)), ("ROWS", f64::from(rows))];
         let kernels = ByEpilogue::new(gpu, &[source], &products, &overrides).await?;
-        Ok(Self { kernels, no_bias: Tensor::zeros(gpu, "no_bias", &[1])?, tiles, rows })
+        let no_bias = Tensor::zeros(gpu, "no_bias", &[1])?;
+        Ok(Self { kernels, no_bias, tiles, rows, most: Most::of(gpu) })
     }
 
     fn iterations(&self, units: u32, lanes: u32) -> u64 {
@@ -164,7 +168,10 @@ impl ExpertsMany {
             bias.expect(OP, [w.rows])?;
         }
         let label = label.into();
-        let [tiles, _] = groups.dims(OP)?;
+        let [tiles, stride] = groups.dims(OP)?;
+        // A pass that takes long has fewer tokens: a tile of them in the end.
+        let tile = stride - 2;
+        let least = GroupExperts::most_tiles([tokens.min(tile), used, experts], tile);
         let (grid_x, beyond) = split(each, self.rows);
         if beyond > 1 {
             return Err(y.misfit(OP, "fewer rows of an expert".into()));
@@ -180,20 +187,24 @@ impl ExpertsMany {
                 each: each as u32,
                 readers: readers as u32,
                 tile: self.tiles.tokens() as u32,
+                from_row: 0,
             };
             let bias = bias.unwrap_or(&self.no_bias);
             let tensors = [x, groups, &part.quants, &part.scales, bias, y];
-            let work = Work {
-                grid: [grid_x, tiles as u32, 1],
-                iterations: self.iterations(params.units, kernel.lanes()),
-            };
-            recording.dispatch(&label, kernel, params, &tensors, work)?;
-            recording.loops(Loops::Units);
+            let iterations = self.iterations(params.units, kernel.lanes());
             // At most: once for each tile that may be there, as if all parts had their share of every expert.
             let weights = (part.quants.size() + part.scales.size()) * tiles as u64 / experts as u64;
             let inputs = (self.tiles.tokens() * 4 * cols) as u64;
-            let activations = u64::from(grid_x) * tiles as u64 * inputs;
-            recording.reads(Reads { weights, activations });
+            for slice in self.most.slices(grid_x, least as u64 * iterations) {
+                let groups = slice.end - slice.start;
+                let params = ExpertsManyParams { from_row: slice.start * self.rows, ..params };
+                let work = Work { grid: [groups, tiles as u32, 1], iterations };
+                recording.dispatch(&label, kernel, params, &tensors, work)?;
+                recording.loops(Loops::Units);
+                let weights = weights * u64::from(groups) / u64::from(grid_x);
+                let activations = u64::from(groups) * tiles as u64 * inputs;
+                recording.reads(Reads { weights, activations });
+            }
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use super::{Epilogue, FRAME, Linear, Part, Product, Variant, WORKGROUP_MEMORY, i
 use crate::Result;
 use crate::gpu::{Access, Gpu, Loops, Reads, Recording, Tensor, Work};
 use futures_util::future::try_join;
+use std::ops::Range;
 
 /// Workgroups that one dimension of a grid may have on every WebGPU device.
 const MAX_GRID: u32 = 65_535;
@@ -120,6 +121,12 @@ impl Most {
     /// Workgroups of so many loops.
     pub(super) fn groups(self, iterations: u64) -> u64 {
         (self.0 / (1 + iterations)).max(1)
+    }
+
+    /// A line of so many workgroups in slices, where those in a column make so many loops together.
+    pub(super) fn slices(self, line: u32, iterations: u64) -> impl Iterator<Item = Range<u32>> {
+        let groups = u32::try_from(self.groups(iterations)).unwrap_or(u32::MAX).min(line.max(1));
+        (0..line).step_by(groups as usize).map(move |at| at..line.min(at.saturating_add(groups)))
     }
 
     /// The same of a product of one token.
