@@ -168,10 +168,10 @@ impl ExpertsMany {
             bias.expect(OP, [w.rows])?;
         }
         let label = label.into();
-        let [tiles, stride] = groups.dims(OP)?;
+        let [tiles, _] = groups.dims(OP)?;
         // A pass that takes long has fewer tokens: a tile of them in the end.
-        let tile = stride - 2;
-        let least = GroupExperts::most_tiles([tokens.min(tile), used, experts], tile);
+        let tile = self.tiles.tokens();
+        let [least, _] = self.tiles.groups([tokens.min(tile), used, experts]);
         let (grid_x, beyond) = split(each, self.rows);
         if beyond > 1 {
             return Err(y.misfit(OP, "fewer rows of an expert".into()));
@@ -186,7 +186,7 @@ impl ExpertsMany {
                 has_bias: u32::from(bias.is_some()),
                 each: each as u32,
                 readers: readers as u32,
-                tile: self.tiles.tokens() as u32,
+                tile: tile as u32,
                 from_row: 0,
             };
             let bias = bias.unwrap_or(&self.no_bias);
@@ -194,7 +194,7 @@ impl ExpertsMany {
             let iterations = self.iterations(params.units, kernel.lanes());
             // At most: once for each tile that may be there, as if all parts had their share of every expert.
             let weights = (part.quants.size() + part.scales.size()) * tiles as u64 / experts as u64;
-            let inputs = (self.tiles.tokens() * 4 * cols) as u64;
+            let inputs = (tile * 4 * cols) as u64;
             for slice in self.most.slices(grid_x, least as u64 * iterations) {
                 let groups = slice.end - slice.start;
                 let params = ExpertsManyParams { from_row: slice.start * self.rows, ..params };
