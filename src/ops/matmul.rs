@@ -123,15 +123,16 @@ impl Most {
         (self.0 / (1 + iterations)).max(1)
     }
 
-    /// A line of so many workgroups in slices, where those in a column make so many loops together.
-    pub(super) fn slices(self, line: u32, iterations: u64) -> impl Iterator<Item = Range<u32>> {
-        let groups = u32::try_from(self.groups(iterations)).unwrap_or(u32::MAX).min(line.max(1));
-        (0..line).step_by(groups as usize).map(move |at| at..line.min(at.saturating_add(groups)))
-    }
-
     /// The same of a product of one token.
     pub(super) fn one(self, units: u32, rows: u32, lanes: u32) -> u64 {
         self.groups(one_token_iterations(units, rows, lanes))
+    }
+
+    /// A line of so many workgroups in slices, where those in a column make so many loops together: for rows that lie apart,
+    /// as those of several experts, which [`Part::slices`] cannot cut.
+    pub(super) fn slices(self, line: u32, iterations: u64) -> impl Iterator<Item = Range<u32>> {
+        let groups = u32::try_from(self.groups(iterations)).unwrap_or(u32::MAX).min(line.max(1));
+        (0..line).step_by(groups as usize).map(move |at| at..line.min(at.saturating_add(groups)))
     }
 }
 
