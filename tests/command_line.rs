@@ -222,6 +222,20 @@ fn bench_counts_whole_submissions() {
 }
 
 #[test]
+fn bench_tells_what_streams_read_of_the_weights() {
+    let report = bench(&["--streams", "1,2,9", "--runs", "1", "-n", "6"]);
+    assert!(report["session_tokens_per_second"].as_f64().unwrap() > 0.0, "{report}");
+    let streams = report["streams"].as_array().unwrap();
+    let each = |key: &str| streams.iter().map(|of| of[key].as_f64().unwrap()).collect::<Vec<_>>();
+    assert_eq!(each("streams"), [1.0, 2.0, 9.0]);
+    for figure in ["tokens_per_second", "weights_read_per_step"] {
+        assert!(each(figure).iter().all(|&found| found > 0.0), "{figure}: {report}");
+    }
+    let (_, table, _) = outcome(&["bench", "-m", TINY, "--streams", "2", "--runs", "1", "-n", "6"]);
+    assert!(table.contains("weights read a step"), "{table}");
+}
+
+#[test]
 fn bench_profiles_every_dispatch_once() {
     let report = bench(&["--profile", "--runs", "2"]);
     let ops = report["ops"].as_array().unwrap();
@@ -482,17 +496,21 @@ mod unix {
 
     #[test]
     fn ctrl_c_ends_a_bench_with_what_it_has() {
-        let args =
-            ["bench", "-m", TINY, "--cache", "24", "-n", "100000000", "--json", "--tune", "off"];
-        // While it loads, Ctrl-C ends it at once, with 1; while the prompt is fed, before any token: then it was too early.
-        let report = (0..6)
-            .map(|i| interrupted_after(&args, Duration::from_secs(1 << i)))
-            .filter(|output| output.status.code() == Some(0))
-            .map(|output| serde_json::from_slice::<Value>(&output.stdout).unwrap())
-            .inspect(|report| assert_eq!(report["interrupted"], true))
-            .find(|report| !report["cells"][0]["all"].is_null())
-            .unwrap();
-        assert!(report["cells"][0]["all"]["tokens"].as_u64().unwrap() > 0, "{report}");
+        for (what, figure) in [
+            (["--cache", "24", "-n", "100000000"], "/cells/0/all/tokens"),
+            (["--streams", "2", "--runs", "100000000"], "/session_tokens_per_second"),
+        ] {
+            let args = [&["bench", "-m", TINY, "--json", "--tune", "off"][..], &what].concat();
+            // While it loads, Ctrl-C ends it at once, with 1; before there is a figure, it was too early.
+            let report = (0..6)
+                .map(|i| interrupted_after(&args, Duration::from_secs(1 << i)))
+                .filter(|output| output.status.code() == Some(0))
+                .map(|output| serde_json::from_slice::<Value>(&output.stdout).unwrap())
+                .inspect(|report| assert_eq!(report["interrupted"], true))
+                .find(|report| report.pointer(figure).is_some_and(|found| !found.is_null()))
+                .unwrap();
+            assert!(report.pointer(figure).unwrap().as_f64().unwrap() > 0.0, "{report}");
+        }
     }
 
     #[test]
