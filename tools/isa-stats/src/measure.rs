@@ -82,11 +82,17 @@ pub fn measure(gpu: &Gpu, shader: &Shader) -> Result<(Measured, Compiled)> {
     Ok((measured, compiled))
 }
 
-/// The innermost loop that consumes most weights in a round; of several the one with fewest instructions.
-fn hot(program: &Program, reads: &Reads) -> Option<Hot> {
+/// The innermost loop that consumes most weights in a round; of several the one with fewest instructions. One that writes
+/// to a buffer stores the token's own key and value, and reads what its words held before.
+pub fn hot(program: &Program, reads: &Reads) -> Option<Hot> {
     let loads = buffer_loads(program);
+    let writes = |each: &Loop| {
+        let mut body = program.instructions[each.first..=each.last].iter();
+        body.any(|instruction| instruction.opcode.starts_with("buffer_store"))
+    };
     let of = |each: Loop| one_loop(program, &loads, reads, each);
-    let loops = program.innermost_loops().into_iter().map(of).filter(|hot| hot.weight_bytes > 0.0);
+    let loops = program.innermost_loops().into_iter().filter(|each| !writes(each)).map(of);
+    let loops = loops.filter(|hot| hot.weight_bytes > 0.0);
     loops.max_by(|a, b| {
         a.weight_bytes.total_cmp(&b.weight_bytes).then(b.instructions.cmp(&a.instructions))
     })

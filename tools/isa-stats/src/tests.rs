@@ -1,5 +1,7 @@
 //! The readers of assembly, on a loop as RADV prints it.
 use crate::assembly::{Kind, Loop, Program};
+use crate::measure::hot;
+use crate::shader::Reads;
 use crate::traffic::{BufferLoad, buffer_loads};
 use std::collections::BTreeMap;
 
@@ -65,4 +67,15 @@ fn loads_are_followed_to_their_bindings() {
 fn a_register_that_is_written_anew_holds_no_descriptor() {
     let listing = LISTING.replace("s_mov_b64 s[18:19], s[10:11]", "s_mul_i32 s16, s1, s2");
     assert_eq!(buffer_loads(&Program::parse(&listing))[1].binding, None);
+}
+
+#[test]
+fn a_loop_that_writes_to_a_buffer_is_not_the_hot_one() {
+    let reads = Reads { weights: vec![1], ..Reads::default() };
+    let hot_in = |listing: &str| hot(&Program::parse(listing), &reads);
+    assert_eq!(hot_in(LISTING).unwrap().quant_loads, BTreeMap::from([(16, 1)]));
+    let cbranch = "\ts_cbranch_scc1 BB2";
+    let store =
+        "\tbuffer_store_dwordx4 v[4:7], v3, s[4:7], 0 offen             ; e0781000 80010403\n";
+    assert!(hot_in(&LISTING.replace(cbranch, &format!("{store}{cbranch}"))).is_none());
 }
