@@ -595,7 +595,10 @@ test_all() { # [--all]
     stage "the web package" web_for_tests
     stage "in Chromium" chromium_tests
     stage "in Firefox, and outside a browser" other_runtimes
-    [ ${#ignored[@]} = 0 ] || stage "other platforms' compilers" portability
+    if [ ${#ignored[@]} != 0 ]; then
+        stage "other platforms' compilers" portability
+        if [ "$(uname -s)" = Linux ]; then stage "what AMD's compiler makes of the kernels" isa; fi
+    fi
     if has_nextest; then slowest default second-driver; fi
     [ ${#ignored[@]} = 0 ] || stage "gpu-check" gpu_check short
     say "seconds of each stage:"
@@ -811,7 +814,8 @@ fetch_book() {
 isa() {
     toolchain
     driver # whose libraries RADV shares
-    say "tools/isa-stats/run.sh check"
+    say "tools/isa-stats: its tests, and what it checks"
+    in_root cargo test --quiet --release --manifest-path tools/isa-stats/Cargo.toml
     "$root/tools/isa-stats/run.sh" check || die "not every kernel is what it has to be on AMD's GPUs; see above"
 }
 
