@@ -223,7 +223,7 @@ fn bench_counts_whole_submissions() {
 
 #[test]
 fn bench_tells_what_streams_read_of_the_weights() {
-    let report = bench(&["--streams", "1,2,9", "--runs", "1", "-n", "6"]);
+    let report = bench(&["--streams", "1,2,9", "--runs", "1", "-n", "64"]); // more than are submitted together
     assert!(report["session_tokens_per_second"].as_f64().unwrap() > 0.0, "{report}");
     let streams = report["streams"].as_array().unwrap();
     let each = |key: &str| streams.iter().map(|of| of[key].as_f64().unwrap()).collect::<Vec<_>>();
