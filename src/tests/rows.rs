@@ -228,7 +228,7 @@ fn a_streams_bits_do_not_depend_on_its_neighbours_however_they_come_and_go(
     };
     let expected: Vec<_> = (0..12).map(of).collect();
     for many in 1..=16 {
-        println!("{many} streams");
+        eprintln!("{many} streams");
         let mut streams = several(&model, settings, many);
         (0..5).for_each(|seed| schedule(&mut streams, &expected, 100 * many as u64 + seed + first));
     }
