@@ -36,39 +36,33 @@ pub enum Loops {
     Numbers,
     /// A unit of weights for some tokens.
     Units,
-    /// A slot of a cache for some queries, where it is filled: as long as a unit, else no time.
-    Slots,
-}
-
-/// What work is thought to take beside other work: loops over numbers.
-#[derive(Clone, Copy, Debug, Default)]
-struct Effort {
-    always: u64,
-    /// With a full cache.
-    cache: u64,
+    /// A slot of a cache for some queries: as long as a unit, or no time while it is empty.
+    Slots {
+        /// The first of them.
+        first: u32,
+        /// The first that is not one of them.
+        end: u32,
+    },
 }
 
 /// How much longer than one over numbers a loop over a unit takes, as measured on SwiftShader and lavapipe.
 pub(crate) const UNIT_LOOP: u64 = 32;
 
-impl Effort {
-    fn of(dispatch: &Dispatch) -> Self {
-        let loops = dispatch.work.loops();
-        match dispatch.loops {
-            Loops::Numbers => Self { always: loops, cache: 0 },
-            Loops::Units => Self { always: UNIT_LOOP * loops, cache: 0 },
-            Loops::Slots => Self { always: 0, cache: UNIT_LOOP * loops },
-        }
-    }
+/// A dispatch over slots of a cache, of some piece of a program.
+struct OverSlots {
+    piece: usize,
+    first: u32,
+    end: u32,
+    /// With all of them filled.
+    effort: u64,
+}
 
-    fn add(&mut self, other: Self) {
-        self.always += other.always;
-        self.cache += other.cache;
-    }
-
-    /// With so much of the cache filled.
-    fn at(self, filled: f64) -> f64 {
-        self.always as f64 + filled * self.cache as f64
+impl OverSlots {
+    /// What is spared while the cache holds so many tokens.
+    fn spared(&self, filled: u64) -> f64 {
+        let (first, end) = (u64::from(self.first), u64::from(self.end));
+        let empty = end - filled.clamp(first, end);
+        self.effort as f64 * empty as f64 / (end - first).max(1) as f64
     }
 }
 
@@ -214,13 +208,23 @@ impl Recording {
         };
         let steps = self.dispatches.into_iter().map(|dispatch| (bind(&dispatch), dispatch));
         let steps: Vec<_> = steps.collect();
-        let mut efforts = sums(steps.iter().map(|(_, dispatch)| Effort::of(dispatch)));
-        if !self.apart || efforts.is_empty() {
+        let mut efforts = sums(steps.iter().map(|(_, dispatch)| dispatch.effort()));
+        let apart = self.apart && !efforts.is_empty();
+        if !apart {
             efforts = vec![efforts.last().copied().unwrap_or_default()];
         }
+        let over_slots = |(index, (_, dispatch)): (usize, &Step)| match dispatch.loops {
+            Loops::Slots { first, end } => {
+                let piece = if apart { index } else { 0 };
+                Some(OverSlots { piece, first, end, effort: dispatch.effort() })
+            }
+            Loops::Numbers | Loops::Units => None,
+        };
+        let slots = steps.iter().enumerate().filter_map(over_slots).collect();
         Program {
             steps,
             efforts,
+            slots,
             #[cfg(test)]
             loops,
         }
@@ -230,8 +234,10 @@ impl Recording {
 /// A finished recording: ready-made bind groups, to be encoded as often as wanted.
 pub struct Program {
     pub(super) steps: Vec<Step>,
-    /// Of each piece and all before it.
-    efforts: Vec<Effort>,
+    /// What each piece and all before it are thought to take beside other work, with a full cache: loops over numbers.
+    efforts: Vec<u64>,
+    /// The dispatches that take less while the cache is not full, in the order of their pieces.
+    slots: Vec<OverSlots>,
     /// How often the loops of each dispatch went round, where the device counts that.
     #[cfg(test)]
     pub(super) loops: Option<super::Tensor>,
@@ -241,6 +247,13 @@ pub struct Program {
 pub(super) type Step = (wgpu::BindGroup, Dispatch);
 
 impl Dispatch {
+    fn effort(&self) -> u64 {
+        match self.loops {
+            Loops::Numbers => self.work.loops(),
+            Loops::Units | Loops::Slots { .. } => UNIT_LOOP * self.work.loops(),
+        }
+    }
+
     pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, bind_group: &wgpu::BindGroup) {
         let [x, y, z] = self.work.grid;
         pass.set_pipeline(&self.pipeline);
@@ -270,21 +283,26 @@ impl Program {
         if self.efforts.len() == 1 { &self.steps } else { &self.steps[index..=index] }
     }
 
-    /// One that does nothing, with pieces of such efforts: always, and with a full cache.
+    /// One that does nothing, with pieces of such efforts: always, and for what slots of a cache.
     #[cfg(test)]
-    pub(crate) fn of_efforts(efforts: &[[u64; 2]]) -> Self {
-        let efforts = efforts.iter().map(|&[always, cache]| Effort { always, cache });
-        Self { steps: Vec::new(), efforts: sums(efforts), loops: None }
+    pub(crate) fn of_efforts(efforts: &[(u64, Range<u32>)]) -> Self {
+        let over_slots = |(piece, (effort, slots)): (usize, &(u64, Range<u32>))| {
+            let Range { start: first, end } = *slots;
+            (first < end).then_some(OverSlots { piece, first, end, effort: *effort })
+        };
+        let slots = efforts.iter().enumerate().filter_map(over_slots).collect();
+        let efforts = sums(efforts.iter().map(|(effort, _)| *effort));
+        Self { steps: Vec::new(), efforts, slots, loops: None }
     }
 }
 
 /// Of each and all before it.
-fn sums(efforts: impl Iterator<Item = Effort>) -> Vec<Effort> {
-    let add = |sum: &mut Effort, effort| {
-        sum.add(effort);
+fn sums(efforts: impl Iterator<Item = u64>) -> Vec<u64> {
+    let add = |sum: &mut u64, effort| {
+        *sum = sum.saturating_add(effort);
         Some(*sum)
     };
-    efforts.scan(Effort::default(), add).collect()
+    efforts.scan(0, add).collect()
 }
 
 /// The pieces of programs in a row, over and over.
@@ -295,21 +313,21 @@ pub(crate) struct Pieces<'a> {
     count: usize,
     /// Of a piece, in the mean, with a full cache.
     effort: f64,
-    /// How much of the cache is filled.
-    filled: f64,
+    /// The tokens that the cache holds, or more than it can.
+    filled: u64,
 }
 
 impl<'a> Pieces<'a> {
     /// Over a full cache.
     pub(crate) fn of(programs: &'a [&'a Program]) -> Self {
-        Self::over(programs, 1.0)
+        Self::over(programs, u64::MAX)
     }
 
-    /// Over a cache of which so much is filled.
-    pub(crate) fn over(programs: &'a [&'a Program], filled: f64) -> Self {
+    /// Over a cache in which so many tokens have been stored.
+    pub(crate) fn over(programs: &'a [&'a Program], filled: u64) -> Self {
         let count: usize = programs.iter().map(|program| program.pieces()).sum();
         let all = programs.iter().filter_map(|program| program.efforts.last());
-        let all: f64 = all.map(|effort| effort.at(1.0)).sum();
+        let all: f64 = all.map(|&effort| effort as f64).sum();
         // A program has one piece at least.
         Self { programs, count, effort: (all / count as f64).max(1.0), filled }
     }
@@ -336,8 +354,11 @@ impl<'a> Pieces<'a> {
         let mut effort = 0.0;
         for program in self.programs {
             let there = index.min(program.pieces());
-            effort +=
-                there.checked_sub(1).map_or(0.0, |last| program.efforts[last].at(self.filled));
+            effort += there.checked_sub(1).map_or(0.0, |last| program.efforts[last] as f64);
+            if self.filled < u64::MAX {
+                let slots = program.slots.iter().take_while(|slots| slots.piece < there);
+                effort -= slots.map(|slots| slots.spared(self.filled)).sum::<f64>();
+            }
             index -= there;
         }
         effort / self.effort

@@ -346,13 +346,6 @@ impl Cache {
         self.stored().map(held).sum()
     }
 
-    /// How much of the longest ring is filled once `tokens` have been stored.
-    pub(crate) fn filled(&self, tokens: u64) -> f64 {
-        let ring = self.longest();
-        let slots = u64::from(ring.sinks) + u64::from(ring.slots);
-        tokens.min(slots) as f64 / slots.max(1) as f64
-    }
-
     /// Tokens that can be taken back once so many were written: no ring has written over what one of them would see.
     pub(crate) fn spare(&self, reach: u64) -> u64 {
         let rings = self.layers.iter().map(|layer| layer.ring);

@@ -337,13 +337,14 @@ impl Attention {
         let span = self.span.unwrap_or(most.min(bounded).saturating_mul(slots));
         let (label, stored) = (label.into(), params.ring.sinks + params.ring.slots);
         for first in (0..stored).step_by(span as usize) {
-            let tiles = span.min(stored - first).div_ceil(slots);
+            let end = stored.min(first.saturating_add(span));
+            let tiles = (end - first).div_ceil(slots);
             let work = Work { grid, iterations: once + tile * u64::from(tiles) };
             let params = AttentionParams { first, span, ..params };
             let label = if first == 0 { label.clone() } else { format!("{label}_from_{first}") };
             let tensors = [frame, q, k, v, terms, out, carry];
             recording.dispatch(label, kernel, params, &tensors, work)?;
-            recording.loops(Loops::Slots);
+            recording.loops(Loops::Slots { first, end });
         }
         Ok(())
     }

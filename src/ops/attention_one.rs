@@ -275,7 +275,7 @@ impl AttentionOne {
         let iterations = self.plan.iterations(params.head_dim);
         let work = Work { grid: [params.heads / self.plan.group, count, rows], iterations };
         recording.dispatch(label, &self.one, params, &tensors, work)?;
-        recording.loops(Loops::Slots);
+        recording.loops(Loops::Slots { first: 0, end: ring.sinks + ring.slots });
         if count > 1 {
             let groups = (params.heads * params.head_dim / 4).div_ceil(self.join.lanes());
             let work = Work { grid: [groups, 1, rows], iterations: 2 * u64::from(count) };

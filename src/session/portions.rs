@@ -108,7 +108,7 @@ mod tests {
 
     /// So many alike, each too much for a start.
     fn alike(count: usize) -> Program {
-        Program::of_efforts(&vec![[2 * FIRST as u64, 0]; count])
+        Program::of_efforts(&vec![(2 * FIRST as u64, 0..0); count])
     }
 
     #[test]
@@ -145,18 +145,37 @@ mod tests {
     #[test]
     fn what_takes_longer_goes_with_less_beside_it() {
         let unit = FIRST as u64 / 4;
-        let program = Program::of_efforts(&[[unit, 0], [unit, 0], [4 * unit, 0], [0, 10 * unit]]);
+        // The last two go over a cache of 100 slots.
+        let efforts =
+            [(unit, 0..0), (unit, 0..0), (4 * unit, 0..0), (4 * unit, 0..40), (6 * unit, 40..100)];
+        let program = Program::of_efforts(&efforts);
         let programs = [&program];
-        let (full, empty) = (Pieces::of(&programs), Pieces::over(&programs, 0.1));
+        let [empty, some, full] = [0, 10, 100].map(|filled| Pieces::over(&programs, filled));
+        // A mean piece has 16 fifths of a unit.
+        let units = |pieces: &Pieces<'_>, at| (pieces.until(at) * 16.0 / 5.0).round();
+        assert_eq!(
+            [4, 5, 10].map(|at| units(&empty, at)),
+            [6.0, 6.0, 12.0],
+            "nothing takes no time"
+        );
+        assert_eq!(
+            [4, 5, 10].map(|at| units(&some, at)),
+            [7.0, 7.0, 14.0],
+            "what is filled is the first's"
+        );
+        assert_eq!([4, 5, 10].map(|at| units(&full, at)), [10.0, 16.0, 32.0]);
+        assert_eq!(Pieces::of(&programs).largest(), 6.0 * 5.0 / 16.0);
         let mut portions = Portions::new(ms(100.0));
-        assert_eq!(cut(&portions, &full, 4), [2, 3, 4]);
-        assert_eq!(cut(&portions, &empty, 4), [2, 3, 4]);
-        assert_eq!([full.until(4), full.until(8), full.largest()], [4.0, 8.0, 2.5]);
-        assert_eq!(empty.until(6), (7.0 + 2.0) / 4.0, "a cache that is empty takes no time");
+        assert_eq!(
+            cut(&portions, &full, 5),
+            [2, 3, 4, 5],
+            "four units at a time while nothing is known"
+        );
+        assert_eq!(cut(&portions, &empty, 5), [2, 5]);
         // Ten milliseconds a unit.
-        portions.took(4.0, 1, ms(160.0));
-        assert_eq!(cut(&portions, &full, 8), [3, 4, 7, 8]);
-        assert_eq!(cut(&portions, &empty, 8), [4, 8]);
+        portions.took(5.0, 1, ms(160.0));
+        assert_eq!(cut(&portions, &full, 10), [4, 5, 9, 10]);
+        assert_eq!(cut(&portions, &empty, 10), [5, 10]);
     }
 
     #[test]

@@ -213,7 +213,7 @@ impl Session {
             }
             let (pass, _) = self.pass_for(tokens.len());
             let programs = &[&pass.body, &pass.head][..1 + usize::from(with_logits)];
-            let filled = self.cache.filled(place + tokens.len() as u64);
+            let filled = place + tokens.len() as u64;
             let (pieces, portions) = (Pieces::over(programs, filled), self.portions.of(one));
             let all = pieces.count();
             let end = portions.end(at, &pieces, all, share);
