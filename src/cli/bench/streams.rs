@@ -1,10 +1,10 @@
 //! Tokens a second of many streams at once, and what they read of the weights.
-use super::{Report, SHORT, Subject, load, progress, prompt, shape};
+use super::{Report, SHORT, Subject, decode, load, progress, prompt, shape};
 use crate::cli::args::BenchArgs;
 use crate::cli::interrupt;
 use crate::cli::output::Output;
+use brooklet::Result;
 use brooklet::session::{Generation, Session};
-use brooklet::{Error, Result};
 use pollster::block_on;
 use serde::Serialize;
 use std::fmt::Write;
@@ -109,14 +109,11 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
 /// So many tokens of each, by turns, until Ctrl-C.
 fn all(sessions: &mut [Session], by: &mut [Generation], tokens: usize) -> Result<()> {
     for _ in 0..tokens {
+        if interrupt::pressed() {
+            break;
+        }
         for (session, by) in sessions.iter_mut().zip(&mut *by) {
-            if interrupt::pressed() {
-                return Ok(());
-            }
-            if block_on(by.next(session))?.is_none() {
-                let why = "the dense cache is full; give a larger --window or a smaller -n";
-                return Err(Error::Usage(why.into()));
-            }
+            block_on(decode(session, by, 1, |_| ()))?;
         }
     }
     Ok(())
