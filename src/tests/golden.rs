@@ -50,16 +50,19 @@ pub(super) fn load(source: &FileSource, gguf: &Gguf) -> Arc<Model> {
 #[test]
 fn the_default_model_has_the_ids_and_logits_of_other_engines() {
     // One engine is enough to be slow for; the other says the same (ORIGIN.md).
-    compare([
-        ("llamacpp_cpu_f32weights_f32kv", usize::MAX, usize::MAX),
-        ("torch_fp32", usize::MAX, 4),
-    ]);
+    compare([("llamacpp_cpu_f32weights_f32kv", usize::MAX, 20), ("torch_fp32", 1, 4)]);
+}
+
+#[test]
+#[ignore = "a minute and more on software drivers"]
+fn all_of_what_other_engines_have() {
+    compare(["llamacpp_cpu_f32weights_f32kv", "torch_fp32"].map(|e| (e, usize::MAX, usize::MAX)));
 }
 
 /// A little of it, for devices that take long.
 #[test]
-fn two_prompts_have_the_ids_and_logits_of_another_engine() {
-    compare([("torch_fp32", 2, 3)]);
+fn a_prompt_has_the_ids_and_logits_of_another_engine() {
+    compare([("torch_fp32", 1, 3)]);
 }
 
 /// So many prompts and steps of each engine.
@@ -108,11 +111,11 @@ fn compare<const N: usize>(engines: [(&str, usize, usize); N]) {
 fn a_long_prompt_gives_the_same_logits_in_any_chunks() {
     let (source, gguf) = opened();
     let model = load(&source, &gguf);
-    // The golden prompts' ids, over and over: 5 windows' worth.
+    // What follows the golden prompts: 5 windows' worth.
     let prompts = golden("torch_fp32").prompts;
     let ids: Vec<u32> = prompts.iter().flat_map(|p| p.steps.iter().map(|s| s.t)).collect();
     let run = |chunk| {
-        let window = 24;
+        let window = 12;
         let settings = CacheSettings {
             kv: KvType::F32,
             window,
@@ -120,11 +123,11 @@ fn a_long_prompt_gives_the_same_logits_in_any_chunks() {
             ..CacheSettings::for_model(&model.config, Policy::Streaming)
         };
         let mut session = session(&model, settings);
-        block_on(session.feed(&ids[..120])).unwrap();
+        block_on(session.feed(&ids[..60])).unwrap();
         block_on(session.logits()).unwrap()
     };
-    let expected = run(120);
-    for chunk in [7, 64] {
+    let expected = run(60);
+    for chunk in [17, 40] {
         super::support::assert_close(&format!("chunk {chunk}"), &run(chunk), &expected, 1e-3, 0.0);
     }
 }

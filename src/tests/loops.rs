@@ -8,6 +8,7 @@ use crate::tests::ops::attend;
 use crate::tests::support::gpu;
 use crate::text::{Sampler, SamplerSettings};
 use pollster::block_on;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 /// What decides how long kernels loop.
@@ -45,19 +46,37 @@ impl Sizes {
     }
 }
 
-fn zeros(gpu: &Gpu, shape: &[usize]) -> Tensor {
-    Tensor::zeros(gpu, "zeros", shape).unwrap()
+/// A device, and the memory for all where what is recorded is not run: it would be tens of gigabytes otherwise.
+struct Maker<'a> {
+    gpu: &'a Gpu,
+    memory: Option<RefCell<Tensor>>,
+}
+
+impl std::ops::Deref for Maker<'_> {
+    type Target = Gpu;
+    fn deref(&self) -> &Gpu {
+        self.gpu
+    }
+}
+
+fn zeros(on: &Maker, shape: &[usize]) -> Tensor {
+    let fresh = || Tensor::zeros(on, "zeros", shape).unwrap();
+    let Some(memory) = &on.memory else { return fresh() };
+    if memory.borrow().len() < shape.iter().product() {
+        memory.replace(fresh());
+    }
+    memory.borrow().view("zeros", 0, shape)
 }
 
 /// Of a cache that has gone round: the position of the pass, its tokens, sinks kept.
-fn frame(gpu: &Gpu, sizes: &Sizes, tokens: usize) -> Tensor {
+fn frame(gpu: &Maker, sizes: &Sizes, tokens: usize) -> Tensor {
     let ring = sizes.ring();
     let n = ring.sinks + ring.slots + ring.slots / 2;
     Tensor::upload(gpu, "frame", &[FRAME], &[n, tokens as u32, 1, 0]).unwrap()
 }
 
 /// Products of every type, one token and a chunk, by every variant of the device.
-fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
+fn products(gpu: &Maker, sizes: &Sizes, r: &mut Recording) {
     const ROWS: usize = 96;
     let (width, chunk) = (sizes.width, sizes.chunk);
     let mut variants = Variant::all(gpu);
@@ -139,7 +158,7 @@ fn products(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
 }
 
 /// The experts of a token, as many as it may have.
-fn experts(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
+fn experts(gpu: &Maker, sizes: &Sizes, r: &mut Recording) {
     const ROWS: usize = 8;
     let (width, used) = (sizes.width, MOST_USED);
     let route = block_on(Route::new(gpu)).unwrap();
@@ -173,7 +192,7 @@ fn experts(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
 }
 
 /// The experts of a chunk, as many as there may be.
-fn grouped(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
+fn grouped(gpu: &Maker, sizes: &Sizes, r: &mut Recording) {
     const ROWS: usize = 96;
     let (width, tokens, experts) = (sizes.width, sizes.chunk, MOST_EXPERTS);
     let frame = frame(gpu, sizes, tokens);
@@ -211,7 +230,7 @@ fn grouped(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
 }
 
 /// Attention and what belongs to the cache, of heads of one size.
-fn heads(gpu: &Gpu, sizes: &Sizes, (head_dim, kv): (usize, KvType), r: &mut Recording) {
+fn heads(gpu: &Maker, sizes: &Sizes, (head_dim, kv): (usize, KvType), r: &mut Recording) {
     let (ring, tokens) = (sizes.ring(), sizes.chunk);
     let stored = (ring.sinks + ring.slots) as usize;
     let (h, hd) = (2, head_dim);
@@ -263,7 +282,7 @@ fn heads(gpu: &Gpu, sizes: &Sizes, (head_dim, kv): (usize, KvType), r: &mut Reco
 }
 
 /// What a token is chosen by.
-fn choices(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
+fn choices(gpu: &Maker, sizes: &Sizes, r: &mut Recording) {
     let (ring, vocab) = (sizes.ring(), sizes.vocab);
     let (logits, banned) = (zeros(gpu, &[1, vocab]), zeros(gpu, &[vocab.div_ceil(32)]));
     let (token, chosen, frame) = (zeros(gpu, &[1]), zeros(gpu, &[16]), frame(gpu, sizes, 1));
@@ -291,7 +310,7 @@ fn choices(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
 }
 
 /// Layers that do not attend.
-fn states(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
+fn states(gpu: &Maker, sizes: &Sizes, r: &mut Recording) {
     let (tokens, channels, taps) = (sizes.chunk, 96, 64);
     let (frame, conv) = (frame(gpu, sizes, tokens), zeros(gpu, &[channels * taps]));
     let (mix, y) = (zeros(gpu, &[tokens, 3 * channels]), zeros(gpu, &[tokens, channels]));
@@ -331,6 +350,9 @@ fn states(gpu: &Gpu, sizes: &Sizes, r: &mut Recording) {
 }
 
 pub(super) fn everything(gpu: &Gpu, sizes: &Sizes) -> Recording {
+    let memory = || RefCell::new(Tensor::zeros(gpu, "memory", &[4]).unwrap());
+    let memory = (!gpu.counts_loops).then(memory);
+    let gpu = &Maker { gpu, memory };
     let mut recording = Recording::default();
     products(gpu, sizes, &mut recording);
     experts(gpu, sizes, &mut recording);

@@ -102,16 +102,23 @@ fn note(gpu: &Gpu, class: &'static str, asked: &mut Asked) {
 /// What a kernel is made into: the end of the file's name, and what is in it.
 type Files = Vec<(&'static str, Vec<u8>)>;
 
-/// As wgpu's backends translate a kernel for a pipeline whose shader is trusted and whose workgroup memory is not cleared.
-fn translated(source: &KernelSource, overrides: &Overrides) -> Files {
+/// A source, read and found valid.
+type Valid = (Module, ModuleInfo);
+
+fn valid(source: &KernelSource) -> Valid {
     let module = naga::front::wgsl::parse_str(&source.wgsl.text()).unwrap();
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     capabilities.set(Capabilities::SUBGROUP, source.subgroups);
     let info = Validator::new(ValidationFlags::all(), capabilities).validate(&module).unwrap();
+    (module, info)
+}
+
+/// As wgpu's backends translate a kernel for a pipeline whose shader is trusted and whose workgroup memory is not cleared.
+fn translated(source: &KernelSource, (module, info): &Valid, overrides: &Overrides) -> Files {
     let constants: PipelineConstants =
         overrides.iter().map(|&(name, value)| (name.to_owned(), value)).collect();
     let main = Some((ShaderStage::Compute, "main"));
-    let (module, info) = process_overrides(&module, &info, main, &constants)
+    let (module, info) = process_overrides(module, info, main, &constants)
         .unwrap_or_else(|error| panic!("{}: {overrides:?}: {error}", source.name));
     let mut files = vec![
         ("1_3.spv", spirv(&module, &info, (1, 3), Some(VULKAN_1_1))),
@@ -245,9 +252,11 @@ fn every_kernel_is_translated_for_every_platform_with_the_overrides_that_engines
     assert_eq!(forgotten, [""; 0], "asked for by nobody");
     assert!(asked.len() > 2 * names.len(), "only {} of {} kernels", asked.len(), names.len());
     let mut list = Vec::new();
+    let mut read = BTreeMap::new();
     for (number, (key, (source, overrides, classes))) in asked.iter().enumerate() {
         let stem = format!("{number:04}-{}", source.name);
-        let mut files = translated(source, overrides);
+        let valid = read.entry(source.name).or_insert_with(|| valid(source));
+        let mut files = translated(source, valid, overrides);
         files.push(("wgsl", source.for_browsers().into()));
         for (ending, bytes) in files {
             assert!(!bytes.is_empty(), "{stem}.{ending}");
