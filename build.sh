@@ -265,7 +265,8 @@ setup() {
 # ---- native, run ----
 
 binary=
-native() { build --release; }
+# With BROOKLET_DEV as the tests' binary is, whose dependencies are there: what tests/readme.sh asks for.
+native() { if [ -n "${BROOKLET_DEV:-}" ]; then build --test command_line; else build --release; fi; }
 
 build() { # [--release | --test NAME]
     say "cargo build${*:+ $*}"
@@ -541,7 +542,7 @@ readme() {
         return
     fi
     say "tests/readme.sh"
-    "$root/tests/readme.sh" "${CARGO_TARGET_DIR:-$root/target}/readme"
+    "$root/tests/readme.sh" ${ignored[@]+--release}
 }
 
 portability() {
@@ -551,10 +552,15 @@ portability() {
 
 stages=()
 stage() { # WHAT COMMAND…
-    local what=$1 start=$SECONDS
+    local what=$1 start=$SECONDS spent
     shift
+    spent=$(mktemp)
+    times >"$spent" # of this shell: a substitution has children of its own
     "$@"
-    stages+=("$(printf '%5d s  %s' $((SECONDS - start)) "$what")")
+    times >>"$spent"
+    # Lines two and four are what children took, user and system.
+    spent=$(awk -F '[ms ]+' 'NR % 2 == 0 { s = $1 * 60 + $2 + $3 * 60 + $4 - s } END { print int(s) }' "$spent" && rm -- "$spent")
+    stages+=("$(printf '%5d s, of the processors %5d s  %s' $((SECONDS - start)) "$spent" "$what")")
 }
 
 ignored=() # what the binaries of tests want to run the slow ones too

@@ -2,11 +2,20 @@
 # The README's commands, as a new user types them: in a clean clone of HEAD, with an empty cache folder, on the driver that
 # setup finds or installs, every option as it is by default but a number of tokens to end after.
 #
-#     bash tests/readme.sh [TARGET_FOLDER]     where the clone and what is built lie; target/readme
+#     bash tests/readme.sh [--release]
+#
+# The binary is made as the tests' is, from the dependencies that theirs have; with --release it is the very build that a
+# user waits for, which takes all of them anew.
 set -euo pipefail
+case "$*" in
+'') export BROOKLET_DEV=1 ;;
+--release) unset BROOKLET_DEV ;;
+*) echo "usage: tests/readme.sh [--release]" >&2 && exit 2 ;;
+esac
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
-target=${1:-$root/target/readme}
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
+target=$CARGO_TARGET_DIR/readme
 tokens=32
 
 say() { printf 'tests/readme.sh: %s\n' "$*" >&2; }
@@ -51,12 +60,6 @@ say "$run -n $tokens"
     unset BROOKLET_ADAPTER BROOKLET_BINARY VK_DRIVER_FILES VK_ICD_FILENAMES
     export BROOKLET_CACHE=$scratch/cache MESA_SHADER_CACHE_DIR=$scratch/mesa
     mkdir -- "$BROOKLET_CACHE" "$MESA_SHADER_CACHE_DIR"
-    # The release build, without what makes it slow to make: it is one of many builds here. Cargo also reads the folders
-    # above the clone, and a package's profile cannot come from the environment.
-    mkdir -p -- "$target/.cargo"
-    echo 'profile.release.package."*".opt-level = 0' >"$target/.cargo/config.toml"
-    export CARGO_TARGET_DIR=$target/build CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
-        CARGO_PROFILE_RELEASE_DEBUG=false CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
     eval "$run -n $tokens"
 ) >"$scratch/stdout" 2>"$scratch/stderr" </dev/null || code=$?
 cat -- "$scratch/stderr" >&2
