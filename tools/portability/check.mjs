@@ -1,9 +1,11 @@
 // What run.sh has prepared, to every compiler that is here: `check.mjs FOLDER RAN [PAGE]`.
-import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
 import { argv, env, execPath, exit, stderr } from "node:process";
+import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { browser as chromium } from "../../web/chromium.js";
 import { browser as firefox, hasFirefox } from "../../web/firefox.js";
@@ -71,41 +73,84 @@ function spirv() {
   platforms["spirv-val"] = result;
 }
 
-function windows() {
-  if (!env.BROOKLET_WINE || platforms.FXC) return;
-  for (const [name, text] of Object.entries(HLSL)) writeFileSync(join(out, `${name}.hlsl`), text);
-  const asked = [];
-  const models = { DXC: ["cs_6_0", "cs_6_6"], FXC: ["cs_5_1"] };
-  for (const target of Object.values(models).flat()) {
-    for (const control of ["good", "bad"]) asked.push([target, `${control}.hlsl`]);
-    const ending = `${target.slice(3)}.hlsl`;
-    for (const { stem } of kernels)
-      if (existsSync(join(out, `${stem}.${ending}`))) asked.push([target, `${stem}.${ending}`]);
-  }
-  say(`${asked.length} times HLSL to DXC and FXC, under wine`);
-  const answer = execFileSync(env.BROOKLET_WINE, ["compile.exe", "d3dcompiler_47.dll", "dxcompiler.dll"], {
+/** Gives `asked` (target and file) to one process of the compilers; `tell` hears each answer as it comes. */
+function compilers(asked, tell) {
+  const child = spawn(env.BROOKLET_WINE, ["compile.exe", "d3dcompiler_47.dll", "dxcompiler.dll"], {
     cwd: out,
-    input: asked.map((line) => `${line.join(" ")}\n`).join(""),
-    encoding: "utf8",
-    maxBuffer: 1 << 28,
     stdio: ["pipe", "pipe", "inherit"],
   });
-  const verdicts = new Map();
-  for (const line of answer.split("\n").filter(Boolean)) {
+  child.stdin.end(asked.map((line) => `${line.join(" ")}\n`).join(""));
+  createInterface({ input: child.stdout }).on("line", (line) => {
     const [verdict, target, file, ...said] = line.trim().split(" ");
-    verdicts.set(`${target} ${file}`, { ok: verdict === "ok", said: said.join(" ") });
-  }
-  for (const [target, file] of asked)
-    if (!verdicts.has(`${target} ${file}`)) throw new Error(`no answer for ${file} as ${target}`);
-  for (const [compiler, targets] of Object.entries(models)) {
-    for (const target of targets) {
-      if (!verdicts.get(`${target} good.hlsl`).ok) throw new Error(`${compiler} refuses a shader that is right`);
-      if (verdicts.get(`${target} bad.hlsl`).ok) throw new Error(`${compiler} takes a shader that is wrong`);
+    tell(`${target} ${file}`, { ok: verdict === "ok", said: said.join(" ") });
+  });
+  return new Promise((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", (code) =>
+      code === 0 ? resolve() : reject(new Error(`Windows' compilers ended with status ${code}`)),
+    );
+  });
+}
+
+/** The compilers take most of an hour for all of it, so what they said of a text is kept, by its hash, for the next run. */
+async function windows() {
+  if (!env.BROOKLET_WINE) return;
+  const models = { DXC: ["cs_6_0", "cs_6_6"], FXC: ["cs_5_1"] };
+  const targets = Object.values(models).flat();
+  for (const [name, text] of Object.entries(HLSL)) writeFileSync(join(out, `${name}.hlsl`), text);
+  const hash = (...parts) => parts.reduce((all, part) => all.update(part), createHash("sha256")).digest("hex");
+  const by = hash(
+    ...["d3dcompiler_47.dll", "dxcompiler.dll"].map((dll) => readFileSync(join(out, dll))),
+    readFileSync(join(HERE, "compile.c")),
+  );
+  const kept = join(out, "..", "portability-windows.txt");
+  const text = existsSync(kept) ? readFileSync(kept, "utf8") : "";
+  if (!text.endsWith("\n")) appendFileSync(kept, "\n"); // a run was ended within a line
+  const before = new Map(
+    text
+      .split("\n")
+      .map((line) => line.split(" "))
+      .filter(([compilers, , verdict]) => compilers === by && ["ok", "refused"].includes(verdict))
+      .map(([, key, verdict, ...said]) => [key, { ok: verdict === "ok", said: said.join(" ") }]),
+  );
+  const verdicts = new Map();
+  const keys = new Map();
+  const asked = [];
+  for (const target of targets) {
+    for (const { stem } of kernels) {
+      const file = `${stem}.${target.slice(3)}.hlsl`;
+      if (!existsSync(join(out, file))) continue; // of subgroups, which that shader model has not
+      const [line, key] = [`${target} ${file}`, hash(target, readFileSync(join(out, file)))];
+      keys.set(line, key);
+      if (before.has(key)) verdicts.set(line, before.get(key));
+      else asked.push([target, file]);
     }
+  }
+  const processes = availableParallelism();
+  say(`${asked.length} times HLSL to DXC and FXC, under wine; ${verdicts.size} answers are kept from before`);
+  const controls = targets.flatMap((target) => ["good", "bad"].map((control) => [target, `${control}.hlsl`]));
+  await Promise.all(
+    Array.from({ length: processes }, async (_, process) => {
+      const share = asked.filter((_, at) => at % processes === process);
+      const said = new Map();
+      await compilers([...controls, ...share], (line, verdict) => {
+        said.set(line, verdict);
+        if (!keys.has(line)) return;
+        verdicts.set(line, verdict);
+        appendFileSync(kept, `${by} ${keys.get(line)} ${verdict.ok ? "ok" : "refused"} ${verdict.said}\n`);
+      });
+      for (const target of targets) {
+        if (!said.get(`${target} good.hlsl`)?.ok) throw new Error(`${target}: a shader that is right is refused`);
+        if (said.get(`${target} bad.hlsl`).ok) throw new Error(`${target}: a shader that is wrong is taken`);
+      }
+    }),
+  );
+  for (const line of keys.keys()) if (!verdicts.has(line)) throw new Error(`no answer for ${line}`);
+  for (const [compiler, targets] of Object.entries(models)) {
     const result = { compiled: [], refused: {} };
     for (const { key, stem } of kernels) {
       const found = targets.map((target) => verdicts.get(`${target} ${stem}.${target.slice(3)}.hlsl`));
-      if (found.some((verdict) => !verdict)) continue; // of subgroups, which that shader model has not
+      if (found.some((verdict) => !verdict)) continue;
       const bad = found.find(({ ok }) => !ok);
       if (bad) result.refused[key] = bad.said;
       else result.compiled.push(key);
@@ -114,11 +159,19 @@ function windows() {
   }
 }
 
+/** A driver's name in the table, whatever class of devices it stood in for. */
+const driverOf = (line) =>
+  line
+    .replace(/ as gpu[\w-]*/, "")
+    .replace(/^llvmpipe.*(Mesa [\d.]+).*/, "llvmpipe, $1")
+    .replace(/^SwiftShader.*/, "SwiftShader");
+
 function native() {
   const by = new Map();
   const text = existsSync(ranFile) ? readFileSync(ranFile, "utf8") : "";
   for (const line of text.split("\n").filter(Boolean)) {
-    const [driver, key] = line.split("\t");
+    const [told, key] = line.split("\t");
+    const driver = driverOf(told);
     if (!by.has(driver)) by.set(driver, new Set());
     by.get(driver).add(key);
   }
@@ -194,7 +247,7 @@ async function implementations() {
 
 native();
 spirv();
-windows();
+await windows();
 keep();
 await implementations();
 const found = table(kernels, platforms);
