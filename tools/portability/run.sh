@@ -7,7 +7,7 @@
 # Wanted: web/pkg (./build.sh web) and a Chromium; spirv-val (Debian: spirv-tools); wine and a C compiler for Windows
 # (Debian: wine64 gcc-mingw-w64-x86-64), whose DLLs come in the npm package webgpu; Firefox; web/runtimes/node_modules.
 # What is missing has no column, and that is said. `BROOKLET_RAN` names a file in which the tests have noted what they ran
-# and on which driver (src/gpu/ran.rs); without it the kernels' tests are run for it, on the driver that is found, there
+# and on which driver (src/gpu/ran.rs); without it the kernels' tests and a model are run for it, on the driver that is found, there
 # also as each class of GPU, and on SwiftShader.
 set -euo pipefail
 case "$*" in
@@ -31,9 +31,10 @@ say "translating every kernel"
 if [ -z "${BROOKLET_RAN:-}" ]; then
     export BROOKLET_RAN=$out/ran.txt
     swiftshader=$(compgen -G '/usr/lib*/chromium*/vk_swiftshader_icd.json' || true)
+    model=tests::golden::a_prompt_has_the_ids_and_logits_of_another_engine
     ops() { # [CLASS]
-        say "running the kernels' tests${1:+ as $1}${VK_DRIVER_FILES:+ on $VK_DRIVER_FILES} to see which they run"
-        (cd -- "$root" && BROOKLET_AS=${1:-} cargo test --quiet --locked --lib tests::ops) >&2
+        say "running the kernels' tests and a model${1:+ as $1}${VK_DRIVER_FILES:+ on $VK_DRIVER_FILES} to see which they run"
+        (cd -- "$root" && BROOKLET_AS=${1:-} cargo test --quiet --locked --lib -- tests::ops "$model") >&2
     }
     for class in '' gpu32 gpu64 gpu-plain gpu-subgroup; do ops $class; done
     # shellcheck disable=SC2030,SC2031 # for this driver alone
