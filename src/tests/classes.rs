@@ -169,7 +169,7 @@ const MODELS: [&str; 3] = [
     "invariants::eight_nothing_grows_and_a_token_is_one_submit",
 ];
 
-/// These take as long as all of that together where there are no subgroups.
+/// Where there are no subgroups these take longer than all of that: with them alone, or by `./build.sh test --all`.
 const MORE_MODELS: [&str; 2] = [
     "invariants::four_the_same_for_every_chunk_and_ring",
     "invariants::six_what_is_out_of_the_window_does_not_count",

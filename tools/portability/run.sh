@@ -7,8 +7,8 @@
 # Wanted: web/pkg (./build.sh web) and a Chromium; spirv-val (Debian: spirv-tools); wine and a C compiler for Windows
 # (Debian: wine64 gcc-mingw-w64-x86-64), whose DLLs come in the npm package webgpu; Firefox; web/runtimes/node_modules.
 # What is missing has no column, and that is said. `BROOKLET_RAN` names a file in which the tests have noted what they ran
-# and on which driver (src/gpu/ran.rs); without it the kernels' tests and a model are run for it, on the driver that is found, there
-# also as each class of GPU, and on SwiftShader.
+# and on which driver (src/gpu/ran.rs); without it the kernels' tests and a model are run for it, on the driver that is found,
+# there also as each class of GPU, and on SwiftShader.
 set -euo pipefail
 case "$*" in
 '' | write | on | 'on write') ;;
@@ -30,7 +30,7 @@ say "translating every kernel"
 [ ! -s "$out/ran.txt" ] || export BROOKLET_RAN=$out/ran.txt
 if [ -z "${BROOKLET_RAN:-}" ]; then
     export BROOKLET_RAN=$out/ran.txt
-    swiftshader=$(compgen -G '/usr/lib*/chromium*/vk_swiftshader_icd.json' || true)
+    swiftshader=$(compgen -G '/usr/lib*/chromium*/vk_swiftshader_icd.json' | head -n 1 || true)
     model=tests::golden::a_prompt_has_the_ids_and_logits_of_another_engine
     ops() { # [CLASS]
         say "running the kernels' tests and a model${1:+ as $1}${VK_DRIVER_FILES:+ on $VK_DRIVER_FILES} to see which they run"
